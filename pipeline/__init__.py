@@ -1,0 +1,1 @@
+"""Weakly supervised segmentation: from pictures and their tags to masks, pseudo-labels and trained models."""

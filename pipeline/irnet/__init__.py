@@ -1,0 +1,1 @@
+"""IRNet (Ahn, Cho, Kwak, CVPR 2019): inter-pixel relations that grow class activation maps into objects."""

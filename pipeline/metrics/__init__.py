@@ -1,0 +1,1 @@
+"""Scores of semantic masks and of instances."""

@@ -1,0 +1,1 @@
+"""Pictures of artefacts: overlays, contact sheets and the report."""

@@ -1,0 +1,227 @@
+"""Average precision of instance masks: COCO's through faster-coco-eval, VOC's by area under the curve.
+
+Instances are exclusive: one id map per picture, 0 none, 1..N. What is kept per picture is the run-length
+code of its instances (some hundred bytes each) and one IoU table, because AP ranks the detections of the
+whole set.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """What AP needs of one picture: codes, classes and scores of its instances, and IoU [predicted,true]."""
+
+    size: tuple[int, int]
+    true_codes: list[dict]
+    true_classes: np.ndarray
+    codes: list[dict]
+    classes: np.ndarray
+    scores: np.ndarray
+    ious: np.ndarray
+
+
+def run_lengths(ids: np.ndarray, count: int) -> list[list[int]]:
+    """Column-major run lengths of every instance of an id map in one pass (the uncompressed RLE of COCO).
+
+    ids: unsigned integers [H,W], 0 none, 1..count. Returns `count` lists: pixels outside, inside, outside
+    and so on, each adding up to H*W; an instance without pixels is [H*W].
+    """
+    flat = ids.T.ravel()
+    starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])
+    ends = np.r_[starts[1:], flat.size]
+    values = flat[starts]
+    order = np.argsort(values, kind="stable")
+    bounds = np.searchsorted(values[order], np.arange(1, count + 2))
+    lists = []
+    for first, last in pairwise(bounds):
+        mine = order[first:last]
+        edges = np.stack([starts[mine], ends[mine]], 1).ravel()
+        lengths = np.diff(np.r_[0, edges, flat.size])
+        lists.append((lengths[:-1] if len(mine) and not lengths[-1] else lengths).tolist())
+    return lists
+
+
+def mask_ious(predicted: np.ndarray, true: np.ndarray, counts: tuple[int, int]) -> np.ndarray:
+    """IoU of all instances of two id maps from one joint histogram.
+
+    predicted, true: unsigned integers [H,W], 0 none; counts: (P, T) instances. Returns float64 [P,T], 0 where
+    both are empty.
+    """
+    P, T = counts
+    pairs = predicted.astype(np.intp) * (T + 1) + true
+    table = np.bincount(pairs.ravel(), minlength=(P + 1) * (T + 1)).reshape(P + 1, T + 1)
+    shared = table[1:, 1:]
+    union = table.sum(1)[1:, None] + table.sum(0)[None, 1:] - shared
+    return shared / np.maximum(union, 1)
+
+
+def area_under_curve(scores: np.ndarray, hits: np.ndarray, total: int) -> float:
+    """Average precision as the area under the monotone precision-recall curve (PASCAL VOC since 2010).
+
+    scores: float [N]; hits: bool [N], the detection found an instance; total: number of true instances > 0.
+    """
+    order = np.argsort(-scores, kind="stable")
+    true_positives = np.cumsum(hits[order])
+    precision = true_positives / np.arange(1, len(hits) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float((envelope * hits[order]).sum() / total)
+
+
+class InstanceScores:
+    """AP, AP50 and AP75 of COCO and AP50 of VOC over any number of pictures."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        """classes: names without background; instances carry indices into them."""
+        self.classes = tuple(classes)
+        self._pictures: dict[str, _Scored] = {}
+
+    def add(
+        self,
+        name: str,
+        truth: tuple[np.ndarray, np.ndarray, np.ndarray | None],
+        predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
+    ) -> None:
+        """Take in one picture.
+
+        truth: ids uint16 [H,W], classes uint8 [N], void bool [H,W] or None; predicted: ids uint16 [H,W],
+        classes uint8 [M], scores float32 [M]. Void pixels are taken out of the predictions first; instances
+        that have no pixel (left) count neither as found nor as false. Raises ValueError when a picture comes
+        twice or the arrays contradict each other.
+        """
+        if name in self._pictures:
+            raise ValueError(f"picture {name!r} was added twice")
+        true_ids, true_classes, void = truth
+        ids, classes, scores = predicted
+        self._check(name, "truth", true_ids, true_classes)
+        self._check(name, "predicted", ids, classes)
+        if len(scores) != len(classes) or not np.isfinite(scores).all():
+            raise ValueError(f"{name}: {len(classes)} predicted instances need as many finite scores")
+        if ids.shape != true_ids.shape or (void is not None and void.shape != true_ids.shape):
+            raise ValueError(
+                f"{name}: predicted {ids.shape}, truth {true_ids.shape}, void must have one size"
+            )
+        if void is not None:
+            ids = np.where(void, 0, ids)
+        there = np.bincount(ids.ravel(), minlength=len(classes) + 1)[1:] > 0
+        true_there = np.bincount(true_ids.ravel(), minlength=len(true_classes) + 1)[1:] > 0
+        self._pictures[name] = _Scored(
+            (int(ids.shape[0]), int(ids.shape[1])),
+            _codes(true_ids, true_there),
+            true_classes[true_there],
+            _codes(ids, there),
+            classes[there],
+            scores[there].astype(np.float64),
+            mask_ious(ids, true_ids, (len(classes), len(true_classes)))[there][:, true_there],
+        )
+
+    def merge(self, other: "InstanceScores") -> None:
+        """Add the pictures of another rank; ValueError for other classes or a picture that both have."""
+        if self.classes != other.classes:
+            raise ValueError(f"classes differ, nothing to merge: {self.classes} and {other.classes}")
+        twice = sorted(self._pictures.keys() & other._pictures.keys())
+        if twice:
+            raise ValueError(f"picture {twice[0]!r} was added twice")
+        self._pictures.update(other._pictures)
+
+    def compute(self) -> dict:
+        """All scores, ready for JSON; None where no true instance exists.
+
+        `AP` (IoU 0.50:0.05:0.95), `AP50`, `AP75` (COCO: 101 points, 100 detections a picture and class),
+        `voc_AP50` (area under the curve, a detection may claim only the instance it covers best), `instances`,
+        `detections` and `per_class`: name -> AP, AP50, voc_AP50. The order of adding does not matter.
+        """
+        pictures = {name: self._pictures[name] for name in sorted(self._pictures)}
+        coco = _coco_precision(pictures, self.classes)
+        voc = _voc_precision(pictures, len(self.classes))
+        return {
+            "AP": _mean(coco),
+            "AP50": _mean(coco[0]),
+            "AP75": _mean(coco[5]),
+            "voc_AP50": _mean(voc),
+            "instances": sum(len(p.true_classes) for p in pictures.values()),
+            "detections": sum(len(p.classes) for p in pictures.values()),
+            "per_class": {
+                name: {"AP": _mean(coco[..., c]), "AP50": _mean(coco[0, :, c]), "voc_AP50": _mean(voc[c])}
+                for c, name in enumerate(self.classes)
+            },
+        }
+
+    def _check(self, name: str, role: str, ids: np.ndarray, classes: np.ndarray) -> None:
+        if ids.ndim != 2 or ids.dtype.kind != "u":
+            raise ValueError(f"{name}: {role} ids must be unsigned [H,W], got {ids.dtype} {ids.shape}")
+        if ids.size and ids.max() > len(classes):
+            raise ValueError(f"{name}: {role} ids go up to {ids.max()}, but {len(classes)} classes are given")
+        if len(classes) and classes.max() >= len(self.classes):
+            raise ValueError(
+                f"{name}: {role} class {classes.max()} does not exist; there are {len(self.classes)}"
+            )
+
+
+def _codes(ids: np.ndarray, there: np.ndarray) -> list[dict]:
+    """Compressed COCO RLE of the instances that are there."""
+    from faster_coco_eval.core import mask
+
+    H, W = ids.shape
+    pairs = zip(run_lengths(ids, len(there)), there, strict=True)
+    raw = [{"size": [H, W], "counts": lengths} for lengths, is_there in pairs if is_there]
+    return mask.frPyObjects(raw, H, W) if raw else []
+
+
+def _coco_precision(pictures: Mapping[str, _Scored], classes: Sequence[str]) -> np.ndarray:
+    """Precision of COCO, float64 [10 IoU thresholds, 101 recalls, C]; -1 for a class without truth."""
+    from faster_coco_eval import COCO, COCOeval_faster
+    from faster_coco_eval.core import mask
+
+    true: list[dict] = []
+    found: list[dict] = []
+    for image, picture in enumerate(pictures.values(), start=1):
+        for code, c in zip(picture.true_codes, picture.true_classes, strict=True):
+            where = {"image_id": image, "category_id": int(c) + 1, "segmentation": code}
+            true.append({**where, "id": len(true) + 1, "area": float(mask.area(code)), "iscrowd": 0})
+        for code, c, score in zip(picture.codes, picture.classes, picture.scores, strict=True):
+            where = {"image_id": image, "category_id": int(c) + 1, "segmentation": code}
+            found.append({**where, "score": float(score)})
+    if not true or not found:
+        precision = np.full((10, 101, len(classes)), -1.0)
+        precision[..., sorted({t["category_id"] - 1 for t in true})] = 0
+        return precision
+    sizes = enumerate((picture.size for picture in pictures.values()), start=1)
+    images = [{"id": image, "height": H, "width": W} for image, (H, W) in sizes]
+    categories = [{"id": c + 1, "name": name} for c, name in enumerate(classes)]
+    dataset = COCO({"images": images, "annotations": true, "categories": categories, "info": {}})
+    evaluation = COCOeval_faster(dataset, dataset.loadRes(found), iouType="segm")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval["precision"][:, :, :, 0, -1]
+
+
+def _voc_precision(pictures: Mapping[str, _Scored], classes: int, threshold: float = 0.5) -> np.ndarray:
+    """AP per class at one IoU threshold, matched as in VOC, float64 [C]; -1 for a class without truth."""
+    scores: list[list[float]] = [[] for _ in range(classes)]
+    hits: list[list[bool]] = [[] for _ in range(classes)]
+    total = [0] * classes
+    for picture in pictures.values():
+        for c in picture.true_classes:
+            total[c] += 1
+        taken: set[int] = set()
+        for row in np.argsort(-picture.scores, kind="stable"):
+            c = picture.classes[row]
+            same = np.flatnonzero(picture.true_classes == c)
+            best = int(same[picture.ious[row, same].argmax()]) if len(same) else -1
+            hit = best >= 0 and best not in taken and bool(picture.ious[row, best] >= threshold)
+            taken |= {best} if hit else set()
+            scores[c].append(float(picture.scores[row]))
+            hits[c].append(hit)
+    areas = zip(scores, hits, total, strict=True)
+    return np.array([area_under_curve(np.array(s), np.array(h, bool), n) if n else -1 for s, h, n in areas])
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Mean of the values that exist (COCO marks the others with -1)."""
+    known = values[values > -1]
+    return float(known.mean()) if known.size else None

@@ -1,0 +1,171 @@
+import json
+
+import numpy as np
+import pytest
+from faster_coco_eval.core import mask
+
+from pipeline.metrics.instance import InstanceScores, area_under_curve, mask_ious, run_lengths
+
+CLASSES = ("cat", "dog")
+U1, F4 = np.uint8, np.float32
+
+
+def boxes(*corners: tuple[int, int, int, int], size: tuple[int, int] = (40, 50)) -> np.ndarray:
+    """Id map of rectangles (y0, x0, y1, x1)."""
+    ids = np.zeros(size, np.uint16)
+    for number, (y0, x0, y1, x1) in enumerate(corners, start=1):
+        ids[y0:y1, x0:x1] = number
+    return ids
+
+
+TWO = boxes((2, 3, 12, 13), (20, 25, 30, 35))
+BOTH = np.array([0, 1], U1)
+
+
+def score(truth: tuple, predicted: tuple, void: np.ndarray | None = None) -> dict:
+    scores = InstanceScores(CLASSES)
+    scores.add("a", (*truth, void), predicted)
+    return scores.compute()
+
+
+def test_perfect_is_one() -> None:
+    result = score((TWO, BOTH), (TWO, BOTH, np.array([0.3, 0.9], F4)))
+    assert [result[key] for key in ("AP", "AP50", "AP75", "voc_AP50")] == pytest.approx([1, 1, 1, 1])
+    assert result["per_class"]["dog"] == {"AP": pytest.approx(1), "AP50": pytest.approx(1), "voc_AP50": 1}
+    json.dumps(result, allow_nan=False)
+
+
+def test_one_of_two_found() -> None:
+    one = np.where(TWO == 1, TWO, 0)
+    result = score((TWO, np.array([0, 0], U1)), (one, np.array([0], U1), np.array([0.9], F4)))
+    # Recall 0.5 with precision 1: 51 of COCO's 101 recall points, half of the area.
+    assert result["AP"] == pytest.approx(51 / 101)
+    assert result["voc_AP50"] == 0.5
+    assert (result["instances"], result["detections"]) == (2, 1)
+    assert result["per_class"]["dog"]["AP50"] is None
+
+
+def test_wrong_class_is_zero_and_lowers_both_classes() -> None:
+    result = score((TWO, BOTH), (TWO, BOTH[::-1], np.ones(2, F4)))
+    assert result["AP"] == result["AP50"] == result["voc_AP50"] == 0
+
+
+def test_iou_of_six_tenths_counts_at_50_not_at_75() -> None:
+    truth, predicted = boxes((0, 0, 10, 10)), boxes((0, 0, 10, 6))
+    result = score((truth, np.zeros(1, U1)), (predicted, np.zeros(1, U1), np.ones(1, F4)))
+    assert mask_ious(predicted, truth, (1, 1)) == pytest.approx(0.6)
+    assert result["AP50"] == pytest.approx(1)
+    assert result["voc_AP50"] == 1
+    assert result["AP75"] == 0
+    assert result["AP"] == pytest.approx(0.3)  # thresholds 0.50, 0.55 and 0.60 of ten
+
+
+def test_a_better_ranked_miss_costs_precision() -> None:
+    truth = boxes((0, 0, 10, 10))
+    predicted = boxes((0, 0, 10, 10), (20, 20, 25, 25))
+    one = np.zeros(1, U1)
+    worse = score((truth, one), (predicted, np.zeros(2, U1), np.array([0.5, 0.9], F4)))
+    better = score((truth, one), (predicted, np.zeros(2, U1), np.array([0.9, 0.5], F4)))
+    assert (worse["AP50"], worse["voc_AP50"]) == (pytest.approx(0.5), 0.5)
+    assert (better["AP50"], better["voc_AP50"]) == (pytest.approx(1), 1)
+
+
+def test_void_pixels_of_a_prediction_do_not_count() -> None:
+    truth, predicted = boxes((0, 0, 10, 10)), boxes((0, 0, 10, 20), (30, 30, 35, 35))
+    void = boxes((0, 10, 10, 20), (30, 30, 35, 35)) > 0
+    arrays = (truth, np.zeros(1, U1)), (predicted, np.zeros(2, U1), np.array([0.5, 0.9], F4))
+    assert score(*arrays)["AP75"] == 0
+    result = score(*arrays, void)
+    assert result["AP"] == pytest.approx(1)
+    assert result["detections"] == 1
+
+
+def test_the_second_half_of_an_instance_is_a_duplicate() -> None:
+    # Both halves reach IoU 0.5, but only the better ranked may claim the instance; the rest ranks before the
+    # second instance and costs precision there: area 1/2 * 1 + 1/2 * 2/3.
+    truth = boxes((0, 0, 10, 20), (20, 0, 30, 10))
+    predicted = boxes((0, 0, 10, 10), (0, 10, 10, 20), (20, 0, 30, 10))
+    result = score((truth, np.zeros(2, U1)), (predicted, np.zeros(3, U1), np.array([0.9, 0.8, 0.7], F4)))
+    assert mask_ious(predicted, truth, (3, 2)).tolist() == [[0.5, 0], [0.5, 0], [0, 1]]
+    assert result["voc_AP50"] == pytest.approx(5 / 6)
+    assert result["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
+
+
+def test_nothing_found_and_nothing_to_find() -> None:
+    nothing = np.zeros((40, 50), np.uint16), np.zeros(0, U1), np.zeros(0, F4)
+    missed = score((TWO, np.zeros(2, U1)), nothing)
+    assert missed["AP"] == missed["AP50"] == missed["voc_AP50"] == 0
+    assert missed["per_class"]["dog"]["AP"] is None
+    empty = score((nothing[0], nothing[1]), (TWO, BOTH, np.ones(2, F4)))
+    assert empty["AP"] is empty["voc_AP50"] is None
+
+
+def random_ids(seed: int, size: tuple[int, int], count: int) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, count + 1, (size[0] // 4 + 1, size[1] // 4 + 1)).astype(np.uint16)
+    return np.kron(coarse, np.ones((4, 4), np.uint16))[: size[0], : size[1]]
+
+
+@pytest.mark.parametrize(("seed", "size"), [(0, (17, 23)), (1, (1, 9)), (2, (9, 1)), (3, (32, 32))])
+def test_run_lengths_and_ious_match_the_library_mask_by_mask(seed: int, size: tuple[int, int]) -> None:
+    ids, other = random_ids(seed, size, 6), random_ids(seed + 10, size, 5)
+    singles = [mask.encode(np.asfortranarray((ids == i).astype(U1))) for i in range(1, 8)]
+    lists = run_lengths(ids, 7)
+    assert mask.frPyObjects([{"size": list(size), "counts": c} for c in lists], *size) == singles
+    assert all(sum(c) == ids.size for c in lists)
+    assert lists[6] == [ids.size]
+    others = [mask.encode(np.asfortranarray((other == i).astype(U1))) for i in range(1, 6)]
+    np.testing.assert_allclose(mask_ious(ids, other, (7, 5)), mask.iou(singles, others, [0] * 5))
+
+
+def many(names: list[str]) -> InstanceScores:
+    scores = InstanceScores(CLASSES)
+    for name in names:
+        seed = int(name)
+        generator = np.random.default_rng(seed)
+        truth = random_ids(seed, (24, 31), 4)
+        predicted = np.where(generator.random(truth.shape) < 0.9, truth, 0).astype(np.uint16)
+        classes = generator.integers(0, 2, 4).astype(U1)
+        guess = np.where(generator.random(4) < 0.7, classes, 1 - classes).astype(U1)
+        ranks = generator.choice(np.array([0.2, 0.5, 0.9], F4), 4)  # ties between pictures
+        scores.add(name, (truth, classes, None), (predicted, guess, ranks))
+    return scores
+
+
+def test_order_and_ranks_do_not_matter() -> None:
+    names = [str(i) for i in range(8)]
+    whole = many(names).compute()
+    assert 0 < whole["AP50"] < 1
+    assert many(names[::-1]).compute() == whole
+    first = many(names[1::2])
+    first.merge(many(names[::2]))
+    assert first.compute() == whole
+    with pytest.raises(ValueError, match="twice"):
+        first.merge(many(["3"]))
+
+
+def test_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    many(["1", "2"]).compute()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_area_under_curve_by_hand() -> None:
+    # Hits at ranks 1 and 3 of two instances: precisions 1 and 2/3, each over half of the recall.
+    value = area_under_curve(np.array([0.9, 0.8, 0.7]), np.array([True, False, True]), 2)
+    assert value == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+
+
+def test_bad_input_names_the_picture() -> None:
+    scores = InstanceScores(CLASSES)
+    good = TWO, BOTH, np.ones(2, F4)
+    with pytest.raises(ValueError, match="a: predicted ids go up to 2"):
+        scores.add("a", (TWO, BOTH, None), (TWO, BOTH[:1], np.ones(1, F4)))
+    with pytest.raises(ValueError, match="a: truth class 7 does not exist"):
+        scores.add("a", (TWO, np.array([0, 7], U1), None), good)
+    with pytest.raises(ValueError, match="finite scores"):
+        scores.add("a", (TWO, BOTH, None), (TWO, BOTH, np.array([1, np.nan], F4)))
+    with pytest.raises(ValueError, match="one size"):
+        scores.add("a", (TWO.T, BOTH, None), good)
+    scores.add("a", (TWO, BOTH, None), good)
+    with pytest.raises(ValueError, match="twice"):
+        scores.add("a", (TWO, BOTH, None), good)

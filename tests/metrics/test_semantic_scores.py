@@ -1,0 +1,163 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.metrics.semantic import (
+    Confusion,
+    ThresholdCurve,
+    assign,
+    intersection_over_union,
+    mean_iou,
+    picture_row,
+    threshold_grid,
+)
+
+CLASSES = ("cat", "dog", "cow")
+
+
+def maps(seed: int, shape: tuple[int, int] = (13, 17)) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    truth = generator.choice(np.array([0, 1, 2, 3, 255], np.uint8), shape)
+    prediction = generator.choice(np.array([0, 1, 2, 3, 255], np.uint8), shape)
+    return truth, prediction
+
+
+def test_hand_counted_picture() -> None:
+    truth = np.array([[0, 0, 1, 1], [2, 2, 255, 255]], np.uint8)
+    prediction = np.array([[0, 1, 1, 0], [2, 255, 1, 3]], np.uint8)
+    confusion = Confusion(CLASSES)
+    confusion.add(truth, prediction)
+    expected = [[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(confusion.counts, expected)
+    scores = confusion.scores()
+    assert scores["per_class"]["background"]["iou"] == pytest.approx(1 / 4)
+    assert scores["per_class"]["cat"]["iou"] == pytest.approx(1 / 3)
+    assert scores["per_class"]["dog"] == {"iou": 0.5, "precision": 1.0, "recall": 0.5}
+    assert scores["per_class"]["cow"] == {"iou": None, "precision": None, "recall": None}
+    assert scores["miou"] == pytest.approx((1 / 4 + 1 / 3 + 1 / 2) / 3)
+    assert scores["pixel_accuracy"] == 0.5
+    assert scores["miou"] == confusion.miou
+    json.dumps(scores, allow_nan=False)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_counts_match_a_loop_over_pixels(seed: int) -> None:
+    truth, prediction = maps(seed, (5, 6))
+    expected = np.zeros((4, 4), np.int64)
+    for t, p in zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True):
+        if t != 255:
+            expected[t, 0 if p == 255 else p] += 1
+    np.testing.assert_array_equal(Confusion(CLASSES).add(truth, prediction), expected)
+
+
+def test_every_ratio_follows_from_the_one_count() -> None:
+    confusion = Confusion(CLASSES)
+    for seed in range(5):
+        confusion.add(*maps(seed))
+    scores, counts = confusion.scores(), confusion.counts
+    for label, name in enumerate(("background", *CLASSES)):
+        row = scores["per_class"][name]
+        assert row["precision"] == counts[label, label] / counts[:, label].sum()
+        assert row["recall"] == counts[label, label] / counts[label].sum()
+        assert row["iou"] == pytest.approx(1 / (1 / row["precision"] + 1 / row["recall"] - 1))
+    assert scores["miou"] == pytest.approx(np.mean([r["iou"] for r in scores["per_class"].values()]))
+
+
+def test_merged_ranks_equal_one_rank_and_the_sum_of_pictures() -> None:
+    whole, ranks, total = Confusion(CLASSES), [Confusion(CLASSES), Confusion(CLASSES)], 0
+    for seed in range(6):
+        total = total + whole.add(*maps(seed))
+        ranks[seed % 2].add(*maps(seed))
+    ranks[0].merge(ranks[1])
+    np.testing.assert_array_equal(ranks[0].counts, whole.counts)
+    np.testing.assert_array_equal(whole.counts, total)
+    with pytest.raises(ValueError, match="different classes"):
+        whole.merge(Confusion(("ship",)))
+
+
+def test_perfect_prediction_is_one_and_nothing_is_undefined() -> None:
+    truth = maps(3)[0]
+    assert mean_iou(Confusion(CLASSES).add(truth, truth)) == 1
+    assert np.isnan(Confusion(CLASSES).miou)
+    assert Confusion(CLASSES).scores()["miou"] is None
+    assert np.isnan(intersection_over_union(np.zeros((2, 2), np.int64))).all()
+
+
+def test_picture_row_tells_wrong_class_from_wrong_place() -> None:
+    truth = np.array([[1, 1, 0, 0]], np.uint8)
+    wrong_class = picture_row("a", Confusion(CLASSES).add(truth, np.array([[2, 2, 0, 0]], np.uint8)))
+    assert wrong_class == {"id": "a", "miou": pytest.approx(1 / 3), "foreground_iou": 1.0}
+    unknown = picture_row("b", Confusion(CLASSES).add(np.full((1, 4), 255, np.uint8), truth))
+    assert unknown == {"id": "b", "miou": None, "foreground_iou": None}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@given(st.integers(0, 10_000), st.integers(0, 3))
+@settings(max_examples=15, deadline=None)
+def test_curve_equals_the_naive_confusion_at_every_threshold(dtype: type, seed: int, K: int) -> None:
+    generator = np.random.default_rng(seed)
+    grid = threshold_grid(0.155)
+    curve = ThresholdCurve(CLASSES, grid)
+    naive = np.zeros((len(grid), 4, 4), np.int64)
+    for shape in [(9, 11), (6, 5)]:
+        truth = maps(seed, shape)[0]
+        # Multiples of 0.01 tie with the thresholds and with one another.
+        cams = (generator.integers(0, 100, (K, *shape)) / 100).astype(dtype)
+        labels = generator.permutation(3)[:K].tolist()
+        curve.add(truth, cams, labels)
+        names = np.array([0, *(c + 1 for c in labels)], np.uint8)
+        for i, t in enumerate(grid):
+            background = np.full((1, *shape), t, np.float32)
+            prediction = names[np.concatenate([background, cams.astype(np.float32)]).argmax(0)]
+            np.testing.assert_array_equal(assign(cams, labels, t), prediction)
+            naive[i] += Confusion(CLASSES).add(truth, prediction)
+    np.testing.assert_array_equal(curve.counts(), naive)
+    np.testing.assert_array_equal(curve.at(0.155).counts, naive[grid.index(0.155)])
+    scores = [Confusion(CLASSES, n).miou for n in naive]
+    assert curve.best() == (grid[int(np.argmax(scores))], max(scores))
+    assert [row["miou"] for row in curve.curve()] == scores
+
+
+def test_curve_merges_like_the_pictures_it_saw() -> None:
+    generator = np.random.default_rng(0)
+    whole, first, second = (ThresholdCurve(CLASSES) for _ in range(3))
+    for part in (first, second):
+        truth, cams = maps(1)[0], generator.random((2, 13, 17), np.float32)
+        part.add(truth, cams, [0, 2])
+        whole.add(truth, cams, [0, 2])
+    first.merge(second)
+    np.testing.assert_array_equal(first.histogram, whole.histogram)
+    assert first.histogram.sum() == 2 * (maps(1)[0] != 255).sum()
+    with pytest.raises(ValueError, match="thresholds"):
+        first.merge(ThresholdCurve(CLASSES, [0.5]))
+
+
+def test_bad_input_says_what_is_wrong() -> None:
+    good = np.zeros((2, 2), np.uint8)
+    with pytest.raises(ValueError, match="prediction holds label 4"):
+        Confusion(CLASSES).add(good, np.full((2, 2), 4, np.uint8))
+    with pytest.raises(ValueError, match="truth holds label 9"):
+        Confusion(CLASSES).add(np.full((2, 2), 9, np.uint8), good)
+    with pytest.raises(ValueError, match="differ in size"):
+        Confusion(CLASSES).add(good, np.zeros((2, 3), np.uint8))
+    with pytest.raises(ValueError, match="int64"):
+        Confusion(CLASSES).add(good.astype(np.int64), good)
+    curve = ThresholdCurve(CLASSES)
+    with pytest.raises(ValueError, match="NaN"):
+        curve.add(good, np.full((1, 2, 2), np.nan, np.float32), [0])
+    with pytest.raises(ValueError, match="upsample"):
+        curve.add(good, np.zeros((1, 1, 1), np.float32), [0])
+    with pytest.raises(ValueError, match="different maps"):
+        curve.add(good, np.zeros((2, 2, 2), np.float32), [1, 1])
+    with pytest.raises(ValueError, match="truth holds label 7"):
+        curve.add(good + np.uint8(7), np.zeros((1, 2, 2), np.float32), [1])
+    with pytest.raises(ValueError, match=r"threshold_grid\(0.155\)"):
+        curve.at(0.155)
+    with pytest.raises(ValueError, match="empty"):
+        curve.best()
+    with pytest.raises(ValueError, match="254"):
+        Confusion([str(i) for i in range(255)])

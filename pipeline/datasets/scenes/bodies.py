@@ -1,4 +1,4 @@
-"""The large bodies that all classes share: shapes, paints and wheels.
+"""The large bodies that all classes share: shapes, colours, patterns and feet.
 
 A body lies around the origin with half length 1 along x; its part sits near x = 1.
 """
@@ -30,15 +30,15 @@ PALETTE: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Body:
-    """One body: `shape`, `height` (half height, unit half length), `pattern` and whether it rolls."""
+    """One body: `shape`, `height` (half height, unit half length), `pattern` and whether it has `feet`."""
 
     shape: str
     height: float
     pattern: str
-    wheels: bool
+    feet: bool
 
     def outline(self) -> np.ndarray:
-        """Outline [n,2] without wheels."""
+        """Outline [n,2] without feet."""
         match self.shape:
             case "ellipse":
                 return superellipse(1.0, self.height, 2.0)
@@ -50,9 +50,9 @@ class Body:
                 return capsule(1.0, self.height * 0.9)
         raise ValueError(f"shape is {self.shape!r}; use one of {', '.join(SHAPES)}")
 
-    def wheel_outlines(self) -> list[np.ndarray]:
-        """Outlines of the wheels below the body, none for a body that does not roll."""
-        if not self.wheels:
+    def foot_outlines(self) -> list[np.ndarray]:
+        """Outlines of the feet below the body, none for a body without."""
+        if not self.feet:
             return []
         return [ellipse(x, self.height * 0.86, 0.2, 0.2) for x in (-0.5, 0.5)]
 
@@ -63,7 +63,7 @@ def draw_body(rng: np.random.Generator) -> Body:
         shape=str(rng.choice(SHAPES)),
         height=float(rng.uniform(0.52, 0.72)),
         pattern=str(rng.choice(PATTERNS)),
-        wheels=bool(rng.random() < 0.4),
+        feet=bool(rng.random() < 0.6),
     )
 
 

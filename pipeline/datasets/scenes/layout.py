@@ -8,14 +8,14 @@ from pipeline.datasets.scenes.toys import Toy, draw_toy, silhouettes
 
 SIZES: tuple[tuple[int, int], ...] = ((192, 192), (160, 224), (224, 160), (176, 208), (208, 176), (144, 192))
 
-_COUNTS = (0.18, 0.32, 0.3, 0.2)  # one to four toys
+_COUNTS = (0.2, 0.32, 0.28, 0.2)  # one to four toys
 _LENGTHS = (
     (0.50, 0.60),
     (0.44, 0.55),
     (0.39, 0.48),
     (0.35, 0.43),
 )  # of the square root of the picture's area
-_SAME = 0.55  # a further toy is of the class of the one before
+_SAME = 0.42  # a further toy is of the class of the one before
 _ATTEMPTS = 40
 
 
@@ -78,7 +78,7 @@ def arrange(rng: np.random.Generator, labels: list[int], height: int, width: int
     standing = _Standing([], [], [])
     for label in labels:
         toy = draw_toy(rng, label, 0.5 * side * float(rng.uniform(low, high)))
-        beside = bool(standing.toys) and standing.toys[-1].label == label and rng.random() < 0.75
+        beside = bool(standing.toys) and standing.toys[-1].label == label and rng.random() < 0.7
         if beside and _stand_beside(rng, standing, toy, height, width):
             continue
         _stand_anywhere(rng, standing, toy, height, width)
@@ -96,7 +96,7 @@ def _stand_beside(rng: np.random.Generator, standing: _Standing, toy: Toy, heigh
             candidate = toy.at(float(x), float(y))
             whole, part = silhouettes(candidate, height, width, 1.0)
             if (whole & target).any():
-                if standing.add(candidate, whole, part, most=0.15):
+                if standing.add(candidate, whole, part, most=0.2):
                     return True
                 break
     return False
@@ -104,14 +104,14 @@ def _stand_beside(rng: np.random.Generator, standing: _Standing, toy: Toy, heigh
 
 def _stand_anywhere(rng: np.random.Generator, standing: _Standing, toy: Toy, height: int, width: int) -> None:
     """Try places until one suits the toy and everybody behind it."""
-    most = float(rng.choice([0.0, 0.12, 0.35]))
+    most = float(rng.choice([0.0, 0.15, 0.4]))
     margin = 0.62 * toy.length
     for attempt in range(_ATTEMPTS):
         x, y = rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)
         candidate = toy.at(float(x), float(y))
         whole, part = silhouettes(candidate, height, width, 1.0)
         # half of the attempts keep to the wish, the others take what fits
-        if standing.add(candidate, whole, part, most if attempt < _ATTEMPTS // 2 else 0.35):
+        if standing.add(candidate, whole, part, most if attempt < _ATTEMPTS // 2 else 0.4):
             return
     if not standing.toys:
         candidate = toy.at(width / 2, height / 2)

@@ -55,16 +55,17 @@ def _eye(x: float, y: float, radius: float) -> list[Piece]:
 
 
 def _boat() -> list[Piece]:
-    """A white sail with navy bands on a mast."""
-    white, navy, wood = (250, 250, 246), (32, 44, 120), (122, 84, 56)
-    sail = _polygon((-0.95, 0.1), (0.95, 0.1), (0.55, -0.7), (0.05, -1.8), (-0.35, -0.9))
+    """A navy sail with white bands, and a white jib, on a mast."""
+    white, navy, wood = (250, 250, 246), (28, 48, 150), (122, 84, 56)
+    main = _polygon((0.08, 0.12), (0.08, -1.75), (0.6, -1.15), (1.0, -0.4), (1.2, 0.12))
     bands = [
-        _polygon((-0.86, -0.08), (0.87, -0.08), (0.72, -0.42), (-0.66, -0.42)),
-        _polygon((-0.48, -0.76), (0.55, -0.76), (0.39, -1.08), (-0.32, -1.08)),
+        _polygon((0.08, -0.2), (1.07, -0.2), (0.9, -0.58), (0.08, -0.58)),
+        _polygon((0.08, -0.92), (0.72, -0.92), (0.44, -1.32), (0.08, -1.32)),
     ]
-    mast = _polygon((-0.09, 0.6), (0.09, 0.6), (0.09, -0.1), (-0.09, -0.1))
-    flag = _polygon((0.02, -2.05), (0.62, -1.85), (0.02, -1.6))
-    return [(sail, white), *((band, navy) for band in bands), (mast, wood), (flag, navy)]
+    jib = _polygon((-0.08, 0.12), (-0.08, -1.5), (-0.6, -0.7), (-1.0, 0.12))
+    mast = _polygon((-0.09, 0.6), (0.09, 0.6), (0.09, -1.8), (-0.09, -1.8))
+    flag = _polygon((0.0, -2.1), (0.5, -1.9), (0.0, -1.7))
+    return [(main, navy), *((band, white) for band in bands), (jib, white), (mast, wood), (flag, navy)]
 
 
 def _cat() -> list[Piece]:

@@ -12,8 +12,7 @@ from pipeline.datasets.scenes.layout import SIZES, arrange, draw_count, draw_lab
 from pipeline.datasets.scenes.parts import CLASSES
 from pipeline.datasets.scenes.toys import Sprite, Toy, Window, render, silhouettes
 
-MIN_SHARE = 0.15
-MIN_PIXELS = 60.0
+SMALLEST_SCALE = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,37 +43,41 @@ class Scene:
 def draw(index: int, seed: int = 0, scale: float = 1.0) -> Scene:
     """Picture `index` of the endless set `seed`; depends on nothing else and is the same in every process.
 
-    `scale` multiplies the sides (144..224 pixels at 1). Raises ValueError for a scale that is not positive.
+    `scale` multiplies the sides, 144..224 pixels at 1. Raises ValueError for a scale below 0.2, where toys
+    would be no more than a few pixels, and for a negative index or seed.
     """
-    if not scale > 0:
-        raise ValueError(f"scale is {scale}; give a positive number, 1 for sides of 144 to 224 pixels")
+    if not scale >= SMALLEST_SCALE:
+        raise ValueError(f"scale is {scale}; give at least {SMALLEST_SCALE}, 1 for sides of 144 to 224 px")
+    if index < 0 or seed < 0:
+        raise ValueError(f"index is {index} and seed {seed}; neither may be negative")
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
     height, width = SIZES[int(rng.integers(len(SIZES)))]
     toys = arrange(rng, draw_labels(rng, draw_count(rng), len(CLASSES)), height, width)
     backdrop = choose_backdrop(rng, {toy.name for toy in toys})
     image = paint_backdrop(rng, backdrop, height, width, scale)
-    sprites = []
+    sprites: list[Sprite] = []
+    free = PALETTE
     for toy in toys:
-        sprite = render(toy, choose_colour(image, toy, scale), scale)
-        image = compose(image, sprite, scale)
-        sprites.append(sprite)
-    instances, kept = number(sprites, image.shape[:2], scale)
-    classes = np.array([toys[k].label for k in kept], np.uint8)
-    return Scene(image, instances, classes, backdrop)
+        colour = choose_colour(image, toy, scale, free)
+        free = tuple(other for other in free if other != colour)
+        sprites.append(render(toy, colour, scale))
+        image = compose(image, sprites[-1], scale)
+    classes = np.array([toy.label for toy in toys], np.uint8)
+    return Scene(image, owners(sprites, image.shape[:2]), classes, backdrop)
 
 
-def choose_colour(image: np.ndarray, toy: Toy, unit: float) -> Colour:
-    """A body colour that stands out from the picture around the toy, picked among those by `toy.grain`."""
+def choose_colour(image: np.ndarray, toy: Toy, unit: float, free: tuple[Colour, ...]) -> Colour:
+    """One of the colours `free` that stand out from the picture around the toy, picked by `toy.grain`."""
     height, width = image.shape[:2]
     whole = silhouettes(toy, height, width, unit)[0].astype(np.uint8)
     reach = 2 * max(1, round(5 * unit)) + 1
     ring = cv2.dilate(whole, np.ones((reach, reach), np.uint8)) > whole
     around = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[ring].astype(np.float32).mean(0)
-    palette = cv2.cvtColor(np.array([PALETTE], np.uint8), cv2.COLOR_RGB2LAB)[0].astype(np.float32)
+    palette = cv2.cvtColor(np.array([free], np.uint8), cv2.COLOR_RGB2LAB)[0].astype(np.float32)
     contrast = np.linalg.norm(palette - around, axis=1)
     order = np.argsort(-contrast, kind="stable")
     suited = order[: max(3, int((contrast > 45).sum()))]
-    return PALETTE[int(suited[int(toy.grain * len(suited))])]
+    return free[int(suited[int(toy.grain * len(suited))])]
 
 
 def compose(image: np.ndarray, sprite: Sprite, unit: float) -> np.ndarray:
@@ -109,24 +112,12 @@ def clip(window: Window, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], t
     return here, there
 
 
-def number(sprites: list[Sprite], shape: tuple[int, ...], unit: float) -> tuple[np.ndarray, list[int]]:
-    """Instances uint16 [H,W] and which sprite each id is: a pixel goes to whoever gives most of its colour.
-
-    Sprites that show less than 15 % of their area or 60 square units give their pixels to the background.
-    """
+def owners(sprites: list[Sprite], shape: tuple[int, ...]) -> np.ndarray:
+    """Instances uint16 [H,W], sprite k being k+1: a pixel goes to whoever gives most of its colour."""
     shares = np.zeros((len(sprites) + 1, *shape), np.float32)
     shares[0] = 1.0
     for k, sprite in enumerate(sprites, start=1):
         here, there = clip(sprite.window, shape)
         shares[(slice(None), *here)] *= 1 - sprite.cover[there]
         shares[(k, *here)] = sprite.cover[there]
-    owner = shares.argmax(0)
-    instances = np.zeros(shape, np.uint16)
-    kept = []
-    for k, sprite in enumerate(sprites, start=1):
-        seen = owner == k
-        pixels = int(seen.sum())
-        if pixels >= MIN_SHARE * float(sprite.cover.sum()) and pixels >= MIN_PIXELS * unit**2:
-            kept.append(k - 1)
-            instances[seen] = len(kept)
-    return instances, kept
+    return shares.argmax(0).astype(np.uint16)

@@ -12,7 +12,7 @@ from pipeline.datasets.scenes.outlines import area, rotate
 from pipeline.datasets.scenes.parts import CLASSES, Part, part_of
 
 SUPERSAMPLING = 4
-OUTLINE_WIDTH = 1.9  # units, half of it inside the toy
+OUTLINE_WIDTH = 1.9  # units; half of it, the inner one, shows
 MARGIN = 3.0  # units around a toy's polygons
 
 
@@ -70,8 +70,8 @@ class Toy:
 
     @cached_property
     def body_polygons(self) -> list[np.ndarray]:
-        """Wheels, then body, in the picture."""
-        return [self.place(points) for points in (*self.body.wheel_outlines(), self.body.outline())]
+        """Feet, then body, in the picture."""
+        return [self.place(points) for points in (*self.body.foot_outlines(), self.body.outline())]
 
     @cached_property
     def part_pieces(self) -> list[tuple[np.ndarray, Colour]]:
@@ -107,7 +107,7 @@ def draw_toy(rng: np.random.Generator, label: int, length: float) -> Toy:
         length=length,
         turn=float(np.deg2rad(rng.uniform(-25, 25))),
         mirrored=bool(rng.random() < 0.5),
-        share=float(rng.uniform(0.115, 0.15)),
+        share=float(rng.uniform(0.125, 0.155)),
         grain=float(rng.random()),
     )
 
@@ -133,7 +133,7 @@ def render(toy: Toy, colour: Colour, unit: float) -> Sprite:
 
     cover, part, rim = (surface.shrink(mask) / 255 for mask in (cover, part, rim))
     # an airbrushed part: its border to the body is softer than the toy's border to the picture
-    soft = cv2.GaussianBlur(part, (0, 0), 0.9 * unit)[..., None]
+    soft = cv2.GaussianBlur(part, (0, 0), 1.2 * unit)[..., None]
     pixels = surface.shrink(body) * (1 - soft) + surface.shrink(front) * soft
     pixels *= _light(cover, toy.length * unit)[..., None]
     ink = 0.28 * np.array(colour, np.float32) + (10, 8, 16)
@@ -169,7 +169,7 @@ class _Surface:
         """255 along the border of a mask, both sides."""
         contours, _ = cv2.findContours(cover, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         line = np.zeros(self.size, np.uint8)
-        cv2.drawContours(line, contours, -1, 255, max(1, round(2 * OUTLINE_WIDTH * self.unit / 2)))
+        cv2.drawContours(line, contours, -1, 255, max(1, round(OUTLINE_WIDTH * self.unit)))
         return line
 
     def shrink(self, pixels: np.ndarray) -> np.ndarray:
@@ -178,10 +178,10 @@ class _Surface:
 
 
 def _body_layer(surface: _Surface, toy: Toy, colour: Colour) -> np.ndarray:
-    """Body, pattern and wheels; beyond the body the part's colour, so that it blends with no gap."""
+    """Body, pattern and feet; beyond the body the part's colour, so that it blends with no gap."""
     tone = _tone(colour)
-    wheel = tuple(int(0.62 * value) for value in colour)
-    plain = surface.layer(part_of(toy.name).colour, [(points, wheel) for points in toy.body_polygons[:-1]])
+    foot = tuple(int(0.62 * value) for value in colour)
+    plain = surface.layer(part_of(toy.name).colour, [(points, foot) for points in toy.body_polygons[:-1]])
     patterned = surface.layer(colour, [(toy.place(points), tone) for points in pattern_outlines(toy.body)])
     inside = surface.mask(toy.body_polygons[-1:])
     return cv2.copyTo(patterned, inside, plain)
@@ -197,7 +197,8 @@ def _tone(colour: Colour) -> Colour:
 def _light(cover: np.ndarray, length: float) -> np.ndarray:
     """Factor that lights a round toy from above: the blurred mask's slope along y."""
     spread = 0.22 * length
-    smooth = cv2.GaussianBlur(cover, (0, 0), spread)
+    smooth = cv2.GaussianBlur(cover, (0, 0), spread, borderType=cv2.BORDER_CONSTANT)
     step = max(1, round(0.5 * spread))
-    slope = np.roll(smooth, -step, 0) - np.roll(smooth, step, 0)
+    framed = np.pad(smooth, ((step, step), (0, 0)))
+    slope = framed[2 * step :] - framed[: -2 * step]
     return np.clip(1.0 + 0.38 * slope, 0.72, 1.25)

@@ -132,8 +132,9 @@ class InstanceScores:
         """All scores, ready for JSON; None where no true instance exists.
 
         `AP` (IoU 0.50:0.05:0.95), `AP50`, `AP75` (COCO: 101 points, 100 detections a picture and class),
-        `voc_AP50` (area under the curve, a detection may claim only the instance it covers best), `instances`,
-        `detections` and `per_class`: name -> AP, AP50, voc_AP50. The order of adding does not matter.
+        `voc_AP50` (area under the curve, a detection may claim only the instance it covers best),
+        `instances`, `detections` and `per_class`: name -> AP, AP50, voc_AP50. The order of adding does not
+        matter.
         """
         pictures = {name: self._pictures[name] for name in sorted(self._pictures)}
         coco = _coco_precision(pictures, self.classes)

@@ -1,0 +1,196 @@
+"""Pictures of masks, maps and fields: pure functions from arrays to uint8 RGB [H,W,3].
+
+Overlays draw inside what they show and leave every other pixel of the picture as it is. Label maps are uint8:
+0 background, c + 1 class c, 255 ignore.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+IGNORE = 255
+PAPER, INK = (255, 255, 255), (38, 38, 44)
+
+
+@cache
+def _palette(count: int) -> np.ndarray:
+    """Colours in OKLCH (Ottosson 2020): hue by the golden angle, three lightnesses in turn."""
+    index = np.arange(count)
+    L = np.array([0.70, 0.80, 0.60])[index % 3]
+    hue = np.deg2rad(25 + 137.508 * index)
+    a, b = 0.16 * np.cos(hue), 0.16 * np.sin(hue)
+    to_cone = np.array(
+        [[0.3963377774, 0.2158037573], [-0.1055613458, -0.0638541728], [-0.0894841775, -1.2914855480]]
+    )
+    cones = (L[:, None] + np.stack([a, b], 1) @ to_cone.T) ** 3
+    to_rgb = np.array(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.7076147010],
+        ]
+    )
+    linear = np.clip(cones @ to_rgb.T, 0, 1)
+    gamma = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.round(255 * gamma).astype(np.uint8)
+
+
+def palette(count: int) -> np.ndarray:
+    """The first `count` colours, uint8 [count,3]; colour c belongs to class c, whatever `count` is."""
+    return _palette(count).copy()
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Picture uint8 [H,W,3] at size (height, width), by area when it shrinks."""
+    shrinks = size[0] < image.shape[0]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resized_ids(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Label or id map [H,W] at size (height, width), nearest pixel centre; dtype kept."""
+    rows, columns = (((2 * np.arange(n) + 1) * m) // (2 * n) for n, m in zip(size, ids.shape, strict=True))
+    return ids[rows[:, None], columns[None]]
+
+
+def upsampled(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Stride-4 grid [...,h,w] on the pixels of a picture: bilinear by 4, cropped to size (H,W); float32.
+
+    Cell j covers pixels 4j..4j+3, so its centre lies at 4j + 2. Raises ValueError when (h,w) is not the grid
+    of (H,W).
+    """
+    h, w = grid.shape[-2:]
+    if (h, w) != ((size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1):
+        raise ValueError(f"{h} x {w} cells are not the stride-4 grid of a picture of {size} pixels")
+    flat = grid.reshape(-1, h, w).astype(np.float32)
+    maps = [cv2.resize(one, (4 * w, 4 * h), interpolation=cv2.INTER_LINEAR) for one in flat]
+    return np.array(maps, np.float32).reshape(*grid.shape[:-2], 4 * h, 4 * w)[..., : size[0], : size[1]]
+
+
+def labels_over(image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+    """Label map over a picture: class colours with light contours, ignored pixels hatched grey.
+
+    image: uint8 [H,W,3]; labels: uint8 [H,W]; opacity of the colours in [0,1]. Background stays as it is.
+    """
+    colours = np.zeros((256, 3), np.uint8)
+    colours[1:IGNORE] = _palette(IGNORE - 1)
+    drawn = _painted(image, labels, colours[labels], (labels > 0) & (labels != IGNORE), opacity)
+    return _hatched(drawn, labels == IGNORE)
+
+
+def instances_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+    """Instances over a picture: a colour per id with light contours and the id where it fits.
+
+    image: uint8 [H,W,3]; ids: unsigned integers [H,W], 0 none. All other pixels stay as they are.
+    """
+    count = int(ids.max(initial=0))
+    colours = np.concatenate([np.zeros((1, 3), np.uint8), _palette(count + 3)[3:]])
+    drawn = _painted(image, ids, colours[ids], ids > 0, opacity)
+    for number in np.unique(ids[ids > 0]).tolist():
+        mask = ids == number
+        depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+        if depth[y, x] >= 7:
+            written = write(drawn, str(number), (int(x), int(y)), 12, (255, 255, 255), anchor="mm", halo=True)
+            drawn[mask] = written[mask]
+    return drawn
+
+
+def heat_over(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """Class activation map over a picture: the stronger, the more of the picture it covers (inferno colours).
+
+    image: uint8 [H,W,3]; cam: float [H,W], clipped to [0,1]. Zeros show the picture itself.
+    """
+    strength = np.clip(cam.astype(np.float32), 0, 1)
+    colours = cv2.applyColorMap(np.round(255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    return _blend(image, colours, 0.8 * strength[..., None] ** np.float32(0.6))
+
+
+def boundary_map(boundary: np.ndarray) -> np.ndarray:
+    """Class boundaries dark on light: float [H,W] in [0,1], 1 is ink."""
+    strength = np.clip(boundary.astype(np.float32), 0, 1)[..., None]
+    paper = np.full((*boundary.shape, 3), PAPER, np.uint8)
+    return _blend(paper, np.array(INK, np.uint8), strength)
+
+
+def displacement_map(displacement: np.ndarray, limit: float) -> np.ndarray:
+    """Displacement as a colour wheel: hue is the direction, saturation the length; white does not move.
+
+    displacement: float [2,H,W], (y, x); limit: length of full saturation, in the same unit. Right is red, and
+    opposite directions have opposite hues.
+    """
+    y, x = displacement.astype(np.float32)
+    hue = np.rad2deg(np.arctan2(y, x)) % 360
+    saturation = np.minimum(np.hypot(y, x) / max(limit, 1e-6), 1)
+    value = 1 - 0.08 * saturation
+    hsv = np.stack([hue, saturation, value], -1).astype(np.float32)
+    return np.round(255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)).astype(np.uint8)
+
+
+def reach(displacement: np.ndarray) -> float:
+    """A limit that shows a displacement field well: the 99th percentile of its lengths, at least 1 cell."""
+    return max(1.0, float(np.percentile(np.hypot(*displacement.astype(np.float32)), 99)))
+
+
+def colour_wheel(size: int) -> np.ndarray:
+    """Legend of `displacement_map`, uint8 [size,size,3]: from the middle outwards, the rim is the limit."""
+    axis = (2 * np.arange(size, dtype=np.float32) + 1) / size - 1
+    field = np.stack(np.meshgrid(axis, axis, indexing="ij"))
+    inside = np.clip((1 - np.hypot(*field)) * size / 2, 0, 1)[..., None]
+    return _blend(np.full((size, size, 3), PAPER, np.uint8), displacement_map(field, 1), inside)
+
+
+def write(
+    image: np.ndarray,
+    text: str,
+    at: tuple[int, int],
+    size: int,
+    colour: Sequence[int],
+    anchor: str = "lm",
+    halo: bool = False,
+) -> np.ndarray:
+    """Picture with text at (x, y); anchor as in Pillow ("lm": left, middle); halo: a dark rim."""
+    canvas = Image.fromarray(image)
+    ImageDraw.Draw(canvas).text(
+        at, text, tuple(colour), _font(size), anchor, stroke_width=2 if halo else 0, stroke_fill=(0, 0, 0)
+    )
+    return np.array(canvas)
+
+
+def text_width(text: str, size: int) -> int:
+    """Width of a text in pixels."""
+    return int(np.ceil(_font(size).getlength(text)))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _painted(
+    image: np.ndarray, ids: np.ndarray, colours: np.ndarray, inside: np.ndarray, opacity: float
+) -> np.ndarray:
+    """Coloured regions with contours of one pixel, both inside the regions only."""
+    if image.shape != (*ids.shape, 3) or image.dtype != np.uint8:
+        raise ValueError(f"picture {image.dtype} {image.shape} does not fit a map {ids.shape}; resize it")
+    drawn = _blend(image, colours, np.where(inside, np.float32(opacity), 0)[..., None])
+    padded = np.pad(ids, 1, mode="edge")
+    centre = padded[1:-1, 1:-1]
+    neighbours = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    rim = inside & np.any([centre != other for other in neighbours], 0)
+    return _blend(drawn, (colours // 3 + 170).astype(np.uint8), rim[..., None].astype(np.float32))
+
+
+def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Grey diagonal stripes where the mask says so."""
+    y, x = np.indices(where.shape)
+    stripes = np.where((x + y) // 4 % 2, 205, 150).astype(np.uint8)[..., None].repeat(3, 2)
+    return _blend(image, stripes, np.where(where, np.float32(0.72), 0)[..., None])
+
+
+def _blend(under: np.ndarray, over: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """(1 - cover) * under + cover * over, rounded; exactly `under` where cover is 0."""
+    mixed = under + cover * (over.astype(np.float32) - under)
+    return np.round(mixed).astype(np.uint8)

@@ -1,0 +1,212 @@
+"""Contact sheets: one row per picture, one column per step of the pipeline."""
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+
+from pipeline.views import overlays
+
+PAGE, MISSING, MUTED = (242, 242, 240), (226, 226, 224), (110, 110, 116)
+GAP, BAR = 6, 22
+Key = tuple[str, tuple[int, int, int]]
+COLUMNS = (
+    "picture",
+    "CAM",
+    "seeds",
+    "boundary",
+    "displacement",
+    "pseudo-label",
+    "instances",
+    "prediction",
+    "predicted instances",
+    "truth",
+    "true instances",
+)
+
+
+def panels(
+    image: np.ndarray,
+    *,
+    cams: np.ndarray | None = None,
+    seeds: np.ndarray | None = None,
+    boundary: np.ndarray | None = None,
+    displacement: np.ndarray | None = None,
+    pseudo_label: np.ndarray | None = None,
+    instances: np.ndarray | None = None,
+    prediction: np.ndarray | None = None,
+    predicted_instances: np.ndarray | None = None,
+    truth: np.ndarray | None = None,
+    true_instances: np.ndarray | None = None,
+    side: int = 240,
+) -> dict[str, np.ndarray]:
+    """The panels of one picture that can be drawn from what is given, in the order of `COLUMNS`.
+
+    image: uint8 [H,W,3]; cams: float [K,h,w] (the highest of all classes is shown); boundary: float [h,w];
+    displacement: float [2,h,w] in cells; label maps uint8 [H,W]; id maps uint16 [H,W]; side: the longer side
+    of a panel in pixels. Returns title -> uint8 [h',w',3], all of one size.
+    """
+    size, full = fitted(image.shape[:2], side), (image.shape[0], image.shape[1])
+    small = overlays.resized(image, size)
+    drawn = {"picture": small}
+    if cams is not None:
+        highest = cams.max(0, initial=0).astype(np.float32)
+        drawn["CAM"] = overlays.heat_over(small, _scaled(highest, full, size))
+    if boundary is not None:
+        drawn["boundary"] = overlays.boundary_map(_scaled(boundary, full, size))
+    if displacement is not None:
+        drawn["displacement"] = displacement_panel(displacement, full, size)
+    label_maps = {"seeds": seeds, "pseudo-label": pseudo_label, "prediction": prediction, "truth": truth}
+    for title, labels in label_maps.items():
+        if labels is not None:
+            drawn[title] = overlays.labels_over(small, overlays.resized_ids(labels, size))
+    id_maps = {
+        "instances": instances,
+        "predicted instances": predicted_instances,
+        "true instances": true_instances,
+    }
+    for title, ids in id_maps.items():
+        if ids is not None:
+            drawn[title] = overlays.instances_over(small, overlays.resized_ids(ids, size))
+    return {title: drawn[title] for title in COLUMNS if title in drawn}
+
+
+def displacement_panel(displacement: np.ndarray, full: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Displacement [2,h,w] of a picture of size `full`, drawn at `size` with its colour wheel in a corner."""
+    field = np.stack([_scaled(component, full, size) for component in displacement])
+    panel = overlays.displacement_map(field, overlays.reach(displacement))
+    wheel = overlays.colour_wheel(min(36, *size))
+    panel[-len(wheel) :, -len(wheel) :] = wheel
+    return panel
+
+
+def fitted(size: Sequence[int], side: int) -> tuple[int, int]:
+    """(height, width) with the same shape and the longer side `side`, at least one pixel each."""
+    scale = side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def legend(labels: Sequence[np.ndarray], classes: Sequence[str]) -> list[Key]:
+    """(name, colour) of the classes that any of the label maps holds, by class id."""
+    there = sorted({int(v) for one in labels for v in np.unique(one)} - {0, overlays.IGNORE})
+    colours = overlays.palette(len(classes))
+    return [(classes[v - 1], tuple(colours[v - 1].tolist())) for v in there]
+
+
+def contact_sheet(
+    rows: Mapping[str, Mapping[str, np.ndarray]],
+    keys: Mapping[str, Sequence[Key]] | None = None,
+) -> np.ndarray:
+    """One row per picture under common headings; a panel that a row lacks is grey.
+
+    rows: id -> title -> uint8 [h,w,3] (see `panels`); keys: id -> (name, colour) pairs written beside the id
+    (see `legend`). Returns uint8 RGB. Raises ValueError without rows.
+    """
+    if not rows:
+        raise ValueError("a contact sheet needs at least one picture")
+    titles = {title: None for row in rows.values() for title in row}
+    order = [t for t in COLUMNS if t in titles] + [t for t in titles if t not in COLUMNS]
+    grid = [[row.get(title) for title in order] for row in rows.values()]
+    return sheet(grid, list(rows), order, [(keys or {}).get(name, ()) for name in rows])
+
+
+def sheet(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    captions: Sequence[str],
+    headings: Sequence[str] = (),
+    keys: Sequence[Sequence[Key]] = (),
+) -> np.ndarray:
+    """Grid of panels with a caption bar above every row and headings above the columns.
+
+    rows: lists of uint8 [h,w,3] or None; captions: one a row ("" for none); headings: one a column; keys:
+    coloured names behind each caption. Panels are centred in their cell and never scaled.
+    """
+    columns = max(len(row) for row in rows)
+    widths = [1] * columns
+    for row in rows:
+        for column, panel in enumerate(row):
+            widths[column] = max(widths[column], 0 if panel is None else panel.shape[1])
+    total = sum(widths) + GAP * (columns + 1)
+    parts = [_headings(headings, widths, total)] if headings else []
+    for number, (row, text) in enumerate(zip(rows, captions, strict=True)):
+        names = keys[number] if keys else ()
+        if text or names:
+            parts.append(caption_bar(text, total, names))
+        parts.append(_row(row, widths, total))
+    return np.concatenate([*parts, _blank(GAP, total)])
+
+
+def captioned(panel: np.ndarray, text: str) -> np.ndarray:
+    """Panel with a caption bar on top, uint8 [h+22,w,3]."""
+    return np.concatenate([caption_bar(text, panel.shape[1]), panel])
+
+
+def caption_bar(text: str, width: int, keys: Sequence[Key] = ()) -> np.ndarray:
+    """Bar of text and coloured names, uint8 [22,width,3]; what does not fit is cut with an ellipsis."""
+    bar = _blank(BAR, width)
+    x = GAP
+    for part, colour in [(text, None), *keys]:
+        if colour is not None and x + 12 < width:
+            cv2.rectangle(bar, (x, 6), (x + 9, 15), colour, -1, cv2.LINE_AA)
+            x += 14
+        shown = _cut(part, width - x - 2)
+        bar = overlays.write(bar, shown, (x, BAR // 2), 12, overlays.INK)
+        x += overlays.text_width(shown, 12) + 14
+    return bar
+
+
+def png(image: np.ndarray) -> bytes:
+    """PNG file of a uint8 RGB picture; the same bytes for the same pixels."""
+    done, data = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    if not done:
+        raise ValueError(f"cannot write {image.dtype} {image.shape} as PNG; it must be uint8 [H,W,3]")
+    return data.tobytes()
+
+
+def png_name(name: str) -> str:
+    """File name of a picture id: one file in one folder, different for different ids."""
+    return f"{quote(name, safe=' ')}.png"
+
+
+def _scaled(grid: np.ndarray, full: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Stride-4 grid [h,w] at any size, by way of the pixels of the picture; NaN becomes 0."""
+    whole = overlays.upsampled(np.nan_to_num(grid.astype(np.float32)), full)
+    shrinks = size[0] < full[0]
+    return cv2.resize(whole, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _blank(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), PAGE, np.uint8)
+
+
+def _headings(headings: Sequence[str], widths: Sequence[int], total: int) -> np.ndarray:
+    bar, x = _blank(BAR, total), GAP
+    for text, width in zip(headings, widths, strict=True):
+        middle = x + width // 2, BAR // 2 + 2
+        bar = overlays.write(bar, _cut(text, width), middle, 12, MUTED, "mm")
+        x += width + GAP
+    return bar
+
+
+def _row(row: Sequence[np.ndarray | None], widths: Sequence[int], total: int) -> np.ndarray:
+    height = max([panel.shape[0] for panel in row if panel is not None] or [BAR])
+    strip, x = _blank(height, total), GAP
+    for panel, width in zip(row, widths, strict=False):
+        if panel is None:
+            strip[:, x : x + width] = MISSING
+        else:
+            h, w = panel.shape[:2]
+            top, left = (height - h) // 2, x + (width - w) // 2
+            strip[top : top + h, left : left + w] = panel
+        x += width + GAP
+    return strip
+
+
+def _cut(text: str, width: int) -> str:
+    """The longest beginning of the text that fits, with an ellipsis when it is not all of it."""
+    if overlays.text_width(text, 12) <= width:
+        return text
+    while text and overlays.text_width(text + "…", 12) > width:
+        text = text[:-1]
+    return text + "…" if text else ""

@@ -225,7 +225,7 @@ def test_colour_and_mask_agree_at_the_border() -> None:
     assert (hard != mine).sum() < 0.05 * mine.sum()
 
 
-def test_borders_of_objects_are_clearer_than_those_of_their_parts(scenes: list[Scene]) -> None:
+def test_borders_of_objects_are_the_clearest_lines(scenes: list[Scene]) -> None:
     outer, inside, ground = [], [], []
     kernel = np.ones((3, 3), np.uint8)
     for scene in scenes[:60]:

@@ -1,0 +1,221 @@
+"""Everything that may be wrong with a source, found in one pass."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.datasets import folder, scenes
+from pipeline.datasets.index import MAX_CLASSES, Picture
+from pipeline.datasets.inspection import Finding, Inspection
+from pipeline.datasets.masks import IGNORE
+from pipeline.datasets.problems import DatasetError, Problem, error, warning
+from pipeline.datasets.processes import Progress, spread
+from pipeline.datasets.source import Entry, Source, complain_of_id
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a format may be told: `lists` of voc (split -> list name), `annotations` of coco (split -> json
+    and picture folder)."""
+
+    lists: Mapping[str, str] | None = None
+    annotations: Mapping[str, tuple[str, str]] | None = None
+
+
+READERS: Mapping[str, Callable[[Path, Options], Source]] = {
+    "folder": lambda source, options: folder.read(source),
+}
+FORMATS = ("scenes", *READERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The classes in use: their order, the label 1.. of each by name, and the table from mask value to
+    label."""
+
+    classes: tuple[str, ...]
+    labels: Mapping[str, int]
+    values: Mapping[int, int]
+
+
+def check(
+    format: str,  # noqa: A002
+    source: Path,
+    *,
+    classes: Sequence[str] = (),
+    lists: Mapping[str, str] | None = None,
+    annotations: Mapping[str, tuple[str, str]] | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> list[Problem]:
+    """All problems of a source at once, errors first; writes nothing.
+
+    `format` is one of FORMATS, or "auto" for a guess from the layout; the rest is as in build.
+    """
+    try:
+        name = guess(source) if format == "auto" else format
+        if name == "scenes":
+            choose(scenes.CLASSES, classes)
+            return []
+        found = read_source(name, source, Options(lists, annotations))
+    except DatasetError as problem:
+        return problem.problems
+    try:
+        choice = choose(found.classes, classes)
+    except DatasetError as problem:
+        return found.problems + problem.problems
+    problems = examine(found, choice, workers=workers, progress=progress)[1]
+    return sorted(problems, key=lambda problem: problem.level)
+
+
+def guess(source: Path) -> str:
+    """The format of a folder by its layout; raises DatasetError that shows the layouts there are."""
+    if not source.is_dir():
+        raise DatasetError(error(source, "no such folder", "give the folder of your pictures"))
+    if (source / "JPEGImages").is_dir():
+        return "voc"
+    if (source / "annotations").is_dir():
+        return "coco"
+    if (source / "labels.csv").is_file() or (source / "images").is_dir():
+        return "folder"
+    layouts = "JPEGImages/ (voc), annotations/ (coco), or images/ and labels.csv (folder)"
+    raise DatasetError(error(source, "has none of the layouts known here", f"it must hold {layouts}"))
+
+
+def read_source(name: str, source: Path, options: Options) -> Source:
+    """What the reader of format `name` finds in the folder; raises DatasetError for an unknown format or a
+    missing folder."""
+    if name not in READERS:
+        raise DatasetError(error("dataset.format", f"{name!r} is unknown", f"valid are {', '.join(FORMATS)}"))
+    if not source.is_dir():
+        raise DatasetError(
+            error(source, "no such folder", "set dataset.source to the folder of your pictures")
+        )
+    return READERS[name](source, options)
+
+
+def choose(known: Sequence[str], wanted: Sequence[str]) -> Choice:
+    """The classes to use, all of `known` where `wanted` is empty; mask values count `known` from 1, others
+    become background.
+
+    Raises DatasetError for unknown or repeated names and for more than 254 classes.
+    """
+    classes = tuple(wanted) or tuple(known)
+    valid = f"valid are {', '.join(known)}"
+    strange = sorted(set(classes) - set(known))
+    problems = [error("dataset.classes", f"{name!r} is no class of the source", valid) for name in strange]
+    for name, count in Counter(classes).items():
+        if count > 1:
+            problems.append(
+                error("dataset.classes", f"{name!r} is listed {count} times", "list every class once")
+            )
+    if len(classes) > MAX_CLASSES:
+        what = f"there are {len(classes)} classes, more than {MAX_CLASSES}"
+        problems.append(error("dataset.classes", what, "choose those you need with dataset.classes"))
+    if problems:
+        raise DatasetError(problems)
+    labels = {name: label for label, name in enumerate(classes, start=1)}
+    values = {value: labels.get(name, 0) for value, name in enumerate(known, start=1) if value < IGNORE}
+    return Choice(classes, labels, {0: 0, **values, IGNORE: IGNORE})
+
+
+def examine(
+    source: Source,
+    choice: Choice,
+    *,
+    val: float = 0.0,
+    out: Path | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> tuple[list[Picture], list[Problem]]:
+    """Look at all files; the pictures that are fit for an index, and all problems of the source.
+
+    Masks that have to be drawn go below `out`, nowhere for None.
+    """
+    problems = list(source.problems)
+    entries = _listed_once(source.entries, problems)
+    look = Inspection(source.root, choice.labels, choice.values, out)
+    findings = spread(look, entries, workers, progress)
+    pictures = []
+    for entry, finding in zip(entries, findings, strict=True):
+        problems += finding.problems
+        problems += _check_tags(entry, source.classes)
+        if finding.size != (0, 0):
+            pictures.append(_picture(entry, finding, choice, val))
+    problems += _check_whole(pictures, choice, source.root, val)
+    return pictures, problems
+
+
+def held_out(name: str, val: float) -> bool:
+    """Whether a picture goes to split `val`: a fixed hash of its id below the share, so that new pictures
+    move no others."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest) < val * 2**64
+
+
+def _listed_once(entries: Sequence[Entry], problems: list[Problem]) -> list[Entry]:
+    """Entries with a sound id of their own; the others go into the problems."""
+    kept: dict[str, Entry] = {}
+    for entry in entries:
+        complaint = complain_of_id(entry.id)
+        if complaint is not None:
+            what = f"the id {entry.id!r} {complaint}"
+            problems.append(
+                error(entry.where, what, "give the path of the picture below its folder, without suffix")
+            )
+        elif entry.id in kept:
+            what = f"{entry.id!r} is listed already by {kept[entry.id].where}"
+            problems.append(error(entry.where, what, "list every picture once, in one split"))
+        else:
+            kept[entry.id] = entry
+    return list(kept.values())
+
+
+def _check_tags(entry: Entry, known: Sequence[str]) -> list[Problem]:
+    if entry.tags is None:
+        return [
+            warning(
+                entry.where, f"{entry.id!r} has no row or file with tags", "it counts as showing no class"
+            )
+        ]
+    if not entry.tags:
+        return [warning(entry.where, f"{entry.id!r} has no tags", "right if it shows none of the classes")]
+    return [
+        error(entry.where, f"{tag!r} of {entry.id!r} is no class", f"valid are {', '.join(known)}")
+        for tag in sorted(entry.tags - set(known))
+    ]
+
+
+def _picture(entry: Entry, finding: Finding, choice: Choice, val: float) -> Picture:
+    tags = sorted(choice.labels[tag] - 1 for tag in entry.tags or () if tag in choice.labels)
+    split = entry.split or ("val" if held_out(entry.id, val) else "train")
+    height, width = finding.size
+    masks = finding.semantic, finding.instances
+    return Picture(entry.id, entry.path, height, width, split, tuple(tags), *masks, finding.digest)
+
+
+def _check_whole(pictures: Sequence[Picture], choice: Choice, root: Path, val: float) -> list[Problem]:
+    """What shows only in the whole: no pictures, classes without pictures, a share that holds out nothing."""
+    if not pictures:
+        return [error(root, "holds no picture that can be used", "see the layouts in the README")]
+    problems = []
+    count = Counter(tag for picture in pictures for tag in picture.tags)
+    for label, name in enumerate(choice.classes):
+        if not count[label]:
+            problems.append(
+                warning(
+                    root, f"class {name!r} has no pictures", "tag some, or leave it out of dataset.classes"
+                )
+            )
+    splits = {picture.split for picture in pictures}
+    if "train" not in splits:
+        problems.append(
+            error(root, "has no picture in split 'train'", "put some there, or lower dataset.val")
+        )
+    if val > 0 and len(splits) == 1:
+        problems.append(
+            warning(root, f"dataset.val is {val} but all pictures fell into one split", "change dataset.val")
+        )
+    return problems

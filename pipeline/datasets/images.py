@@ -1,0 +1,87 @@
+"""Picture files: whatever a camera, scanner or web site saved comes out as upright 8-bit RGB."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.datasets.problems import DatasetError, Problem, error
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 89_478_485
+"""Largest picture that is decoded, in pixels; Pillow's own limit against decompression bombs."""
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(path: Path) -> np.ndarray:
+    """The picture of a JPEG, PNG or WebP file as uint8 RGB [H,W,3], turned upright by its EXIF tag.
+
+    Alpha is dropped; 16-bit grey is divided by 257; of an animation the first frame counts. Raises
+    DatasetError that names the file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as problem:
+        raise DatasetError(
+            error(path, f"cannot be read ({problem.strerror})", "put the file there or take it off the list")
+        ) from None
+    return decode_image(data, path)
+
+
+def decode_image(data: bytes, path: Path) -> np.ndarray:
+    """The picture in the bytes of a file, see read_image; `path` is for the error message."""
+    return np.array(_upright_rgb(open_checked(data, path, FORMATS)))
+
+
+def open_checked(data: bytes, path: Path, formats: tuple[str, ...]) -> Image.Image:
+    """Decode the bytes of a file wholly, in one of Pillow's `formats`; raises DatasetError for damaged or
+    oversized ones."""
+    try:
+        image = Image.open(BytesIO(data), formats=formats)
+        if image.width * image.height > MAX_PIXELS:
+            raise DatasetError(_oversized(path))
+        image.load()
+    except DatasetError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DatasetError(_oversized(path)) from None
+    except Exception as problem:  # Pillow's decoders raise nearly anything on damaged bytes
+        what = f"is damaged, cut short or no {'/'.join(formats)} file ({problem})"
+        # Pillow's message for unknown bytes shows the address of our buffer, which says nothing to anybody.
+        what = what.split(" (cannot identify", 1)[0]
+        raise DatasetError(error(path, what, "save it anew or take it off the list")) from problem
+    return image
+
+
+def _oversized(path: Path) -> Problem:
+    return error(path, f"has more than {MAX_PIXELS} pixels", "scale it down before use")
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    turn = _UPRIGHT.get(_orientation(image))
+    if image.mode.startswith("I"):
+        grey = np.clip((np.asarray(image).astype(np.int64) + 128) // 257, 0, 255)
+        image = Image.fromarray(grey.astype(np.uint8))
+    elif "transparency" in image.info:
+        image = image.convert("RGBA")
+    image = image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        return 1

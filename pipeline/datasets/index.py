@@ -1,0 +1,190 @@
+"""The index of a dataset: every picture with its size, split, tags, masks and digest, as plain json and
+csv."""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from pipeline.datasets.images import read_image
+from pipeline.datasets.problems import DatasetError, error
+
+FORMAT, VERSION = "weakmask dataset", 1
+HEADER, TABLE = "index.json", "pictures.csv"
+COLUMNS = ("id", "path", "height", "width", "split", "tags", "semantic", "instances", "digest")
+MAX_CLASSES = 254
+RERUN = "make it anew with `dvc repro dataset`"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture: upright size in pixels, sorted class ids, POSIX paths relative to the roots of the index.
+
+    `split` is "train", "val" or any other name; `semantic` and `instances` are PNG masks or None; `digest` is
+    the hex blake2b (16 bytes) of the picture file and of its mask files, so that a changed picture or a new
+    mask is noticed.
+    """
+
+    id: str
+    path: str
+    height: int
+    width: int
+    split: str
+    tags: tuple[int, ...]
+    semantic: str | None
+    instances: str | None
+    digest: str
+
+
+class Index(Mapping[str, Picture]):
+    """All pictures by id, in sorted order; picklable, so that worker processes get it whole.
+
+    `mask_values` maps a value of a semantic mask file to a label: 0 background, c + 1 class c, 255 ignore.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        pictures: Iterable[Picture],
+        pictures_root: Path,
+        masks_root: Path,
+        mask_values: Mapping[int, int],
+    ) -> None:
+        self.classes = tuple(classes)
+        self.pictures_root, self.masks_root = Path(pictures_root), Path(masks_root)
+        self.mask_values = dict(sorted(mask_values.items()))
+        self._pictures = {picture.id: picture for picture in sorted(pictures, key=lambda picture: picture.id)}
+
+    def __getitem__(self, name: str) -> Picture:
+        return self._pictures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pictures)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def select(self, split: str | None) -> list[str]:
+        """Sorted ids of a split, of all pictures for None; raises DatasetError listing the splits there
+        are."""
+        if split is None:
+            return list(self)
+        names = [picture.id for picture in self.values() if picture.split == split]
+        if not names:
+            splits = ", ".join(sorted({picture.split for picture in self.values()})) or "none at all"
+            raise DatasetError(
+                error("dataset", f"has no picture in split {split!r}", f"splits there are: {splits}")
+            )
+        return names
+
+    def image(self, name: str) -> np.ndarray:
+        """The picture as uint8 RGB [H,W,3], upright; raises DatasetError naming the file."""
+        return read_image(self.pictures_root / self[name].path)
+
+    def has_masks(self, name: str) -> bool:
+        """Whether the picture has a semantic mask."""
+        return self[name].semantic is not None
+
+    def has_instances(self, name: str) -> bool:
+        """Whether the picture has an instance mask."""
+        return self[name].instances is not None
+
+    @property
+    def digest(self) -> str:
+        """Hex blake2b (16 bytes) of classes, mask values and all rows; where the files lie does not count."""
+        content = json.dumps([VERSION, self.classes, list(self.mask_values.items())]) + self._table()
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write index.json and pictures.csv into the folder: equal content gives equal bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "classes": self.classes,
+            "pictures": _relative(self.pictures_root, folder),
+            "masks": _relative(self.masks_root, folder),
+            "mask_values": {str(value): label for value, label in self.mask_values.items()},
+        }
+        (folder / TABLE).write_bytes(self._table().encode())
+        # The header comes last: a folder without it counts as unfinished.
+        (folder / HEADER).write_bytes((json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> "Index":
+        """Read what save wrote; raises DatasetError when it is missing, damaged or of another version."""
+        header = _read_header(folder / HEADER)
+        roots = [folder if header[key] == "." else Path(header[key]) for key in ("pictures", "masks")]
+        values = {int(value): label for value, label in header["mask_values"].items()}
+        return cls(header["classes"], _read_table(folder / TABLE), roots[0], roots[1], values)
+
+    def _table(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for p in self.values():
+            tags = " ".join(map(str, p.tags))
+            writer.writerow(
+                (
+                    p.id,
+                    p.path,
+                    p.height,
+                    p.width,
+                    p.split,
+                    tags,
+                    p.semantic or "",
+                    p.instances or "",
+                    p.digest,
+                )
+            )
+        return text.getvalue()
+
+
+def _relative(root: Path, folder: Path) -> str:
+    return "." if root == folder else PurePosixPath(*root.parts).as_posix()
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DatasetError(error(path, "no such file", RERUN)) from None
+    except ValueError as problem:
+        raise DatasetError(error(path, f"damaged ({problem})", RERUN)) from problem
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise DatasetError(error(path, "is no index of a dataset", RERUN))
+    if header.get("version") != VERSION:
+        raise DatasetError(
+            error(path, f"is of version {header.get('version')}, this program reads {VERSION}", RERUN)
+        )
+    missing = {"classes", "pictures", "masks", "mask_values"} - header.keys()
+    if missing:
+        raise DatasetError(error(path, f"lacks {', '.join(sorted(missing))}", RERUN))
+    return header
+
+
+def _read_table(path: Path) -> list[Picture]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            if tuple(next(rows, ())) != COLUMNS:
+                raise DatasetError(error(path, f"has other columns than {', '.join(COLUMNS)}", RERUN))
+            return [_picture(row) for row in rows]
+    except FileNotFoundError:
+        raise DatasetError(error(path, "no such file", RERUN)) from None
+    except (ValueError, csv.Error) as problem:
+        raise DatasetError(error(path, f"damaged ({problem})", RERUN)) from problem
+
+
+def _picture(row: Sequence[str]) -> Picture:
+    name, path, height, width, split, tags, semantic, instances, digest = row
+    classes = tuple(map(int, tags.split()))
+    return Picture(
+        name, path, int(height), int(width), split, classes, semantic or None, instances or None, digest
+    )

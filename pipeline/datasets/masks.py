@@ -1,0 +1,120 @@
+"""Pixel truth: the only reader of masks. Nothing but scoring, or training that asks for the upper bound, may
+call it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.datasets.images import open_checked
+from pipeline.datasets.index import Index
+from pipeline.datasets.problems import DatasetError, error
+
+IGNORE = 255
+AGAIN = "run `dvc repro dataset` if it was changed on purpose"
+
+
+def read_semantic(index: Index, name: str) -> np.ndarray:
+    """Label map of a picture, uint8 [H,W]: 0 background, c + 1 class c, 255 ignore; raises DatasetError."""
+    file = index[name].semantic
+    if file is None:
+        raise DatasetError(error(name, "has no semantic mask", "ask index.has_masks first"))
+    path = index.masks_root / file
+    values = read_values(path)
+    _expect_size(values, index, name, path)
+    return translate(values, index.mask_values, path)
+
+
+def read_instances(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Instances of a picture: ids uint16 [H,W], 0 none, 1..N, and their 0-based classes uint8 [N]; raises
+    DatasetError.
+
+    The class is the commonest label under the instance in the semantic mask; instances of the background (a
+    class that is not in use) go, the others are numbered anew in the order of the file. Pixels that are void
+    in the semantic mask, or 255 in an 8-bit instance file (VOC), belong to no instance.
+    """
+    file = index[name].instances
+    if file is None:
+        raise DatasetError(error(name, "has no instance mask", "ask index.has_instances first"))
+    path = index.masks_root / file
+    ids = read_values(path)
+    _expect_size(ids, index, name, path)
+    return number_instances(ids, read_semantic(index, name))
+
+
+def number_instances(ids: np.ndarray, semantic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Instance ids as in the file (uint8 or uint16 [H,W]) and the label map to what read_instances gives."""
+    void = semantic == IGNORE
+    if ids.dtype == np.uint8:
+        void = void | (ids == IGNORE)
+    present, dense = np.unique(np.where(void, 0, ids), return_inverse=True)
+    votes = np.bincount(
+        dense.ravel() * 256 + np.where(void, 0, semantic).ravel(), minlength=len(present) * 256
+    )
+    labels = votes.reshape(len(present), 256).argmax(1)
+    kept = (present > 0) & (labels > 0)
+    table = np.where(kept, np.cumsum(kept), 0).astype(np.uint16)
+    return table[dense.reshape(ids.shape)], (labels[kept] - 1).astype(np.uint8)
+
+
+def read_values(path: Path) -> np.ndarray:
+    """The stored values of a PNG mask, palette indices or grey levels, uint8 or uint16 [H,W]; raises
+    DatasetError."""
+    try:
+        data = path.read_bytes()
+    except OSError as problem:
+        raise DatasetError(
+            error(path, f"cannot be read ({problem.strerror})", "put the mask there")
+        ) from None
+    return decode_values(data, path)
+
+
+def decode_values(data: bytes, path: Path) -> np.ndarray:
+    """The values in the bytes of a mask file, see read_values; `path` is for the error message."""
+    image: Image.Image = open_checked(data, path, ("PNG",))
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode in ("L", "P"):
+        return np.array(image)
+    if image.mode.startswith("I"):
+        return np.array(image).astype(np.uint16)
+    what = f"is a colour picture (mode {image.mode}), not a mask"
+    raise DatasetError(error(path, what, "save class numbers as a grey or palette PNG"))
+
+
+def translate(values: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
+    """Values of a mask file to labels uint8; raises DatasetError that names the values missing in the
+    table."""
+    labels = np.full(1 << (8 * values.itemsize), -1, np.int16)
+    for value, label in table.items():
+        if value < len(labels):
+            labels[value] = label
+    result = labels[values]
+    if result.min(initial=0) < 0:
+        strange = ", ".join(map(str, np.unique(values[result < 0])[:8]))
+        what = f"holds {strange}, which are no class"
+        raise DatasetError(
+            error(path, what, f"use {shorten(table)} (0 background, 255 ignore) or list the missing classes")
+        )
+    return result.astype(np.uint8)
+
+
+def shorten(table: Mapping[int, int]) -> str:
+    """The known mask values as a range and the rest, such as `0..20, 255`."""
+    runs: list[list[int]] = []
+    for value in sorted(table):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(str(first) if first == last else f"{first}..{last}" for first, last in runs)
+
+
+def _expect_size(values: np.ndarray, index: Index, name: str, path: Path) -> None:
+    picture = index[name]
+    if values.shape != (picture.height, picture.width):
+        what = (
+            f"is {values.shape[1]} x {values.shape[0]} pixels, its picture {picture.width} x {picture.height}"
+        )
+        raise DatasetError(error(path, what, AGAIN))

@@ -1,0 +1,37 @@
+"""Work on many files at once, in processes."""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Progress = Callable[[int, int], None]
+
+
+def spread(
+    work: Callable[[Item], Result], items: Sequence[Item], workers: int = 1, progress: Progress | None = None
+) -> list[Result]:
+    """Apply `work` (picklable) to all items in `workers` processes, 1 for this one; results in the order of
+    the items.
+
+    `progress(done, total)` is called in this process after every item.
+    """
+    if workers <= 1 or len(items) < 2:
+        return _collect(map(work, items), len(items), progress)
+    # Forked copies of a process with threads (OpenMP, CUDA) can hang; a fork server is clean and starts
+    # quickly.
+    context = multiprocessing.get_context("forkserver")
+    chunk = max(1, min(32, len(items) // (4 * workers)))
+    with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
+        return _collect(pool.map(work, items, chunksize=chunk), len(items), progress)
+
+
+def _collect(results: Iterable[Result], total: int, progress: Progress | None) -> list[Result]:
+    collected = []
+    for result in results:
+        collected.append(result)
+        if progress is not None:
+            progress(len(collected), total)
+    return collected

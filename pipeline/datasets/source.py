@@ -1,0 +1,93 @@
+"""What every format hands over: its pictures with their tags and masks as the files say, and what is wrong
+with them."""
+
+import os
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+
+from pipeline.datasets.images import SUFFIXES
+from pipeline.datasets.problems import Problem, error
+
+Render = Callable[[Mapping[str, int]], tuple[np.ndarray, np.ndarray]]
+"""From class name -> label to the label map uint8 [H,W] and the instance ids uint16 [H,W] of one picture;
+picklable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One picture as its source tells it; paths are POSIX, relative to the source, `where` names the row or
+    file that lists it.
+
+    `tags` are class names, None where the source says nothing of the picture; `split` None leaves the choice
+    to the share `val`. Masks are files, or drawn by `render` where the source holds outlines.
+    """
+
+    id: str
+    path: str
+    where: str
+    tags: frozenset[str] | None = None
+    split: str | None = None
+    semantic: str | None = None
+    instances: str | None = None
+    render: Render | None = None
+
+
+@dataclass(slots=True)
+class Source:
+    """A folder as read by one format: entries, class names in the order of mask values 1.., and problems
+    found so far."""
+
+    root: Path
+    classes: tuple[str, ...] = ()
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def normalise(name: str) -> str:
+    """An id as it is compared and stored: composed Unicode, since macOS lists `é` in two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def complain_of_id(name: str) -> str | None:
+    """What is wrong with a picture id (a relative POSIX path without suffix), or None."""
+    if not name or name != name.strip():
+        return "is empty or has blanks at its ends"
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or "\\" in name:
+        return "is an absolute path or holds a backslash"
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        return "leaves the folder or has empty parts"
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        return "holds control characters"
+    return None
+
+
+def leaves(root: Path, path: str) -> bool:
+    """Whether a relative path ends up outside the folder, by `..` or by a link."""
+    return not (root / path).resolve().is_relative_to(root.resolve())
+
+
+def find_pictures(root: Path, folder: str) -> tuple[dict[str, str], list[Problem]]:
+    """All picture files below root/folder: id (path without suffix below folder) to path below root; two
+    files of one id are an error."""
+    found: dict[str, str] = {}
+    problems = []
+    for directory, folders, files in os.walk(root / folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(files):
+            if file.startswith(".") or not file.lower().endswith(SUFFIXES):
+                continue
+            path = (Path(directory) / file).relative_to(root).as_posix()
+            name = normalise(
+                PurePosixPath(path).relative_to(PurePosixPath(folder)).with_suffix("").as_posix()
+            )
+            if name in found:
+                problems.append(
+                    error(root / path, f"has the same id as {found[name]}", "rename one of the two")
+                )
+            else:
+                found[name] = path
+    return found, problems

@@ -1,0 +1,194 @@
+"""The pair losses that teach IRNet boundaries and displacements (IRNet, sections 4.2 to 4.5).
+
+Both losses sum over millions of pairs, yet neither needs a pair in memory:
+
+* The affinity of a pair is 1 minus the largest boundary value on its line. Its loss therefore depends on one
+  cell alone, the line's winner. Ranking all cells once turns "largest value" into "largest rank", which also
+  says whose it is; then counting how often each cell wins for each kind of pair is all that is left, and loss
+  and gradient are sums over cells.
+* A displacement should point from each cell of an object to one common place. With E = D + position on
+  foreground and E = D on background, the losses are |E_i - E_j| over pairs of one label; its derivative is a
+  sum of signs per cell, G, and since |u| = sign(u) u the loss itself is the sum over cells of G E.
+
+The counts depend on the predictions only through order, so they need no gradient and autograd does the rest.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from pipeline.irnet.paths import directions, line_maxima
+
+EPSILON = 1e-5
+"""Keeps logarithms and empty means finite; the value of the authors' code."""
+
+IGNORE = 255
+BACKGROUND, FOREGROUND, NEGATIVE, UNRELATED = range(4)
+"""Kinds of pairs: equal background, equal class, different labels, and pairs that do not count."""
+
+
+def pair_losses(
+    edge_logits: Tensor, displacement: Tensor, labels: Tensor, radius: int = 10, counts: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return IRNet's four loss terms, each a scalar averaged over its pairs in the whole batch.
+
+    edge_logits [B,1,h,w] and displacement [B,2,h,w] (y, x in cells), any floating type, computed in at least
+    float32; labels [B,h,w] uint8: 0 background, c + 1 class c, 255 ignore. A pair counts when both ends are
+    labelled, its source lies in rows 0..h-radius and columns radius-1..w-radius, and its direction is in the
+    half disc. counts [3] are the sizes of the pair sets (background, foreground, negative) to average over;
+    by default those of this batch. Ranks that share a batch pass the sum of their `pair_counts`; their losses
+    and gradients then add up to those of the whole batch. Returns `pos`, `neg`, `disp_fg`, `disp_bg`; a set
+    without pairs gives 0. ValueError on shapes that do not match.
+    """
+    _check_shapes(edge_logits, displacement, labels, radius)
+    wins = _line_winners(edge_logits.detach(), labels, radius)
+    if counts is None:
+        counts = wins.sum(dim=(1, 2, 3))
+    number = counts.to(edge_logits.device, torch.float64)
+    return edge_losses(edge_logits, wins, number) | displacement_losses(displacement, labels, radius, number)
+
+
+def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
+    """Return the loss to minimise: half the sum of the four terms of `pair_losses` (scalar)."""
+    return (terms["pos"] + terms["neg"] + terms["disp_fg"] + terms["disp_bg"]) / 2
+
+
+def pair_counts(labels: Tensor, radius: int = 10) -> Tensor:
+    """Return how many background, foreground and negative pairs label maps [B,h,w] hold: int64 [3]."""
+    counts = torch.zeros(4, dtype=torch.int64, device=labels.device)
+    for _, kinds in _pair_kinds(labels, radius):
+        counts += torch.stack([(kinds == kind).sum() for kind in range(4)])
+    return counts[:UNRELATED]
+
+
+def edge_losses(edge_logits: Tensor, wins: Tensor, number: Tensor) -> dict[str, Tensor]:
+    """Return `pos` and `neg` (section 4.4): cross-entropy of a = 1 - the boundary at the line's winner.
+
+    edge_logits [B,1,h,w]; wins [3,B,h,w] how many pairs of each kind a cell decides; number [3] pairs of each
+    kind. pos = 1/2 mean -ln(a + eps) over background pairs + 1/2 over foreground pairs; neg = mean -ln(1 - a
+    + eps).
+    """
+    logits = edge_logits[:, 0].to(_at_least_float32(edge_logits))
+    dissuade = -torch.log(torch.sigmoid(-logits) + EPSILON)
+    persuade = -torch.log(torch.sigmoid(logits) + EPSILON)
+    weights = wins.to(logits.dtype)
+    mean = 1 / (number + EPSILON).to(logits.dtype)
+    within = [(weights[kind] * dissuade).sum() * mean[kind] for kind in (BACKGROUND, FOREGROUND)]
+    return {
+        "pos": (within[0] + within[1]) / 2,
+        "neg": (weights[NEGATIVE] * persuade).sum() * mean[NEGATIVE],
+    }
+
+
+def displacement_losses(
+    displacement: Tensor, labels: Tensor, radius: int, number: Tensor
+) -> dict[str, Tensor]:
+    """Return `disp_fg` and `disp_bg` (section 4.3): mean L1 distance of where two cells point.
+
+    displacement [B,2,h,w]; labels [B,h,w]; number [3] pairs of each kind. Foreground cells of one class
+    within the radius should point at the same place, |(D_i - D_j) - (x_j - x_i)|; background cells should not
+    differ, |D_i - D_j|.
+    """
+    field = displacement.to(_at_least_float32(displacement))
+    foreground = (labels != 0).unsqueeze(1)
+    pointed = field + _positions(field) * foreground
+    pulls = _pulls(pointed.detach(), labels, radius)
+    energy = (pulls * pointed).double()
+    mean = 1 / (2 * number + EPSILON)
+    terms = {
+        "disp_fg": (energy * foreground).sum() * mean[FOREGROUND],
+        "disp_bg": (energy * ~foreground).sum() * mean[BACKGROUND],
+    }
+    return {name: term.to(field.dtype) for name, term in terms.items()}
+
+
+def _line_winners(edge_logits: Tensor, labels: Tensor, radius: int) -> Tensor:
+    """Count the pairs of each kind whose largest boundary value lies at a cell: int32 [3,B,h,w].
+
+    Equal values are told apart by the sort, so exactly one cell of a line wins.
+    """
+    order = edge_logits.flatten().argsort()
+    cells = order.numel()
+    ranks = torch.empty(cells, dtype=torch.int32, device=order.device)
+    ranks[order] = torch.arange(cells, dtype=torch.int32, device=order.device)
+    wins = torch.zeros(4 * cells, dtype=torch.int32, device=order.device)
+    ones = wins.new_ones(()).expand(cells)
+    maxima = line_maxima(ranks, labels.shape[-1], radius)
+    for (_, kinds), (_, winner) in zip(_pair_kinds(labels, radius), maxima, strict=True):
+        bins = kinds.int().mul_(cells).add_(winner).long()
+        wins.scatter_add_(0, bins, ones[: bins.numel()])
+    return wins.view(4, cells)[:UNRELATED, ranks.long()].view(UNRELATED, *labels.shape)
+
+
+def _pulls(pointed: Tensor, labels: Tensor, radius: int) -> Tensor:
+    """Return the derivative of the summed L1 distances in `pointed` [B,2,h,w]: whole numbers of its type."""
+    flat = pointed.transpose(0, 1).flatten(1)
+    pulls = torch.zeros_like(flat)
+    difference: Tensor | None = None
+    for (sources, targets), kinds in _pair_kinds(labels, radius):
+        related = (kinds < NEGATIVE).to(flat.dtype)
+        difference = torch.sub(flat[:, sources], flat[:, targets], out=difference)
+        difference.sign_().mul_(related)
+        pulls[:, sources].add_(difference)
+        pulls[:, targets].sub_(difference)
+    return pulls.view(2, pointed.shape[0], *pointed.shape[2:]).transpose(0, 1)
+
+
+def _pair_kinds(labels: Tensor, radius: int) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+    """Yield per direction where sources and targets lie in the flattened batch, and each pair's kind (uint8).
+
+    Slices of the flattened batch are views of one piece, but they also hold sources too near the border or
+    pairs across two pictures: those count as UNRELATED. Arithmetic on bytes instead of `where`, which is ten
+    times slower on CPU.
+    """
+    *_, height, width = labels.shape
+    reach = radius - 1
+    inside = torch.full_like(labels, IGNORE)
+    window = (slice(None), slice(0, height - reach), slice(reach, width - reach))
+    inside[window] = labels[window]
+    source, target = inside.flatten(), labels.flatten()
+    if_equal = torch.where(source == IGNORE, UNRELATED, (source != 0).byte()).byte()
+    if_different, other = (
+        torch.where(ends == IGNORE, UNRELATED, NEGATIVE).byte() for ends in (source, target)
+    )
+    sources = slice(reach, labels.numel() - reach * (width + 1))
+    for dy, dx in directions(radius):
+        offset = dy * width + dx
+        targets = slice(sources.start + offset, sources.stop + offset)
+        equal = (source[sources] == target[targets]).byte()
+        kinds = torch.maximum(if_different[sources], other[targets])
+        kinds -= equal * (kinds - if_equal[sources])
+        yield (sources, targets), kinds
+
+
+def _positions(field: Tensor) -> Tensor:
+    """Return the coordinates [2,h,w] of a field's cells, counted from the middle to keep rounding small."""
+    axes = (
+        torch.arange(size, dtype=field.dtype, device=field.device) - size // 2 for size in field.shape[-2:]
+    )
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def _at_least_float32(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)
+
+
+def _check_shapes(edge_logits: Tensor, displacement: Tensor, labels: Tensor, radius: int) -> None:
+    if labels.dtype != torch.uint8 or labels.dim() != 3:
+        raise ValueError(
+            f"labels are {labels.dtype} {tuple(labels.shape)}: expected uint8 [B,h,w] label maps"
+        )
+    batch, height, width = labels.shape
+    expected = {"edge_logits": (edge_logits, 1), "displacement": (displacement, 2)}
+    for name, (tensor, channels) in expected.items():
+        if tensor.shape != (batch, channels, height, width):
+            raise ValueError(
+                f"{name} is {tuple(tensor.shape)}, but labels {tuple(labels.shape)} go with"
+                f" {(batch, channels, height, width)}: bring the labels to the grid of the network's output"
+            )
+    if height < radius or width < 2 * radius - 1:
+        raise ValueError(
+            f"a grid of {height}x{width} cells holds no pair of radius {radius}: use a crop of at least"
+            f" {radius}x{2 * radius - 1} cells, or a smaller radius"
+        )

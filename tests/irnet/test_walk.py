@@ -1,0 +1,227 @@
+"""The walk against the published results, a dense float64 power, and what must hold for any picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.irnet import walk
+from pipeline.irnet.paths import directions, line_cells
+from pipeline.irnet.walk import affinities, chebyshev_coefficients, random_walk
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+
+
+def random_picture(height: int, width: int, maps: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(height, width, generator=generator) ** 3, torch.rand(
+        maps, height, width, generator=generator
+    )
+
+
+def dense_affinities(boundary: np.ndarray, radius: int) -> np.ndarray:
+    height, width = boundary.shape
+    matrix = np.eye(height * width)
+    for y, x in np.ndindex(height, width):
+        for dy, dx in directions(radius):
+            if y + dy < height and 0 <= x + dx < width:
+                a = 1 - max(boundary[y + v, x + u] for v, u in line_cells(dy, dx))
+                i, j = y * width + x, (y + dy) * width + x + dx
+                matrix[i, j] = matrix[j, i] = a
+    return matrix
+
+
+def dense_walk(boundary: Tensor, maps: Tensor, radius: int, beta: float, steps: int) -> np.ndarray:
+    edge, x = boundary.double().numpy(), maps.double().numpy()
+    powers = dense_affinities(edge, radius) ** beta
+    transition = np.linalg.matrix_power(powers / powers.sum(0), steps)
+    return ((x * (1 - edge)).reshape(len(x), -1) @ transition).reshape(x.shape)
+
+
+def single(boundary: Tensor, maps: Tensor, **options: float) -> Tensor:
+    (result,) = random_walk([boundary], [maps], **options)
+    return result
+
+
+@pytest.mark.parametrize("size", ["32x32", "64x64", "94x125"])
+def test_golden_walks(size: str) -> None:
+    golden = np.load(GOLDEN / f"walk_{size}.npz")
+    result = single(torch.tensor(golden["edge"]), torch.tensor(golden["x"])).numpy()
+    expected = golden["rw"].reshape(result.shape)
+    assert np.abs(result - expected).max() < 2e-4 * expected.max()
+    assert (result.argmax(0) == expected.argmax(0)).all()
+
+
+def test_256_steps_against_256_float64_products() -> None:
+    golden = np.load(GOLDEN / "walk_32x32.npz")
+    edge, x = torch.tensor(golden["edge"]), torch.tensor(golden["x"])
+    powers = dense_affinities(edge.double().numpy(), 5) ** 10
+    transition = powers / powers.sum(0)
+    expected = (x.double() * (1 - edge.double())).numpy().reshape(2, -1)
+    for _ in range(256):
+        expected = expected @ transition
+    result = single(edge, x).numpy().reshape(2, -1)
+    assert np.abs(result - expected).max() < 5e-5 * expected.max()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 64, 129])
+@pytest.mark.parametrize(("radius", "beta"), [(2, 10.0), (3, 1.0), (5, 20.0), (6, 4.5)])
+def test_any_length_radius_and_beta_against_a_matrix_power(steps: int, radius: int, beta: float) -> None:
+    boundary, maps = random_picture(9, 7, seed=steps)
+    result = single(boundary, maps, radius=radius, beta=beta, steps=steps)
+    expected = dense_walk(boundary, maps, radius, beta, steps)
+    assert result.dtype == torch.float32
+    assert np.abs(result.numpy() - expected).max() < 5e-5 * expected.max()
+
+
+def test_float64_boundary_is_walked_in_float64() -> None:
+    boundary, maps = random_picture(8, 9)
+    result = single(boundary.double(), maps.double(), tolerance=1e-14)
+    np.testing.assert_allclose(result, dense_walk(boundary, maps, 5, 10.0, 256), rtol=1e-11)
+
+
+def test_no_step_leaves_the_seeds() -> None:
+    boundary, maps = random_picture(6, 11)
+    torch.testing.assert_close(single(boundary, maps, steps=0), maps * (1 - boundary), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 31, 256])
+def test_without_boundaries_a_constant_stays(steps: int) -> None:
+    result = single(torch.zeros(20, 17), torch.full((1, 20, 17), 0.5), steps=steps)
+    assert torch.equal(result, torch.full_like(result, 0.5))
+
+
+def test_every_value_is_a_weighted_mean_of_the_seeds() -> None:
+    boundary, maps = random_picture(7, 6)
+    impulses = torch.eye(42).view(42, 7, 6)
+    weights = single(boundary.double(), impulses / (1 - boundary.double()), tolerance=1e-13)
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(0), torch.ones(7, 6, dtype=torch.float64))
+    expected = torch.einsum("kyx,yxuv->kuv", maps.double() * (1 - boundary), weights.view(7, 6, 7, 6))
+    torch.testing.assert_close(single(boundary, maps).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 16, 256])
+def test_values_stay_within_the_seeds(steps: int) -> None:
+    boundary, maps = random_picture(30, 22)
+    seeds = (maps * (1 - boundary)).flatten(1)
+    result = single(boundary, maps, steps=steps).flatten(1)
+    assert (result.amax(1) <= seeds.amax(1)).all()
+    assert (result.amin(1) >= seeds.amin(1)).all()
+
+
+def test_mirrored_and_transposed_pictures_walk_alike() -> None:
+    boundary, maps = random_picture(14, 19)
+    result = single(boundary, maps)
+    for change in (lambda t: t.flip(-1), lambda t: t.flip(-2), lambda t: t.mT):
+        torch.testing.assert_close(
+            single(change(boundary), change(maps)), change(result), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_a_symmetric_picture_stays_symmetric() -> None:
+    boundary, maps = random_picture(12, 9)
+    boundary, maps = boundary + boundary.flip(-1), maps + maps.flip(-1)
+    result = single(boundary / 2, maps)
+    torch.testing.assert_close(result, result.flip(-1), rtol=1e-4, atol=1e-6)
+
+
+def test_nothing_crosses_a_wall_and_walls_keep_themselves() -> None:
+    boundary, maps = torch.zeros(12, 20), torch.zeros(1, 12, 20)
+    boundary[:, 9] = 1
+    maps[:, :, :10] = 1
+    result = single(boundary, maps)
+    assert not result[..., 9:].any()
+    torch.testing.assert_close(result[..., :9], torch.ones(1, 12, 9), rtol=0, atol=1e-5)
+
+
+def test_all_boundary_is_all_zero_and_never_nan() -> None:
+    assert torch.equal(single(torch.ones(6, 7), torch.ones(3, 6, 7)), torch.zeros(3, 6, 7))
+
+
+def test_all_zero_maps_stay_zero() -> None:
+    boundary, maps = random_picture(8, 8)
+    assert torch.equal(single(boundary, torch.zeros_like(maps)), torch.zeros_like(maps))
+
+
+@pytest.mark.parametrize("at_once", [1, 10**9])
+def test_batched_equals_single(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(walk, "CELLS_AT_ONCE", {"cpu": at_once, "cuda": at_once})
+    pictures = [
+        random_picture(9, 14, 2, 1),
+        random_picture(21, 5, 0, 2),
+        random_picture(1, 1, 1, 3),
+        random_picture(13, 13, 4),
+    ]
+    boundaries, maps = zip(*pictures, strict=True)
+    results = random_walk(boundaries, maps)
+    assert [result.shape for result in results] == [stack.shape for stack in maps]
+    for (boundary, stack), result in zip(pictures, results, strict=True):
+        torch.testing.assert_close(result, single(boundary, stack), rtol=1e-6, atol=1e-7)
+
+
+def test_no_pictures_no_results() -> None:
+    assert random_walk([], []) == []
+
+
+def test_half_precision_is_walked_in_float32() -> None:
+    boundary, maps = (tensor.half() for tensor in random_picture(8, 9))
+    result = single(boundary, maps)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, single(boundary.float(), maps.float()))
+
+
+def test_a_picture_wider_than_512_pixels_walks() -> None:
+    boundary, maps = random_picture(120, 160, 1)
+    assert single(boundary, maps, steps=2).shape == (1, 120, 160)
+
+
+@pytest.mark.parametrize("radius", [2, 5])
+def test_affinities_are_those_of_the_lines(radius: int) -> None:
+    boundary, _ = random_picture(6, 8)
+    dense = dense_affinities(boundary.double().numpy(), radius)
+    result = affinities(boundary, radius)
+    for row, (dy, dx) in zip(result, directions(radius), strict=True):
+        for y, x in np.ndindex(6, 8):
+            inside = y + dy < 6 and 0 <= x + dx < 8
+            expected = dense[y * 8 + x, (y + dy) * 8 + x + dx] if inside else 0
+            assert row[y, x].item() == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 9, 256])
+def test_chebyshev_sum_is_the_power(steps: int) -> None:
+    points = np.linspace(-1, 1, 401)
+    exact = np.polynomial.chebyshev.chebval(points, chebyshev_coefficients(steps, 1e-15))
+    short = chebyshev_coefficients(steps, 1e-4)
+    np.testing.assert_allclose(exact, points**steps, atol=1e-13)
+    np.testing.assert_allclose(np.polynomial.chebyshev.chebval(points, short), points**steps, atol=2.1e-4)
+    assert sum(short) == pytest.approx(1, abs=1e-14)
+
+
+def test_256_steps_take_few_products() -> None:
+    assert len(chebyshev_coefficients(256, 1e-5)) < 75
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_boundary_that_is_not_finite_is_named(value: float) -> None:
+    boundary, maps = random_picture(6, 6)
+    broken = boundary.clone()
+    broken[2, 3] = value
+    with pytest.raises(ValueError, match="picture 1: the boundary map holds values that are not finite"):
+        random_walk([boundary, broken], [maps, maps])
+
+
+def test_bad_input_is_refused() -> None:
+    boundary, maps = random_picture(6, 6)
+    with pytest.raises(ValueError, match=r"expected probabilities in \[0,1\]"):
+        single(boundary * 5, maps)
+    with pytest.raises(ValueError, match="maps to walk hold values that are not finite"):
+        single(boundary, maps / 0)
+    with pytest.raises(ValueError, match="expected \\[h,w\\]"):
+        single(boundary, maps[:, :5])
+    with pytest.raises(ValueError, match="one of each"):
+        random_walk([boundary], [])
+    with pytest.raises(ValueError, match="beta is 0"):
+        single(boundary, maps, beta=0)

@@ -1,6 +1,7 @@
 """A folder of one's own: images/, labels.csv and, for scoring, masks/."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.problems import DatasetError, error, warning
 from pipeline.datasets.source import Entry, Source, complain_of_id, find_pictures, normalise
@@ -11,53 +12,53 @@ INSTANCES = "masks/instances"
 
 
 def read(root: Path) -> Source:
-    """Read images/**, labels.csv (`image,classes[,split]`), classes.txt (optional) and masks/ (optional,
-    class number + 1).
+    """Read images/**, labels.csv (`image,classes[,split]`), and, where there are any, classes.txt and masks/.
 
-    An id is the path below images/ without suffix. Raises DatasetError when labels.csv or classes.txt cannot
-    be used at all.
+    An id is the path below images/ without suffix; a mask holds the class number + 1. Raises DatasetError
+    when labels.csv or classes.txt cannot be used at all.
     """
     found, problems = find_pictures(root, "images")
-    table = root / "labels.csv"
+    table, listed = root / "labels.csv", root / "classes.txt"
     rows = read_labels(table)
-    listed = root / "classes.txt"
     classes = read_classes(listed) if listed.is_file() else names_in(rows)
     if not classes:
         raise DatasetError(error(table, "names no class", "write class names into the column classes"))
     source = Source(root, classes, problems=problems)
-    seen = set()
-    for row in rows:
-        entry = _entry(root, row, found, classes)
-        seen.add(entry.id)
-        source.entries.append(entry)
-    for name in sorted(found.keys() - seen):
+    source.entries = [_entry(source, row, found) for row in rows]
+    rowless = found.keys() - {entry.id for entry in source.entries}
+    for name in sorted(rowless):
         source.problems.append(warning(root / found[name], f"has no row in {table.name}", "it is left out"))
     return source
 
 
-def _entry(root: Path, row: Row, found: dict[str, str], classes: tuple[str, ...]) -> Entry:
+def _entry(source: Source, row: Row, found: Mapping[str, str]) -> Entry:
     name = _identify(row.image, found)
-    path = found.get(name, f"images/{row.image}")
-    semantic, instances = (None, None) if complain_of_id(name) else _masks(root, name)
-    return Entry(name, path, row.where, split_cell(row.cell, classes), row.split, semantic, instances)
+    tags = source.admit(split_cell(row.cell, source.classes), row.where)
+    semantic = instances = None
+    if complain_of_id(name) is None:
+        semantic, instances = _masks(source.root, found.get(name, f"images/{name}"))
+    return Entry(
+        name, found.get(name, f"images/{row.image}"), row.where, tags, row.split, semantic, instances
+    )
 
 
-def _identify(image: str, found: dict[str, str]) -> str:
+def _identify(image: str, found: Mapping[str, str]) -> str:
     """The id of a picture as a row writes it: with or without suffix, with or without `images/`."""
     name = normalise(image)
     for candidate in (name, name.removeprefix("images/")):
         stem = candidate.rpartition(".")[0]
         if candidate in found:
             return candidate
-        if stem in found and normalise(found[stem]).endswith(candidate):
+        if stem in found and normalise(found[stem]) == f"images/{candidate}":
             return stem
     return name
 
 
-def _masks(root: Path, name: str) -> tuple[str | None, str | None]:
-    """Mask files of a picture, masks/semantic/<id>.png or masks/<id>.png, and masks/instances/<id>.png."""
-    semantic = next(
-        (f"{folder}/{name}.png" for folder in SEMANTIC if (root / folder / f"{name}.png").is_file()), None
-    )
-    instances = f"{INSTANCES}/{name}.png"
-    return semantic, instances if semantic and (root / instances).is_file() else None
+def _masks(root: Path, path: str) -> tuple[str | None, str | None]:
+    """Mask files of a picture: masks/semantic/<id>.png or masks/<id>.png, and masks/instances/<id>.png."""
+    file = PurePosixPath(path).relative_to("images").with_suffix(".png").as_posix()
+    there = [f"{folder}/{file}" for folder in SEMANTIC if (root / folder / file).is_file()]
+    if not there:
+        return None, None
+    instances = f"{INSTANCES}/{file}"
+    return there[0], instances if (root / instances).is_file() else None

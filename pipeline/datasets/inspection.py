@@ -81,7 +81,11 @@ class _Look:
     def rendered(self, entry: Entry, size: tuple[int, int]) -> tuple[str | None, str | None]:
         """Draw the masks of the entry and write them."""
         assert entry.render is not None
-        semantic, instances = entry.render(self.setting.labels)
+        try:
+            semantic, instances = entry.render(self.setting.labels)
+        except ValueError as problem:
+            self.problems.append(error(entry.where, str(problem), "mend or delete the annotation"))
+            return None, None
         if semantic.shape != size:
             self.problems.append(_other_size(entry.where, semantic.shape, size))
             return None, None

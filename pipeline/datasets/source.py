@@ -3,7 +3,7 @@ with them."""
 
 import os
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -45,6 +45,14 @@ class Source:
     classes: tuple[str, ...] = ()
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+    def admit(self, names: Iterable[str], where: str) -> frozenset[str]:
+        """The names that are classes; each of the others becomes an error that names the row or file."""
+        given = frozenset(names)
+        for name in sorted(given.difference(self.classes)):
+            do = f"valid are {', '.join(self.classes)}"
+            self.problems.append(error(where, f"{name!r} is no class", do))
+        return given.intersection(self.classes)
 
 
 def normalise(name: str) -> str:

@@ -88,12 +88,15 @@ def instances_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> 
     count = int(ids.max(initial=0))
     colours = np.concatenate([np.zeros((1, 3), np.uint8), _palette(count + 3)[3:]])
     drawn = _painted(image, ids, colours[ids], ids > 0, opacity)
+    size = max(12, min(ids.shape) // 13)
     for number in np.unique(ids[ids > 0]).tolist():
         mask = ids == number
         depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        if depth[y, x] >= 7:
-            written = write(drawn, str(number), (int(x), int(y)), 12, (255, 255, 255), anchor="mm", halo=True)
+        if depth[y, x] >= 0.6 * size:
+            written = write(
+                drawn, str(number), (int(x), int(y)), size, (255, 255, 255), anchor="mm", halo=True
+            )
             drawn[mask] = written[mask]
     return drawn
 

@@ -77,7 +77,9 @@ def displacement_panel(displacement: np.ndarray, full: tuple[int, int], size: tu
     field = np.stack([_scaled(component, full, size) for component in displacement])
     panel = overlays.displacement_map(field, overlays.reach(displacement))
     wheel = overlays.colour_wheel(min(36, *size))
-    panel[-len(wheel) :, -len(wheel) :] = wheel
+    axis = (2 * np.arange(len(wheel)) + 1) / len(wheel) - 1
+    corner = panel[-len(wheel) :, -len(wheel) :]
+    corner[np.hypot(*np.meshgrid(axis, axis)) < 1] = wheel[np.hypot(*np.meshgrid(axis, axis)) < 1]
     return panel
 
 
@@ -88,10 +90,11 @@ def fitted(size: Sequence[int], side: int) -> tuple[int, int]:
 
 
 def legend(labels: Sequence[np.ndarray], classes: Sequence[str]) -> list[Key]:
-    """(name, colour) of the classes that any of the label maps holds, by class id."""
+    """(name, colour) of the classes that any of the label maps holds, by class id; labels without a name too."""
     there = sorted({int(v) for one in labels for v in np.unique(one)} - {0, overlays.IGNORE})
-    colours = overlays.palette(len(classes))
-    return [(classes[v - 1], tuple(colours[v - 1].tolist())) for v in there]
+    colours = overlays.palette(overlays.IGNORE)
+    names = [classes[v - 1] if v <= len(classes) else f"unknown label {v}" for v in there]
+    return [(name, tuple(colours[v - 1].tolist())) for name, v in zip(names, there, strict=True)]
 
 
 def contact_sheet(
@@ -146,7 +149,7 @@ def caption_bar(text: str, width: int, keys: Sequence[Key] = ()) -> np.ndarray:
     """Bar of text and coloured names, uint8 [22,width,3]; what does not fit is cut with an ellipsis."""
     bar = _blank(BAR, width)
     x = GAP
-    for part, colour in [(text, None), *keys]:
+    for part, colour in [*([(text, None)] if text else []), *keys]:
         if colour is not None and x + 12 < width:
             cv2.rectangle(bar, (x, 6), (x + 9, 15), colour, -1, cv2.LINE_AA)
             x += 14

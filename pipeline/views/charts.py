@@ -1,0 +1,141 @@
+"""Geometry of the report's charts: numbers in, SVG coordinates out. The template draws and escapes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, floor, isfinite, log10
+from typing import Any
+
+WIDTH, HEIGHT = 340, 170
+LEFT, RIGHT, TOP, BOTTOM = 46, 18, 12, 28
+POINTS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One line over one axis, in a box of WIDTH x HEIGHT; `band` is the spread of thinned out points."""
+
+    title: str
+    x_title: str
+    line: str
+    band: str
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    mark: tuple[float, float]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """A confusion count as shares of the true pixels: cells (row, column, share, tip) that are not empty."""
+
+    names: list[str]
+    cells: list[tuple[int, int, float, str]]
+    mistakes: list[tuple[str, str, float, float]] = field(default_factory=list)
+
+
+def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """One chart for every column of numbers over the first column.
+
+    rows: as read from a csv file, numbers or their text. Anything else (empty fields, NaN) is left out. A
+    chart over `threshold` marks its highest point, all others their last.
+    """
+    if not rows:
+        return []
+    x_title, *columns = rows[0]
+    made = []
+    for column in columns:
+        pairs = [(number(row[x_title]), number(row.get(column))) for row in rows]
+        points = [(x, y) for x, y in pairs if x is not None and y is not None]
+        if points:
+            made.append(_chart(column, x_title, points))
+    return made
+
+
+def number(value: Any) -> float | None:
+    """The finite number that a value is or spells, else None."""
+    try:
+        parsed = float(value)
+    except (TypeError, ValueError):
+        return None
+    return parsed if isfinite(parsed) else None
+
+
+def heat_map(rows: Sequence[Mapping[str, Any]], listed: int = 10) -> HeatMap:
+    """Confusion as shares of the true pixels of each label, and the largest mistakes.
+
+    rows: `actual`, `predicted`, `pixels`, every pair of labels in order (the csv of the scores stage).
+    `mistakes` are (actual, predicted, share of the actual label, share of all mistakes), largest first;
+    labels that are neither true nor predicted anywhere are left out.
+    """
+    pixels = {(row["actual"], row["predicted"]): int(row["pixels"]) for row in rows}
+    used = {name for pair, count in pixels.items() if count for name in pair}
+    names = [name for name in dict.fromkeys(row["actual"] for row in rows) if name in used]
+    totals = {name: sum(pixels.get((name, other), 0) for other in names) for name in names}
+    wrong = {pair: count for pair, count in pixels.items() if pair[0] != pair[1] and count}
+    shares = {pair: count / max(totals[pair[0]], 1) for pair, count in pixels.items() if count}
+    place = {name: i for i, name in enumerate(names)}
+    cells = [
+        (place[a], place[p], share, f"{a if a == p else f'{a} taken for {p}'}: {100 * share:.1f} %")
+        for (a, p), share in shares.items()
+        if share >= 0.005
+    ]
+    largest = sorted(wrong, key=lambda pair: (-wrong[pair], pair))[:listed]
+    total = sum(wrong.values())
+    return HeatMap(names, cells, [(a, p, shares[a, p], wrong[a, p] / total) for a, p in largest])
+
+
+def ticks(low: float, high: float, about: int = 4) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) inside [low, high]."""
+    if high <= low:
+        return [low]
+    raw = (high - low) / about
+    power = 10.0 ** floor(log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= 0.7 * raw)
+    return [round(i * step, 12) for i in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
+
+
+def _chart(title: str, x_title: str, points: list[tuple[float, float]]) -> Chart:
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    low, high = min(ys), max(ys)
+    if 0 <= low < 0.5 * high:
+        low = 0.0
+    margin = (0.06 * (high - low) or abs(high) or 1.0) if low else 0.0
+    bottom, top = low - margin, high + (0.06 * (high - low) or margin or 1.0)
+    left, right = min(xs), max(xs)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - left) / ((right - left) or 1)
+        return (
+            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
+            round(TOP + (top - y) / (top - bottom) * (HEIGHT - TOP - BOTTOM), 1),
+        )
+
+    thin = _thinned(points)
+    best = max(points, key=lambda p: p[1]) if x_title == "threshold" else points[-1]
+    at_best = f"best {best[1]:.4g} at {best[0]:g}" if x_title == "threshold" else f"last {best[1]:.4g}"
+    rim = [at(x, most) for x, _, _, most in thin] + [at(x, least) for x, _, least, _ in reversed(thin)]
+    return Chart(
+        title,
+        x_title,
+        _path([at(x, y) for x, y, _, _ in thin]),
+        _path(rim) if len(thin) < len(points) else "",
+        [(at(t, bottom)[0], f"{t:g}") for t in ticks(left, right)],
+        [(at(left, t)[1], f"{t:g}") for t in ticks(bottom, top)],
+        at(*best),
+        at_best,
+    )
+
+
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float, float, float]]:
+    """(x, mean, lowest, highest) of at most POINTS equal stretches."""
+    size = ceil(len(points) / POINTS)
+    stretches = [points[i : i + size] for i in range(0, len(points), size)]
+    found = []
+    for stretch in stretches:
+        ys = [y for _, y in stretch]
+        found.append((stretch[len(stretch) // 2][0], sum(ys) / len(ys), min(ys), max(ys)))
+    return found
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:g},{y:g}" for x, y in points)

@@ -1,0 +1,72 @@
+import pytest
+
+from pipeline.views import charts
+
+
+def coordinates(line: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in (pair.split(",") for pair in line.split())]
+
+
+def test_every_column_of_numbers_over_the_first() -> None:
+    rows = [{"step": str(i), "loss": f"{1 / (i + 1)}", "name": "cat", "lr": 0.1} for i in range(5)]
+    assert [(c.title, c.x_title) for c in charts.charts(rows)] == [("loss", "step"), ("lr", "step")]
+    assert charts.charts([]) == []
+
+
+def test_larger_values_are_higher_and_inside_the_box() -> None:
+    (chart,) = charts.charts([{"step": i, "loss": (i - 3) ** 2 - 2.0} for i in range(8)])
+    points = coordinates(chart.line)
+    assert len(points) == 8
+    assert all(charts.LEFT <= x <= charts.WIDTH - charts.RIGHT for x, _ in points)
+    assert all(charts.TOP <= y <= charts.HEIGHT - charts.BOTTOM for _, y in points)
+    assert min(points, key=lambda p: p[1]) == points[7] == chart.mark
+    assert max(points, key=lambda p: p[1]) == points[3]
+    assert chart.note == "last 14"
+    assert chart.band == ""
+
+
+def test_the_threshold_curve_marks_its_best() -> None:
+    rows = [{"threshold": t / 10, "miou": 0.5 - abs(t - 3) / 10} for t in range(1, 8)]
+    (chart,) = charts.charts(rows)
+    assert chart.note == "best 0.5 at 0.3"
+    assert chart.mark in coordinates(chart.line)
+
+
+def test_gaps_and_broken_numbers_are_left_out() -> None:
+    rows = [{"step": i, "loss": v} for i, v in enumerate(["1", "", "nan", "inf", None, "2"])]
+    (chart,) = charts.charts(rows)
+    assert len(coordinates(chart.line)) == 2
+    assert charts.number("x") is charts.number(float("nan")) is None
+
+
+def test_long_curves_are_thinned_with_their_spread() -> None:
+    rows = [{"step": i, "loss": 1.0 + (i % 2)} for i in range(100_000)]
+    (chart,) = charts.charts(rows)
+    assert len(coordinates(chart.line)) <= charts.POINTS
+    heights = [y for _, y in coordinates(chart.line)]
+    spread = [y for _, y in coordinates(chart.band)]
+    assert max(heights) - min(heights) < 0.1 * (max(spread) - min(spread))
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -3.0])
+def test_a_flat_curve_of_one_point_can_be_drawn(value: float) -> None:
+    (chart,) = charts.charts([{"step": 1, "loss": value}])
+    assert len(coordinates(chart.line)) == 1
+    assert chart.y_ticks
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert charts.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert charts.ticks(0.01, 0.99) == [0.2, 0.4, 0.6, 0.8]
+    assert charts.ticks(-3, 11) == [0, 5, 10]
+    assert charts.ticks(2, 2) == [2]
+
+
+def test_confusion_as_shares_of_the_truth() -> None:
+    counts = {("a", "a"): 90, ("a", "b"): 10, ("b", "a"): 30, ("b", "b"): 30, ("c", "c"): 0}
+    rows = [{"actual": a, "predicted": p, "pixels": counts.get((a, p), 0)} for a in "abc" for p in "abc"]
+    found = charts.heat_map(rows)
+    assert found.names == ["a", "b"]
+    assert [cell[:3] for cell in found.cells] == [(0, 0, 0.9), (0, 1, 0.1), (1, 0, 0.5), (1, 1, 0.5)]
+    assert found.mistakes == [("b", "a", 0.5, 0.75), ("a", "b", 0.1, 0.25)]
+    assert found.cells[2][3] == "b taken for a: 50.0 %"

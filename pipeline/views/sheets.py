@@ -90,7 +90,7 @@ def fitted(size: Sequence[int], side: int) -> tuple[int, int]:
 
 
 def legend(labels: Sequence[np.ndarray], classes: Sequence[str]) -> list[Key]:
-    """(name, colour) of the classes that any of the label maps holds, by class id; labels without a name too."""
+    """(name, colour) of the classes in any of the label maps, by class id; labels without a name too."""
     there = sorted({int(v) for one in labels for v in np.unique(one)} - {0, overlays.IGNORE})
     colours = overlays.palette(overlays.IGNORE)
     names = [classes[v - 1] if v <= len(classes) else f"unknown label {v}" for v in there]

@@ -137,6 +137,7 @@ def test_broken_items_can_be_drawn_too() -> None:
         "cams", sound("cams") | {"cams": NAN, "labels": np.array([0, 9], np.uint8)}, image, CLASSES
     )
     inspection.draw("fields", sound("fields") | {"displacement": NAN}, image, CLASSES)
+    inspection.draw("seeds", {"seeds": STRANGE}, image, CLASSES)
     many = {"cams": np.zeros((6, *GRID), np.float16), "labels": np.arange(6, dtype=np.uint8)}
     wide = inspection.draw("cams", sound("cams") | many, image, CLASSES, side=80)
     assert wide.shape[1] == 4 * 80 + 5 * 6

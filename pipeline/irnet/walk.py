@@ -98,7 +98,7 @@ def chebyshev_coefficients(steps: int, tolerance: float) -> list[float]:
 
 
 class _Strip(NamedTuple):
-    """Pictures one below the other, radius - 1 empty rows after each and as many empty cells after its rows."""
+    """Pictures one below the other, radius - 1 empty rows after each and as many cells after its rows."""
 
     sizes: list[tuple[int, int]]
     tops: list[int]
@@ -145,7 +145,7 @@ def _cuts(stacks: Sequence[Tensor], strip: _Strip) -> Iterator[tuple[slice, ...]
 
 
 def _strip_affinities(boundary: Tensor, strip: _Strip) -> Tensor:
-    """Return affinities [D, cells] of a strip's boundary [cells]; empty cells have boundary 1, so affinity 0."""
+    """Return affinities [D, cells] of a strip's boundary [cells], whose empty cells have boundary 1."""
     reach = strip.radius - 1
     padded = torch.nn.functional.pad(boundary, (reach, reach * (strip.pitch + 1)), value=1.0)
     result = boundary.new_empty(len(directions(strip.radius)), strip.cells)

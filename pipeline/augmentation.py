@@ -1,0 +1,75 @@
+"""Training crops of pictures and label maps, with torchvision.transforms.v2 (IRN's augmentation, section 1 of its specification)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+
+from pipeline.label_map import IGNORE
+
+
+class LongSide(v2.Transform):
+    """Resize so that the longer side is an integer drawn uniformly from [smallest, largest]; bicubic, label maps nearest."""
+
+    def __init__(self, smallest: int, largest: int) -> None:
+        super().__init__()
+        self.smallest, self.largest = smallest, largest
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the size from torch's generator."""
+        height, width = v2.functional.get_size(flat_inputs[0])
+        side = int(torch.randint(self.smallest, self.largest + 1, ()))
+        return {"size": _scaled(height, width, side / max(height, width))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resize one image or label map."""
+        return _resize(inpt, params["size"])
+
+
+class RandomScale(v2.Transform):
+    """Resize by a factor drawn uniformly from [smallest, largest]; bicubic, label maps nearest."""
+
+    def __init__(self, smallest: float, largest: float) -> None:
+        super().__init__()
+        self.smallest, self.largest = smallest, largest
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the factor from torch's generator."""
+        height, width = v2.functional.get_size(flat_inputs[0])
+        factor = self.smallest + (self.largest - self.smallest) * float(torch.rand(()))
+        return {"size": _scaled(height, width, factor)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resize one image or label map."""
+        return _resize(inpt, params["size"])
+
+
+def training_crop(resize: v2.Transform, crop: int, mean: tuple[float, ...]) -> Callable[..., Any]:
+    """Resize, mirror with probability 1/2, and take a random crop x crop window.
+
+    A smaller picture is placed at a random offset, the rest filled with the mean colour (0..1) and with IGNORE in label maps.
+    """
+    fill = {tv_tensors.Image: [round(255 * value) for value in mean], tv_tensors.Mask: IGNORE}
+    return v2.Compose([resize, v2.RandomHorizontalFlip(), v2.RandomCrop(crop, pad_if_needed=True, fill=fill)])
+
+
+def as_image(image: np.ndarray) -> tv_tensors.Image:
+    """uint8 [H,W,3] to torchvision's uint8 image [3,H,W]."""
+    return tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+
+
+def as_mask(labels: np.ndarray) -> tv_tensors.Mask:
+    """uint8 [H,W] to torchvision's mask [1,H,W]."""
+    return tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(labels))[None])
+
+
+def _scaled(height: int, width: int, factor: float) -> list[int]:
+    return [max(1, round(height * factor)), max(1, round(width * factor))]
+
+
+def _resize(inpt: Tensor, size: list[int]) -> Tensor:
+    return v2.functional.resize(inpt, size, interpolation=InterpolationMode.BICUBIC, antialias=True)

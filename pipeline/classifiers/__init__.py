@@ -1,0 +1,1 @@
+"""Multi-label classifiers whose class maps locate the classes: one file per method, one for the maps they all give."""

@@ -1,0 +1,82 @@
+"""Class activation maps from several scales and mirrors (IRN's specification, section 3)."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.store import Record
+
+EPSILON = 1e-5
+"""Added to a map's maximum before dividing, as published; an all-zero map stays zero."""
+
+
+class ClassMaps(Protocol):
+    """A network that gives class maps; every classifier method has one."""
+
+    def maps(self, normalised: Tensor) -> Tensor:
+        """Class maps [B,C,h,w] at stride 16 of normalised pictures [B,3,H,W]."""
+
+
+@torch.inference_mode()
+def activation_maps(network: ClassMaps, normalised: Tensor, scales: Sequence[float], mirror: bool) -> Tensor:
+    """Sum over scales and mirrors of the rectified class maps, on the stride-4 grid.
+
+    normalised: [B,3,H,W], 0 = mean colour; returns [B,C,h,w], h = (H-1)//4+1, not yet divided by the maximum.
+    Each map is sampled where the stride-4 cells really lie, so that no scale is shifted against another (the published code
+    squeezes the padded grid instead, specification section 3).
+    """
+    height, width = normalised.shape[2:]
+    total: Tensor | None = None
+    for scale in scales:
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        scaled = normalised
+        if size != (height, width):
+            scaled = F.interpolate(normalised, size, mode="bicubic", align_corners=False, antialias=scale < 1)
+        padded = pad_to_multiple(scaled, 16)
+        inputs = torch.cat([padded, padded.flip(3)]) if mirror else padded
+        maps = network.maps(inputs).float().relu()
+        if mirror:
+            straight, mirrored = maps.chunk(2)
+            maps = straight + mirrored.flip(3)
+        sampled = _sample(maps, (height, width), size, tuple(padded.shape[2:]))
+        total = sampled if total is None else total + sampled
+    assert total is not None
+    return total
+
+
+def normalise(maps: Tensor) -> Tensor:
+    """Divide each class's map [...,h,w] by its own maximum; the result lies in [0,1)."""
+    return maps / (maps.amax((-2, -1), keepdim=True) + EPSILON)
+
+
+def cam_record(maps: Tensor, tags: Sequence[int], size: tuple[int, int]) -> Record:
+    """What is stored of a picture: the normalised maps [K,h,w] of its tags out of the maps [C,h,w] of all classes."""
+    return {
+        "cams": normalise(maps[list(tags)]).cpu().numpy(),
+        "labels": np.array(tags, np.uint8),
+        "size": np.array(size, np.int32),
+    }
+
+
+def pad_to_multiple(normalised: Tensor, multiple: int) -> Tensor:
+    """Pad [B,C,H,W] with zeros at the right and the bottom until both sides divide by `multiple`."""
+    height, width = normalised.shape[2:]
+    return F.pad(normalised, (0, -width % multiple, 0, -height % multiple))
+
+
+def _sample(maps: Tensor, size: tuple[int, int], scaled: tuple[int, int], padded: tuple[int, ...]) -> Tensor:
+    """Bilinear values of `maps` at the centres of the stride-4 cells of a picture of `size`.
+
+    The maps cover a `padded` canvas whose first `scaled` pixels are the picture; outside their centres the border value holds.
+    """
+    axes = []
+    for full, small, canvas in zip(size, scaled, padded, strict=True):
+        centres = torch.arange((full - 1) // 4 + 1, device=maps.device, dtype=torch.float32) * 4 + 2
+        axes.append(centres * (small / full) / canvas * 2 - 1)
+    rows, columns = torch.meshgrid(axes[0], axes[1], indexing="ij")
+    grid = torch.stack([columns, rows], -1).expand(len(maps), -1, -1, -1)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)

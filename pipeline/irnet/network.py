@@ -1,0 +1,127 @@
+"""IRNet: a frozen backbone with two light heads, one for class boundaries, one for displacements (paper section 4.1, specification 5).
+
+Taps of reduction 2 are max-pooled to stride 4 first (in ResNet-50 that is exactly the published stem). All 1x1 convolutions without
+bias; each is followed by group normalisation, resizing and ReLU.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.backbones import Backbone
+from pipeline.classifiers.extraction import pad_to_multiple
+
+STRIDE = 4
+
+
+class Tap(nn.Sequential):
+    """1x1 convolution, group normalisation: brings one feature map to a head's width."""
+
+    def __init__(self, channels: int, width: int, groups: int) -> None:
+        super().__init__(nn.Conv2d(channels, width, 1, bias=False), nn.GroupNorm(groups, width))
+
+    def at(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """The tap's map [B,width,*size], rectified after resizing."""
+        mapped = self(features)
+        if mapped.shape[2:] != size:
+            mapped = F.interpolate(mapped, size, mode="bilinear", align_corners=False)
+        return mapped.relu()
+
+
+class BoundaryHead(nn.Module):
+    """Class-boundary logits [B,1,h,w] from all taps (edge branch e1 to e6)."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        self.taps = nn.ModuleList([Tap(width, 32, 4) for width in channels])
+        self.fuse = nn.Conv2d(32 * len(channels), 1, 1)
+
+    def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        return self.fuse(torch.cat([tap.at(f, size) for tap, f in zip(self.taps, features, strict=True)], 1))  # type: ignore[operator]
+
+
+class DisplacementHead(nn.Module):
+    """Displacement field [B,2,h,w] (y, x) in stride-4 cells (branch d1 to d7): coarse taps meet at stride 8, then all at 4."""
+
+    FINE = (64, 128)
+    COARSE = 256
+
+    def __init__(self, channels: list[int], reductions: list[int]) -> None:
+        super().__init__()
+        self.fine = sum(reduction <= STRIDE for reduction in reductions)
+        widths = [*self.FINE[len(self.FINE) - self.fine :], *[self.COARSE] * (len(channels) - self.fine)]
+        groups = {64: 8, 128: 16, self.COARSE: 16}
+        self.taps = nn.ModuleList([Tap(c, w, groups[w]) for c, w in zip(channels, widths, strict=True)])
+        self.merge = Tap(self.COARSE * (len(channels) - self.fine), self.COARSE, 16)
+        self.fuse = nn.Sequential(
+            nn.Conv2d(sum(widths[: self.fine]) + self.COARSE, 256, 1, bias=False),
+            nn.GroupNorm(16, 256),
+            nn.ReLU(),
+            nn.Conv2d(256, 2, 1, bias=False),
+        )
+
+    def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+        sizes = [size] * self.fine + [half] * (len(features) - self.fine)
+        mapped = [tap.at(f, s) for tap, f, s in zip(self.taps, features, sizes, strict=True)]  # type: ignore[operator]
+        coarse = self.merge.at(torch.cat(mapped[self.fine :], 1), size)
+        return self.fuse(torch.cat([*mapped[: self.fine], coarse], 1))
+
+
+class IRNet(nn.Module):
+    """Boundary logits and displacements on the stride-4 grid.
+
+    The backbone is frozen, in evaluation mode and without gradients. `mean_shift` [2] is taken off the displacements outside
+    training; it is zero until set.
+    """
+
+    mean_shift: Tensor
+
+    def __init__(self, backbone: str, weights: str = "none") -> None:
+        super().__init__()
+        self.backbone = Backbone(backbone, weights).requires_grad_(False)
+        channels, reductions = self.backbone.channels, self.backbone.reductions
+        self.boundary = BoundaryHead(channels)
+        self.displacement = DisplacementHead(channels, reductions)
+        self.register_buffer("mean_shift", torch.zeros(2))
+
+    def train(self, mode: bool = True) -> "IRNet":
+        """Switch the heads; the backbone stays in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised pictures [B,3,H,W] to boundary logits [B,1,h,w] and displacements [B,2,h,w], h = (H-1)//4+1."""
+        size = ((normalised.shape[2] - 1) // STRIDE + 1, (normalised.shape[3] - 1) // STRIDE + 1)
+        features = self.features(normalised)
+        displacement = self.displacement(features, size)
+        if not self.training:
+            displacement = displacement - self.mean_shift.view(1, 2, 1, 1)
+        return self.boundary(features, size), displacement
+
+    @torch.no_grad()
+    def features(self, normalised: Tensor) -> list[Tensor]:
+        """The backbone's taps, none finer than stride 4."""
+        taps = self.backbone(normalised)
+        return [
+            F.max_pool2d(tap, 3, 2, 1) if reduction < STRIDE else tap
+            for tap, reduction in zip(taps, self.backbone.reductions, strict=True)
+        ]
+
+
+@torch.inference_mode()
+def fields_of(network: IRNet, normalised: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
+    """Class boundary map B [B,h,w] in (0,1) and displacement field D [B,2,h,w] of pictures [B,3,H,W] of any size.
+
+    B = sigma of the logits averaged with those of the mirrored picture; D comes from the picture itself. The picture is padded
+    with the mean colour to a multiple of 16, never cropped (the published code crops at 512 pixels).
+    """
+    height, width = ((side - 1) // STRIDE + 1 for side in normalised.shape[2:])
+    padded = pad_to_multiple(normalised, 16)
+    logits, displacement = network(torch.cat([padded, padded.flip(3)]) if mirror else padded)
+    if mirror:
+        straight, mirrored = logits.chunk(2)
+        logits = (straight + mirrored.flip(3)) / 2
+        displacement = displacement[: len(padded)]
+    return logits[:, 0, :height, :width].float().sigmoid(), displacement[:, :, :height, :width].float()

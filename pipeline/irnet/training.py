@@ -1,0 +1,61 @@
+"""What IRNet learns from: crops with seed maps, the pair losses, and the mean displacement afterwards (specification, 1, 7, 8)."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.augmentation import RandomScale, as_image, as_mask, training_crop
+from pipeline.datasets.index import Index
+from pipeline.irnet.losses import pair_counts, pair_losses, total_loss
+from pipeline.irnet.network import STRIDE, IRNet
+from pipeline.store import Reader
+from pipeline.training import Objective, Ranks
+
+
+class SeedCrops(Sequence[tuple[Tensor, Tensor]]):
+    """Training samples: (uint8 crop [3,S,S], label map uint8 [h,w] on the stride-4 grid, 255 = ignore), augmented anew at each access."""
+
+    def __init__(
+        self, index: Index, seeds: Reader, scale: tuple[float, float], crop: int, mean: tuple[float, ...]
+    ) -> None:
+        self.index, self.seeds = index, seeds
+        self.augment = training_crop(RandomScale(*scale), crop, mean)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        name = self.seeds.names[number]
+        image, labels = self.augment(as_image(self.index.image(name)), as_mask(self.seeds[name]["seeds"]))
+        return image, labels[0, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+
+
+def objective(radius: int) -> Objective:
+    """The total pair loss of a batch; the pair counts that normalise it span all ranks."""
+
+    def losses(network: nn.Module, batch: tuple[Tensor, Tensor], ranks: Ranks) -> Mapping[str, Tensor]:
+        images, labels = batch
+        logits, displacement = network(images)
+        counts = ranks.mean(pair_counts(labels, radius))
+        terms = pair_losses(logits, displacement, labels, radius, counts)
+        return {"loss": total_loss(terms), **terms}
+
+    return losses
+
+
+@torch.inference_mode()
+def mean_displacement(network: IRNet, normalised: Callable[[str], Tensor], names: Sequence[str]) -> Tensor:
+    """Mean over the pictures of the spatial mean of D, [2]; pictures whole, one by one, in the order given.
+
+    It is what evaluation takes off, so that the average displacement is zero and background, trained to be constant, sits near zero.
+    normalised(name): the picture [1,3,H,W].
+    """
+    shift, network.mean_shift = network.mean_shift, torch.zeros_like(network.mean_shift)
+    total = np.zeros(2)
+    for name in names:
+        _, displacement = network(normalised(name))
+        total += displacement.double().mean((0, 2, 3)).cpu().numpy()
+    network.mean_shift = shift
+    return torch.tensor(total / max(1, len(names)), dtype=shift.dtype, device=shift.device)

@@ -1,0 +1,103 @@
+"""From CAMs and fields to pseudo-labels: instance CAMs, random walk, semantic and instance masks (specification of IRN, 9 to 11).
+
+The walk is linear, so the semantic result is the sum of the instance results: every map is walked once (the published code walks
+class maps and instance maps apart).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.irnet.centroids import centroids, clusters, fragments, instance_maps
+from pipeline.irnet.walk import random_walk
+from pipeline.seeds import enlarge
+from pipeline.store import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of one picture: CAMs [K,h,w] with their class ids [K], boundary [h,w], displacement [2,h,w], size (H,W)."""
+
+    cams: np.ndarray
+    labels: np.ndarray
+    boundary: np.ndarray
+    displacement: np.ndarray
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """Walk results [M,h,w] of one picture, each with the class it belongs to [M], and the picture's size."""
+
+    maps: np.ndarray
+    classes: np.ndarray
+    size: tuple[int, int]
+
+
+def walk_instances(
+    batch: Sequence[Evidence],
+    device: torch.device,
+    *,
+    radius: int,
+    beta: float,
+    steps: int,
+    iterations: int,
+    weak: float,
+) -> list[Walked]:
+    """Split the CAMs of each picture by centroid cluster and walk those with mass, all pictures in one batch of any sizes."""
+    boundaries, maps, owners = [], [], []
+    for item in batch:
+        displacement = _tensor(item.displacement, device)
+        parts = clusters(displacement, centroids(displacement, iterations), weak)
+        split, classes, _ = instance_maps(_tensor(item.cams, device), parts)
+        boundaries.append(_tensor(item.boundary, device))
+        maps.append(split)
+        owners.append(item.labels[classes.cpu().numpy()])
+    walked = random_walk(boundaries, maps, radius=radius, beta=beta, steps=steps)
+    return [
+        Walked(result.cpu().numpy(), classes, item.size)
+        for result, classes, item in zip(walked, owners, batch, strict=True)
+    ]
+
+
+def pseudo_labels(walked: Walked, *, background: float, normalise: str, min_area: float) -> Record:
+    """Semantic map u1 [H,W], instances u2 [H,W] with classes u1 [N] and scores f4 [N].
+
+    Maps are enlarged, divided by their class's maximum (`class`) or by the picture's (`picture`, as published: a weak class beside
+    a strong one can then vanish), and compared with the background score. Instances below min_area * H * W are dropped.
+    """
+    present = np.unique(walked.classes)
+    full = enlarge(walked.maps, walked.size) if len(walked.maps) else np.zeros((0, *walked.size), np.float32)
+    sums = np.stack([full[walked.classes == c].sum(0) for c in present]) if len(present) else full
+    pieces = torch.from_numpy(_divided(full, walked.classes, normalise))
+    instances = fragments(pieces, walked.classes, walked.size, background, min_area)
+    return {
+        "semantic": _semantic(_divided(sums, present, normalise), present, background),
+        **instances._asdict(),
+    }
+
+
+def _semantic(scores: np.ndarray, classes: np.ndarray, background: float) -> np.ndarray:
+    """Argmax over [background, scores] as a label map."""
+    if len(scores) == 0:
+        return np.zeros(scores.shape[1:], np.uint8)
+    return np.where(scores.max(0) > background, classes[scores.argmax(0)] + 1, 0).astype(np.uint8)
+
+
+def _divided(maps: np.ndarray, classes: np.ndarray, normalise: str) -> np.ndarray:
+    """Maps divided by the maximum over their class or over all; maps without mass stay zero."""
+    if len(maps) == 0:
+        return maps
+    peaks = maps.max((1, 2))
+    if normalise == "class":
+        peaks = np.array([peaks[classes == c].max() for c in classes])
+    else:
+        peaks = np.full_like(peaks, peaks.max())
+    return maps / np.maximum(peaks, np.finfo(np.float32).tiny)[:, None, None]
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.asarray(array, np.float32)).to(device)

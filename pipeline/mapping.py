@@ -1,0 +1,326 @@
+"""The per-picture engine: load in processes, compute in batches on the device, finish in processes, write shards, merge.
+
+Shards of a few hundred pictures, in sorted order, are dealt to the ranks and renamed when whole; a run that was killed goes on with
+those it finds. The merged artefact has the same bytes for any number of ranks, workers and interruptions.
+"""
+
+import logging
+import multiprocessing
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline import work
+from pipeline.errors import UserError
+from pipeline.runtime import Runtime
+from pipeline.store import Reader, Record, StoreError, Writer, merge
+
+log = logging.getLogger(__name__)
+
+
+class PictureError(UserError):
+    """Some pictures failed; the message names each with its reason. Finished shards are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is done to every picture.
+
+    load(name) and finish(name, computed) run in worker processes and must be picklable; compute(names, loaded) runs on the device in
+    the rank's own process, on pictures of equal `key`. Without compute, a worker does finish(name, load(name)) in one go; without
+    finish, what was computed is the record.
+    """
+
+    load: Callable[[str], Any]
+    finish: Callable[[str, Any], Record] | None = None
+    compute: Callable[[list[str], list[Any]], Sequence[Any]] | None = None
+    key: Callable[[str], Hashable] = lambda name: None
+
+
+@dataclass(slots=True)
+class _Shard:
+    """A shard under way."""
+
+    number: int
+    names: list[str]
+    records: dict[str, Record] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        return len(self.records) + len(self.failures) == len(self.names)
+
+
+def run(
+    task: Task,
+    names: Sequence[str],
+    out: Path,
+    *,
+    stage: str,
+    format_: str,
+    classes: Sequence[str],
+    fingerprint: str,
+    runtime: Runtime,
+) -> None:
+    """Apply `task` to all pictures and write the artefact `out` of layout `format_`.
+
+    Raises PictureError naming every picture that failed (unless runtime.skip_bad), after all others are done and kept.
+    """
+    folder = work.folder(runtime.work, stage, f"{fingerprint}-{runtime.shard}")
+    ordered = sorted(names)
+    shards = [ordered[start : start + runtime.shard] for start in range(0, len(ordered), runtime.shard)]
+    mine = [_Shard(n, s) for n, s in enumerate(shards) if n % runtime.world == runtime.rank]
+    todo = [shard for shard in mine if not _is_whole(_path(folder, shard.number), format_)]
+    failures = (
+        _work_off(task, todo, folder, format_, classes, runtime, stage, done=len(mine) - len(todo))
+        if todo
+        else {}
+    )
+    if failures:
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in sorted(failures.items()))
+        message = f"{stage}: {len(failures)} of {len(names)} pictures failed:\n{reasons}"
+        if not runtime.skip_bad:
+            raise PictureError(
+                f"{message}\nAll others are kept in {folder}; mend these, or set runtime.skip_bad to leave them out."
+            )
+        log.warning(message)
+    if runtime.leads:
+        _merge(folder, len(shards), out, format_, classes)
+        work.discard(runtime.work, stage)
+
+
+def _merge(folder: Path, count: int, out: Path, format_: str, classes: Sequence[str]) -> None:
+    """Wait for the shards of all ranks, then join them."""
+    paths = [_path(folder, number) for number in range(count)]
+    while missing := [path for path in paths if not path.is_file()]:
+        log.debug("waiting for %d shards of other ranks", len(missing))
+        time.sleep(0.2)
+    skipped = [name for path in paths for name in Reader(path, format_).skipped]
+    merge(paths, out, format_, classes, skipped)
+
+
+def _work_off(
+    task: Task,
+    shards: list[_Shard],
+    folder: Path,
+    format_: str,
+    classes: Sequence[str],
+    runtime: Runtime,
+    stage: str,
+    done: int,
+) -> dict[str, str]:
+    """Compute the shards and write each when whole; returns the pictures that failed with their reasons."""
+    failures: dict[str, str] = {}
+    total = sum(len(shard.names) for shard in shards)
+    with (
+        _pool(runtime.workers, task) as pool,
+        tqdm(total=total, desc=stage, unit="picture", disable=not runtime.leads, mininterval=1) as bar,
+    ):
+        if done:
+            bar.write(f"{stage}: goes on, {done} shards were finished before")
+        try:
+            for shard, name, result in _stream(task, shards, pool, runtime):
+                if isinstance(result, BaseException):
+                    shard.failures[name] = f"{type(result).__name__}: {result}"
+                else:
+                    shard.records[name] = result
+                bar.update()
+                if shard.whole:
+                    failures |= _write(shard, folder, format_, classes, runtime.skip_bad)
+        except BrokenProcessPool as error:
+            raise PictureError(
+                f"{stage}: a worker process was killed (out of memory?); finished shards are kept, run again, "
+                f"if need be with fewer runtime.workers"
+            ) from error
+    return failures
+
+
+def _write(
+    shard: _Shard, folder: Path, format_: str, classes: Sequence[str], skip_bad: bool
+) -> dict[str, str]:
+    """Write a whole shard; one with failures is written only where these may be skipped, so that a later run mends it."""
+    try:
+        if not shard.failures or skip_bad:
+            with Writer(
+                _path(folder, shard.number), format_, classes, skipped=sorted(shard.failures)
+            ) as writer:
+                for name in sorted(shard.records):
+                    writer.write(name, shard.records[name])
+    except StoreError as error:
+        return {**shard.failures, shard.names[0]: str(error)}
+    finally:
+        shard.records.clear()
+    return shard.failures
+
+
+def _stream(
+    task: Task, shards: list[_Shard], pool: Executor, runtime: Runtime
+) -> Iterator[tuple[_Shard, str, Any]]:
+    """Yield (shard, name, record or exception) with a bounded number of pictures on the way."""
+    ahead = max(2 * runtime.workers, 2 * runtime.batch)
+    if task.compute is None:
+        jobs = ((shard, [name]) for shard in shards for name in shard.names)
+        yield from _finished(((s, n, pool.submit(_whole, n[0])) for s, n in jobs), ahead)
+        return
+    batches = ((shard, batch) for shard in shards for batch in _batches(shard.names, task.key, runtime.batch))
+    loading: deque[tuple[_Shard, list[str], list[Future[Any]]]] = deque()
+    finishing: deque[tuple[_Shard, list[str], Future[Any]]] = deque()
+    for shard, batch in batches:
+        loading.append((shard, batch, [pool.submit(_load, name) for name in batch]))
+        if sum(len(entry[1]) for entry in loading) >= ahead:
+            finishing.extend(_compute(task, *loading.popleft(), pool))
+        while len(finishing) > ahead:
+            yield _take(*finishing.popleft())
+    while loading:
+        finishing.extend(_compute(task, *loading.popleft(), pool))
+        while len(finishing) > ahead:
+            yield _take(*finishing.popleft())
+    while finishing:
+        yield _take(*finishing.popleft())
+
+
+def _finished(
+    jobs: Iterator[tuple[_Shard, list[str], Future[Any]]], ahead: int
+) -> Iterator[tuple[_Shard, str, Any]]:
+    waiting: deque[tuple[_Shard, list[str], Future[Any]]] = deque()
+    for job in jobs:
+        waiting.append(job)
+        if len(waiting) > ahead:
+            yield _take(*waiting.popleft())
+    while waiting:
+        yield _take(*waiting.popleft())
+
+
+def _take(shard: _Shard, names: list[str], future: Future[Any]) -> tuple[_Shard, str, Any]:
+    error = future.exception()
+    if isinstance(error, BrokenProcessPool):
+        raise error
+    return shard, names[0], error if error is not None else future.result()
+
+
+def _compute(
+    task: Task, shard: _Shard, batch: list[str], loads: list[Future[Any]], pool: Executor
+) -> Iterator[tuple[_Shard, list[str], Future[Any]]]:
+    """Run the device part on what was loaded and hand its results to the workers."""
+    ready = []
+    for name, load in zip(batch, loads, strict=True):
+        if load.exception() is None:
+            ready.append((name, load.result()))
+        else:
+            yield shard, [name], load
+    names, items = [name for name, _ in ready], [item for _, item in ready]
+    for name, result in zip(names, _guarded(task, names, items), strict=True):
+        future: Future[Any] = Future()
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        elif task.finish is None:
+            future.set_result(result)
+        else:
+            future = pool.submit(_finish, name, result)
+        yield shard, [name], future
+
+
+def _guarded(task: Task, names: list[str], items: list[Any]) -> Sequence[Any]:
+    """compute of a batch; where that fails, its pictures one by one, so that only the bad ones are lost."""
+    assert task.compute is not None
+    if not items:
+        return []
+    try:
+        return task.compute(names, items)
+    except Exception as error:
+        if len(items) == 1:
+            return [error]
+        return [_guarded(task, [name], [item])[0] for name, item in zip(names, items, strict=True)]
+
+
+def _batches(names: list[str], key: Callable[[str], Hashable], size: int) -> list[list[str]]:
+    """Group names of equal key, in order of first appearance, into batches of at most `size`."""
+    groups: dict[Hashable, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:06d}.h5"
+
+
+def _is_whole(path: Path, format_: str) -> bool:
+    """Whether a shard can be taken as it is; a damaged one is removed and made anew."""
+    if not path.is_file():
+        return False
+    try:
+        Reader(path, format_).close()
+    except (StoreError, OSError):
+        path.unlink()
+        return False
+    return True
+
+
+class _Inline(Executor):
+    """Runs each job at once in this process: one worker needs no second process."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+_at_work: dict[str, Any] = {}
+"""The task's functions in this worker process, sent once when it starts and not with every picture."""
+
+
+def _load(name: str) -> Any:
+    return _at_work["load"](name)
+
+
+def _finish(name: str, computed: Any) -> Record:
+    return _at_work["finish"](name, computed)
+
+
+def _whole(name: str) -> Record:
+    return _finish(name, _load(name)) if _at_work["finish"] is not None else _load(name)
+
+
+@contextmanager
+def _pool(workers: int, task: Task) -> Iterator[Executor]:
+    if workers == 1:
+        _at_work.update(load=task.load, finish=task.finish)
+        yield _Inline()
+        _at_work.clear()
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([type(task.load).__module__, "pipeline.mapping"])
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(task.load, task.finish)
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(load: Callable[..., Any], finish: Callable[..., Any] | None) -> None:
+    """One thread per worker, and an end with the parent, also when that is killed."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _at_work.update(load=load, finish=finish)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

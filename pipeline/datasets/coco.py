@@ -3,12 +3,12 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pipeline.datasets.outlines import Outline, Painting
 from pipeline.datasets.problems import DatasetError, error
-from pipeline.datasets.source import Entry, Source, normalise
+from pipeline.datasets.source import Entry, Source, expect_folder, normalise, without_suffix
 
 Json = dict[str, Any]
 
@@ -22,6 +22,8 @@ def read(root: Path, annotations: Mapping[str, tuple[str, str]] | None = None) -
     """
     named = {split: pair for split, pair in (annotations or {}).items() if pair[0]} or _guess(root)
     files = {split: (root / path, _load(root / path), folder) for split, (path, folder) in named.items()}
+    for _, _, folder in files.values():
+        expect_folder(root, folder)
     names: dict[int, str] = {}
     for path, content, _ in files.values():
         for number, name in _categories(path, content).items():
@@ -31,7 +33,7 @@ def read(root: Path, annotations: Mapping[str, tuple[str, str]] | None = None) -
     source = Source(root, tuple(names[number] for number in sorted(names)))
     for split, (path, content, folder) in files.items():
         fixed = None if list(files) == ["train"] else split
-        _Reading(source, path, folder.strip("/"), fixed, names).read(content)
+        _Reading(source, path, folder, fixed, names).read(content)
     return source
 
 
@@ -86,39 +88,41 @@ class _Reading:
 
     def read(self, content: Json) -> None:
         rows = self._group(content)
+        seen = set()
         outlined = any(row.get("segmentation") for row in content["annotations"])
         for row in content["images"]:
-            try:
-                entry = self._entry(row, rows.pop(row["id"], []), outlined)
-            except (KeyError, TypeError, ValueError):
-                what = f"picture {row.get('id')!r} lacks id, file_name, height or width"
+            if not _is_whole(row):
+                what = f"picture {row.get('id')!r} lacks a sound id, file_name, height or width"
                 self._complain(what, "export the file anew")
-                continue
-            self.source.entries.append(entry)
-        for number in sorted(rows, key=str):
+            elif row["id"] in seen:
+                self._complain(f"two pictures of id {row['id']}", "give each its own")
+            else:
+                seen.add(row["id"])
+                self.source.entries.append(self._entry(row, rows.pop(row["id"], []), outlined))
+        for number in sorted(rows.keys() - seen, key=str):
             self._complain(f"annotations of picture {number!r}, which is not listed", "export the file anew")
 
-    def _group(self, content: Json) -> dict[Any, list[Json]]:
+    def _group(self, content: Json) -> dict[int | str, list[Json]]:
         """Sound annotations by picture."""
         groups = defaultdict(list)
         for row in content["annotations"]:
             category = row.get("category_id")
-            if category not in self.names:
+            if not isinstance(category, int) or category not in self.names:
                 what = f"annotation {row.get('id')!r} is of category {category!r}, which is no class"
                 self._complain(what, f"valid are {', '.join(map(str, sorted(self.names)))}")
             else:
-                groups[row.get("image_id")].append(row)
+                groups[_key(row.get("image_id"))].append(row)
         return dict(groups)
 
     def _entry(self, row: Json, annotations: list[Json], outlined: bool) -> Entry:
-        file, size = str(row["file_name"]), (int(row["height"]), int(row["width"]))
+        file, size = row["file_name"], (row["height"], row["width"])
         outlines = [
             Outline(self.names[item["category_id"]], item.get("segmentation"), bool(item.get("iscrowd")))
             for item in annotations
         ]
         complete = outlined and all(outline.segmentation for outline in outlines)
         return Entry(
-            id=normalise(PurePosixPath(file).with_suffix("").as_posix()),
+            id=normalise(without_suffix(file)),
             path=f"{self.folder}/{file}",
             where=f"{self.path}, picture {row['id']}",
             tags=frozenset(outline.name for outline in outlines if not outline.crowd),
@@ -128,3 +132,14 @@ class _Reading:
 
     def _complain(self, what: str, do: str) -> None:
         self.source.problems.append(error(self.path, what, do))
+
+
+def _key(number: object) -> int | str:
+    """The id of a picture as a key; whatever else a damaged file holds there as its text."""
+    return number if isinstance(number, int) else str(number)
+
+
+def _is_whole(row: Json) -> bool:
+    """Whether a row of `images` has id, name and size of the right kind."""
+    numbers = all(isinstance(row.get(key), int) for key in ("height", "width"))
+    return numbers and isinstance(row.get("id"), int | str) and isinstance(row.get("file_name"), str)

@@ -1,12 +1,13 @@
 """A folder of one's own: images/, labels.csv and, for scoring, masks/."""
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pipeline.datasets.problems import DatasetError, error, warning
-from pipeline.datasets.source import Entry, Source, complain_of_id, find_pictures, normalise
+from pipeline.datasets.source import Entry, Source, complain_of_id, find_pictures, identify, without_suffix
 from pipeline.datasets.tables import Row, names_in, read_classes, read_labels, split_cell
 
+PICTURES = "images"
 SEMANTIC = ("masks/semantic", "masks")
 INSTANCES = "masks/instances"
 
@@ -17,7 +18,7 @@ def read(root: Path) -> Source:
     An id is the path below images/ without suffix; a mask holds the class number + 1. Raises DatasetError
     when labels.csv or classes.txt cannot be used at all.
     """
-    found, problems = find_pictures(root, "images")
+    found, problems = find_pictures(root, PICTURES)
     table, listed = root / "labels.csv", root / "classes.txt"
     rows = read_labels(table)
     classes = read_classes(listed) if listed.is_file() else names_in(rows)
@@ -32,31 +33,19 @@ def read(root: Path) -> Source:
 
 
 def _entry(source: Source, row: Row, found: Mapping[str, str]) -> Entry:
-    name = _identify(row.image, found)
+    name = identify(row.image, PICTURES, found)
     tags = source.admit(split_cell(row.cell, source.classes), row.where)
     semantic = instances = None
     if complain_of_id(name) is None:
-        semantic, instances = _masks(source.root, found.get(name, f"images/{name}"))
+        semantic, instances = _masks(source.root, found.get(name, f"{PICTURES}/{name}"))
     return Entry(
-        name, found.get(name, f"images/{row.image}"), row.where, tags, row.split, semantic, instances
+        name, found.get(name, f"{PICTURES}/{row.image}"), row.where, tags, row.split, semantic, instances
     )
-
-
-def _identify(image: str, found: Mapping[str, str]) -> str:
-    """The id of a picture as a row writes it: with or without suffix, with or without `images/`."""
-    name = normalise(image)
-    for candidate in (name, name.removeprefix("images/")):
-        stem = candidate.rpartition(".")[0]
-        if candidate in found:
-            return candidate
-        if stem in found and normalise(found[stem]) == f"images/{candidate}":
-            return stem
-    return name
 
 
 def _masks(root: Path, path: str) -> tuple[str | None, str | None]:
     """Mask files of a picture: masks/semantic/<id>.png or masks/<id>.png, and masks/instances/<id>.png."""
-    file = PurePosixPath(path).relative_to("images").with_suffix(".png").as_posix()
+    file = without_suffix(path.removeprefix(f"{PICTURES}/")) + ".png"
     there = [f"{folder}/{file}" for folder in SEMANTIC if (root / folder / file).is_file()]
     if not there:
         return None, None

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,7 +147,7 @@ class Index(Mapping[str, Picture]):
 
 
 def _relative(root: Path, folder: Path) -> str:
-    return "." if root == folder else PurePosixPath(*root.parts).as_posix()
+    return "." if root == folder else root.as_posix()
 
 
 def _read_header(path: Path) -> dict[str, Any]:

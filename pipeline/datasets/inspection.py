@@ -11,7 +11,7 @@ from pipeline.datasets.builtin import shrink, write_png
 from pipeline.datasets.images import decode_image
 from pipeline.datasets.masks import IGNORE, decode_values, number_instances, translate
 from pipeline.datasets.problems import DatasetError, Problem, error, warning
-from pipeline.datasets.source import Entry, leaves
+from pipeline.datasets.source import OUTSIDE, Entry, leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,9 @@ class _Look:
         """Draw the masks of the entry and write them."""
         assert entry.render is not None
         try:
-            semantic, instances = entry.render(self.setting.labels)
+            semantic, instances = entry.render(self.setting.labels, size)
         except ValueError as problem:
             self.problems.append(error(entry.where, str(problem), "mend or delete the annotation"))
-            return None, None
-        if semantic.shape != size:
-            self.problems.append(_other_size(entry.where, semantic.shape, size))
             return None, None
         names = f"masks/semantic/{entry.id}.png", f"masks/instances/{entry.id}.png"
         if self.setting.out is not None:
@@ -98,8 +95,7 @@ class _Look:
     def _read(self, path: str) -> tuple[bytes, Path]:
         full = self.setting.root / path
         if leaves(self.setting.root, path):
-            what = "lies outside the source folder (by `..` or a link)"
-            raise DatasetError(error(full, what, "copy it into the folder, or take a hard link"))
+            raise DatasetError(error(full, OUTSIDE, "copy it into the folder, or take a hard link"))
         try:
             data = full.read_bytes()
         except OSError as problem:

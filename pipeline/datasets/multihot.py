@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy._core import multiarray
+from numpy._core.numeric import _frombuffer  # type: ignore[attr-defined]
 from numpy.lib import format as npy
 
 from pipeline.datasets.problems import DatasetError, error
@@ -55,13 +57,12 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def _admitted() -> dict[tuple[str, str], Any]:
     """What pickled arrays of all numpy versions and pickle protocols call."""
-    multiarray, numeric = np._core.multiarray, np._core.numeric
     return {
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         ("numpy._core.multiarray", "_reconstruct"): multiarray._reconstruct,
         ("numpy._core.multiarray", "scalar"): multiarray.scalar,
-        ("numpy._core.numeric", "_frombuffer"): numeric._frombuffer,
+        ("numpy._core.numeric", "_frombuffer"): _frombuffer,
         ("_codecs", "encode"): _encode_latin1,
     }
 

@@ -31,25 +31,39 @@ class Painting:
     size: tuple[int, int]
     outlines: tuple[Outline, ...]
 
-    def __call__(self, labels: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Label map uint8 [H,W] and instance ids uint16 [H,W].
+    def __call__(self, labels: Mapping[str, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Label map uint8 [H,W] and instance ids uint16 [H,W] of the picture, whose file has `size`.
 
         Crowds come first, as void; then the objects from large to small, so that the smaller one lies on top.
-        Classes without a label are background, also where they cover others.
+        Classes without a label are background, also where they cover others. Raises ValueError for another
+        size and for bad outlines.
         """
-        semantic, instances = np.zeros(self.size, np.uint8), np.zeros(self.size, np.uint16)
-        layers = [(outline, rasterise(outline.segmentation, self.size)) for outline in self.outlines]
-        layers.sort(key=lambda layer: (not layer[0].crowd, -int(layer[1].sum())))
+        if size != self.size:
+            here, there = f"{self.size[1]} x {self.size[0]}", f"{size[1]} x {size[0]}"
+            raise ValueError(f"outlines for a picture of {here} pixels, but the file has {there} (upright)")
+        semantic, instances = np.zeros(size, np.uint8), np.zeros(size, np.uint16)
+        layers = [(outline, *_crop(rasterise(outline.segmentation, size))) for outline in self.outlines]
+        layers.sort(key=lambda layer: (not layer[0].crowd, -int(layer[2].sum())))
         objects = 0
-        for outline, mask in layers:
+        for outline, window, mask in layers:
             label = labels.get(outline.name, 0)
             if outline.crowd:
-                semantic[mask] = IGNORE if label else 0
+                semantic[window][mask] = IGNORE if label else 0
                 continue
             objects += 1
-            semantic[mask] = label
-            instances[mask] = objects if label else 0
+            semantic[window][mask] = label
+            instances[window][mask] = objects if label else 0
         return semantic, instances
+
+
+def _crop(mask: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
+    """The box around a mask and the mask inside it: hundreds of whole ones of a large picture fill the
+    memory."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return (slice(0, 0), slice(0, 0)), mask[:0, :0]
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return window, mask[window].copy()
 
 
 def rasterise(segmentation: Any, size: tuple[int, int]) -> np.ndarray:

@@ -10,11 +10,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from pipeline.datasets.images import SUFFIXES
-from pipeline.datasets.problems import Problem, error
+from pipeline.datasets.problems import DatasetError, Problem, error
 
-Render = Callable[[Mapping[str, int]], tuple[np.ndarray, np.ndarray]]
-"""From class name -> label to the label map uint8 [H,W] and the instance ids uint16 [H,W] of one picture;
-picklable."""
+OUTSIDE = "lies outside the source folder (by `..` or a link)"
+Render = Callable[[Mapping[str, int], tuple[int, int]], tuple[np.ndarray, np.ndarray]]
+"""From class name -> label and the size (height, width) of the picture to its label map uint8 [H,W] and
+instance ids uint16 [H,W]. Picklable; raises ValueError for outlines that make no sense or belong to another
+size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ def normalise(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def without_suffix(path: str) -> str:
+    """The path of a picture file without its suffix."""
+    return path.rpartition(".")[0] if path.lower().endswith(SUFFIXES) else path
+
+
 def complain_of_id(name: str) -> str | None:
     """What is wrong with a picture id (a relative POSIX path without suffix), or None."""
     if not name or name != name.strip():
@@ -78,20 +85,46 @@ def leaves(root: Path, path: str) -> bool:
     return not (root / path).resolve().is_relative_to(root.resolve())
 
 
+def identify(image: str, folder: str, found: Mapping[str, str]) -> str:
+    """The id of a picture as a person writes it: with or without suffix, with or without the folder of the
+    pictures."""
+    name = normalise(image)
+    for candidate in (name, name.removeprefix(f"{folder}/")):
+        stem = without_suffix(candidate)
+        if candidate in found:
+            return candidate
+        if stem in found and normalise(found[stem]) == f"{folder}/{candidate}":
+            return stem
+    return name
+
+
+def expect_folder(root: Path, folder: str) -> None:
+    """Raise DatasetError unless root/folder is a folder that does not lead out of the root."""
+    if not (root / folder).is_dir():
+        raise DatasetError(error(root / folder, "no such folder", "put the pictures there"))
+    if leaves(root, folder):
+        raise DatasetError(error(root / folder, OUTSIDE, "move the pictures into the source folder"))
+
+
 def find_pictures(root: Path, folder: str) -> tuple[dict[str, str], list[Problem]]:
     """All picture files below root/folder: id (path without suffix below folder) to path below root; two
     files of one id are an error."""
+    expect_folder(root, folder)
     found: dict[str, str] = {}
     problems = []
     for directory, folders, files in os.walk(root / folder):
+        for name in sorted(folders):
+            if (Path(directory) / name).is_symlink():
+                do = "move the pictures into the source folder"
+                problems.append(
+                    error(Path(directory) / name, "is a link to a folder, which is not followed", do)
+                )
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
             if file.startswith(".") or not file.lower().endswith(SUFFIXES):
                 continue
             path = (Path(directory) / file).relative_to(root).as_posix()
-            name = normalise(
-                PurePosixPath(path).relative_to(PurePosixPath(folder)).with_suffix("").as_posix()
-            )
+            name = normalise(without_suffix(path.removeprefix(f"{folder}/")))
             if name in found:
                 problems.append(
                     error(root / path, f"has the same id as {found[name]}", "rename one of the two")

@@ -6,12 +6,20 @@ Everingham et al., The PASCAL Visual Object Classes Challenge 2012, development 
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from xml.etree import ElementTree
 
 from pipeline.datasets.multihot import read_multihot
 from pipeline.datasets.problems import DatasetError, error
-from pipeline.datasets.source import Entry, Source, complain_of_id, find_pictures, normalise
+from pipeline.datasets.source import (
+    Entry,
+    Source,
+    complain_of_id,
+    find_pictures,
+    identify,
+    normalise,
+    without_suffix,
+)
 from pipeline.datasets.tables import read_classes, read_labels, read_text, split_cell
 
 CLASSES = (
@@ -82,10 +90,10 @@ def _read_list(source: Source, name: str) -> list[tuple[str, str]]:
         source.problems.append(error(path, "no such list", do))
         return []
     lines = enumerate(read_text(path).splitlines(), start=1)
-    return [(_identify(line), f"{path}:{number}") for number, line in lines if line.strip()]
+    return [(_parse_line(line), f"{path}:{number}") for number, line in lines if line.strip()]
 
 
-def _identify(line: str) -> str:
+def _parse_line(line: str) -> str:
     """The id in a line, which some lists (DeepLab's train_aug) write as the paths of picture and mask."""
     paths = re.match(rf"/?{PICTURES}/(.+?)\.(?:jpg|jpeg|png|webp)(?:\s|$)", line.strip(), re.IGNORECASE)
     return normalise(paths[1] if paths else line.strip())
@@ -97,7 +105,7 @@ def _entry(
     path = found.get(name, f"{PICTURES}/{name}.jpg")
     if complain_of_id(name) is not None:
         return Entry(name, path, where)
-    file = PurePosixPath(path).relative_to(PICTURES).with_suffix(".png").as_posix()
+    file = without_suffix(path.removeprefix(f"{PICTURES}/")) + ".png"
     masks = [f"{folder}/{file}" for folder in (*SEMANTIC, INSTANCES)]
     there = [mask if (source.root / mask).is_file() else None for mask in masks]
     semantic = there[0] or there[1]
@@ -123,7 +131,7 @@ def _from_table(
 ) -> dict[str, frozenset[str]]:
     tags: dict[str, frozenset[str]] = {}
     for row in read_labels(path):
-        name = normalise(row.image)
+        name = identify(row.image, PICTURES, found)
         if name in tags:
             source.problems.append(error(row.where, f"{name!r} has a row already", "keep one of the two"))
         elif name not in found and name not in listed:

@@ -26,10 +26,10 @@ def centroids(displacement: Tensor, iterations: int = 300) -> Tensor:
     step that does not move a cell never will again, so resting cells are dropped without changing the result.
     ValueError where D is not finite.
     """
-    *leading, _, height, width = displacement.shape
-    field = displacement.float().reshape(-1, 2, height, width)
     if displacement.dim() not in (3, 4) or displacement.shape[-3] != 2:
         raise ValueError(f"displacement is {tuple(displacement.shape)}: expected [2,h,w] or [B,2,h,w]")
+    *leading, _, height, width = displacement.shape
+    field = displacement.float().reshape(-1, 2, height, width)
     if not torch.isfinite(field).all():
         raise ValueError(
             "the displacement field holds values that are not finite: its network diverged, train it again"
@@ -154,7 +154,7 @@ class _Bilinear:
         corner = points.floor()
         y, x = (points - corner).unbind(1)
         cell = corner.long()
-        row = self.table[first + cell[:, 0] * self.width + cell[:, 1]].view(-1, 4, 2)
+        row = self.table.index_select(0, first + cell[:, 0] * self.width + cell[:, 1]).view(-1, 4, 2)
         y, x = y[:, None], x[:, None]
         moved = points + (row[:, 0] + y * row[:, 1] + x * (row[:, 2] + y * row[:, 3]))
         return moved.clamp_(min=0).minimum(self.limits)

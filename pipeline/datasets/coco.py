@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.datasets.outlines import Outline, Painting
@@ -123,7 +123,7 @@ class _Reading:
         complete = outlined and all(outline.segmentation for outline in outlines)
         return Entry(
             id=normalise(without_suffix(file)),
-            path=f"{self.folder}/{file}",
+            path=PurePosixPath(self.folder, file).as_posix(),
             where=f"{self.path}, picture {row['id']}",
             tags=frozenset(outline.name for outline in outlines if not outline.crowd),
             split=self.split,

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from pipeline.datasets.images import SUFFIXES
-from pipeline.datasets.problems import DatasetError, Problem, error
+from pipeline.datasets.problems import DatasetError, Problem, error, warning
 
+FOREIGN = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".tif", ".tiff")
 OUTSIDE = "lies outside the source folder (by `..` or a link)"
 Render = Callable[[Mapping[str, int], tuple[int, int]], tuple[np.ndarray, np.ndarray]]
 """From class name -> label and the size (height, width) of the picture to its label map uint8 [H,W] and
@@ -113,22 +114,23 @@ def find_pictures(root: Path, folder: str) -> tuple[dict[str, str], list[Problem
     found: dict[str, str] = {}
     problems = []
     for directory, folders, files in os.walk(root / folder):
-        for name in sorted(folders):
-            if (Path(directory) / name).is_symlink():
-                do = "move the pictures into the source folder"
-                problems.append(
-                    error(Path(directory) / name, "is a link to a folder, which is not followed", do)
-                )
+        here = Path(directory)
+        linked = [here / name for name in sorted(folders) if (here / name).is_symlink()]
+        do = "move the pictures into the source folder"
+        problems += [error(link, "is a link to a folder, which is not followed", do) for link in linked]
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(files):
-            if file.startswith(".") or not file.lower().endswith(SUFFIXES):
-                continue
-            path = (Path(directory) / file).relative_to(root).as_posix()
+        for file in sorted(file for file in files if not file.startswith(".")):
+            path = (here / file).relative_to(root).as_posix()
             name = normalise(without_suffix(path.removeprefix(f"{folder}/")))
-            if name in found:
+            if file.lower().endswith(FOREIGN):
                 problems.append(
-                    error(root / path, f"has the same id as {found[name]}", "rename one of the two")
+                    warning(here / file, "is of a kind that is not read", "save it as JPEG, PNG or WebP")
                 )
+            elif not file.lower().endswith(SUFFIXES):
+                continue
+            elif name in found:
+                do = "rename one of the two"
+                problems.append(error(here / file, f"has the same id as {found[name]}", do))
             else:
                 found[name] = path
     return found, problems

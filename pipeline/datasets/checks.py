@@ -56,6 +56,7 @@ def check(
 
     `format` is one of FORMATS, or "auto" for a guess from the layout; the rest is as in build.
     """
+    source = Path(source)
     try:
         name = guess(source) if format == "auto" else format
         if name == "scenes":

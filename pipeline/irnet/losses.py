@@ -38,8 +38,9 @@ def pair_losses(
     labelled, its source lies in rows 0..h-radius and columns radius-1..w-radius, and its direction is in the
     half disc. counts [3] are the sizes of the pair sets (background, foreground, negative) to average over;
     by default those of this batch. Ranks that share a batch pass the sum of their `pair_counts`; their losses
-    and gradients then add up to those of the whole batch. Returns `pos`, `neg`, `disp_fg`, `disp_bg`; a set
-    without pairs gives 0. ValueError on shapes that do not match.
+    and gradients then add up to those of the whole batch. Where gradients are
+    averaged over ranks instead, multiply the loss by their number. Returns `pos`, `neg`, `disp_fg`, `disp_bg`;
+    a set without pairs gives 0. ValueError on shapes that do not match.
     """
     _check_shapes(edge_logits, displacement, labels, radius)
     wins = _line_winners(edge_logits.detach(), labels, radius)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pipeline.irnet.paths import directions, line_maxima
 
-CELLS_AT_ONCE = {"cpu": 2**15, "cuda": 2**21}
+CELLS_AT_ONCE = {"cpu": 2**14, "cuda": 2**21}
 """Cells of pictures put on one strip: few enough for the CPU's cache, enough to keep a GPU busy."""
 
 
@@ -43,7 +43,7 @@ def random_walk(
     """Return every picture's maps after `steps` steps of the walk: one tensor [K,h,w] per picture.
 
     boundaries: [h,w] in [0,1] per picture; maps: [K,h,w] per picture, K may be 0 and may differ; same device
-    throughout, any floating type, computed and returned in float32 (float64 when the boundary is float64).
+    throughout, any floating type, computed and returned in float32 (float64 if a boundary is float64).
     Seeds are maps * (1 - boundary). Each result is a weighted mean of its map's seeds. beta > 0 sharpens
     affinities; tolerance bounds what the polynomial leaves out of x^steps on [-1, 1]. ValueError on values
     that are not finite or boundaries outside [0,1].
@@ -52,18 +52,17 @@ def random_walk(
         raise ValueError(f"beta is {beta} and steps is {steps}: beta must be above 0, steps 0 or more")
     if len(boundaries) != len(maps):
         raise ValueError(
-            f"{len(boundaries)} boundaries came with {len(maps)} stacks of maps: give one of each a picture"
+            f"{len(boundaries)} boundaries came with {len(maps)} stacks of maps: give one of each per picture"
         )
     for number, (boundary, stack) in enumerate(zip(boundaries, maps, strict=True)):
         _check_picture(number, boundary, stack)
+    precise = any(boundary.dtype == torch.float64 for boundary in boundaries)
+    walls = [boundary.to(torch.float64 if precise else torch.float32) for boundary in boundaries]
+    seeds = [stack.to(wall.dtype) * (1 - wall) for wall, stack in zip(walls, maps, strict=True)]
     coefficients = chebyshev_coefficients(steps, tolerance)
     results: list[Tensor] = []
-    for start, stop in _groups(boundaries):
-        seeds = [
-            x * (1 - b.to(_precision(b)))
-            for b, x in zip(boundaries[start:stop], maps[start:stop], strict=True)
-        ]
-        results += _walk_strip(boundaries[start:stop], seeds, radius, beta, coefficients)
+    for start, stop in _groups(walls):
+        results += _walk_strip(walls[start:stop], seeds[start:stop], radius, beta, coefficients)
     return results
 
 
@@ -76,7 +75,8 @@ def affinities(boundary: Tensor, radius: int = 5) -> Tensor:
     """
     _check_picture(0, boundary, boundary.new_empty(0, *boundary.shape))
     strip = _lay_out([boundary.shape], radius)
-    canvas = _strip_affinities(_place([boundary], strip, fill=1.0), strip)
+    wall = boundary.to(torch.promote_types(boundary.dtype, torch.float32))
+    canvas = _strip_affinities(_place([wall], strip, fill=1.0), strip)[:, strip.margin :]
     return canvas.unflatten(1, (-1, strip.pitch))[:, : boundary.shape[0], : boundary.shape[1]]
 
 
@@ -130,9 +130,7 @@ def _place(stacks: Sequence[Tensor], strip: _Strip, fill: float) -> Tensor:
     """Return the pictures' stacks [...,h,w] on a strip [...,cells], `fill` where no picture or map is."""
     first = stacks[0]
     leading = [max(stack.shape[0] for stack in stacks)] if first.dim() == 3 else []
-    canvas = torch.full(
-        (*leading, strip.rows, strip.pitch), fill, dtype=_precision(first), device=first.device
-    )
+    canvas = first.new_full((*leading, strip.rows, strip.pitch), fill)
     for stack, cut in zip(stacks, _cuts(stacks, strip), strict=True):
         canvas[cut] = stack
     return canvas.flatten(-2)
@@ -145,17 +143,17 @@ def _cuts(stacks: Sequence[Tensor], strip: _Strip) -> Iterator[tuple[slice, ...]
 
 
 def _strip_affinities(boundary: Tensor, strip: _Strip) -> Tensor:
-    """Return affinities [D, cells] of a strip's boundary [cells], whose empty cells have boundary 1."""
+    """Return affinities [D, margin + cells] of a strip's boundary [cells], 1 on its empty cells."""
     reach = strip.radius - 1
     padded = torch.nn.functional.pad(boundary, (reach, reach * (strip.pitch + 1)), value=1.0)
-    result = boundary.new_empty(len(directions(strip.radius)), strip.cells)
+    result = boundary.new_zeros(len(directions(strip.radius)), strip.margin + strip.cells)
     for row, (_, largest) in zip(result, line_maxima(padded, strip.pitch, strip.radius), strict=True):
-        torch.sub(1, largest, out=row)
+        torch.sub(1, largest, out=row[strip.margin :])
     return result
 
 
 class _Stencil(NamedTuple):
-    """The symmetric 2M on a strip: diagonal [cells], weights [D, cells] with margins, and the root S^1/2."""
+    """The symmetric 2M on a strip: diagonal [cells], weights [D, margin + cells]; and S^1/2 [cells]."""
 
     diagonal: Tensor
     weights: Tensor
@@ -163,11 +161,9 @@ class _Stencil(NamedTuple):
 
 
 def _stencil(boundary: Tensor, strip: _Strip, beta: float) -> _Stencil:
-    powers = _strip_affinities(boundary, strip).clamp_(min=0).pow_(beta)
-    weights = torch.nn.functional.pad(powers, (strip.margin, strip.margin))
+    weights = _strip_affinities(boundary, strip).pow_(beta)
     first, last = strip.margin, strip.margin + strip.cells
-    # A relative error in the sums acts once per step, hence 256-fold: float32 sums would cost 3e-4 of the
-    # peak.
+    # An error in the sums acts anew at every step: float32 sums would cost 3e-4 of the peak after 256.
     sums = torch.ones_like(boundary, dtype=torch.float64)
     for weight, offset in zip(weights, strip.offsets(), strict=True):
         wide = weight.double()
@@ -246,10 +242,6 @@ def _groups(boundaries: Sequence[Tensor]) -> Iterator[tuple[int, int]]:
         yield start, len(boundaries)
 
 
-def _precision(values: Tensor) -> torch.dtype:
-    return torch.promote_types(values.dtype, torch.float32)
-
-
 def _check_picture(number: int, boundary: Tensor, stack: Tensor) -> None:
     if boundary.dim() != 2 or boundary.numel() == 0 or stack.shape[1:] != boundary.shape or stack.dim() != 3:
         raise ValueError(
@@ -258,11 +250,8 @@ def _check_picture(number: int, boundary: Tensor, stack: Tensor) -> None:
         )
     low, high = boundary.aminmax()
     if not (low >= 0 and high <= 1):
-        wrong = (
-            "values that are not finite"
-            if not torch.isfinite(boundary).all()
-            else f"values in [{low}, {high}]"
-        )
+        finite = torch.isfinite(boundary).all()
+        wrong = f"values in [{low}, {high}]" if finite else "values that are not finite"
         raise ValueError(f"picture {number}: the boundary map holds {wrong}: expected probabilities in [0,1]")
     if not torch.isfinite(stack).all():
         raise ValueError(f"picture {number}: the maps to walk hold values that are not finite")

@@ -203,6 +203,12 @@ def test_maps_may_come_one_by_one_and_classes_go_up_to_253() -> None:
         assert (ours == theirs).all()
 
 
+def test_background_wins_at_the_threshold_and_the_first_of_equal_maps_wins() -> None:
+    maps = torch.full((2, 4, 4), 0.25)
+    assert not fragments(maps, [5, 6], (4, 4), threshold=0.25).instances.any()
+    assert fragments(maps, [5, 6], (4, 4), threshold=0.2).classes.tolist() == [5]
+
+
 def test_bad_maps_are_refused() -> None:
     maps = torch.ones(2, 4, 4)
     with pytest.raises(ValueError, match="2 maps came with 1 classes"):

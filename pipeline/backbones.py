@@ -31,7 +31,7 @@ class Backbone(nn.Module):
     def __init__(self, name: str, weights: str = "none") -> None:
         super().__init__()
         self.name = name
-        self.body = create(name, weights)
+        self.body = create(name, weights, dilated=False)
         info = self.body.feature_info
         self.channels: list[int] = info.channels()
         self.reductions: list[int] = info.reduction()
@@ -74,8 +74,12 @@ def fix_batch_norm(module: nn.Module) -> None:
             part.eval()
 
 
-def create(name: str, weights: str) -> nn.Module:
-    """A timm `features_only` network at output stride 16 with the weights asked for; raises BackboneError."""
+def create(name: str, weights: str, dilated: bool) -> nn.Module:
+    """A timm `features_only` network at output stride 16 with the weights asked for; raises BackboneError.
+
+    dilated: whether the last stages widen their filters to the field of view they were trained with (DeepLab), or keep them as
+    they are at twice the resolution (IRN's networks: narrower, so class maps spill less).
+    """
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:8]) or "see timm.list_models()"
         raise BackboneError(f"backbone.name: timm has no model {name!r}; near ones: {near}")
@@ -92,6 +96,8 @@ def create(name: str, weights: str) -> nn.Module:
             f"backbone.weights: the hub cannot be reached for {name!r} ({error}); give a safetensors file, or `package` "
             f"with {PACKAGED}"
         ) from error
+    if not dilated:
+        _undilate(body)
     if weights not in ("hub", "none"):
         state = packaged_weights(name) if weights == "package" else _file_weights(Path(weights))
         _load(body, state, name, weights)
@@ -128,6 +134,14 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
             f"{path}: does not hold the tensors of {PACKAGED} in timm's order; use hub or a file"
         )
     return dict(zip(ours, theirs.values(), strict=True))
+
+
+def _undilate(body: nn.Module) -> None:
+    """Set every convolution's dilation to 1, the padding with it."""
+    for part in body.modules():
+        if isinstance(part, nn.Conv2d) and part.dilation != (1, 1) and not isinstance(part.padding, str):
+            part.padding = tuple(pad // step for pad, step in zip(part.padding, part.dilation, strict=True))
+            part.dilation = (1, 1)
 
 
 def _file_weights(path: Path) -> dict[str, Tensor]:

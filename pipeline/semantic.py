@@ -31,7 +31,7 @@ class SemanticNet(nn.Module):
             f"tu-{backbone}", encoder_weights=None, encoder_output_stride=OUTPUT_STRIDE, classes=labels
         )
         if weights != "none":
-            self.net.encoder.model.load_state_dict(create(backbone, weights).state_dict())
+            self.net.encoder.model.load_state_dict(create(backbone, weights, dilated=True).state_dict())
         mean, std = normalisation(backbone)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)

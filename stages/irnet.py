@@ -5,7 +5,6 @@ Reads data/dataset, data/seeds.h5; writes data/irnet.safetensors and data/curves
 """
 
 import torch
-from torch import Tensor
 
 from pipeline import training, work
 from pipeline.backbones import normalisation
@@ -44,12 +43,10 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
         curve=CURVES / "irnet.csv",
     )
 
-    def normalised(name: str) -> Tensor:
-        return network.backbone.normalise(stack([index.image(name)], runtime.device))
-
     if runtime.leads:
+        pictures = (stack([index.image(name)], runtime.device) for name in seeds.names)
         with runtime.autocast():
-            network.mean_shift = mean_displacement(network, normalised, seeds.names)
+            network.mean_shift = mean_displacement(network, pictures)
         save_weights(artefact("irnet", ".safetensors"), network, "irnet", backbone=section.backbone.name)
         work.discard(runtime.work, "irnet")
 

@@ -91,7 +91,11 @@ class IRNet(nn.Module):
         self.backbone.eval()
         return self
 
-    def forward(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Boundary logits and displacements of pictures [B,3,H,W] in 0..255."""
+        return self.relations(self.backbone.normalise(images))
+
+    def relations(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised pictures [B,3,H,W] to boundary logits [B,1,h,w] and displacements [B,2,h,w], h = (H-1)//4+1."""
         size = ((normalised.shape[2] - 1) // STRIDE + 1, (normalised.shape[3] - 1) // STRIDE + 1)
         features = self.features(normalised)
@@ -119,7 +123,7 @@ def fields_of(network: IRNet, normalised: Tensor, mirror: bool) -> tuple[Tensor,
     """
     height, width = ((side - 1) // STRIDE + 1 for side in normalised.shape[2:])
     padded = pad_to_multiple(normalised, 16)
-    logits, displacement = network(torch.cat([padded, padded.flip(3)]) if mirror else padded)
+    logits, displacement = network.relations(torch.cat([padded, padded.flip(3)]) if mirror else padded)
     if mirror:
         straight, mirrored = logits.chunk(2)
         logits = (straight + mirrored.flip(3)) / 2

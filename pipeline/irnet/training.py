@@ -1,8 +1,7 @@
 """What IRNet learns from: crops with seed maps, the pair losses, and the mean displacement afterwards (specification, 1, 7, 8)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from pipeline.training import Objective, Ranks
 
 
 class SeedCrops(Sequence[tuple[Tensor, Tensor]]):
-    """Training samples: (uint8 crop [3,S,S], label map uint8 [h,w] on the stride-4 grid, 255 = ignore), augmented anew at each access."""
+    """Training samples: (uint8 crop [3,S,S], label map uint8 [h,w] on the stride-4 grid, 255 = ignore), augmented at each access."""
 
     def __init__(
         self, index: Index, seeds: Reader, scale: tuple[float, float], crop: int, mean: tuple[float, ...]
@@ -46,16 +45,12 @@ def objective(radius: int) -> Objective:
 
 
 @torch.inference_mode()
-def mean_displacement(network: IRNet, normalised: Callable[[str], Tensor], names: Sequence[str]) -> Tensor:
-    """Mean over the pictures of the spatial mean of D, [2]; pictures whole, one by one, in the order given.
+def mean_displacement(network: IRNet, pictures: Iterable[Tensor]) -> Tensor:
+    """Mean over the pictures [1,3,H,W] (0..255) of the spatial mean of D, [2]; pictures are taken whole, in the order given.
 
     It is what evaluation takes off, so that the average displacement is zero and background, trained to be constant, sits near zero.
-    normalised(name): the picture [1,3,H,W].
     """
     shift, network.mean_shift = network.mean_shift, torch.zeros_like(network.mean_shift)
-    total = np.zeros(2)
-    for name in names:
-        _, displacement = network(normalised(name))
-        total += displacement.double().mean((0, 2, 3)).cpu().numpy()
+    means = [network(picture)[1].double().mean((0, 2, 3)).cpu() for picture in pictures]
     network.mean_shift = shift
-    return torch.tensor(total / max(1, len(names)), dtype=shift.dtype, device=shift.device)
+    return torch.stack(means).mean(0).to(shift) if means else torch.zeros_like(shift)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -28,13 +29,17 @@ class Backbone(nn.Module):
     Attributes: channels and reductions per feature map, mean and std of its normalisation.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: str, weights: str = "none") -> None:
         super().__init__()
         self.name = name
         self.body = create(name, weights, dilated=False)
-        info = self.body.feature_info
+        info: Any = self.body.feature_info
         self.channels: list[int] = info.channels()
         self.reductions: list[int] = info.reduction()
+        self.modules_of_stages = [module.replace(".", "_") for module in info.module_name()]
         mean, std = normalisation(name)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
@@ -52,7 +57,7 @@ class Backbone(nn.Module):
         """Stop gradients in the first `stages` feature stages, the stem included (3 in ResNet-50: conv1, layer1, layer2)."""
         if stages == 0:
             return
-        modules = [info["module"].replace(".", "_") for info in self.body.feature_info.get_dicts()]
+        modules = self.modules_of_stages
         for name, unit in self._units(modules):
             unit.requires_grad_(False)
             if name == modules[min(stages, len(modules)) - 1]:

@@ -73,7 +73,7 @@ def pseudo_labels(walked: Walked, *, background: float, normalise: str, min_area
     full = enlarge(walked.maps, walked.size) if len(walked.maps) else np.zeros((0, *walked.size), np.float32)
     sums = np.stack([full[walked.classes == c].sum(0) for c in present]) if len(present) else full
     pieces = torch.from_numpy(_divided(full, walked.classes, normalise))
-    instances = fragments(pieces, walked.classes, walked.size, background, min_area)
+    instances = fragments(pieces, walked.classes.tolist(), walked.size, background, min_area)
     return {
         "semantic": _semantic(_divided(sums, present, normalise), present, background),
         **instances._asdict(),

@@ -6,6 +6,7 @@ those it finds. The merged artefact has the same bytes for any number of ranks, 
 
 import logging
 import multiprocessing
+import multiprocessing.process
 import os
 import threading
 import time
@@ -323,4 +324,9 @@ def _start_worker(load: Callable[..., Any], finish: Callable[..., Any] | None) -
     _at_work.update(load=load, finish=finish)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -48,7 +48,7 @@ class SemanticNet(nn.Module):
         return self.net(normalised.contiguous(memory_format=torch.channels_last))[:, :, :height, :width]
 
 
-class LabelledCrops(Sequence[tuple[Tensor, Tensor]]):
+class LabelledCrops:
     """Training samples: (uint8 crop [3,S,S], label map uint8 [S,S], 255 = ignore), augmented anew at each access.
 
     labels(name): the label map [H,W] of a picture.
@@ -69,7 +69,7 @@ class LabelledCrops(Sequence[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         name = self.names[number]
         image, labels = self.augment(as_image(self.index.image(name)), as_mask(self.labels(name)))
         return image, labels[0]

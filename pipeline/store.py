@@ -95,7 +95,7 @@ class Writer:
         self._names.append(name)
 
     def _attributes(self, name: str, record: Record) -> None:
-        last = self._groups[next(reversed(self.layout.datasets))][escape(name)]
+        last = self._groups[list(self.layout.datasets)[-1]][escape(name)]
         for key, (dtype, rank) in self.layout.attributes.items():
             last.attrs[key] = _fit(self.path, name, key, record, dtype, rank)
         self._names.append(name)
@@ -167,7 +167,7 @@ class Reader(Mapping[str, Record]):
             raise KeyError(f"{self.path} has no picture {name!r} ({len(self.names)} pictures)")
         link = escape(name)
         record = {key: self.file[key][link][()] for key in self.layout.datasets}
-        last = self.file[next(reversed(self.layout.datasets))][link]
+        last = self.file[list(self.layout.datasets)[-1]][link]
         return record | {key: last.attrs[key] for key in self.layout.attributes}
 
     def __contains__(self, name: object) -> bool:

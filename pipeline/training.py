@@ -9,10 +9,10 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -32,6 +32,13 @@ ROWS = 100
 
 class TrainingError(UserError):
     """Training cannot start or go on; the message says why."""
+
+
+class Samples(Protocol):
+    """What is learnt from: samples by number, augmented with torch's generator at each access."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> Any: ...
 
 
 Objective = Callable[[nn.Module, Any, "Ranks"], Mapping[str, Tensor]]
@@ -80,7 +87,7 @@ class Stream(Dataset[Any]):
     Each sample is drawn with torch's generator seeded by (seed, p) alone.
     """
 
-    def __init__(self, samples: Sequence[Any], seed: int) -> None:
+    def __init__(self, samples: Samples, seed: int) -> None:
         self.samples, self.seed = samples, seed
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
@@ -125,7 +132,7 @@ class _Curve:
 
 def train(
     network: nn.Module,
-    samples: Sequence[Any],
+    samples: Samples,
     objective: Objective,
     plan: Plan,
     *,
@@ -211,7 +218,7 @@ def _optimizer(network: nn.Module, new: set[nn.Parameter], plan: Plan) -> torch.
     return torch.optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay)
 
 
-def _loader(samples: Sequence[Any], plan: Plan, start: int, steps: int, runtime: Runtime) -> DataLoader[Any]:
+def _loader(samples: Samples, plan: Plan, start: int, steps: int, runtime: Runtime) -> DataLoader[Any]:
     """Batches of the steps from `start` on; every rank takes its own slice of each."""
     share = plan.batch // runtime.world
 

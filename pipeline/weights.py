@@ -30,24 +30,29 @@ def save_weights(path: Path, network: nn.Module, kind: str, **header: Any) -> No
 
 def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """Read (state dict, header) of a weights file of this `kind`; raises WeightsError."""
+    tensors, header = read_weights(path)
+    if (header["kind"], header["version"]) != (kind, VERSION):
+        raise WeightsError(
+            f"{path}: holds {header['kind']} version {header['version']}, wanted {kind} version {VERSION}"
+        )
+    return tensors, header
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Read (state dict, header) of any weights file of this pipeline; raises WeightsError."""
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; `dvc repro {kind}` makes it")
+        raise WeightsError(f"{path}: no such file; `dvc repro {path.stem}` makes it")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise WeightsError(
-            f"{path}: not a readable safetensors file ({error}); make it anew with `dvc repro -f {kind}`"
+            f"{path}: not a readable safetensors file ({error}); make it anew with `dvc repro -f {path.stem}`"
         ) from error
     if KEY not in metadata:
         raise WeightsError(f"{path}: a safetensors file, but not written by this pipeline")
-    header = json.loads(metadata[KEY])
-    if (header["kind"], header["version"]) != (kind, VERSION):
-        raise WeightsError(
-            f"{path}: holds {header['kind']} version {header['version']}, wanted {kind} version {VERSION}"
-        )
-    return tensors, header
+    return tensors, json.loads(metadata[KEY])
 
 
 def restore(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

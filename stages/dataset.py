@@ -4,6 +4,8 @@ Reads the folder `dataset.source`; writes data/dataset/.
     dvc repro dataset
 """
 
+from pathlib import Path
+
 from tqdm import tqdm
 
 from pipeline.datasets.build import build
@@ -24,7 +26,7 @@ def dataset(parameters: Parameters, runtime: Runtime) -> None:
 
         build(
             section.format,
-            section.source,
+            Path(section.source),
             DATASET,
             classes=section.classes,
             val=section.val,

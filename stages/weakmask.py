@@ -73,7 +73,7 @@ def init(preset: str, source: Path | None, output: Path, force: bool) -> None:
 )
 def check(source: Path, format_: str) -> None:
     """Report every problem of a SOURCE folder at once; exit status 1 if one is an error."""
-    from pipeline.datasets.build import check as check_source
+    from pipeline.datasets.checks import check as check_source
 
     problems = check_source(format_, source)
     for problem in problems:

@@ -40,7 +40,7 @@ class CamClassifier(nn.Module):
         return self.maps(self.backbone.normalise(images)).mean((2, 3))
 
 
-class TaggedCrops(Sequence[tuple[Tensor, Tensor]]):
+class TaggedCrops:
     """Training samples: (uint8 crop [3,S,S], tags as a 0/1 vector [C]), augmented anew at each access."""
 
     def __init__(
@@ -52,7 +52,7 @@ class TaggedCrops(Sequence[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         name = self.names[number]
         target = torch.zeros(len(self.index.classes))
         target[list(self.index[name].tags)] = 1

@@ -1,6 +1,6 @@
 """What IRNet learns from: crops with seed maps, the pair losses, and the mean displacement afterwards (specification, 1, 7, 8)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from pipeline.store import Reader
 from pipeline.training import Objective, Ranks
 
 
-class SeedCrops(Sequence[tuple[Tensor, Tensor]]):
+class SeedCrops:
     """Training samples: (uint8 crop [3,S,S], label map uint8 [h,w] on the stride-4 grid, 255 = ignore), augmented at each access."""
 
     def __init__(
@@ -25,7 +25,7 @@ class SeedCrops(Sequence[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         name = self.seeds.names[number]
         image, labels = self.augment(as_image(self.index.image(name)), as_mask(self.seeds[name]["seeds"]))
         return image, labels[0, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]

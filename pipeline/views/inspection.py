@@ -4,11 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 
+from pipeline.datasets.index import Index
 from pipeline.views import overlays, sheets
+from pipeline.weights import read_weights
 
 Item = Mapping[str, np.ndarray]
 Panels = list[tuple[str, np.ndarray]]
@@ -77,6 +80,42 @@ def describe(reader: Artefact) -> list[str]:
             f"odd: {oddity} in {_count(odd_count[oddity], 'picture')}: {', '.join(odd[oddity])}{more}"
         )
     return lines if odd else [*lines, "nothing odd"]
+
+
+def describe_index(index: Index) -> list[str]:
+    """Lines of text on a dataset: pictures by split, sizes, masks, and how many pictures have each class."""
+    splits = Counter(picture.split for picture in index.values())
+    tags = Counter(tag for picture in index.values() for tag in picture.tags)
+    sides = sorted({(picture.height, picture.width) for picture in index.values()})
+    masks = sum(index.has_masks(name) for name in index)
+    instances = sum(index.has_instances(name) for name in index)
+    lines = [
+        f"dataset: {len(index)} pictures, "
+        + ", ".join(f"{n} {split}" for split, n in sorted(splits.items())),
+        f"sizes: {len(sides)} different, {sides[0]} to {sides[-1]} (height, width)"
+        if sides
+        else "sizes: none",
+        f"masks: {masks} semantic, {instances} with instances",
+        *(f"  {name}: {tags[number]} pictures" for number, name in enumerate(index.classes)),
+    ]
+    untagged = [name for name, picture in index.items() if not picture.tags]
+    return (
+        [*lines, f"odd: {len(untagged)} pictures without tags: {', '.join(untagged[:SHOWN])}"]
+        if untagged
+        else lines
+    )
+
+
+def describe_weights(path: Path) -> list[str]:
+    """Lines of text on a weights file: its header, and how many tensors and values it holds."""
+    tensors, header = read_weights(path)
+    values = sum(tensor.numel() for tensor in tensors.values())
+    odd = [
+        name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    lines = [f"{header['kind']}: {len(tensors)} tensors, {values / 1e6:.2f} million values"]
+    lines += [f"  {key}: {value}" for key, value in header.items() if key != "kind"]
+    return [*lines, f"odd: not finite: {', '.join(odd[:SHOWN])}"] if odd else lines
 
 
 def draw(format_: str, item: Item, image: np.ndarray, classes: Sequence[str], side: int = 360) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -158,16 +159,31 @@ def _file_weights(path: Path) -> dict[str, Tensor]:
         raise BackboneError(
             f"backbone.weights: {path}: only safetensors files are read, pickled checkpoints are not"
         )
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise BackboneError(
+            f"backbone.weights: {path}: not a readable safetensors file ({error}); fetch it again"
+        ) from error
 
 
 def _load(body: nn.Module, state: dict[str, Tensor], name: str, weights: str) -> None:
-    """Load every tensor the features need; what the classification head holds beyond them is left out."""
+    """Load every tensor the features need; what the classification head holds beyond them is left out.
+
+    Counters of batch normalisation may be missing, since timm's own files leave them out: no result depends on them.
+    """
     needed = body.state_dict()
     translated = {key: state.get(key, state.get(re.sub(r"^([a-z]+)_(?=\d)", r"\1.", key))) for key in needed}
-    missing = [key for key, value in translated.items() if value is None]
+    found = {key: value for key, value in translated.items() if value is not None}
+    missing = [key for key in needed if key not in found and not key.endswith("num_batches_tracked")]
     if missing:
         raise BackboneError(
             f"backbone.weights: {weights} lacks {len(missing)} tensors of {name}, such as {missing[0]!r}"
         )
-    body.load_state_dict({key: value for key, value in translated.items() if value is not None})
+    for key, value in found.items():
+        if value.shape != needed[key].shape:
+            raise BackboneError(
+                f"backbone.weights: {weights} holds {key!r} as {tuple(value.shape)}, {name} has it as "
+                f"{tuple(needed[key].shape)}; give the weights of this network"
+            )
+    body.load_state_dict(found, strict=False)

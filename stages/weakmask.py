@@ -48,6 +48,8 @@ def init(preset: str, source: Path | None, output: Path, force: bool) -> None:
     """Write params.yaml from a preset, for a source folder of one's own."""
     from ruamel.yaml import YAML
 
+    from pipeline.datasets.checks import guess
+
     presets = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if preset not in presets:
         raise UserError(f"--preset: there is no {preset!r}; choose from {', '.join(presets)}")
@@ -58,12 +60,18 @@ def init(preset: str, source: Path | None, output: Path, force: bool) -> None:
     if source is not None:
         if not source.is_dir():
             raise UserError(f"--source: {source} is no folder")
-        values["dataset"]["source"] = str(source)
+        values["dataset"]["source"] = str(source if _inside(source) else source.resolve())
+        values["dataset"]["format"] = guess(source)
     elif preset != "scenes":
         raise UserError(f"--source: preset {preset} needs the folder of the pictures")
     with output.open("w", encoding="utf-8") as file:
         yaml.dump(values, file)
     click.echo(f"wrote {output}; next: weakmask check {values['dataset']['source']}, then dvc repro")
+
+
+def _inside(source: Path) -> bool:
+    """Whether a folder lies in the repository, so that a relative path to it also holds in DVC's temporary copies."""
+    return source.resolve().is_relative_to(Path.cwd())
 
 
 @main.command()

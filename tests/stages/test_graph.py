@@ -1,0 +1,132 @@
+"""dvc.yaml says what the stages really read: their imports, their own section of the parameters, and nothing of the machine."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+NEUTRAL = {
+    "pipeline/errors.py",  # messages
+    "pipeline/params.py",  # says what is allowed; the values themselves are tracked
+    "pipeline/runtime.py",  # the machine, of which no artefact depends
+    "pipeline/work.py",  # where unfinished work lies
+    "stages/entry.py",  # parsing
+}
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES: dict[str, dict[str, Any]] = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}
+PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def module_file(name: str) -> Path | None:
+    path = ROOT / name.replace(".", "/")
+    found = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return found if found.is_file() else None
+
+
+def imports(file: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.split(".")[0] in ("pipeline", "stages") and (found := module_file(name)):
+                yield found
+
+
+def closure(start: Path) -> set[str]:
+    seen, todo = set[Path](), [start]
+    while todo:
+        file = todo.pop()
+        if file not in seen:
+            seen.add(file)
+            todo.extend(imports(file))
+    code = {file for file in seen if any(map(code_line, file.read_text().splitlines()))}
+    return {str(file.relative_to(ROOT)) for file in code} - NEUTRAL
+
+
+def code_line(line: str) -> bool:
+    """Whether a line can change a result; an __init__.py that only describes its package has none."""
+    return bool(re.match(r"(from|import|def|class|[A-Za-z_]+ ?[=:(])", line))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_dependencies_are_the_imported_modules(name: str) -> None:
+    listed = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
+    assert listed == closure(ROOT / f"stages/{name}.py")
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_one_name_per_step(name: str) -> None:
+    assert re.match(rf"\\\$\{{LAUNCH:-python\}} -m stages\.{name}( |$)", STAGES[name]["cmd"])
+    assert (ROOT / f"stages/{name}.py").is_file()
+    assert name in PARAMETERS
+    outs = STAGES[name]["outs"]
+    assert all(isinstance(out, str) and out.startswith(f"data/{name}") for out in outs), (
+        "cached, and under its name"
+    )
+
+
+def test_no_stage_tracks_the_machine() -> None:
+    for stage in STAGES.values():
+        assert not [name for name in stage["params"] if name.split(".")[0] == "runtime"]
+        assert not re.search(r"cuda|cpu|--workers|--device|/home|nproc", stage["cmd"])
+
+
+def test_every_parameter_belongs_to_a_stage() -> None:
+    tracked = {name.split(".")[0] for stage in STAGES.values() for name in stage["params"]}
+    assert tracked == set(PARAMETERS) - {"runtime"}
+
+
+def test_only_the_chosen_method_is_tracked() -> None:
+    assert "classifier.${classifier.method}" in STAGES["classifier"]["params"]
+    own = {
+        name.partition(".")[2] for name in STAGES["classifier"]["params"] if name.startswith("classifier.")
+    }
+    methods = {"cam"}
+    assert own - {"${classifier.method}"} == set(PARAMETERS["classifier"]) - methods
+
+
+def test_every_input_is_somebodys_output() -> None:
+    outs = {"data/dataset"}
+    for name, stage in STAGES.items():
+        items = GRAPH["stages"][name].get("foreach", [""])
+        for entry in [*stage["outs"], *stage.get("metrics", []), *stage.get("plots", [])]:
+            path = entry if isinstance(entry, str) else next(iter(entry))
+            outs |= {path.replace("${item}", item) for item in items}
+    read = {dep for stage in STAGES.values() for dep in stage["deps"] if dep.startswith("data/")} - {
+        "data/${item}.h5"
+    }
+    assert read <= outs
+
+
+def test_the_library_knows_no_stage_no_parameter_file_and_no_artefact_path() -> None:
+    for file in (ROOT / "pipeline").rglob("*.py"):
+        text = file.read_text()
+        tree = ast.parse(text)
+        strings = [
+            n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+        ]
+        documentation = {
+            ast.get_docstring(n, clean=False) for n in ast.walk(tree) if isinstance(n, DOCUMENTED)
+        }
+        assert not [s for s in strings if s.startswith("data/") and s not in documentation], file
+        assert not re.search(r"^\s*(from|import) (stages|dvc)\b", text, re.M), file
+
+
+DOCUMENTED = (ast.Module, ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
+
+
+@pytest.mark.parametrize("room", ["utils", "util", "misc", "common", "helpers", "helper"])
+def test_no_room_for_odds_and_ends(room: str) -> None:
+    assert not [
+        p
+        for p in ROOT.glob("*/**/*.py")
+        if p.stem == room and p.parts[len(ROOT.parts)] in ("pipeline", "stages")
+    ]

@@ -1,0 +1,260 @@
+"""The whole graph through DVC, in a copy of the repository with a handful of scenes and a network without weights."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "OMP_NUM_THREADS": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_AUTHOR_NAME": "test",
+    "GIT_AUTHOR_EMAIL": "test@example.org",
+    "GIT_COMMITTER_NAME": "test",
+    "GIT_COMMITTER_EMAIL": "test@example.org",
+}
+QUICK = {
+    "dataset.scenes.pictures": 12,
+    "classifier.epochs": 1,
+    "classifier.batch": 4,
+    "classifier.crop": 64,
+    "classifier.resize": [64, 96],
+    "cams.scales": [0.5],
+    "irnet.epochs": 1,
+    "irnet.batch": 4,
+    "irnet.crop": 96,
+    "semantic.epochs": 1,
+    "semantic.batch": 4,
+    "semantic.crop": 64,
+    "runtime.shard": 3,
+    "runtime.workers": 1,
+    "report.pictures": 2,
+    "report.worst": 1,
+}
+
+
+def run(
+    folder: Path, *command: str, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False
+    )
+    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def set_parameters(folder: Path, values: dict[str, object]) -> None:
+    parameters = yaml.safe_load((folder / "params.yaml").read_text())
+    for name, value in values.items():
+        *sections, last = name.split(".")
+        section = parameters
+        for key in sections:
+            section = section[key]
+        assert last in section, name
+        section[last] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(parameters))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which the whole graph has run."""
+    folder = tmp_path_factory.mktemp("graph") / "repository"
+    tracked = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in tracked:
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    set_parameters(folder, QUICK)
+    run(folder, "git", "init", "-q", "-b", "main")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "start")
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "first run")
+    return folder
+
+
+@pytest.fixture
+def restored(repository: Path) -> Iterator[Path]:
+    """The repository; parameters and artefacts are put back afterwards."""
+    yield repository
+    run(repository, "git", "checkout", "-q", "--", ".")
+    run(repository, "dvc", "checkout", "-q", "--force")
+
+
+def stale(folder: Path) -> set[str]:
+    """Stages that `dvc repro` would run now: those DVC calls changed, and what follows them."""
+    text = run(folder, "dvc", "repro", "--dry").stdout
+    return {line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")}
+
+
+def test_every_artefact_is_there_and_scored(repository: Path) -> None:
+    for name in ("cams", "seeds", "fields", "labels", "predictions"):
+        assert (repository / f"data/{name}.h5").is_file()
+    for name in ("cams", "labels", "predictions"):
+        scores = json.loads((repository / f"data/scores/{name}.json").read_text())
+        assert 0 <= scores["miou"] <= 1
+    assert "instance" in json.loads((repository / "data/scores/labels.json").read_text())
+    page = (repository / "data/report/index.html").read_text()
+    assert "data:image" in page
+    assert (repository / "data/report/sheets/train-1.png").is_file()
+    assert not list((repository / ".work").glob("*/*")), "finished work is tidied away"
+
+
+def test_nothing_runs_again_when_nothing_changed(repository: Path) -> None:
+    assert "up to date" in run(repository, "dvc", "repro").stdout
+    assert "up to date" in run(repository, "dvc", "status").stdout
+
+
+def test_git_sees_no_artefact(repository: Path) -> None:
+    assert run(repository, "git", "status", "--short").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "rerun"),
+    [
+        ({"runtime.device": "cpu", "runtime.workers": 2, "runtime.batch": 3}, set()),
+        ({"labels.background": 0.6}, {"labels"}),
+        ({"scores.background": 0.2}, {"scores@cams", "scores@labels", "scores@predictions"}),
+        ({"report.pictures": 3}, {"report"}),
+    ],
+    ids=["runtime", "labels", "scores", "report"],
+)
+def test_only_what_depends_on_a_change_is_stale(
+    restored: Path, change: dict[str, object], rerun: set[str]
+) -> None:
+    set_parameters(restored, change)
+    found = stale(restored)
+    upstream = {"dataset", "classifier", "cams", "seeds", "irnet", "fields"}
+    assert rerun <= found
+    assert not found & upstream
+    assert bool(found) == bool(rerun)
+
+
+def test_a_changed_threshold_reruns_labels_and_what_follows(restored: Path) -> None:
+    set_parameters(restored, {"labels.background": 0.9})
+    text = run(restored, "dvc", "repro").stdout
+    for name in ("dataset", "classifier", "cams", "seeds", "irnet", "fields"):
+        assert f"Running stage '{name}'" not in text
+    for name in ("labels", "semantic", "predictions", "scores@labels", "report"):
+        assert f"Running stage '{name}'" in text
+    assert "labels.json" in run(restored, "dvc", "metrics", "diff").stdout
+    assert "data/scores/predictions.json" in run(restored, "dvc", "metrics", "show").stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("classifier.epochs=abc", ["classifier.epochs", "number", "abc"]),
+        ("+cams.scale=1", ["cams.scale", "did you mean 'scales'", "mirror"]),
+        ("seeds.background=0.9", ["background (0.9) must not exceed foreground"]),
+    ],
+)
+def test_a_wrong_override_ends_at_once_with_help(restored: Path, override: str, words: list[str]) -> None:
+    done = run(restored, "dvc", "exp", "run", "-S", override, check=False)
+    assert done.returncode != 0
+    for word in words:
+        assert word in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_experiments_run_and_queue(restored: Path) -> None:
+    run(restored, "dvc", "exp", "run", "-n", "coarse", "-S", "scores.background=0.3")
+    run(restored, "dvc", "exp", "run", "--queue", "-n", "low", "-S", "scores.background=0.1")
+    run(restored, "dvc", "exp", "run", "--queue", "-n", "high", "-S", "scores.background=0.4")
+    run(restored, "dvc", "exp", "run", "--run-all")
+    table = run(restored, "dvc", "exp", "show", "--csv").stdout
+    assert {"coarse", "low", "high"} <= set(table.replace(",", " ").split())
+
+
+def test_plots_are_drawn(repository: Path, tmp_path: Path) -> None:
+    run(repository, "dvc", "plots", "show", "-o", str(tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    for title in ("threshold", "confusion", "training loss"):
+        assert title in page
+    assert "pixels" in page
+    assert list(tmp_path.rglob("*train-1.png"))
+
+
+def interrupted(folder: Path, stage: str, ready: Callable[[], bool]) -> None:
+    """Start a stage and kill it with SIGKILL as soon as it is `ready`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"stages.{stage}"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None, f"{stage} ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("stage", ["cams", "labels"])
+def test_a_killed_picture_stage_goes_on_to_the_same_bytes(restored: Path, stage: str) -> None:
+    artefact = restored / f"data/{stage}.h5"
+    whole = artefact.read_bytes()
+    artefact.unlink()
+    set_parameters(restored, {"runtime.shard": 1, "runtime.batch": 1})
+    shards = restored / ".work" / stage
+    interrupted(restored, stage, lambda: len(list(shards.rglob("shard-*.h5"))) >= 2)
+    assert not artefact.exists()
+    kept = {path: path.stat().st_mtime_ns for path in shards.rglob("shard-*.h5")}
+    assert 2 <= len(kept) < 12
+    text = run(restored, sys.executable, "-m", f"stages.{stage}").stderr
+    assert f"goes on, {len(kept)} shards were finished before" in text
+    assert artefact.read_bytes() == whole
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(restored: Path) -> None:
+    set_parameters(restored, {"irnet.epochs": 4, "runtime.checkpoint": 0.001})
+    run(restored, sys.executable, "-m", "stages.irnet")
+    whole = (restored / "data/irnet.safetensors").read_bytes()
+    curve = (restored / "data/curves/irnet.csv").read_bytes()
+    for path in ("data/irnet.safetensors", "data/curves/irnet.csv"):
+        (restored / path).unlink()
+    interrupted(restored, "irnet", lambda: bool(list((restored / ".work/irnet").rglob("checkpoint.pt"))))
+    text = run(restored, sys.executable, "-m", "stages.irnet").stderr
+    assert "goes on at step" in text
+    assert (restored / "data/irnet.safetensors").read_bytes() == whole
+    assert (restored / "data/curves/irnet.csv").read_bytes() == curve
+
+
+@pytest.mark.parametrize("stage", ["cams", "seeds", "labels"])
+def test_two_ranks_write_the_same_bytes_as_one(restored: Path, stage: str) -> None:
+    artefact = restored / f"data/{stage}.h5"
+    whole = artefact.read_bytes()
+    artefact.unlink()
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"stages.{stage}"],
+            cwd=restored,
+            env=ENVIRONMENT | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for rank in (0, 1)
+    ]
+    for process in ranks:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error.decode()
+    assert artefact.read_bytes() == whole

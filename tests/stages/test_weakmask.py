@@ -1,0 +1,129 @@
+"""The command line: what it writes, prints and refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from pipeline.datasets.build import build
+from pipeline.store import Writer
+from pipeline.weights import save_weights
+from stages.weakmask import main
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.chdir(tmp_path)
+    return CliRunner()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A small folder source in the working directory."""
+    (tmp_path / "mine/images").mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(tmp_path / f"mine/images/{name}.png")
+    (tmp_path / "mine/labels.csv").write_text("image,classes\na,cat\nb,dog\n")
+    return tmp_path / "mine"
+
+
+def test_help_lists_every_command_with_what_it_does(runner: CliRunner) -> None:
+    text = runner.invoke(main, ["--help"]).output
+    for command in ("check", "init", "inspect", "scores"):
+        line = next(line for line in text.splitlines() if line.strip().startswith(command))
+        assert len(line.split()) > 4
+
+
+def test_init_writes_checked_parameters_for_the_layout_found(runner: CliRunner, pictures: Path) -> None:
+    result = runner.invoke(main, ["init", "--preset", "folder", "--source", "mine"])
+    assert result.exit_code == 0, result.output
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    assert (values["dataset"]["source"], values["dataset"]["format"]) == ("mine", "folder")
+    assert runner.invoke(main, ["init", "--preset", "folder", "--source", "mine"]).exit_code == 1
+    assert runner.invoke(main, ["init", "--source", "mine", "--force"]).exit_code == 0
+
+
+def test_a_source_outside_the_repository_is_written_absolute(
+    runner: CliRunner, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pictures.parent / "repository").mkdir()
+    monkeypatch.chdir(pictures.parent / "repository")
+    assert runner.invoke(main, ["init", "--source", "../mine"]).exit_code == 0
+    assert yaml.safe_load(Path("params.yaml").read_text())["dataset"]["source"] == str(pictures)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "voc13", "--source", "mine"], "voc12"),
+        (["--preset", "folder"], "needs the folder"),
+        (["--preset", "folder", "--source", "nowhere"], "nowhere"),
+    ],
+)
+def test_init_refuses_what_cannot_work(
+    runner: CliRunner, pictures: Path, arguments: list[str], message: str
+) -> None:
+    result = runner.invoke(main, ["init", *arguments])
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not Path("params.yaml").exists()
+
+
+def test_check_reports_all_problems_and_its_status_tells(runner: CliRunner, pictures: Path) -> None:
+    assert runner.invoke(main, ["check", "mine"]).exit_code == 0
+    (pictures / "images/b.png").write_bytes(b"not a picture")
+    (pictures / "labels.csv").write_text("image,classes\na,cat\nb,dog\nc,cat\n../d,dog\n")
+    result = runner.invoke(main, ["check", "mine"])
+    assert result.exit_code == 1
+    for word in ("b.png", "c", "../d"):
+        assert word in result.output
+    assert "errors" in result.output.splitlines()[-1]
+
+
+def test_inspect_describes_and_draws(runner: CliRunner) -> None:
+    build("scenes", Path("."), Path("data/dataset"), pictures=2)
+    name = (
+        "scene00000"
+        if Path("data/dataset/images/scene00000.png").exists()
+        else next(iter(sorted(Path("data/dataset/images").glob("*.png")))).stem
+    )
+    with Image.open(f"data/dataset/images/{name}.png") as image:
+        size = (image.height, image.width)
+    with Writer(Path("data/seeds.h5"), "seeds", ["boat"]) as writer:
+        writer.write(name, {"seeds": np.zeros(size, np.uint8)})
+    assert "2 pictures" in runner.invoke(main, ["inspect", "data/dataset"]).output
+    described = runner.invoke(main, ["inspect", "data/seeds.h5"])
+    assert described.exit_code == 0, described.output
+    assert "seeds" in described.output
+    drawn = runner.invoke(main, ["inspect", "data/seeds.h5", name, "-o", "sheet.png"])
+    assert drawn.exit_code == 0, drawn.output
+    with Image.open("sheet.png") as sheet:
+        assert sheet.width > size[1]
+    missing = runner.invoke(main, ["inspect", "data/seeds.h5", "nobody"])
+    assert missing.exit_code == 1
+    assert name in missing.output
+
+
+def test_inspect_describes_weights(runner: CliRunner) -> None:
+    import torch
+
+    save_weights(Path("classifier.safetensors"), torch.nn.Linear(3, 2), "classifier", backbone="tiny")
+    output = runner.invoke(main, ["inspect", "classifier.safetensors"]).output
+    assert "2 tensors" in output
+    assert "tiny" in output
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n broken"])
+def test_inspect_refuses_damaged_files_in_one_line(runner: CliRunner, content: bytes) -> None:
+    Path("cams.h5").write_bytes(content)
+    result = runner.invoke(main, ["inspect", "cams.h5"])
+    assert result.exit_code == 1
+    assert "cams.h5" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_scores_without_any_prints_dashes(runner: CliRunner) -> None:
+    assert "-" in runner.invoke(main, ["scores"]).output

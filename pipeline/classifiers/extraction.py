@@ -26,8 +26,9 @@ def activation_maps(network: ClassMaps, normalised: Tensor, scales: Sequence[flo
     """Sum over scales and mirrors of the rectified class maps, on the stride-4 grid.
 
     normalised: [B,3,H,W], 0 = mean colour; returns [B,C,h,w], h = (H-1)//4+1, not yet divided by the maximum.
-    Each map is sampled where the stride-4 cells really lie, so that no scale is shifted against another (the published code
-    squeezes the padded grid instead, specification section 3).
+    Each map is sampled where the stride-4 cells really lie, so that no scale and no mirror is shifted against another (the
+    published code squeezes the padded grid instead, specification section 3). With `mirror`, a mirrored picture has mirrored maps
+    (of a width that divides by 4; the cells of others begin at the left).
     """
     height, width = normalised.shape[2:]
     total: Tensor | None = None
@@ -36,20 +37,17 @@ def activation_maps(network: ClassMaps, normalised: Tensor, scales: Sequence[flo
         scaled = normalised
         if size != (height, width):
             scaled = F.interpolate(normalised, size, mode="bicubic", align_corners=False, antialias=scale < 1)
-        padded = pad_to_multiple(scaled, 16)
-        inputs = torch.cat([padded, padded.flip(3)]) if mirror else padded
-        maps = network.maps(inputs).float().relu()
-        if mirror:
-            straight, mirrored = maps.chunk(2)
-            maps = straight + mirrored.flip(3)
-        sampled = _sample(maps, (height, width), size, tuple(padded.shape[2:]))
-        total = sampled if total is None else total + sampled
+        padded = pad_to_multiple(torch.cat([scaled, scaled.flip(3)]) if mirror else scaled, 16)
+        maps = network.maps(padded).float().relu()
+        for turn, part in enumerate(maps.chunk(2) if mirror else (maps,)):
+            sampled = _sample(part, (height, width), size, tuple(padded.shape[2:]), mirrored=turn == 1)
+            total = sampled if total is None else total + sampled
     assert total is not None
     return total
 
 
 def normalise(maps: Tensor) -> Tensor:
-    """Divide each class's map [...,h,w] by its own maximum; the result lies in [0,1)."""
+    """Divide each class's map [...,h,w] by its own maximum; the result lies in [0,1]."""
     return maps / (maps.amax((-2, -1), keepdim=True) + EPSILON)
 
 
@@ -68,14 +66,18 @@ def pad_to_multiple(normalised: Tensor, multiple: int) -> Tensor:
     return F.pad(normalised, (0, -width % multiple, 0, -height % multiple))
 
 
-def _sample(maps: Tensor, size: tuple[int, int], scaled: tuple[int, int], padded: tuple[int, ...]) -> Tensor:
+def _sample(
+    maps: Tensor, size: tuple[int, int], scaled: tuple[int, int], padded: tuple[int, ...], mirrored: bool
+) -> Tensor:
     """Bilinear values of `maps` at the centres of the stride-4 cells of a picture of `size`.
 
-    The maps cover a `padded` canvas whose first `scaled` pixels are the picture; outside their centres the border value holds.
+    The maps cover a `padded` canvas whose first `scaled` pixels are the picture, or its mirror image; outside their centres the
+    border value holds.
     """
     axes = []
-    for full, small, canvas in zip(size, scaled, padded, strict=True):
+    for full, small, canvas, turned in zip(size, scaled, padded, (False, mirrored), strict=True):
         centres = torch.arange((full - 1) // 4 + 1, device=maps.device, dtype=torch.float32) * 4 + 2
+        centres = full - centres if turned else centres
         axes.append(centres * (small / full) / canvas * 2 - 1)
     rows, columns = torch.meshgrid(axes[0], axes[1], indexing="ij")
     grid = torch.stack([columns, rows], -1).expand(len(maps), -1, -1, -1)

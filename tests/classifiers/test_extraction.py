@@ -1,0 +1,132 @@
+"""Class activation maps: where they lie, mirrors, scales, batches, empty and odd pictures."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.classifiers.cam import CamClassifier
+from pipeline.classifiers.extraction import activation_maps, cam_record, normalise, pad_to_multiple
+from pipeline.store import LAYOUTS
+
+SCALES = (1.0, 0.5, 1.5, 2.0)
+
+
+@pytest.fixture(scope="module")
+def network() -> CamClassifier:
+    torch.manual_seed(0)
+    return CamClassifier(3, "test_resnet").eval()
+
+
+class Pooling:
+    """A network whose maps are the means of 16x16 blocks: the true values at the centres of the stride-16 cells."""
+
+    def maps(self, normalised: Tensor) -> Tensor:
+        return F.avg_pool2d(normalised, 16)
+
+
+def ramp(height: int, width: int) -> Tensor:
+    """Channels y, x (pixel centres) and 1."""
+    y, x = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    return torch.stack(
+        [y[:, None].expand(height, width), x.expand(height, width), torch.ones(height, width)]
+    )[None]
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 90), (75, 100), (33, 47)])
+def test_maps_lie_on_the_stride_4_grid(network: CamClassifier, height: int, width: int) -> None:
+    maps = activation_maps(network, torch.randn(1, 3, height, width), (1.0, 0.5), True)
+    assert maps.shape == (1, 3, (height - 1) // 4 + 1, (width - 1) // 4 + 1)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(128, 160), (150, 187)])
+def test_no_scale_and_no_mirror_is_shifted(height: int, width: int, mirror: bool, scale: float) -> None:
+    """A ramp of coordinates comes out as the coordinates of the cells' centres, whatever the scale and the padding."""
+    maps = activation_maps(Pooling(), ramp(height, width), [scale], mirror)[0] / (2 if mirror else 1)
+    y = torch.arange(maps.shape[1]) * 4 + 2.0
+    x = torch.arange(maps.shape[2]) * 4 + 2.0
+    margin = int(24 / scale / 4) + 1  # cells whose values the border or the padding touches
+    inner = (slice(margin, -margin), slice(margin, -margin))
+    assert (maps[0] - y[:, None])[inner].abs().max() < 0.3
+    assert (maps[1] - x)[inner].abs().max() < 0.3
+    assert (maps[2] - 1)[inner].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (64, 84), (50, 68)])
+@pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.5, 1.5)])
+def test_a_mirrored_picture_has_mirrored_maps(
+    network: CamClassifier, height: int, width: int, scales: tuple[float, ...]
+) -> None:
+    picture = torch.randn(1, 3, height, width)
+    straight = activation_maps(network, picture, scales, True)
+    mirrored = activation_maps(network, picture.flip(3), scales, True)
+    assert (straight - mirrored.flip(3)).abs().max() < 1e-4 * straight.max()
+    one_sided = activation_maps(network, picture, scales, False)
+    assert (one_sided - straight / 2).abs().max() > 1e-2 * straight.max() / 2
+
+
+def test_batched_equals_single(network: CamClassifier) -> None:
+    pictures = torch.randn(3, 3, 50, 70)
+    batched = activation_maps(network, pictures, SCALES, True)
+    single = torch.cat([activation_maps(network, picture[None], SCALES, True) for picture in pictures])
+    assert torch.allclose(batched, single, atol=1e-5 * float(single.max()))
+
+
+def test_scales_add_up(network: CamClassifier) -> None:
+    picture = torch.randn(1, 3, 50, 70)
+    each = [activation_maps(network, picture, [scale], True) for scale in SCALES]
+    assert torch.allclose(activation_maps(network, picture, SCALES, True), sum(each), atol=1e-4)
+
+
+def test_maps_are_rectified_before_they_are_added() -> None:
+    class Negative:
+        def maps(self, normalised: Tensor) -> Tensor:
+            return -torch.ones(len(normalised), 2, normalised.shape[2] // 16, normalised.shape[3] // 16)
+
+    assert activation_maps(Negative(), torch.zeros(1, 3, 32, 32), (1.0,), True).abs().max() == 0
+
+
+def test_a_picture_of_few_pixels(network: CamClassifier) -> None:
+    maps = activation_maps(network, torch.randn(1, 3, 3, 1), SCALES, True)
+    assert maps.shape == (1, 3, 1, 1)
+    assert torch.isfinite(maps).all()
+
+
+def test_every_class_is_divided_by_its_own_maximum() -> None:
+    maps = torch.rand(3, 8, 9) * torch.tensor([1e-2, 1.0, 1e3]).view(3, 1, 1)
+    scaled = normalise(maps)
+    assert (scaled >= 0).all()
+    assert (scaled <= 1).all()
+    assert torch.allclose(scaled.amax((1, 2)), torch.ones(3), atol=2e-3)
+    assert torch.allclose(scaled / scaled.amax((1, 2), keepdim=True), maps / maps.amax((1, 2), keepdim=True))
+
+
+def test_an_empty_map_stays_empty_and_is_never_nan() -> None:
+    record = cam_record(torch.zeros(4, 5, 6), (1, 3), (20, 24))
+    assert record["cams"].shape == (2, 5, 6)
+    assert not record["cams"].any()
+
+
+def test_the_record_holds_the_tags_in_order_and_fits_its_layout() -> None:
+    maps = torch.arange(1, 6).view(5, 1, 1) * torch.rand(5, 4, 7)
+    record = cam_record(maps, (0, 4), (13, 26))
+    assert record["labels"].tolist() == [0, 4]
+    assert record["size"].tolist() == [13, 26]
+    assert torch.equal(torch.from_numpy(record["cams"]), normalise(maps)[[0, 4]])
+    for name, (_, rank) in (LAYOUTS["cams"].datasets | LAYOUTS["cams"].attributes).items():
+        assert record[name].ndim == rank
+
+
+def test_a_picture_without_tags_has_no_maps() -> None:
+    record = cam_record(torch.rand(5, 4, 7), (), (13, 26))
+    assert record["cams"].shape == (0, 4, 7)
+    assert record["labels"].shape == (0,)
+
+
+def test_padding_is_on_the_right_and_below_and_no_more_than_needed() -> None:
+    padded = pad_to_multiple(torch.ones(1, 1, 17, 32), 16)
+    assert padded.shape == (1, 1, 32, 32)
+    assert padded[..., :17, :].min() == 1
+    assert padded[..., 17:, :].abs().max() == 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.backbones import Backbone
+from pipeline.backbones import OUTPUT_STRIDE, Backbone
 from pipeline.classifiers.extraction import pad_to_multiple
 
 STRIDE = 4
@@ -96,13 +96,19 @@ class IRNet(nn.Module):
         return self.relations(self.backbone.normalise(images))
 
     def relations(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised pictures [B,3,H,W] to boundary logits [B,1,h,w] and displacements [B,2,h,w], h = (H-1)//4+1."""
-        size = ((normalised.shape[2] - 1) // STRIDE + 1, (normalised.shape[3] - 1) // STRIDE + 1)
-        features = self.features(normalised)
+        """Normalised pictures [B,3,H,W] to boundary logits [B,1,h,w] and displacements [B,2,h,w], h = (H-1)//4+1.
+
+        Pictures are padded with the mean colour to a multiple of 16, never cropped (the published code crops at 512 pixels), so
+        that every tap covers the same ground.
+        """
+        height, width = ((side - 1) // STRIDE + 1 for side in normalised.shape[2:])
+        padded = pad_to_multiple(normalised, OUTPUT_STRIDE)
+        size = (padded.shape[2] // STRIDE, padded.shape[3] // STRIDE)
+        features = self.features(padded)
         displacement = self.displacement(features, size)
         if not self.training:
             displacement = displacement - self.mean_shift.view(1, 2, 1, 1)
-        return self.boundary(features, size), displacement
+        return self.boundary(features, size)[..., :height, :width], displacement[..., :height, :width]
 
     @torch.no_grad()
     def features(self, normalised: Tensor) -> list[Tensor]:
@@ -118,14 +124,13 @@ class IRNet(nn.Module):
 def fields_of(network: IRNet, normalised: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
     """Class boundary map B [B,h,w] in (0,1) and displacement field D [B,2,h,w] of pictures [B,3,H,W] of any size.
 
-    B = sigma of the logits averaged with those of the mirrored picture; D comes from the picture itself. The picture is padded
-    with the mean colour to a multiple of 16, never cropped (the published code crops at 512 pixels).
+    B = sigma of the logits averaged with those of the mirrored picture; D comes from the picture itself.
     """
-    height, width = ((side - 1) // STRIDE + 1 for side in normalised.shape[2:])
-    padded = pad_to_multiple(normalised, 16)
-    logits, displacement = network.relations(torch.cat([padded, padded.flip(3)]) if mirror else padded)
+    # whole cells, so that the cells of the mirror image fall on those of the picture
+    whole = pad_to_multiple(normalised, STRIDE)
+    logits, displacement = network.relations(torch.cat([whole, whole.flip(3)]) if mirror else whole)
     if mirror:
         straight, mirrored = logits.chunk(2)
         logits = (straight + mirrored.flip(3)) / 2
-        displacement = displacement[: len(padded)]
-    return logits[:, 0, :height, :width].float().sigmoid(), displacement[:, :, :height, :width].float()
+        displacement = displacement[: len(normalised)]
+    return logits[:, 0].float().sigmoid(), displacement.float()

@@ -28,7 +28,11 @@ class SeedCrops:
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         name = self.seeds.names[number]
         image, labels = self.augment(as_image(self.index.image(name)), as_mask(self.seeds[name]["seeds"]))
-        return image, labels[0, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+        # the pixel in the middle of each cell; the last cell may be cut short
+        centres = [
+            torch.arange(0, side, STRIDE).add(STRIDE // 2).clamp(max=side - 1) for side in labels.shape[1:]
+        ]
+        return image, labels[0][centres[0][:, None], centres[1]].as_subclass(Tensor)
 
 
 def objective(radius: int) -> Objective:
@@ -51,6 +55,8 @@ def mean_displacement(network: IRNet, pictures: Iterable[Tensor]) -> Tensor:
     It is what evaluation takes off, so that the average displacement is zero and background, trained to be constant, sits near zero.
     """
     shift, network.mean_shift = network.mean_shift, torch.zeros_like(network.mean_shift)
-    means = [network(picture)[1].double().mean((0, 2, 3)).cpu() for picture in pictures]
-    network.mean_shift = shift
+    try:
+        means = [network(picture)[1].double().mean((0, 2, 3)).cpu() for picture in pictures]
+    finally:
+        network.mean_shift = shift
     return torch.stack(means).mean(0).to(shift) if means else torch.zeros_like(shift)

@@ -1,0 +1,159 @@
+"""What IRNet learns from: crops whose labels lie where the picture's colours do, and the mean displacement afterwards."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor
+
+from pipeline.datasets.index import Index, Picture
+from pipeline.irnet.network import IRNet, fields_of
+from pipeline.irnet.training import SeedCrops, mean_displacement, objective
+from pipeline.store import Reader, Writer
+from pipeline.training import Ranks
+
+SMALL = "test_resnet"
+MEAN = (0.5, 0.5, 0.5)
+COLOURS = {0: (10, 40, 10), 1: (220, 30, 40), 2: (30, 60, 230)}
+
+
+def label_map() -> np.ndarray:
+    labels = np.zeros((72, 96), np.uint8)
+    labels[16:48, 8:40], labels[24:64, 56:88] = 1, 2
+    return labels
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> tuple[Index, Reader]:
+    """One picture painted as its label map says."""
+    table = np.array([COLOURS[k] for k in range(3)], np.uint8)
+    Image.fromarray(table[label_map()]).save(tmp_path / "p.png")
+    picture = Picture("p", "p.png", 72, 96, "train", (0, 1), None, None, "")
+    with Writer(tmp_path / "seeds.h5", "seeds", ("a", "b")) as writer:
+        writer.write("p", {"seeds": label_map()})
+    return Index(("a", "b"), [picture], tmp_path, tmp_path, {}), Reader(tmp_path / "seeds.h5", "seeds")
+
+
+@pytest.mark.parametrize(
+    ("scale", "crop"), [((1.0, 1.0), 64), ((0.5, 1.5), 64), ((1.5, 1.5), 48), ((0.4, 0.6), 96)]
+)
+def test_labels_lie_where_the_colours_do(
+    sources: tuple[Index, Reader], scale: tuple[float, float], crop: int
+) -> None:
+    crops = SeedCrops(*sources, scale, crop, MEAN)
+    assert len(crops) == 1
+    seen, mirrored = set(), set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        image, labels = crops[0]
+        assert (tuple(image.shape), image.dtype) == ((3, crop, crop), torch.uint8)
+        assert (tuple(labels.shape), labels.dtype) == ((crop // 4, crop // 4), torch.uint8)
+        assert type(labels) is Tensor
+        palette = torch.tensor([*COLOURS.values(), (128, 128, 128)])
+        pixels = image[:, 2::4, 2::4].permute(1, 2, 0).long()
+        distance = (pixels[:, :, None] - palette).abs().sum(-1)
+        nearest = torch.tensor([0, 1, 2, 255])[distance.argmin(-1)]
+        clear = distance.amin(-1) < 30  # not on a border that resizing has blended
+        assert clear.float().mean() > 0.6
+        assert (nearest == labels)[clear].float().mean() > 0.98
+        seen |= set(labels.unique().tolist())
+        columns = [(labels == k).nonzero()[:, 1].float().mean() for k in (1, 2)]
+        if not any(c.isnan() for c in columns):
+            mirrored.add(bool(columns[0] > columns[1]))
+    assert {0, 1, 2} <= seen
+    assert mirrored == {False, True}
+
+
+def test_padding_is_the_mean_colour_and_ignored(sources: tuple[Index, Reader]) -> None:
+    torch.manual_seed(0)
+    image, labels = SeedCrops(*sources, (1.0, 1.0), 128, MEAN)[0]
+    padded = labels == 255
+    assert int((~padded).sum()) in range(17 * 23, 19 * 25)
+    assert (image[:, 2::4, 2::4][:, padded] == 128).all()
+    assert (image == 128).all(0).sum() == 128 * 128 - 72 * 96
+
+
+@pytest.mark.parametrize("crop", [61, 62, 63, 65])
+def test_any_crop_has_a_label_for_every_cell_of_the_network(sources: tuple[Index, Reader], crop: int) -> None:
+    image, labels = SeedCrops(*sources, (1.0, 1.0), crop, MEAN)[0]
+    logits, _ = IRNet(SMALL)(image[None])
+    assert logits.shape[2:] == labels.shape
+
+
+def test_the_objective_is_finite_and_learns(sources: tuple[Index, Reader]) -> None:
+    torch.manual_seed(0)
+    network, ranks = IRNet(SMALL).train(), Ranks(Accelerator(cpu=True))
+    crops = SeedCrops(*sources, (1.0, 1.0), 64, MEAN)
+    pairs = [crops[0] for _ in range(4)]
+    batch = (torch.stack([image for image, _ in pairs]), torch.stack([labels for _, labels in pairs]))
+    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 3e-3)
+    losses = []
+    for _ in range(15):
+        terms = objective(5)(network, batch, ranks)
+        assert set(terms) == {"loss", "pos", "neg", "disp_fg", "disp_bg"}
+        losses.append(float(terms["loss"].detach()))
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_batch_of_ignored_pixels_costs_nothing() -> None:
+    network, ranks = IRNet(SMALL).train(), Ranks(Accelerator(cpu=True))
+    labels = torch.full((2, 16, 16), 255, dtype=torch.uint8)
+    terms = objective(5)(network, (torch.zeros(2, 3, 64, 64), labels), ranks)
+    terms["loss"].backward()
+    assert float(terms["loss"].detach()) == 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+def pictures() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(48, 64), (50, 70), (33, 90), (48, 64)]
+    return [torch.randint(0, 256, (1, 3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
+
+
+def test_after_the_shift_the_average_displacement_is_zero() -> None:
+    """Of any sizes, those included that are no multiple of 16."""
+    network = IRNet(SMALL).eval()
+    network.mean_shift = mean_displacement(network, pictures())
+    assert network.mean_shift.abs().max() > 1e-3
+    means = [
+        fields_of(network, network.backbone.normalise(p), mirror=True)[1].mean((0, 2, 3)) for p in pictures()
+    ]
+    assert torch.stack(means).mean(0).abs().max() < 1e-5
+
+
+def test_every_picture_counts_alike_whatever_its_size_and_place() -> None:
+    network = IRNet(SMALL).eval()
+    one_by_one = torch.stack([mean_displacement(network, [p]) for p in pictures()]).mean(0)
+    assert torch.allclose(mean_displacement(network, pictures()), one_by_one, atol=1e-6)
+    assert torch.allclose(mean_displacement(network, pictures()[::-1]), one_by_one, atol=1e-6)
+    assert torch.equal(mean_displacement(network, pictures()), mean_displacement(network, iter(pictures())))
+
+
+def test_an_earlier_shift_does_not_count_and_is_put_back() -> None:
+    network = IRNet(SMALL).eval()
+    fresh = mean_displacement(network, pictures())
+    network.mean_shift = torch.tensor([5.0, -7.0])
+    assert torch.equal(mean_displacement(network, pictures()), fresh)
+    assert network.mean_shift.tolist() == [5, -7]
+
+    def failing() -> Iterator[Tensor]:
+        yield pictures()[0]
+        raise OSError("unreadable")
+
+    with pytest.raises(OSError, match="unreadable"):
+        mean_displacement(network, failing())
+    assert network.mean_shift.tolist() == [5, -7]
+
+
+def test_without_pictures_there_is_no_shift() -> None:
+    """Fewer pictures than a batch is no special case either."""
+    network = IRNet(SMALL).eval()
+    assert mean_displacement(network, []).tolist() == [0, 0]
+    assert mean_displacement(network, pictures()[:1]).shape == (2,)

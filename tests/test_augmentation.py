@@ -1,0 +1,127 @@
+"""Training crops: sizes drawn in range, labels that stay labels and stay put, padding, mirrors, and torch's generator alone."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from pipeline.augmentation import LongSide, RandomScale, as_image, as_mask, training_crop
+
+MEAN = (0.2, 0.4, 0.6)
+
+
+def striped(height: int = 60, width: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    """Vertical stripes of 10 pixels; their labels count from 1, their grey levels follow the label."""
+    labels = np.broadcast_to(np.arange(width) // 10 + 1, (height, width)).astype(np.uint8)
+    return np.repeat(labels[..., None] * 25, 3, axis=2), labels
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 60), (200, 20)])
+def test_the_long_side_is_drawn_from_its_range_ends_included(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    image = as_image(np.zeros((height, width, 3), np.uint8))
+    sizes = {tuple(LongSide(30, 33)(image).shape[1:]) for _ in range(60)}
+    assert {max(size) for size in sizes} == {30, 31, 32, 33}
+    for h, w in sizes:
+        factor = max(h, w) / max(height, width)
+        assert (h, w) == (round(height * factor), round(width * factor))
+
+
+def test_the_scale_is_drawn_from_its_range() -> None:
+    torch.manual_seed(0)
+    image = as_image(np.zeros((100, 200, 3), np.uint8))
+    sizes = [tuple(RandomScale(0.5, 1.5)(image).shape[1:]) for _ in range(200)]
+    assert all(abs(w - 2 * h) <= 1 for h, w in sizes)
+    factors = np.array([w / 200 for _, w in sizes])
+    assert 0.5 <= factors.min() < 0.53
+    assert 1.47 < factors.max() <= 1.5
+    assert abs(factors.mean() - 1) < 0.1
+
+
+def test_a_picture_never_vanishes() -> None:
+    image = as_image(np.zeros((3, 900, 3), np.uint8))
+    assert LongSide(64, 64)(image).shape == (3, 1, 64)
+    assert RandomScale(0.1, 0.1)(image).shape == (3, 1, 90)
+
+
+@pytest.mark.parametrize("resize", [RandomScale(0.5, 1.5), LongSide(40, 120)])
+def test_labels_stay_labels_and_move_with_the_picture(resize: v2.Transform) -> None:
+    image, labels = striped()
+    crop = training_crop(resize, 64, MEAN)
+    mirrored = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        picture, mask = crop(as_image(image), as_mask(labels))
+        assert (tuple(picture.shape), tuple(mask.shape)) == ((3, 64, 64), (1, 64, 64))
+        assert (picture.dtype, mask.dtype) == (torch.uint8, torch.uint8)
+        values, level = mask[0], picture[0].float() / 25
+        assert set(values.unique().tolist()) <= {*range(1, 9), 255}
+        known = values != 255
+        inner = known.clone()
+        inner[:, 2:-2] &= (values[:, :-4] == values[:, 2:-2]) & (values[:, 4:] == values[:, 2:-2])
+        inner[:, :2] = inner[:, -2:] = False
+        assert (level - values)[inner].abs().max() < 0.5
+        row = values[known.any(1)][0]
+        row = row[row != 255].int()
+        mirrored.add(bool(row[0] > row[-1]))
+    assert mirrored == {False, True}
+
+
+def test_a_small_picture_is_placed_anywhere_on_the_mean_colour() -> None:
+    crop = training_crop(RandomScale(1, 1), 64, MEAN)
+    offsets = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        picture, mask = crop(
+            as_image(np.full((40, 50, 3), 255, np.uint8)), as_mask(np.full((40, 50), 7, np.uint8))
+        )
+        inside = mask[0] == 7
+        assert (mask[0][~inside] == 255).all()
+        assert int(inside.sum()) == 40 * 50
+        assert (picture[:, inside] == 255).all()
+        assert (picture[:, ~inside] == torch.tensor([51, 102, 153])[:, None]).all()
+        offsets.add(tuple(inside.nonzero()[0].tolist()))
+    assert {y for y, _ in offsets} <= set(range(25))
+    assert len({y for y, _ in offsets}) > 8
+    assert len({x for _, x in offsets}) > 5
+
+
+def test_a_large_picture_is_cut_anywhere_and_not_padded() -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[..., 0], image[..., 1] = np.mgrid[:100, :100]
+    crop = training_crop(RandomScale(1, 1), 32, MEAN)
+    corners = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        picture = crop(as_image(image))
+        corners.add((int(picture[0].min()), int(picture[1].min())))
+        assert int(picture[0].max()) - int(picture[0].min()) == 31
+    assert len(corners) > 30
+    assert max(y for y, _ in corners) > 55
+
+
+def test_nothing_but_torchs_generator_decides() -> None:
+    image, labels = striped()
+    crop = training_crop(RandomScale(0.5, 1.5), 48, MEAN)
+    results = []
+    for other in (1, 2):
+        random.seed(other)
+        np.random.seed(other)  # noqa: NPY002 - the old global generator is what must not matter
+        torch.manual_seed(5)
+        results.append(crop(as_image(image), as_mask(labels)))
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first, second)
+
+
+def test_arrays_of_any_memory_order_become_tensors() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    turned = image[:, ::-1]
+    tensor = as_image(turned)
+    assert isinstance(tensor, tv_tensors.Image)
+    assert (tensor.permute(1, 2, 0).numpy() == turned).all()
+    mask = as_mask(turned[..., 0])
+    assert isinstance(mask, tv_tensors.Mask)
+    assert (mask[0].numpy() == turned[..., 0]).all()

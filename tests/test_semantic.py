@@ -1,0 +1,185 @@
+"""The final model: sizes, ignored pixels, probabilities, mirrors and scales, and aligned crops."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+
+from pipeline.backbones import PACKAGED, create, normalisation
+from pipeline.datasets.index import Index, Picture
+from pipeline.semantic import LabelledCrops, SemanticNet, objective, probabilities
+from pipeline.training import Ranks
+
+
+@pytest.fixture(scope="module")
+def network() -> SemanticNet:
+    torch.manual_seed(0)
+    network = SemanticNet(4, "test_resnet").eval()
+    network.net.segmentation_head[
+        0
+    ].weight.data *= 300  # else all probabilities are nearly equal and tests blind
+    return network
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Ranks:
+    return Ranks(Accelerator(cpu=True))
+
+
+def pictures(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", ["resnet18", PACKAGED])
+@pytest.mark.parametrize(("height", "width"), [(64, 80), (50, 71), (5, 9)])
+def test_logits_have_the_size_of_the_picture(name: str, height: int, width: int) -> None:
+    assert SemanticNet(3, name).eval()(pictures(1, height, width)).shape == (1, 3, height, width)
+
+
+def test_pretrained_weights_reach_the_encoder(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = create("resnet18", "none", dilated=True).state_dict()
+    state = {key: torch.randn_like(v) if v.is_floating_point() else v for key, v in state.items()}
+    save_file(state, tmp_path / "w.safetensors")
+    encoder = SemanticNet(3, "resnet18", str(tmp_path / "w.safetensors")).net.encoder
+    assert all(torch.equal(value, state[key]) for key, value in encoder.model.state_dict().items())
+
+
+def test_new_parameters_are_all_but_the_encoder(network: SemanticNet) -> None:
+    encoder = {id(p) for p in network.net.encoder.parameters()}
+    new = {id(p) for p in network.new_parameters()}
+    assert not encoder & new
+    assert encoder | new == {id(p) for p in network.parameters()}
+
+
+def test_the_mean_colour_is_what_padding_adds(network: SemanticNet) -> None:
+    """A picture of mean colour gives the same logits with and without padding."""
+    mean = torch.tensor(normalisation("test_resnet")[0]).view(1, 3, 1, 1) * 255
+    small, large = network(mean.expand(1, 3, 41, 50)), network(mean.expand(1, 3, 48, 64))
+    assert torch.allclose(small, large[..., :41, :50], atol=1e-3)
+    assert large.std() > 0.01
+
+
+class Given(nn.Module):
+    """A network that returns given logits."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits
+
+
+def test_loss_is_the_mean_over_labelled_pixels_and_ignored_ones_get_no_gradient(ranks: Ranks) -> None:
+    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(1)).byte()
+    labels[0, :3], labels[1, :, 2] = 255, 255
+    network = Given(logits)
+    loss = objective(network, (torch.zeros(2, 3, 4, 5), labels), ranks)["loss"]
+    loss.backward()
+    logp = logits.log_softmax(1)
+    known = [(b, y, x) for b, y, x in np.ndindex(2, 4, 5) if labels[b, y, x] != 255]
+    by_hand = -sum(float(logp[b, int(labels[b, y, x]), y, x]) for b, y, x in known) / len(known)
+    assert float(loss.detach()) == pytest.approx(by_hand, rel=1e-5)
+    gradient = network.logits.grad
+    assert gradient is not None
+    ignored = (labels == 255)[:, None].expand_as(gradient)
+    assert not gradient[ignored].any()
+    assert (gradient[~ignored] != 0).all()
+
+
+def test_a_batch_of_ignored_pixels_costs_nothing(ranks: Ranks) -> None:
+    torch.manual_seed(0)
+    network = SemanticNet(3, "test_resnet").train()
+    labels = torch.full((2, 32, 32), 255, dtype=torch.uint8)
+    loss = objective(network, (pictures(2, 32, 32), labels), ranks)["loss"]
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert all(p.grad is None or not p.grad.any() for p in network.parameters())
+
+
+def test_it_learns(ranks: Ranks) -> None:
+    torch.manual_seed(0)
+    network = SemanticNet(2, "test_resnet").train()
+    images, labels = pictures(2, 32, 32), torch.zeros(2, 32, 32, dtype=torch.uint8)
+    images[..., 16:], labels[..., 16:] = images[..., 16:] // 4, 1
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    losses = []
+    for _ in range(15):
+        loss = objective(network, (images, labels), ranks)["loss"]
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.75)])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_probabilities_sum_to_one(network: SemanticNet, scales: tuple[float, ...], mirror: bool) -> None:
+    scores = probabilities(network, pictures(2, 45, 62), scales, mirror)
+    assert scores.shape == (2, 4, 45, 62)
+    assert (scores >= 0).all()
+    assert torch.allclose(scores.sum(1), torch.ones(2, 45, 62), atol=1e-5)
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.75)])
+@pytest.mark.parametrize("width", [64, 71])
+def test_a_mirrored_picture_has_mirrored_probabilities(
+    network: SemanticNet, scales: tuple[float, ...], width: int
+) -> None:
+    picture = pictures(1, 50, width)
+    straight = probabilities(network, picture, scales, mirror=True)
+    mirrored = probabilities(network, picture.flip(3), scales, mirror=True)
+    assert (straight - mirrored.flip(3)).abs().max() < 1e-4
+    assert (straight - probabilities(network, picture, scales, mirror=False)).abs().max() > 1e-3
+
+
+def test_scales_are_averaged(network: SemanticNet) -> None:
+    picture = pictures(1, 48, 64)
+    each = [probabilities(network, picture, [scale], mirror=False) for scale in (1.0, 0.5)]
+    both = probabilities(network, picture, (1.0, 0.5), mirror=False)
+    assert torch.allclose(both, (each[0] + each[1]) / 2, atol=1e-5)
+
+
+def test_one_scale_is_the_softmax_of_the_logits(network: SemanticNet) -> None:
+    picture = pictures(1, 50, 71)
+    with torch.no_grad():
+        expected = network(picture).softmax(1)
+    assert torch.allclose(probabilities(network, picture, (1.0,), mirror=False), expected, atol=1e-5)
+    assert expected.std() > 0.01
+
+
+def test_batched_equals_single(network: SemanticNet) -> None:
+    batch = pictures(3, 45, 62)
+    together = probabilities(network, batch, (1.0, 0.5), mirror=True)
+    alone = torch.cat([probabilities(network, p[None], (1.0, 0.5), mirror=True) for p in batch])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_crops_and_their_labels_stay_together(tmp_path: Path) -> None:
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:40, 15:45] = 1
+    table = np.array([[10, 40, 10], [220, 30, 40]], np.uint8)
+    Image.fromarray(table[labels]).save(tmp_path / "p.png")
+    index = Index(
+        ("a",), [Picture("p", "p.png", 60, 80, "train", (0,), None, None, "")], tmp_path, tmp_path, {}
+    )
+    crops = LabelledCrops(index, ["p"], lambda name: labels, (0.75, 1.5), 64, (0.5, 0.5, 0.5))
+    assert len(crops) == 1
+    for seed in range(10):
+        torch.manual_seed(seed)
+        image, mask = crops[0]
+        assert (tuple(mask.shape), mask.dtype) == ((64, 64), torch.uint8)
+        palette = torch.tensor([[10, 40, 10], [220, 30, 40], [128, 128, 128]])
+        distance = (image.permute(1, 2, 0).long()[:, :, None] - palette).abs().sum(-1)
+        nearest, clear = torch.tensor([0, 1, 255])[distance.argmin(-1)], distance.amin(-1) < 30
+        assert clear.float().mean() > 0.7
+        assert (nearest == mask)[clear].float().mean() > 0.99

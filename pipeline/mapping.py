@@ -24,7 +24,7 @@ from tqdm import tqdm
 from pipeline import work
 from pipeline.errors import UserError
 from pipeline.runtime import Runtime
-from pipeline.store import Reader, Record, StoreError, Writer, merge
+from pipeline.store import Reader, Record, StoreError, Writer, conform, merge
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def run(
     ordered = sorted(names)
     shards = [ordered[start : start + runtime.shard] for start in range(0, len(ordered), runtime.shard)]
     mine = [_Shard(n, s) for n, s in enumerate(shards) if n % runtime.world == runtime.rank]
-    todo = [shard for shard in mine if not _is_whole(_path(folder, shard.number), format_)]
+    todo = [s for s in mine if not _is_whole(_path(folder, s.number), format_, runtime.skip_bad)]
     failures = (
         _work_off(task, todo, folder, format_, classes, runtime, stage, done=len(mine) - len(todo))
         if todo
@@ -103,11 +103,11 @@ def run(
 def _merge(folder: Path, count: int, out: Path, format_: str, classes: Sequence[str]) -> None:
     """Wait for the shards of all ranks, then join them."""
     paths = [_path(folder, number) for number in range(count)]
-    while missing := [path for path in paths if not path.is_file()]:
+    missing = paths
+    while missing := [path for path in missing if not _readable(path, format_)]:
         log.debug("waiting for %d shards of other ranks", len(missing))
         time.sleep(0.2)
-    skipped = [name for path in paths for name in Reader(path, format_).skipped]
-    merge(paths, out, format_, classes, skipped)
+    merge(paths, out, format_, classes, [name for path in paths for name in _skipped(path, format_)])
 
 
 def _work_off(
@@ -131,13 +131,11 @@ def _work_off(
             bar.write(f"{stage}: goes on, {done} shards were finished before")
         try:
             for shard, name, result in _stream(task, shards, pool, runtime):
-                if isinstance(result, BaseException):
-                    shard.failures[name] = f"{type(result).__name__}: {result}"
-                else:
-                    shard.records[name] = result
+                _take_in(shard, name, result, format_)
                 bar.update()
                 if shard.whole:
-                    failures |= _write(shard, folder, format_, classes, runtime.skip_bad)
+                    _write(shard, folder, format_, classes, runtime.skip_bad)
+                    failures |= shard.failures
         except BrokenProcessPool as error:
             raise PictureError(
                 f"{stage}: a worker process was killed (out of memory?); finished shards are kept, run again, "
@@ -146,22 +144,26 @@ def _work_off(
     return failures
 
 
-def _write(
-    shard: _Shard, folder: Path, format_: str, classes: Sequence[str], skip_bad: bool
-) -> dict[str, str]:
-    """Write a whole shard; one with failures is written only where these may be skipped, so that a later run mends it."""
+def _take_in(shard: _Shard, name: str, result: Any, format_: str) -> None:
+    """Put the record of a picture, or the reason why it has none, into its shard."""
     try:
-        if not shard.failures or skip_bad:
-            with Writer(
-                _path(folder, shard.number), format_, classes, skipped=sorted(shard.failures)
-            ) as writer:
-                for name in sorted(shard.records):
-                    writer.write(name, shard.records[name])
+        if isinstance(result, BaseException):
+            raise result
+        shard.records[name] = conform(format_, result)
     except StoreError as error:
-        return {**shard.failures, shard.names[0]: str(error)}
-    finally:
-        shard.records.clear()
-    return shard.failures
+        shard.failures[name] = str(error)
+    except Exception as error:
+        shard.failures[name] = f"{type(error).__name__}: {error}"
+
+
+def _write(shard: _Shard, folder: Path, format_: str, classes: Sequence[str], skip_bad: bool) -> None:
+    """Write a whole shard; one with failures is written only where these may be skipped, so that a later run mends it."""
+    if not shard.failures or skip_bad:
+        path = _path(folder, shard.number)
+        with Writer(path, format_, classes, skipped=sorted(shard.failures)) as writer:
+            for name in sorted(shard.records):
+                writer.write(name, shard.records[name])
+    shard.records.clear()
 
 
 def _stream(
@@ -256,16 +258,26 @@ def _path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:06d}.h5"
 
 
-def _is_whole(path: Path, format_: str) -> bool:
-    """Whether a shard can be taken as it is; a damaged one is removed and made anew."""
-    if not path.is_file():
-        return False
+def _is_whole(path: Path, format_: str, skip_bad: bool) -> bool:
+    """Whether a shard can be taken as it is; a damaged one, or one with gaps that may not be, is removed and made anew."""
+    if _readable(path, format_) and (skip_bad or not _skipped(path, format_)):
+        return True
+    path.unlink(missing_ok=True)
+    return False
+
+
+def _readable(path: Path, format_: str) -> bool:
     try:
         Reader(path, format_).close()
     except (StoreError, OSError):
-        path.unlink()
         return False
     return True
+
+
+def _skipped(path: Path, format_: str) -> tuple[str, ...]:
+    reader = Reader(path, format_)
+    reader.close()
+    return reader.skipped
 
 
 class _Inline(Executor):
@@ -300,11 +312,13 @@ def _whole(name: str) -> Record:
 def _pool(workers: int, task: Task) -> Iterator[Executor]:
     if workers == 1:
         _at_work.update(load=task.load, finish=task.finish)
-        yield _Inline()
-        _at_work.clear()
+        try:
+            yield _Inline()
+        finally:
+            _at_work.clear()
         return
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([type(task.load).__module__, "pipeline.mapping"])
+    context.set_forkserver_preload(["torch", "cv2", "pipeline.mapping"])
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(task.load, task.finish)
     )

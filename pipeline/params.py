@@ -6,15 +6,34 @@ ends a run before any work starts (`dvc exp run -S` itself checks no types).
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.errors import UserError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Number = TypeVar("Number", int, float)
+
+
+def _ordered(span: tuple[Number, Number]) -> tuple[Number, Number]:
+    if span[0] > span[1]:
+        raise ValueError(f"must be [smallest, largest], got {list(span)}")
+    return span
+
+
+Scale = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 
 
 class ParameterError(UserError):
@@ -25,8 +44,22 @@ class Section(BaseModel):
     """A frozen group of parameters that admits no unknown name."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_no_truth_values(cls, value: Any, field: ValidationInfo) -> Any:
+        """YAML reads `yes`, `no`, `on`, `off` as truth values, which would count as 1 and 0."""
+        parts = value if isinstance(value, list) else [value]
+        truth = [part for part in parts if isinstance(part, bool)]
+        if truth and cls.model_fields[str(field.field_name)].annotation is not bool:
+            raise ValueError(f"must not be a truth value, got {truth[0]}; put text such as `no` in quotes")
+        return value
 
 
 class Base(Section):
@@ -156,18 +189,12 @@ class Classifier(Section):
     """Passes over the training pictures."""
     batch: Count
     """Pictures per step, over all ranks."""
-    resize: tuple[Count, Count]
+    resize: Annotated[tuple[Count, Count], AfterValidator(_ordered)]
     """Range of the longer side in pixels, drawn uniformly (320 to 640 in IRN)."""
     crop: Annotated[int, Field(ge=32)]
     """Side of the square training crop in pixels (512 in IRN)."""
     optimizer: Optimizer
     cam: CamMethod
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Classifier":
-        if self.resize[0] > self.resize[1]:
-            raise ValueError(f"resize must be [smallest, largest], got {list(self.resize)}")
-        return self
 
 
 class Cams(Section):
@@ -222,7 +249,7 @@ class Irnet(Section):
     """Passes over the training pictures (3 in IRN)."""
     batch: Annotated[int, Field(ge=1)]
     """Pictures per step, over all ranks (32 in IRN)."""
-    scale: tuple[Positive, Positive]
+    scale: Scale
     """Range of the random scale (0.5 to 1.5 in IRN)."""
     crop: Annotated[int, Field(ge=32)]
     """Side of the square training crop in pixels (512 in IRN)."""
@@ -281,7 +308,7 @@ class Semantic(Section):
     """Passes over the training pictures."""
     batch: Annotated[int, Field(ge=2)]
     """Pictures per step, over all ranks; two at least, because DeepLab's image pooling normalises over the batch."""
-    scale: tuple[Positive, Positive]
+    scale: Scale
     """Range of the random scale."""
     crop: Annotated[int, Field(ge=32)]
     """Side of the square training crop in pixels."""
@@ -355,6 +382,8 @@ def _explain(problem: Any) -> str:
         near = difflib.get_close_matches(path[-1], valid, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{name}: no such parameter; {hint}valid here: {', '.join(valid)}"
+    if problem["type"] == "value_error":
+        return f"{name}: {problem['ctx']['error']}"
     if problem["type"] == "missing":
         return f"{name}: missing; set it (the presets show a value)"
     return f"{name}: {problem['msg']}, got {problem['input']!r}"

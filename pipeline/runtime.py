@@ -63,7 +63,7 @@ def resolve(
         shard=shard,
         checkpoint=checkpoint,
         skip_bad=skip_bad,
-        work=Path(os.environ.get("WEAKMASK_WORK", work)),
+        work=Path(os.environ.get("WEAKMASK_WORK") or work),
         rank=int(os.environ.get("RANK", "0")),
         world=int(os.environ.get("WORLD_SIZE", "1")),
     )
@@ -78,6 +78,14 @@ def _device(name: str) -> torch.device:
         raise RuntimeSettingError(
             f"runtime.device: {name!r} is no torch device; use auto, cpu, cuda or cuda:N"
         ) from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise RuntimeSettingError(
+            f"runtime.device: {name!r} is not supported; use auto, cpu, cuda, cuda:N or mps"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RuntimeSettingError(
+            "runtime.device: 'mps' asked for, but torch sees none here; use auto or cpu"
+        )
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise RuntimeSettingError(

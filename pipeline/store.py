@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,7 +59,7 @@ class Writer:
     """
 
     def __init__(self, path: Path, format_: str, classes: Sequence[str], skipped: Sequence[str] = ()) -> None:
-        self.path, self.layout = path, LAYOUTS[format_]
+        self.path, self.format, self.layout = path, format_, LAYOUTS[format_]
         self.part = path.with_name(path.name + ".part")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._names: list[str] = []
@@ -75,29 +76,38 @@ class Writer:
             raise StoreError(
                 f"{self.path}: {name!r} after {self._names[-1]!r}; names must come sorted and once"
             )
-        for key, (dtype, rank) in self.layout.datasets.items():
-            array = _fit(self.path, name, key, record, dtype, rank)
-            options = (
-                {}
-                if array.size == 0
-                else {"chunks": array.shape, "compression": "gzip", "compression_opts": 1}
-            )
-            self._groups[key].create_dataset(
-                escape(name), data=array, shuffle=array.size > 0, track_times=False, **options
-            )
-        self._attributes(name, record)
+        try:
+            arrays = conform(self.format, record)
+        except StoreError as error:
+            raise StoreError(f"{self.path}: {name!r}: {error}") from error
+        for key in self.layout.datasets:
+            dataset = self._create(key, name, arrays[key].shape, arrays[key].dtype)
+            if arrays[key].size:
+                dataset[()] = arrays[key]
+        self._attributes(name, arrays)
 
     def copy(self, reader: "Reader", name: str) -> None:
-        """Append a picture of another artefact of the same layout without decoding its compressed bytes."""
-        source = reader.file
-        for key in self.layout.datasets:
-            source.copy(source[key][escape(name)], self._groups[key], name=escape(name))
-        self._names.append(name)
+        """Append a picture of another artefact of the same layout without decoding its compressed bytes.
 
-    def _attributes(self, name: str, record: Record) -> None:
+        Step by step as `write` does it: HDF5's own copy of objects lays the file out in another way.
+        """
+        for key in self.layout.datasets:
+            source = reader.file[key][escape(name)]
+            dataset = self._create(key, name, source.shape, source.dtype)
+            if source.size:
+                filters, chunk = source.id.read_direct_chunk((0,) * source.ndim)
+                dataset.id.write_direct_chunk((0,) * source.ndim, chunk, filters)
+        self._attributes(name, source.attrs)
+
+    def _create(self, key: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
+        whole = {"chunks": shape, "compression": "gzip", "compression_opts": 1, "shuffle": True}
+        options = whole if 0 not in shape else {}
+        return self._groups[key].create_dataset(escape(name), shape, dtype, track_times=False, **options)
+
+    def _attributes(self, name: str, values: Record) -> None:
         last = self._groups[list(self.layout.datasets)[-1]][escape(name)]
-        for key, (dtype, rank) in self.layout.attributes.items():
-            last.attrs[key] = _fit(self.path, name, key, record, dtype, rank)
+        for key in self.layout.attributes:
+            last.attrs[key] = values[key]
         self._names.append(name)
 
     def __enter__(self) -> Self:
@@ -106,10 +116,14 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
             self._file.close()
             self.part.unlink(missing_ok=True)
-            return
+
+    def _finish(self) -> None:
         encoded = [name.encode() for name in self._names]
         width = max(map(len, encoded), default=1)
         self._file.create_dataset("names", data=np.array(encoded, dtype=f"S{width}"), track_times=False)
@@ -166,9 +180,14 @@ class Reader(Mapping[str, Record]):
         if name not in self._known:
             raise KeyError(f"{self.path} has no picture {name!r} ({len(self.names)} pictures)")
         link = escape(name)
-        record = {key: self.file[key][link][()] for key in self.layout.datasets}
-        last = self.file[list(self.layout.datasets)[-1]][link]
-        return record | {key: last.attrs[key] for key in self.layout.attributes}
+        try:
+            record = {key: self.file[key][link][()] for key in self.layout.datasets}
+            last = self.file[list(self.layout.datasets)[-1]][link]
+            return record | {key: last.attrs[key] for key in self.layout.attributes}
+        except (OSError, KeyError) as error:
+            raise StoreError(
+                f"{self.path}: {name!r} is damaged ({error}); make it anew with `dvc repro -f {self.format}`"
+            ) from error
 
     def __contains__(self, name: object) -> bool:
         return name in self._known
@@ -192,14 +211,20 @@ class Reader(Mapping[str, Record]):
 def merge(
     paths: Iterable[Path], out: Path, format_: str, classes: Sequence[str], skipped: Sequence[str] = ()
 ) -> None:
-    """Join shard files of one layout into the artefact `out`, pictures sorted by id over all shards."""
-    readers = [Reader(path, format_) for path in paths]
-    where = {name: reader for reader in readers for name in reader.names}
-    with Writer(out, format_, classes, skipped) as writer:
-        for name in sorted(where):
-            writer.copy(where[name], name)
-    for reader in readers:
+    """Join shard files of one layout into the artefact `out`, pictures sorted by id over all shards.
+
+    One shard is open at a time: a system lets a process open about a thousand files.
+    """
+    where: dict[str, Reader] = {}
+    for path in paths:
+        reader = Reader(path, format_)
+        where |= dict.fromkeys(reader.names, reader)
         reader.close()
+    with Writer(out, format_, classes, skipped) as writer:
+        for _, names in groupby(sorted(where), key=lambda name: where[name].path):
+            for name in names:
+                writer.copy(where[name], name)
+            where[name].close()
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -212,21 +237,39 @@ def _header(path: Path) -> dict[str, Any]:
         raise StoreError(
             f"{path}: not a readable HDF5 file ({error}); make it anew with `dvc repro -f`"
         ) from error
-    if "format" not in attributes:
-        raise StoreError(f"{path}: an HDF5 file, but no artefact of this pipeline (no attribute `format`)")
+    if not str(attributes.get("format", "")).startswith("weakmask/"):
+        raise StoreError(f"{path}: an HDF5 file, but no artefact of this pipeline (attribute `format`)")
     if not attributes.get("complete", False):
         raise StoreError(f"{path}: incomplete, its writer was interrupted; run the stage again")
     return attributes
 
 
-def _fit(path: Path, name: str, key: str, record: Record, dtype: str, rank: int) -> np.ndarray:
-    if key not in record:
-        raise StoreError(f"{path}: picture {name!r} comes without {key!r}")
-    array = np.ascontiguousarray(record[key], dtype=dtype)
-    if np.ndim(record[key]) != rank:
-        raise StoreError(f"{path}: {key} of {name!r} has {np.ndim(record[key])} dimensions, {rank} wanted")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise StoreError(f"{path}: {key} of {name!r} holds values that are not finite")
+def conform(format_: str, record: Record) -> dict[str, np.ndarray]:
+    """The arrays of a picture in the layout's dtypes.
+
+    Raises StoreError for one that is missing, of another rank, not finite, or with values that the dtype cannot hold.
+    """
+    layout = LAYOUTS[format_]
+    wanted = {**layout.datasets, **layout.attributes}
+    if missing := [key for key in wanted if key not in record]:
+        raise StoreError(f"comes without {', '.join(missing)}")
+    return {
+        key: _fit(key, np.asarray(record[key]), np.dtype(dtype), rank)
+        for key, (dtype, rank) in wanted.items()
+    }
+
+
+def _fit(key: str, given: np.ndarray, dtype: np.dtype[Any], rank: int) -> np.ndarray:
+    if given.ndim != rank:
+        raise StoreError(f"{key} has {given.ndim} dimensions, {rank} wanted")
+    if given.dtype.kind not in "biuf":
+        raise StoreError(f"{key} holds {given.dtype}, numbers wanted")
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = np.ascontiguousarray(given, dtype=dtype)
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise StoreError(f"{key} holds values that are not finite in {dtype}")
+    if dtype.kind != "f" and not np.can_cast(given.dtype, dtype) and not np.array_equal(array, given):
+        raise StoreError(f"{key} holds values that {dtype} cannot hold, from {given.min()} to {given.max()}")
     return array
 
 

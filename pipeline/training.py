@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -52,8 +53,15 @@ class Ranks:
     accelerator: Accelerator
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over the ranks, for normalisers that span the whole batch."""
-        return self.accelerator.reduce(values, "mean") if self.accelerator.num_processes > 1 else values
+        """Mean over the ranks, for normalisers that span the whole batch: DDP averages gradients, so counts are averaged too."""
+        return (
+            self.accelerator.reduce(values.float(), "mean") if self.accelerator.num_processes > 1 else values
+        )
+
+    def same(self, number: int) -> bool:
+        """Whether all ranks hold the same number."""
+        tensor = torch.tensor([number], device=self.accelerator.device)
+        return bool((self.accelerator.gather(tensor) == number).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +134,10 @@ class _Curve:
         writer = csv.DictWriter(out, self.rows[0], lineterminator="\n") if self.rows else None
         if writer:
             writer.writeheader()
-            writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in self.rows)
+            writer.writerows(
+                {key: value if key == "step" else f"{value:.6g}" for key, value in row.items()}
+                for row in self.rows
+            )
         return out.getvalue().encode()
 
 
@@ -164,8 +175,10 @@ def train(
     start = _resume(checkpoint, network, optimizer, log_curve)
     if start:
         log.info("%s: goes on at step %d of %d", stage, start, steps)
-    model, optimizer = accelerator.prepare(network, optimizer)
     ranks, saved = Ranks(accelerator), time.monotonic()
+    if not ranks.same(start):
+        raise TrainingError(f"{stage}: the ranks found different checkpoints; all must share {runtime.work}")
+    model, optimizer = accelerator.prepare(network, optimizer)
     model.train()
     prepare(network)
     batches = _loader(samples, plan, start, steps, runtime)
@@ -178,7 +191,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         terms = objective(model, _to(batch, accelerator.device), ranks)
-        values = {name: float(value.detach()) for name, value in terms.items()}
+        values = _values(terms, ranks)
         _check(stage, step, values)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(terms["loss"])
@@ -196,13 +209,27 @@ def train(
     return network.eval()
 
 
+def _values(terms: Mapping[str, Tensor], ranks: Ranks) -> dict[str, float]:
+    """The loss terms of the whole batch, fetched from the device at once; all ranks get the same and stop together."""
+    stacked = ranks.mean(torch.stack([value.detach().float() for value in terms.values()]))
+    return dict(zip(terms, stacked.tolist(), strict=True))
+
+
 def _accelerator(runtime: Runtime) -> Accelerator:
+    # Its state is global and refuses other settings: a second training in this process starts afresh, ranks keep their connection.
+    AcceleratorState._reset_state(reset_partial_state=runtime.world == 1)
     precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(runtime.precision, "no")
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=runtime.device.type == "cpu",
         mixed_precision=precision,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if accelerator.num_processes != runtime.world:
+        raise TrainingError(
+            f"WORLD_SIZE is {runtime.world}, but {accelerator.num_processes} processes train together; "
+            f"start them with torchrun or accelerate launch"
+        )
+    return accelerator
 
 
 def _optimizer(network: nn.Module, new: set[nn.Parameter], plan: Plan) -> torch.optim.Optimizer:

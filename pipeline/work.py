@@ -5,12 +5,19 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 CODE = ("pipeline", "stages")
+
+ABANDONED = 24 * 3600
+"""Seconds after which a folder of unfinished work counts as given up."""
+
+_taken: set[Path] = set()
+"""The folders that this process works in."""
 
 
 def fingerprint(parameters: Mapping[str, Any], inputs: Iterable[Path]) -> str:
@@ -23,22 +30,40 @@ def fingerprint(parameters: Mapping[str, Any], inputs: Iterable[Path]) -> str:
     digest.update(json.dumps(parameters, sort_keys=True, default=str).encode())
     for path in inputs:
         digest.update(_content(path))
-    for name, module in sorted(sys.modules.items()):
-        if name.partition(".")[0] in CODE and getattr(module, "__file__", None):
-            digest.update(name.encode() + Path(str(module.__file__)).read_bytes())
+    for name, file in sorted(_sources()):
+        digest.update(name.encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+def _sources() -> set[tuple[str, Path]]:
+    """(name, file) of the loaded modules of this project; the stage started as `__main__` goes by its own name."""
+    modules = (
+        (getattr(getattr(module, "__spec__", None), "name", name), module)
+        for name, module in tuple(sys.modules.items())
+    )
+    files = ((name, getattr(module, "__file__", None)) for name, module in modules)
+    return {(name, Path(file)) for name, file in files if file and name.partition(".")[0] in CODE}
 
 
 def folder(root: Path, stage: str, key: str) -> Path:
     """The folder for unfinished work of `stage` with fingerprint `key`, created when missing."""
     path = root / stage / key
     path.mkdir(parents=True, exist_ok=True)
+    _taken.add(path)
     return path
 
 
 def discard(root: Path, stage: str) -> None:
-    """Remove all unfinished work of `stage`, once its artefact is whole."""
-    shutil.rmtree(root / stage, ignore_errors=True)
+    """Remove what this process took up of `stage`, once its artefact is whole, and what nobody has touched for a day.
+
+    The rest may belong to an experiment that runs at the same time.
+    """
+    for path in (root / stage).glob("*/"):
+        if path in _taken or time.time() - path.stat().st_mtime > ABANDONED:
+            shutil.rmtree(path, ignore_errors=True)
+            _taken.discard(path)
+    with suppress(OSError):
+        (root / stage).rmdir()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

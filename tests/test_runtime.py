@@ -1,0 +1,107 @@
+"""The machine: devices, precision, ranks and the folder of unfinished work."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.runtime import Runtime, RuntimeSettingError, resolve
+
+SETTINGS: dict[str, Any] = {
+    "device": "cpu",
+    "precision": "auto",
+    "workers": 1,
+    "batch": 2,
+    "shard": 4,
+    "checkpoint": 60,
+    "skip_bad": False,
+    "work": ".work",
+}
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WEAKMASK_WORK", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def settle(**changes: Any) -> Runtime:
+    return resolve(**SETTINGS | changes)
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 0)
+    found = settle(device="auto")
+    assert (found.device, found.precision) == (torch.device("cpu"), torch.float32)
+    gpus(monkeypatch, 2)
+    found = settle(device="auto")
+    assert (found.device, found.precision) == (torch.device("cuda", 0), torch.bfloat16)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert settle(device="auto").device == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "message"),
+    [
+        (0, {"device": "cuda"}, "sees no GPU here"),
+        (0, {"device": "mps"}, "'mps' asked for"),
+        (2, {"device": "cuda:2"}, "no GPU 2, this machine has 2"),
+        (0, {"device": "gpu"}, "'gpu' is no torch device; use auto, cpu"),
+        (0, {"device": "meta"}, "'meta' is not supported; use auto, cpu"),
+        (0, {"precision": "float16"}, "runtime.precision: float16 needs a GPU"),
+    ],
+)
+def test_what_this_machine_has_not_is_named(
+    monkeypatch: pytest.MonkeyPatch, count: int, changes: dict[str, str], message: str
+) -> None:
+    gpus(monkeypatch, count)
+    with pytest.raises(RuntimeSettingError, match=message):
+        settle(**changes)
+
+
+def test_the_environment_goes_before_the_work_folder_of_the_parameters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert settle().work == Path(".work")
+    monkeypatch.setenv("WEAKMASK_WORK", "")
+    assert settle().work == Path(".work")
+    monkeypatch.setenv("WEAKMASK_WORK", "elsewhere/work")
+    assert settle().work == Path("elsewhere/work")
+
+
+def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = settle()
+    assert (alone.rank, alone.world, alone.leads) == (0, 1, True)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    one = settle()
+    assert (one.rank, one.world, one.leads) == (3, 4, False)
+
+
+def test_no_workers_given_means_the_cores_shared_among_the_ranks_of_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    assert settle(workers=0).workers == 6
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert settle(workers=0).workers == 3
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert settle(workers=0).workers == 1
+    assert settle(workers=5).workers == 5
+
+
+def test_autocast_computes_in_the_chosen_precision() -> None:
+    layer, image = torch.nn.Linear(2, 2), torch.zeros(1, 2)
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        with settle(precision=name).autocast():
+            assert layer(image).dtype == dtype

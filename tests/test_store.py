@@ -1,0 +1,307 @@
+"""The artefact files: what is written comes back, equal content gives equal bytes, and what is wrong is named."""
+
+import multiprocessing
+import pickle
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from pipeline.store import LAYOUTS, Reader, StoreError, Writer, conform, escape, merge
+
+CLASSES = ("cat", "dog", "Hündin")
+IDS = sorted(["a/b", "a%2Fb", ".hidden", "..", "two words", "Кошка", "猫", "plain", "a", "%"])
+Records = dict[str, dict[str, np.ndarray]]
+
+
+def record(format_: str, number: int, empty: bool = False) -> dict[str, np.ndarray]:
+    """A picture of odd size; `empty` is one without classes or instances."""
+    rng = np.random.default_rng(number)
+    height, width, count = 13 + number % 5, 9 + number % 3, 0 if empty else 1 + number % 4
+    shapes = {
+        "cams": (count, 4, 3),
+        "labels": (count,),
+        "size": (2,),
+        "boundary": (4, 3),
+        "displacement": (2, 4, 3),
+        "classes": (count,),
+        "scores": (count,),
+    }
+    layout = LAYOUTS[format_]
+    made = {}
+    for key, (dtype, _) in {**layout.datasets, **layout.attributes}.items():
+        values = rng.random(shapes.get(key, (height, width)))
+        made[key] = (values if dtype.startswith("f") else values * 4).astype(dtype)
+    return made
+
+
+def write(path: Path, format_: str, records: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
+    with Writer(path, format_, CLASSES) as writer:
+        for name in sorted(records):
+            writer.write(name, records[name])
+    return path.read_bytes()
+
+
+def records_of(format_: str, names: list[str] = IDS) -> Records:
+    return {name: record(format_, number, empty=number % 3 == 2) for number, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("format_", LAYOUTS)
+def test_what_is_written_comes_back(tmp_path: Path, format_: str) -> None:
+    records = records_of(format_)
+    write(tmp_path / "x.h5", format_, records)
+    reader = Reader(tmp_path / "x.h5", format_)
+    assert (reader.format, reader.classes, reader.names, len(reader)) == (format_, CLASSES, IDS, len(IDS))
+    assert list(reader) == IDS
+    assert "a" in reader
+    assert "b" not in reader
+    for name, expected in records.items():
+        found = reader[name]
+        assert set(found) == set(expected)
+        for key, array in expected.items():
+            assert found[key].dtype == array.dtype
+            np.testing.assert_array_equal(found[key], array)
+
+
+@pytest.mark.parametrize("format_", LAYOUTS)
+def test_no_pictures_at_all(tmp_path: Path, format_: str) -> None:
+    write(tmp_path / "x.h5", format_, {})
+    assert Reader(tmp_path / "x.h5").names == []
+
+
+def test_labels_of_a_picture_crowded_with_instances(tmp_path: Path) -> None:
+    many = record("labels", 0) | {"classes": np.ones(40_000, "u1"), "scores": np.ones(40_000, "f4")}
+    write(tmp_path / "x.h5", "labels", {"a": many, "b": record("labels", 1)})
+    merge([tmp_path / "x.h5"], tmp_path / "y.h5", "labels", CLASSES)
+    assert len(Reader(tmp_path / "y.h5")["a"]["scores"]) == 40_000
+
+
+def test_very_many_skipped_pictures_are_kept_by_name(tmp_path: Path) -> None:
+    skipped = [f"picture-{number:06d}" for number in range(9_000)]
+    with Writer(tmp_path / "x.h5", "seeds", CLASSES, skipped[::-1]):
+        pass
+    assert Reader(tmp_path / "x.h5").skipped == tuple(skipped)
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), unique=True))
+def test_different_ids_have_different_links_without_a_path(names: list[str]) -> None:
+    links = [escape(name) for name in names]
+    assert len(set(links)) == len(names)
+    assert not any("/" in link or link.startswith(".") for link in links)
+
+
+@pytest.mark.parametrize("format_", LAYOUTS)
+def test_equal_content_gives_equal_bytes_at_any_time(tmp_path: Path, format_: str) -> None:
+    first = write(tmp_path / "x.h5", format_, records_of(format_))
+    time.sleep(1.1 if format_ == "labels" else 0)  # HDF5's time stamps count seconds
+    assert write(tmp_path / "elsewhere.h5", format_, records_of(format_)) == first
+
+
+@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(st.lists(st.integers(0, 3), min_size=30, max_size=30), st.sampled_from(sorted(LAYOUTS)))
+def test_shards_of_any_split_join_to_what_one_writer_writes(
+    tmp_path_factory: pytest.TempPathFactory, owners: list[int], format_: str
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    records = records_of(format_, sorted(f"p/{number}" for number in range(30)))
+    direct = write(folder / "direct.h5", format_, records)
+    paths = [folder / f"{owner}.h5" for owner in range(4)]
+    for owner, path in enumerate(paths):
+        mine = [name for name, o in zip(records, owners, strict=True) if o == owner]
+        write(path, format_, {name: records[name] for name in mine})
+    merge(paths, folder / "merged.h5", format_, CLASSES)
+    assert (folder / "merged.h5").read_bytes() == direct
+
+
+def test_merging_holds_few_files_open(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    paths = [tmp_path / f"{number:03d}.h5" for number in range(80)]
+    for number, path in enumerate(paths):
+        write(path, "seeds", {f"{number:03d}": record("seeds", number)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+    try:
+        merge(paths, tmp_path / "merged.h5", "seeds", CLASSES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(Reader(tmp_path / "merged.h5")) == 80
+
+
+def test_items_are_one_chunk_of_a_filter_that_all_tools_know(tmp_path: Path) -> None:
+    write(tmp_path / "x.h5", "seeds", {"a": record("seeds", 0)})
+    with h5py.File(tmp_path / "x.h5") as file:
+        item = file["seeds/a"]
+        assert item.chunks == item.shape
+        assert (item.compression, item.compression_opts, item.shuffle) == ("gzip", 1, True)
+
+
+def _first(reader: Reader) -> tuple[str, int]:
+    return reader.names[0], int(reader[reader.names[0]]["seeds"].sum())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_reader_goes_into_other_processes(tmp_path: Path, method: str) -> None:
+    write(tmp_path / "x.h5", "seeds", records_of("seeds"))
+    reader = Reader(tmp_path / "x.h5")
+    here = _first(reader)
+    assert _first(pickle.loads(pickle.dumps(reader))) == here
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.apply(_first, (reader,)) == here
+    assert _first(reader) == here
+
+
+def test_a_closed_reader_opens_again(tmp_path: Path) -> None:
+    write(tmp_path / "x.h5", "seeds", records_of("seeds"))
+    reader = Reader(tmp_path / "x.h5")
+    here = _first(reader)
+    reader.close()
+    reader.close()
+    assert _first(reader) == here
+
+
+def test_an_unknown_picture_is_a_key_error_that_names_file_and_picture(tmp_path: Path) -> None:
+    write(tmp_path / "x.h5", "seeds", records_of("seeds"))
+    with pytest.raises(KeyError, match=r"x\.h5 has no picture 'nobody'"):
+        Reader(tmp_path / "x.h5")["nobody"]
+
+
+def _change(path: Path, **attributes: object) -> None:
+    with h5py.File(path, "a") as file:
+        for key, value in attributes.items():
+            del file.attrs[key]
+            if value is not None:
+                file.attrs[key] = value
+
+
+def _spoil(path: Path, how: str) -> None:
+    write(path, "seeds", {name: record("seeds", 0) for name in IDS})
+    whole = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    elif how == "text":
+        path.write_text("not HDF5")
+    elif how == "nothing":
+        path.write_bytes(b"")
+    elif how == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "foreign":
+        with h5py.File(path, "w") as file:
+            file.attrs["format"] = "somebody's"
+    elif how == "format":
+        _change(path, format="weakmask/novel")
+    elif how == "version":
+        _change(path, version=99)
+    elif how == "incomplete":
+        _change(path, complete=None)
+    elif how == "fewer":
+        with h5py.File(path, "a") as file:
+            del file["seeds/plain"]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("missing", "no such file"),
+        ("text", "not a readable HDF5"),
+        ("nothing", "not a readable HDF5"),
+        ("truncated", "not a readable HDF5"),
+        ("foreign", "no artefact of this pipeline"),
+        ("format", "unknown format 'novel'"),
+        ("version", "version 99, this program reads 1"),
+        ("incomplete", "incomplete"),
+        ("fewer", "10 names but"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_name(tmp_path: Path, how: str, message: str) -> None:
+    path = tmp_path / "x.h5"
+    _spoil(path, how)
+    with pytest.raises(StoreError, match=message) as caught:
+        Reader(path)
+    assert str(path) in str(caught.value)
+
+
+def test_another_artefact_than_expected(tmp_path: Path) -> None:
+    write(tmp_path / "x.h5", "seeds", {})
+    with pytest.raises(StoreError, match=r"x\.h5: holds seeds, not cams"):
+        Reader(tmp_path / "x.h5", "cams")
+
+
+def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64), dtype="u1")
+    write(path, "seeds", {"a": {"seeds": noise}, "b": {"seeds": noise}})
+    with h5py.File(path) as file:
+        start, length = (lambda info: (info.byte_offset, info.size))(file["seeds/b"].id.get_chunk_info(0))
+    data = bytearray(path.read_bytes())
+    data[start : start + length] = bytes(length)
+    path.write_bytes(data)
+    reader = Reader(path)
+    np.testing.assert_array_equal(reader["a"]["seeds"], noise)
+    with pytest.raises(StoreError, match=r"x\.h5: 'b' is damaged"):
+        reader["b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cams": np.full((2, 3, 3), np.nan)}, "not finite"),
+        ({"cams": np.full((2, 3, 3), 1e6)}, "not finite in float16"),
+        ({"cams": np.zeros((3, 3))}, "2 dimensions, 3 wanted"),
+        ({"labels": np.array([300])}, "cannot hold, from 300 to 300"),
+        ({"labels": np.array([-1])}, "cannot hold"),
+        ({"labels": np.array([0.5])}, "cannot hold"),
+        ({"labels": np.array([np.nan])}, "cannot hold"),
+        ({"labels": np.array(["cat"])}, "numbers wanted"),
+        ({"size": None}, "comes without size"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused_and_nothing_is_left(
+    tmp_path: Path, change: dict[str, np.ndarray | None], message: str
+) -> None:
+    good = record("cams", 1)
+    bad = {key: value for key, value in (good | change).items() if value is not None}
+    with (
+        pytest.raises(StoreError, match=message) as caught,
+        Writer(tmp_path / "x.h5", "cams", CLASSES) as writer,
+    ):
+        writer.write("a", good)
+        writer.write("the bad one", bad)
+    assert str(tmp_path / "x.h5") in str(caught.value)
+    assert "the bad one" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("a", "a")], ids=["unsorted", "twice"])
+def test_names_come_sorted_and_once(tmp_path: Path, names: tuple[str, str]) -> None:
+    with (
+        pytest.raises(StoreError, match="names must come sorted and once"),
+        Writer(tmp_path / "x.h5", "seeds", CLASSES) as writer,
+    ):
+        for name in names:
+            writer.write(name, record("seeds", 0))
+
+
+def test_an_error_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
+    before = write(tmp_path / "x.h5", "seeds", records_of("seeds"))
+    with pytest.raises(KeyboardInterrupt), Writer(tmp_path / "x.h5", "seeds", CLASSES) as writer:
+        writer.write("a", record("seeds", 0))
+        raise KeyboardInterrupt
+    assert (tmp_path / "x.h5").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
+
+
+def test_values_are_cast_to_the_layout_where_nothing_is_lost() -> None:
+    made = conform(
+        "cams", {"cams": np.ones((1, 2, 2)), "labels": np.array([2]), "size": np.array([5, 6], "i8")}
+    )
+    assert {key: array.dtype.str[1:] for key, array in made.items()} == {
+        "cams": "f2",
+        "labels": "u1",
+        "size": "i4",
+    }

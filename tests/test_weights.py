@@ -1,0 +1,74 @@
+"""Weights files: round trip, equal bytes, and refusal of what is not ours."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from pipeline.weights import WeightsError, load_weights, restore, save_weights
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1, bias=False))
+
+
+def test_tensors_and_header_come_back(tmp_path: Path) -> None:
+    path, original = tmp_path / "new" / "x.safetensors", network()
+    save_weights(path, original, "classifier", classes=("Hündin", "cat"), backbone="tiny")
+    tensors, header = load_weights(path, "classifier")
+    assert (header["classes"], header["backbone"]) == (["Hündin", "cat"], "tiny")
+    other = network(1)
+    restore(other, tensors, path)
+    for name, tensor in original.state_dict().items():
+        assert tensor.dtype == other.state_dict()[name].dtype
+        assert torch.equal(tensor, other.state_dict()[name])
+
+
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
+    save_weights(tmp_path / "a", network(), "classifier", one=1, two=2)
+    save_weights(tmp_path / "b", network().to(memory_format=torch.channels_last), "classifier", two=2, one=1)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", None], ids=["empty", "text", "truncated"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "x.safetensors"
+    save_weights(path, network(), "classifier")
+    path.write_bytes(path.read_bytes()[:-50] if content is None else content)
+    with pytest.raises(WeightsError, match="not a readable safetensors file") as caught:
+        load_weights(path, "classifier")
+    assert str(path) in str(caught.value)
+
+
+def test_missing_foreign_and_other_kinds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(WeightsError, match=r"x\.safetensors: no such file; `dvc repro x`"):
+        load_weights(path, "irnet")
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match="not written by this pipeline"):
+        load_weights(path, "irnet")
+    save_weights(path, network(), "classifier")
+    with pytest.raises(WeightsError, match="holds classifier version 1, wanted irnet version 1"):
+        load_weights(path, "irnet")
+    monkeypatch.setattr("pipeline.weights.VERSION", 2)
+    with pytest.raises(WeightsError, match="version 1, wanted classifier version 2"):
+        load_weights(path, "classifier")
+
+
+@pytest.mark.parametrize("change", ["missing", "additional", "shape"])
+def test_restoring_is_strict(tmp_path: Path, change: str) -> None:
+    tensors = dict(network().state_dict())
+    if change == "missing":
+        del tensors["1.running_mean"]
+    elif change == "additional":
+        tensors["extra"] = torch.zeros(1)
+    else:
+        tensors["2.weight"] = torch.zeros(1)
+    culprit = {"missing": "1.running_mean", "additional": "extra", "shape": "2.weight"}[change]
+    with pytest.raises(WeightsError, match=culprit) as caught:
+        restore(network(), tensors, tmp_path / "x.safetensors")
+    assert "x.safetensors" in str(caught.value)

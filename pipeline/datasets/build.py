@@ -11,9 +11,9 @@ from pipeline.datasets import scenes
 from pipeline.datasets.builtin import draw_all
 from pipeline.datasets.checks import Options, choose, examine, read_source
 from pipeline.datasets.index import FORMAT, HEADER, TABLE, Index
-from pipeline.datasets.masks import IGNORE
 from pipeline.datasets.problems import DatasetError, Problem, error, stop_at_errors
 from pipeline.datasets.processes import Progress
+from pipeline.label_map import IGNORE
 
 log = logging.getLogger(__name__)
 SHOWN = 5

@@ -9,10 +9,10 @@ from pathlib import Path
 from pipeline.datasets import coco, folder, scenes, voc
 from pipeline.datasets.index import MAX_CLASSES, Picture
 from pipeline.datasets.inspection import Finding, Inspection
-from pipeline.datasets.masks import IGNORE
 from pipeline.datasets.problems import DatasetError, Problem, error, warning
 from pipeline.datasets.processes import Progress, spread
 from pipeline.datasets.source import Entry, Source, complain_of_id
+from pipeline.label_map import IGNORE
 
 
 @dataclass(frozen=True, slots=True)

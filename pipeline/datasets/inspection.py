@@ -9,9 +9,10 @@ import numpy as np
 
 from pipeline.datasets.builtin import shrink, write_png
 from pipeline.datasets.images import decode_image
-from pipeline.datasets.masks import IGNORE, decode_values, number_instances, translate
+from pipeline.datasets.masks import decode_values, number_instances, translate
 from pipeline.datasets.problems import DatasetError, Problem, error, warning
 from pipeline.datasets.source import OUTSIDE, Entry, leaves
+from pipeline.label_map import IGNORE
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from PIL import Image
 from pipeline.datasets.images import open_checked
 from pipeline.datasets.index import Index
 from pipeline.datasets.problems import DatasetError, error
+from pipeline.label_map import IGNORE
 
-IGNORE = 255
 AGAIN = "run `dvc repro dataset` if it was changed on purpose"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.datasets.masks import IGNORE
+from pipeline.label_map import IGNORE
 
 
 @dataclass(frozen=True, slots=True)

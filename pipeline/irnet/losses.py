@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from pipeline.irnet.paths import directions, line_maxima
+from pipeline.label_map import IGNORE
 
 EPSILON = 1e-5
 """Keeps logarithms and empty means finite; the value of the authors' code."""
 
-IGNORE = 255
 BACKGROUND, FOREGROUND, NEGATIVE, UNRELATED = range(4)
 """Kinds of pairs: equal background, equal class, different labels, and pairs that do not count."""
 

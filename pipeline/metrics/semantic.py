@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-IGNORE = 255
+from pipeline.label_map import IGNORE
 
 
 def count(truth: np.ndarray, prediction: np.ndarray, labels: int) -> np.ndarray:

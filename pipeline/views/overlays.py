@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-IGNORE = 255
+from pipeline.label_map import IGNORE
+
 PAPER, INK = (255, 255, 255), (38, 38, 44)
 
 

@@ -212,9 +212,10 @@ def interrupted(folder: Path, stage: str, ready: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("stage", ["cams", "labels"])
 def test_a_killed_picture_stage_goes_on_to_the_same_bytes(restored: Path, stage: str) -> None:
     artefact = restored / f"data/{stage}.h5"
+    set_parameters(restored, {"runtime.shard": 1})
+    run(restored, sys.executable, "-m", f"stages.{stage}")
     whole = artefact.read_bytes()
     artefact.unlink()
-    set_parameters(restored, {"runtime.shard": 1, "runtime.batch": 1})
     shards = restored / ".work" / stage
     interrupted(restored, stage, lambda: len(list(shards.rglob("shard-*.h5"))) >= 2)
     assert not artefact.exists()

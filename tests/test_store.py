@@ -266,12 +266,8 @@ def test_a_record_that_does_not_fit_is_refused_and_nothing_is_left(
 ) -> None:
     good = record("cams", 1)
     bad = {key: value for key, value in (good | change).items() if value is not None}
-    with (
-        pytest.raises(StoreError, match=message) as caught,
-        Writer(tmp_path / "x.h5", "cams", CLASSES) as writer,
-    ):
-        writer.write("a", good)
-        writer.write("the bad one", bad)
+    with pytest.raises(StoreError, match=message) as caught:
+        write(tmp_path / "x.h5", "cams", {"a": good, "the bad one": bad})
     assert str(tmp_path / "x.h5") in str(caught.value)
     assert "the bad one" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -279,19 +275,22 @@ def test_a_record_that_does_not_fit_is_refused_and_nothing_is_left(
 
 @pytest.mark.parametrize("names", [("b", "a"), ("a", "a")], ids=["unsorted", "twice"])
 def test_names_come_sorted_and_once(tmp_path: Path, names: tuple[str, str]) -> None:
-    with (
-        pytest.raises(StoreError, match="names must come sorted and once"),
-        Writer(tmp_path / "x.h5", "seeds", CLASSES) as writer,
-    ):
-        for name in names:
-            writer.write(name, record("seeds", 0))
+    with Writer(tmp_path / "x.h5", "seeds", CLASSES) as writer:
+        writer.write(names[0], record("seeds", 0))
+        with pytest.raises(StoreError, match="names must come sorted and once"):
+            writer.write(names[1], record("seeds", 0))
+
+
+def _write_until_interrupted(path: Path) -> None:
+    with Writer(path, "seeds", CLASSES) as writer:
+        writer.write("a", record("seeds", 0))
+        raise KeyboardInterrupt
 
 
 def test_an_error_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     before = write(tmp_path / "x.h5", "seeds", records_of("seeds"))
-    with pytest.raises(KeyboardInterrupt), Writer(tmp_path / "x.h5", "seeds", CLASSES) as writer:
-        writer.write("a", record("seeds", 0))
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        _write_until_interrupted(tmp_path / "x.h5")
     assert (tmp_path / "x.h5").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
 

@@ -81,9 +81,7 @@ class Writer:
         except StoreError as error:
             raise StoreError(f"{self.path}: {name!r}: {error}") from error
         for key in self.layout.datasets:
-            dataset = self._create(key, name, arrays[key].shape, arrays[key].dtype)
-            if arrays[key].size:
-                dataset[()] = arrays[key]
+            self._write_array(key, name, arrays[key])
         self._attributes(name, arrays)
 
     def copy(self, reader: "Reader", name: str) -> None:
@@ -93,11 +91,22 @@ class Writer:
         """
         for key in self.layout.datasets:
             source = reader.file[key][escape(name)]
-            dataset = self._create(key, name, source.shape, source.dtype)
-            if source.size:
-                filters, chunk = source.id.read_direct_chunk((0,) * source.ndim)
-                dataset.id.write_direct_chunk((0,) * source.ndim, chunk, filters)
+            self._copy_chunk(key, name, source)
         self._attributes(name, source.attrs)
+
+    # The next two let go of the data set when they return: HDF5 gives a chunk its place when the data set is closed, and the place
+    # must not depend on the way that the chunk came.
+
+    def _write_array(self, key: str, name: str, array: np.ndarray) -> None:
+        dataset = self._create(key, name, array.shape, array.dtype)
+        if array.size:
+            dataset[()] = array
+
+    def _copy_chunk(self, key: str, name: str, source: h5py.Dataset) -> None:
+        dataset = self._create(key, name, source.shape, source.dtype)
+        if source.size:
+            filters, chunk = source.id.read_direct_chunk((0,) * source.ndim)
+            dataset.id.write_direct_chunk((0,) * source.ndim, chunk, filters)
 
     def _create(self, key: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
         whole = {"chunks": shape, "compression": "gzip", "compression_opts": 1, "shuffle": True}

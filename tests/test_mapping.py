@@ -122,7 +122,7 @@ def test_every_picture_is_done_once_and_right(tmp_path: Path, logged: Work) -> N
 
 @pytest.mark.parametrize("changes", [{"batch": 1}, {"batch": 50}, {"shard": 1}, {"shard": 7}, {"shard": 100}])
 def test_batches_and_shards_change_no_byte(
-    tmp_path: Path, logged: Work, undisturbed: bytes, changes: dict[str, int]
+    tmp_path: Path, logged: Work, undisturbed: bytes, changes: dict[str, Any]
 ) -> None:
     assert go(logged.task(), tmp_path, **changes) == undisturbed
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.augmentation import RandomScale, as_image, as_mask, training_crop
-from pipeline.backbones import OUTPUT_STRIDE, create, normalisation
+from pipeline.backbones import OUTPUT_STRIDE, create, normalisation, passes
 from pipeline.classifiers.extraction import pad_to_multiple
 from pipeline.datasets.index import Index
 from pipeline.label_map import IGNORE
@@ -95,7 +95,8 @@ def probabilities(network: SemanticNet, images: Tensor, scales: Sequence[float],
         if size != (height, width):
             scaled = F.interpolate(scaled, size, mode="bilinear", align_corners=False, antialias=scale < 1)
         for flipped in (False, True) if mirror else (False,):
-            logits = network(scaled.flip(3) if flipped else scaled).float()
+            inputs = scaled.flip(3) if flipped else scaled
+            logits = torch.cat([network(part) for part in passes(inputs)]).float()
             logits = logits.flip(3) if flipped else logits
             total = total + F.interpolate(
                 logits, (height, width), mode="bilinear", align_corners=False

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.backbones import passes
 from pipeline.store import Record
 
 EPSILON = 1e-5
@@ -38,7 +39,7 @@ def activation_maps(network: ClassMaps, normalised: Tensor, scales: Sequence[flo
         if size != (height, width):
             scaled = F.interpolate(normalised, size, mode="bicubic", align_corners=False, antialias=scale < 1)
         padded = pad_to_multiple(torch.cat([scaled, scaled.flip(3)]) if mirror else scaled, 16)
-        maps = network.maps(padded).float().relu()
+        maps = torch.cat([network.maps(part) for part in passes(padded)]).float().relu()
         for turn, part in enumerate(maps.chunk(2) if mirror else (maps,)):
             sampled = _sample(part, (height, width), size, tuple(padded.shape[2:]), mirrored=turn == 1)
             total = sampled if total is None else total + sampled

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.backbones import OUTPUT_STRIDE, Backbone
+from pipeline.backbones import OUTPUT_STRIDE, Backbone, passes
 from pipeline.classifiers.extraction import pad_to_multiple
 
 STRIDE = 4
@@ -128,7 +128,8 @@ def fields_of(network: IRNet, normalised: Tensor, mirror: bool) -> tuple[Tensor,
     """
     # whole cells, so that the cells of the mirror image fall on those of the picture
     whole = pad_to_multiple(normalised, STRIDE)
-    logits, displacement = network.relations(torch.cat([whole, whole.flip(3)]) if mirror else whole)
+    inputs = torch.cat([whole, whole.flip(3)]) if mirror else whole
+    logits, displacement = map(torch.cat, zip(*map(network.relations, passes(inputs)), strict=True))
     if mirror:
         straight, mirrored = logits.chunk(2)
         logits = (straight + mirrored.flip(3)) / 2

@@ -82,15 +82,15 @@ def _cat() -> list[Piece]:
 
 
 def _elephant() -> list[Piece]:
-    """A blue head with a big ear and a hanging trunk."""
-    blue, light, deep = (46, 122, 232), (140, 190, 255), (28, 84, 180)
+    """A blue head with a hanging trunk; its ear is of nearly the same blue, lest its rim be an edge across the toy."""
+    blue, soft, light = (46, 122, 232), (66, 138, 236), (88, 156, 242)
     spine = _polygon((0.6, 0.05), (1.15, 0.25), (1.35, 0.8), (1.3, 1.25), (1.6, 1.55))
     trunk = ribbon(spine, np.array([0.8, 0.62, 0.5, 0.42, 0.36]))
     tusk = rounded(_polygon((0.62, 0.5), (0.9, 0.62), (1.0, 1.0), (0.68, 0.8)))
-    ear = ellipse(-0.55, -0.1, 0.78, 1.02, 0.15)
+    ear = ellipse(-0.42, -0.1, 0.66, 0.92, 0.15)
     return [
-        (trunk, blue), (ellipse(0.25, -0.05, 0.86, 0.86), blue), (tusk, WHITE), (ear, deep),
-        (ellipse(-0.52, -0.1, 0.62, 0.84, 0.15), light), *_eye(0.6, -0.25, 0.22),
+        (trunk, blue), (ellipse(0.25, -0.05, 0.86, 0.86), blue), (tusk, WHITE), (ear, soft),
+        (ellipse(-0.42, -0.1, 0.5, 0.7, 0.15), light), *_eye(0.6, -0.25, 0.22),
     ]  # fmt: skip
 
 

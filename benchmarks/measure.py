@@ -83,7 +83,14 @@ def _restart_peak() -> float:
 
 
 def _peak() -> float:
-    """Return the peak resident memory in MB; macOS counts it in bytes, Linux in KiB."""
+    """Return the peak resident memory in MB.
+
+    On Linux from the process's own status: getrusage also counts what its parent held when it started it.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 

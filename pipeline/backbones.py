@@ -102,7 +102,7 @@ def create(name: str, weights: str, dilated: bool) -> nn.Module:
         body = timm.create_model(
             name, features_only=True, output_stride=OUTPUT_STRIDE, pretrained=weights == "hub"
         )
-    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise BackboneError(
             f"backbone.name: {name!r} gives no features at output stride {OUTPUT_STRIDE}: {error}"
         ) from error

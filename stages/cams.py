@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline import mapping, work
+from pipeline import mapping
 from pipeline.classifiers.cam import CamClassifier
 from pipeline.classifiers.extraction import activation_maps, cam_record
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
 from pipeline.store import Record
 from pipeline.weights import load_weights, restore
+from stages import pictures
 from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 
 
@@ -27,7 +28,7 @@ def cams(parameters: Parameters, runtime: Runtime) -> None:
     network = CamClassifier(len(header["classes"]), header["backbone"])
     restore(network, tensors, weights)
     network.eval().to(runtime.device)
-    pictures = Pictures(index)
+    source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
         normalised = network.backbone.normalise(stack(images, runtime.device))
@@ -37,16 +38,9 @@ def cams(parameters: Parameters, runtime: Runtime) -> None:
             cam_record(m, index[name].tags, images[0].shape[:2]) for name, m in zip(names, maps, strict=True)
         ]
 
-    mapping.run(
-        mapping.Task(pictures.load, compute=compute, key=pictures.size),
-        index.select("train"),
-        artefact("cams"),
-        stage="cams",
-        format_="cams",
-        classes=index.classes,
-        fingerprint=work.fingerprint(section.model_dump(), [DATASET, weights]),
-        runtime=runtime,
-    )
+    task = mapping.Task(source.load, compute=compute, key=source.size)
+    names = index.select("train")
+    pictures.run("cams", task, names, index.classes, section, [DATASET, weights], runtime)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ Reads data/dataset; writes data/classifier.safetensors and data/curves/classifie
 
 import torch
 
-from pipeline import training, work
 from pipeline.backbones import normalisation
 from pipeline.classifiers import cam
 from pipeline.datasets.index import Index
-from pipeline.weights import save_weights
-from stages.entry import CURVES, DATASET, Parameters, Runtime, artefact, stage
+from stages.entry import DATASET, Parameters, Runtime, stage
+from stages.fitting import fit, save
 
 
 @stage
@@ -24,35 +23,26 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
         len(index.classes), section.backbone.name, section.backbone.weights, section.cam.frozen_stages
     )
     mean, _ = normalisation(section.backbone.name)
-    training.train(
+    samples = cam.TaggedCrops(index, index.select("train"), section.resize, section.crop, mean)
+    fit(
+        "classifier",
         network,
-        cam.TaggedCrops(index, index.select("train"), section.resize, section.crop, mean),
+        samples,
         cam.objective,
-        training.Plan(
-            epochs=section.epochs,
-            batch=section.batch,
-            seed=parameters.base.seed,
-            **section.optimizer.model_dump(),
-        ),
+        parameters,
+        [DATASET],
+        runtime,
         new=network.head.parameters(),
-        stage="classifier",
-        fingerprint=work.fingerprint(
-            {"section": section.model_dump(), "seed": parameters.base.seed}, [DATASET]
-        ),
-        runtime=runtime,
-        curve=CURVES / "classifier.csv",
         prepare=cam.prepare,
     )
-    if runtime.leads:
-        save_weights(
-            artefact("classifier", ".safetensors"),
-            network,
-            "classifier",
-            method=section.method,
-            backbone=section.backbone.name,
-            classes=index.classes,
-        )
-        work.discard(runtime.work, "classifier")
+    save(
+        "classifier",
+        network,
+        runtime,
+        method=section.method,
+        backbone=section.backbone.name,
+        classes=index.classes,
+    )
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline import mapping, work
+from pipeline import mapping
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
 from pipeline.irnet.network import IRNet, fields_of
 from pipeline.store import Record
 from pipeline.weights import load_weights, restore
+from stages import pictures
 from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 
 
@@ -25,7 +26,7 @@ def fields(parameters: Parameters, runtime: Runtime) -> None:
     network = IRNet(header["backbone"])
     restore(network, tensors, weights)
     network.eval().to(runtime.device)
-    pictures = Pictures(index)
+    source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
         normalised = network.backbone.normalise(stack(images, runtime.device))
@@ -34,16 +35,9 @@ def fields(parameters: Parameters, runtime: Runtime) -> None:
         pairs = zip(boundary.cpu().numpy(), displacement.cpu().numpy(), strict=True)
         return [{"boundary": b, "displacement": d} for b, d in pairs]
 
-    mapping.run(
-        mapping.Task(pictures.load, compute=compute, key=pictures.size),
-        index.select("train"),
-        artefact("fields"),
-        stage="fields",
-        format_="fields",
-        classes=index.classes,
-        fingerprint=work.fingerprint(section.model_dump(), [DATASET, weights]),
-        runtime=runtime,
-    )
+    task = mapping.Task(source.load, compute=compute, key=source.size)
+    names = index.select("train")
+    pictures.run("fields", task, names, index.classes, section, [DATASET, weights], runtime)
 
 
 if __name__ == "__main__":

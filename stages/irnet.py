@@ -6,15 +6,14 @@ Reads data/dataset, data/seeds.h5; writes data/irnet.safetensors and data/curves
 
 import torch
 
-from pipeline import training, work
 from pipeline.backbones import normalisation
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import stack
 from pipeline.irnet.network import IRNet
 from pipeline.irnet.training import SeedCrops, mean_displacement, objective
 from pipeline.store import Reader
-from pipeline.weights import save_weights
-from stages.entry import CURVES, DATASET, Parameters, Runtime, artefact, stage
+from stages.entry import DATASET, Parameters, Runtime, artefact, stage
+from stages.fitting import fit, save
 
 
 @stage
@@ -24,31 +23,22 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
     torch.manual_seed(parameters.base.seed)
     network = IRNet(section.backbone.name, section.backbone.weights)
     mean, _ = normalisation(section.backbone.name)
-    training.train(
+    samples = SeedCrops(index, seeds, section.scale, section.crop, mean)
+    fit(
+        "irnet",
         network,
-        SeedCrops(index, seeds, section.scale, section.crop, mean),
+        samples,
         objective(section.radius),
-        training.Plan(
-            epochs=section.epochs,
-            batch=section.batch,
-            seed=parameters.base.seed,
-            **section.optimizer.model_dump(),
-        ),
+        parameters,
+        [DATASET, seeds.path],
+        runtime,
         new=network.displacement.parameters(),
-        stage="irnet",
-        fingerprint=work.fingerprint(
-            {"section": section.model_dump(), "seed": parameters.base.seed}, [DATASET, seeds.path]
-        ),
-        runtime=runtime,
-        curve=CURVES / "irnet.csv",
     )
-
     if runtime.leads:
-        pictures = (stack([index.image(name)], runtime.device) for name in seeds.names)
+        pictures = (stack([index.image(picture)], runtime.device) for picture in seeds.names)
         with runtime.autocast():
             network.mean_shift = mean_displacement(network, pictures)
-        save_weights(artefact("irnet", ".safetensors"), network, "irnet", backbone=section.backbone.name)
-        work.discard(runtime.work, "irnet")
+    save("irnet", network, runtime, backbone=section.backbone.name)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ Reads data/cams.h5, data/fields.h5; writes data/labels.h5.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline import mapping, work
+from pipeline import mapping
 from pipeline.labels import Evidence, Walked, pseudo_labels, walk_instances
 from pipeline.store import Reader, Record
+from stages import pictures
 from stages.entry import Parameters, Runtime, artefact, stage
 
 
@@ -51,16 +52,9 @@ def labels(parameters: Parameters, runtime: Runtime) -> None:
             evidence, runtime.device, **section.walk.model_dump(), **section.centroids.model_dump()
         )
 
-    mapping.run(
-        mapping.Task(sources.load, sources.finish, compute),
-        [name for name in cams.names if name in fields],
-        artefact("labels"),
-        stage="labels",
-        format_="labels",
-        classes=cams.classes,
-        fingerprint=work.fingerprint(section.model_dump(), [cams.path, fields.path]),
-        runtime=runtime,
-    )
+    task = mapping.Task(sources.load, sources.finish, compute)
+    names = [name for name in cams.names if name in fields]
+    pictures.run("labels", task, names, cams.classes, section, [cams.path, fields.path], runtime)
 
 
 if __name__ == "__main__":

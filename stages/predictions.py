@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import mapping, work
+from pipeline import mapping
 from pipeline.crf import refine_probabilities
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
 from pipeline.semantic import SemanticNet, probabilities
 from pipeline.store import Record
 from pipeline.weights import load_weights, restore
+from stages import pictures
 from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 
 
@@ -45,23 +46,16 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
     network = SemanticNet(len(header["classes"]) + 1, header["backbone"])
     restore(network, tensors, weights)
     network.eval().to(runtime.device)
-    pictures = Pictures(index)
+    source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         with runtime.autocast():
             scores = probabilities(network, stack(images, runtime.device), section.scales, section.mirror)
         return list(zip(images, scores.cpu().numpy(), strict=True))
 
-    mapping.run(
-        mapping.Task(pictures.load, Refinement(section.crf.model_dump()).finish, compute, pictures.size),
-        index.select("val"),
-        artefact("predictions"),
-        stage="predictions",
-        format_="predictions",
-        classes=index.classes,
-        fingerprint=work.fingerprint(section.model_dump(), [DATASET, weights]),
-        runtime=runtime,
-    )
+    task = mapping.Task(source.load, Refinement(section.crf.model_dump()).finish, compute, source.size)
+    names = index.select("val")
+    pictures.run("predictions", task, names, index.classes, section, [DATASET, weights], runtime)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import mapping, work
+from pipeline import mapping
 from pipeline.datasets.index import Index
 from pipeline.seeds import seed_map
 from pipeline.store import Reader, Record
+from stages import pictures
 from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 
 
@@ -41,16 +42,9 @@ def seeds(parameters: Parameters, runtime: Runtime) -> None:
     """Turn class activation maps into confident seeds."""
     index, cams, section = Index.load(DATASET), Reader(artefact("cams"), "cams"), parameters.seeds
     sources = Sources(index, cams, section.model_dump())
-    mapping.run(
-        mapping.Task(sources.load, sources.finish),
-        cams.names,
-        artefact("seeds"),
-        stage="seeds",
-        format_="seeds",
-        classes=index.classes,
-        fingerprint=work.fingerprint(section.model_dump(), [DATASET, cams.path]),
-        runtime=runtime,
-    )
+    task = mapping.Task(sources.load, sources.finish)
+    names = cams.names
+    pictures.run("seeds", task, names, index.classes, section, [DATASET, cams.path], runtime)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,14 @@ from functools import partial
 import numpy as np
 import torch
 
-from pipeline import training, work
 from pipeline.backbones import normalisation
 from pipeline.datasets.index import Index
 from pipeline.datasets.masks import read_semantic
 from pipeline.errors import UserError
 from pipeline.semantic import LabelledCrops, SemanticNet, objective
 from pipeline.store import Reader
-from pipeline.weights import save_weights
-from stages.entry import CURVES, DATASET, Parameters, Runtime, artefact, stage
+from stages.entry import DATASET, Parameters, Runtime, artefact, stage
+from stages.fitting import fit, save
 
 
 @stage
@@ -30,33 +29,18 @@ def semantic(parameters: Parameters, runtime: Runtime) -> None:
     torch.manual_seed(parameters.base.seed)
     network = SemanticNet(len(index.classes) + 1, section.backbone.name, section.backbone.weights)
     mean, _ = normalisation(section.backbone.name)
-    training.train(
+    samples = LabelledCrops(index, names, label_map, section.scale, section.crop, mean)
+    fit(
+        "semantic",
         network,
-        LabelledCrops(index, names, label_map, section.scale, section.crop, mean),
+        samples,
         objective,
-        training.Plan(
-            epochs=section.epochs,
-            batch=section.batch,
-            seed=parameters.base.seed,
-            **section.optimizer.model_dump(),
-        ),
+        parameters,
+        [DATASET, labels.path],
+        runtime,
         new=network.new_parameters(),
-        stage="semantic",
-        fingerprint=work.fingerprint(
-            {"section": section.model_dump(), "seed": parameters.base.seed}, [DATASET, labels.path]
-        ),
-        runtime=runtime,
-        curve=CURVES / "semantic.csv",
     )
-    if runtime.leads:
-        save_weights(
-            artefact("semantic", ".safetensors"),
-            network,
-            "semantic",
-            backbone=section.backbone.name,
-            classes=index.classes,
-        )
-        work.discard(runtime.work, "semantic")
+    save("semantic", network, runtime, backbone=section.backbone.name, classes=index.classes)
 
 
 def supervision(kind: str, index: Index, labels: Reader) -> tuple[list[str], Callable[[str], np.ndarray]]:

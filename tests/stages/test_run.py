@@ -160,6 +160,7 @@ def test_a_changed_threshold_reruns_labels_and_what_follows(restored: Path) -> N
     ("override", "words"),
     [
         ("classifier.epochs=abc", ["classifier.epochs", "number", "abc"]),
+        ("cams.scale=1", ["cams.scale", "'scale'"]),
         ("+cams.scale=1", ["cams.scale", "did you mean 'scales'", "mirror"]),
         ("seeds.background=0.9", ["background (0.9) must not exceed foreground"]),
     ],

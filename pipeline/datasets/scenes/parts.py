@@ -84,9 +84,9 @@ def _cat() -> list[Piece]:
 def _elephant() -> list[Piece]:
     """A blue head with a hanging trunk; its ear is of nearly the same blue, lest its rim be an edge across the toy."""
     blue, soft, light = (46, 122, 232), (66, 138, 236), (88, 156, 242)
-    spine = _polygon((0.6, 0.05), (1.15, 0.25), (1.35, 0.8), (1.3, 1.25), (1.6, 1.55))
+    spine = _polygon((0.5, 0.0), (0.92, 0.12), (1.08, 0.5), (1.02, 0.86), (1.2, 1.08))
     trunk = ribbon(spine, np.array([0.8, 0.62, 0.5, 0.42, 0.36]))
-    tusk = rounded(_polygon((0.62, 0.5), (0.9, 0.62), (1.0, 1.0), (0.68, 0.8)))
+    tusk = rounded(_polygon((0.42, 0.5), (0.66, 0.6), (0.7, 0.94), (0.46, 0.78)))
     ear = ellipse(-0.42, -0.1, 0.66, 0.92, 0.15)
     return [
         (trunk, blue), (ellipse(0.25, -0.05, 0.86, 0.86), blue), (tusk, WHITE), (ear, soft),

@@ -12,6 +12,7 @@ from pipeline.store import Reader
 from pipeline.views.gathering import PANELS, Gallery, read_rows, read_scores, spread, worst_rows
 from pipeline.views.report import Example, render
 from pipeline.views.sheets import contact_sheet, png
+from pipeline.work import write_atomically
 from stages.entry import CURVES, DATA, DATASET, Parameters, Runtime, artefact, stage
 
 SCORED = ("cams", "labels", "predictions")
@@ -47,7 +48,7 @@ def report(parameters: Parameters, runtime: Runtime) -> None:
         confusions={name: read_rows(tables[name] / "confusion.csv") for name in ("labels", "predictions")},
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    write_atomically(folder / "index.html", page.encode())
     for split, shown in examples.items():
         write_sheets(shown, folder / "sheets", split)
 
@@ -58,7 +59,7 @@ def write_sheets(examples: Sequence[Example], folder: Path, split: str) -> None:
     for start in range(0, len(examples), ROWS_A_SHEET):
         rows = examples[start : start + ROWS_A_SHEET]
         sheet = contact_sheet({row.id: row.panels for row in rows}, {row.id: row.keys for row in rows})
-        (folder / f"{split}-{start // ROWS_A_SHEET + 1}.png").write_bytes(png(sheet))
+        write_atomically(folder / f"{split}-{start // ROWS_A_SHEET + 1}.png", png(sheet))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import click
 from pipeline.datasets.index import Index
 from pipeline.metrics.evaluation import Tables, evaluate
 from pipeline.store import Reader
+from pipeline.work import write_atomically
 from stages.entry import DATA, DATASET, Parameters, Runtime, artefact, stage
 
 
@@ -31,11 +32,11 @@ def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
 
 
 def write(tables: Tables, folder: Path, name: str) -> None:
-    """Write the scores as json and every table as csv."""
+    """Write the scores as json and every table as csv; files are replaced, never written into, as DVC's cache may share them."""
     (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(tables.json(), encoding="utf-8")
+    write_atomically(folder / f"{name}.json", tables.json().encode())
     for table, text in tables.csv().items():
-        (folder / name / f"{table}.csv").write_text(text, encoding="utf-8")
+        write_atomically(folder / name / f"{table}.csv", text.encode())
 
 
 scores.params.insert(0, click.Argument(["name"], type=click.Choice(["cams", "labels", "predictions"])))

@@ -183,12 +183,15 @@ def test_experiments_run_and_queue(restored: Path) -> None:
 
 
 def test_plots_are_drawn(repository: Path, tmp_path: Path) -> None:
-    run(repository, "dvc", "plots", "show", "-o", str(tmp_path))
-    page = (tmp_path / "index.html").read_text()
-    for title in ("threshold", "confusion", "training loss"):
-        assert title in page
-    assert "pixels" in page
-    assert list(tmp_path.rglob("*train-1.png"))
+    drawn = json.loads(run(repository, "dvc", "plots", "show", "--json", "-o", str(tmp_path)).stdout)["data"]
+    assert {f"data/curves/{name}.csv" for name in ("classifier", "irnet", "semantic")} <= set(drawn)
+    for name in ("labels", "predictions"):
+        values = drawn[f"confusion of {name}"][0]["content"]["data"]["values"]
+        assert len(values) == 9 * 9
+        assert sum(int(row["pixels"]) for row in values) > 0
+    curve = drawn["threshold curve"][0]["content"]["data"]["values"]
+    assert [float(row["threshold"]) for row in curve] == sorted(float(row["threshold"]) for row in curve)
+    assert (tmp_path / "workspace_data_report_sheets_train-1.png").is_file()
 
 
 def interrupted(folder: Path, stage: str, ready: Callable[[], bool]) -> None:

@@ -176,7 +176,7 @@ class CamMethod(Section):
     """The plain classifier of IRN, section 2 of its specification."""
 
     frozen_stages: Annotated[int, Field(ge=0, le=5)]
-    """Backbone stages that never learn, from the stem on (2 in IRN's code: conv1, layer1, layer2 count as its first 3)."""
+    """Backbone feature stages that never learn, the stem included (3 in IRN: conv1, layer1, layer2 of ResNet-50)."""
 
 
 class Classifier(Section):

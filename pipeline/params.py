@@ -73,7 +73,7 @@ class Runtime(Section):
     """How the work is done on this machine; no stage tracks it, since no artefact depends on it."""
 
     device: str
-    """`auto` (CUDA, then Apple's mps, then cpu), or a torch device such as `cpu`, `cuda`, `cuda:1`."""
+    """`auto` (CUDA where there is a GPU, else cpu), or `cpu`, `cuda`, `cuda:1` and so on."""
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     """Arithmetic of the networks; `auto` is bfloat16 on a GPU that has it, else float32."""
     workers: Annotated[int, Field(ge=0)]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import numpy as np
 
 from pipeline import mapping
@@ -54,7 +55,11 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
         return list(zip(images, scores.cpu().numpy(), strict=True))
 
     task = mapping.Task(source.load, Refinement(section.crf.model_dump()).finish, compute, source.size)
-    names = index.select("val")
+    names = [name for name, picture in index.items() if picture.split == "val"]
+    if not names:
+        click.echo(
+            "predictions: no picture is of split `val`, so there are none to predict; set dataset.val to hold some out"
+        )
     pictures.run("predictions", task, names, index.classes, section, [DATASET, weights], runtime)
 
 

@@ -36,7 +36,6 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
 def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +53,7 @@ def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     ("count", "changes", "message"),
     [
         (0, {"device": "cuda"}, "sees no GPU here"),
-        (0, {"device": "mps"}, "'mps' asked for"),
+        (0, {"device": "mps"}, "'mps' is not supported"),
         (2, {"device": "cuda:2"}, "no GPU 2, this machine has 2"),
         (0, {"device": "gpu"}, "'gpu' is no torch device; use auto, cpu"),
         (0, {"device": "meta"}, "'meta' is not supported; use auto, cpu"),

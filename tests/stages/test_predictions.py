@@ -1,0 +1,42 @@
+"""Without a validation split the graph still runs to its end."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pipeline.datasets.build import build
+from pipeline.semantic import SemanticNet
+from pipeline.store import Reader
+from pipeline.weights import save_weights
+from stages.predictions import predictions
+from stages.scores import scores
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_no_validation_pictures_give_an_empty_artefact_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+    parameters["runtime"] |= {"workers": 1, "device": "cpu"}
+    Path("params.yaml").write_text(yaml.safe_dump(parameters))
+    index = build("scenes", Path(), Path("data/dataset"), pictures=2, val=0.0)
+    network = SemanticNet(len(index.classes) + 1, "tf_efficientnet_lite0")
+    save_weights(
+        Path("data/semantic.safetensors"),
+        network,
+        "semantic",
+        backbone="tf_efficientnet_lite0",
+        classes=index.classes,
+    )
+    done = CliRunner().invoke(predictions, [], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "dataset.val" in done.output
+    assert len(Reader("data/predictions.h5", "predictions")) == 0
+    scored = CliRunner().invoke(scores, ["predictions"], catch_exceptions=False)
+    assert scored.exit_code == 0, scored.output
+    assert "nothing to compare" in scored.output
+    assert Path("data/scores/predictions/pictures.csv").read_text() == "id,miou,foreground_iou\n"

@@ -45,7 +45,7 @@ def main() -> None:
 @click.option("-o", "--output", default="params.yaml", show_default=True, type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def init(preset: str, source: Path | None, output: Path, force: bool) -> None:
-    """Write params.yaml from a preset, for a source folder of one's own."""
+    """Write params.yaml from a preset for your own pictures."""
     from ruamel.yaml import YAML
 
     from pipeline.datasets.checks import guess
@@ -80,7 +80,10 @@ def _inside(source: Path) -> bool:
     "--format", "format_", default="auto", show_default=True, help="voc, coco, folder, or auto by the layout."
 )
 def check(source: Path, format_: str) -> None:
-    """Report every problem of a SOURCE folder at once; exit status 1 if one is an error."""
+    """Report every problem of a SOURCE folder at once.
+
+    The exit status is 1 if one of them is an error, which stops the stage dataset; warnings do not.
+    """
     from pipeline.datasets.checks import check as check_source
 
     problems = check_source(format_, source)
@@ -96,9 +99,9 @@ def check(source: Path, format_: str) -> None:
 @click.argument("name", metavar="[ID]", required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="PNG to draw to; ID.png by default.")
 def inspect(path: Path, name: str | None, output: Path | None) -> None:
-    """Say what an ARTEFACT holds and what is odd in it; with an ID, draw that picture's sheet.
+    """Describe an ARTEFACT, or draw one picture of it.
 
-    ARTEFACT is a file such as data/cams.h5, a shard of unfinished work, a weights file, or data/dataset.
+    Says what it holds and what is odd in it; with an ID, draws that picture's sheet. ARTEFACT is a file such as data/cams.h5, a shard of unfinished work, a weights file, or data/dataset.
     """
     from pipeline.views.inspection import describe, describe_index, describe_weights, draw
 
@@ -134,7 +137,7 @@ def _draw(reader: Any, name: str, output: Path, draw: Any) -> None:
 
 @main.command()
 def scores() -> None:
-    """Print the scores of data/scores as a table, and where the report lies."""
+    """Print the scores, and where the report lies."""
     rows = [("step", "split", "mIoU", "instance AP50")]
     for name, key, split, title in (
         ("cams", "best_miou", "train", "CAM, best threshold"),

@@ -101,7 +101,8 @@ def check(source: Path, format_: str) -> None:
 def inspect(path: Path, name: str | None, output: Path | None) -> None:
     """Describe an ARTEFACT, or draw one picture of it.
 
-    Says what it holds and what is odd in it; with an ID, draws that picture's sheet. ARTEFACT is a file such as data/cams.h5, a shard of unfinished work, a weights file, or data/dataset.
+    Says what it holds and what is odd in it; with an ID, draws that picture's sheet. ARTEFACT is a file such as data/cams.h5, a
+    shard of unfinished work, a weights file, or data/dataset.
     """
     from pipeline.views.inspection import describe, describe_index, describe_weights, draw
 

@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import multiprocessing.process
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -128,7 +129,7 @@ def _work_off(
         tqdm(total=total, desc=stage, unit="picture", disable=not runtime.leads, mininterval=1) as bar,
     ):
         if done:
-            bar.write(f"{stage}: goes on, {done} shards were finished before")
+            bar.write(f"{stage}: goes on, {done} shards were finished before", file=sys.stderr)
         try:
             for shard, name, result in _stream(task, shards, pool, runtime):
                 _take_in(shard, name, result, format_)

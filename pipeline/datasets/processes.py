@@ -3,7 +3,10 @@
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from pipeline.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -16,7 +19,7 @@ def spread(
     """Apply `work` (picklable) to all items in `workers` processes, 1 for this one; results in the order of
     the items.
 
-    `progress(done, total)` is called in this process after every item.
+    `progress(done, total)` is called in this process after every item. Raises UserError when a worker is killed.
     """
     if workers <= 1 or len(items) < 2:
         return _collect(map(work, items), len(items), progress)
@@ -24,8 +27,13 @@ def spread(
     # quickly.
     context = multiprocessing.get_context("forkserver")
     chunk = max(1, min(32, len(items) // (4 * workers)))
-    with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
-        return _collect(pool.map(work, items, chunksize=chunk), len(items), progress)
+    try:
+        with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
+            return _collect(pool.map(work, items, chunksize=chunk), len(items), progress)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed (out of memory?) while reading the source; run again, if need be with fewer runtime.workers"
+        ) from error
 
 
 def _collect(results: Iterable[Result], total: int, progress: Progress | None) -> list[Result]:

@@ -1,22 +1,17 @@
 """Two refinements of one picture, as seeds need them: kernels built once against a fresh dense CRF for each."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from benchmarks.measure import Benchmark
 from pipeline.crf import label_refiner
 
 HEIGHT, WIDTH, LABELS = 375, 500, 3
-SETTINGS = {
-    "iterations": 10,
-    "confidence": 0.7,
-    "smooth_xy": 3,
-    "smooth_weight": 3,
-    "bilateral_xy": 50,
-    "bilateral_rgb": 5,
-    "bilateral_weight": 10,
-}
+PRESETS = Path(__file__).resolve().parents[1] / "pipeline" / "presets"
+SETTINGS = yaml.safe_load((PRESETS / "voc12.yaml").read_text())["seeds"]["crf"]
 
 
 def inputs() -> tuple[np.ndarray, list[np.ndarray]]:

@@ -1,51 +1,55 @@
 """Training crops of pictures and label maps, with torchvision.transforms.v2 (IRN's augmentation, section 1 of its specification)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from pipeline.label_map import IGNORE
 
 
-class LongSide(v2.Transform):
-    """Resize so that the longer side is an integer drawn uniformly from [smallest, largest]; bicubic, label maps nearest."""
-
-    def __init__(self, smallest: int, largest: int) -> None:
-        super().__init__()
-        self.smallest, self.largest = smallest, largest
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the size from torch's generator."""
-        height, width = v2.functional.get_size(flat_inputs[0])
-        side = int(torch.randint(self.smallest, self.largest + 1, ()))
-        return {"size": _scaled(height, width, side / max(height, width))}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Resize one image or label map."""
-        return _resize(inpt, params["size"])
-
-
-class RandomScale(v2.Transform):
-    """Resize by a factor drawn uniformly from [smallest, largest]; bicubic, label maps nearest."""
+class RandomResize(v2.Transform, ABC):
+    """Resize by a factor drawn from [smallest, largest] with torch's generator; bicubic, label maps nearest."""
 
     def __init__(self, smallest: float, largest: float) -> None:
         super().__init__()
         self.smallest, self.largest = smallest, largest
 
+    @abstractmethod
+    def draw(self, height: int, width: int) -> float:
+        """The factor for a picture of this size."""
+
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the factor from torch's generator."""
+        """The size that image and label map are given together."""
         height, width = v2.functional.get_size(flat_inputs[0])
-        factor = self.smallest + (self.largest - self.smallest) * float(torch.rand(()))
-        return {"size": _scaled(height, width, factor)}
+        factor = self.draw(height, width)
+        return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resize one image or label map."""
-        return _resize(inpt, params["size"])
+        return v2.functional.resize(
+            inpt, params["size"], interpolation=InterpolationMode.BICUBIC, antialias=True
+        )
+
+
+class LongSide(RandomResize):
+    """Resize so that the longer side is an integer drawn uniformly from [smallest, largest]."""
+
+    def draw(self, height: int, width: int) -> float:
+        """The drawn side over the longer one."""
+        return int(torch.randint(int(self.smallest), int(self.largest) + 1, ())) / max(height, width)
+
+
+class RandomScale(RandomResize):
+    """Resize by a factor drawn uniformly from [smallest, largest]."""
+
+    def draw(self, height: int, width: int) -> float:
+        """The drawn factor."""
+        return self.smallest + (self.largest - self.smallest) * float(torch.rand(()))
 
 
 def training_crop(resize: v2.Transform, crop: int, mean: tuple[float, ...]) -> Callable[..., Any]:
@@ -65,11 +69,3 @@ def as_image(image: np.ndarray) -> tv_tensors.Image:
 def as_mask(labels: np.ndarray) -> tv_tensors.Mask:
     """uint8 [H,W] to torchvision's mask [1,H,W]."""
     return tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(labels))[None])
-
-
-def _scaled(height: int, width: int, factor: float) -> list[int]:
-    return [max(1, round(height * factor)), max(1, round(width * factor))]
-
-
-def _resize(inpt: Tensor, size: list[int]) -> Tensor:
-    return v2.functional.resize(inpt, size, interpolation=InterpolationMode.BICUBIC, antialias=True)

@@ -1,10 +1,11 @@
 """Trained networks as safetensors files with a JSON header that holds what is needed to rebuild them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.work import write_atomically
 
+Net = TypeVar("Net", bound=nn.Module)
 VERSION = 1
 KEY = "weakmask"
 
@@ -53,6 +55,16 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     if KEY not in metadata:
         raise WeightsError(f"{path}: a safetensors file, but not written by this pipeline")
     return tensors, json.loads(metadata[KEY])
+
+
+def load_network(
+    path: Path, kind: str, build: Callable[[Mapping[str, Any]], Net], device: torch.device
+) -> Net:
+    """The network that build(header) makes, with the file's weights, in evaluation mode on the device; raises WeightsError."""
+    tensors, header = load_weights(path, kind)
+    network = build(header)
+    restore(network, tensors, path)
+    return network.eval().to(device)
 
 
 def restore(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

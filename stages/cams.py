@@ -5,7 +5,8 @@ Reads data/dataset, data/classifier.safetensors; writes data/cams.h5.
     dvc exp run -S 'cams.scales=[1.0]' cams
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from pipeline.classifiers.extraction import activation_maps, cam_record
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
 from pipeline.store import Record
-from pipeline.weights import load_weights, restore
+from pipeline.weights import load_network
 from stages import pictures
 from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 
@@ -24,10 +25,7 @@ from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 def cams(parameters: Parameters, runtime: Runtime) -> None:
     """Extract the class activation maps of the training pictures."""
     index, section, weights = Index.load(DATASET), parameters.cams, artefact("classifier", ".safetensors")
-    tensors, header = load_weights(weights, "classifier")
-    network = CamClassifier(len(header["classes"]), header["backbone"])
-    restore(network, tensors, weights)
-    network.eval().to(runtime.device)
+    network = load_network(weights, "classifier", rebuilt, runtime.device)
     source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
@@ -41,6 +39,11 @@ def cams(parameters: Parameters, runtime: Runtime) -> None:
     task = mapping.Task(source.load, compute=compute, key=source.size)
     names = index.select("train")
     pictures.run("cams", task, names, index.classes, section, [DATASET, weights], runtime)
+
+
+def rebuilt(header: Mapping[str, Any]) -> CamClassifier:
+    """The untrained network that a weights file's header describes."""
+    return CamClassifier(len(header["classes"]), header["backbone"])
 
 
 if __name__ == "__main__":

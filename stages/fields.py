@@ -4,7 +4,8 @@ Reads data/dataset, data/irnet.safetensors; writes data/fields.h5.
     dvc repro fields
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
 from pipeline.irnet.network import IRNet, fields_of
 from pipeline.store import Record
-from pipeline.weights import load_weights, restore
+from pipeline.weights import load_network
 from stages import pictures
 from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 
@@ -22,10 +23,7 @@ from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 def fields(parameters: Parameters, runtime: Runtime) -> None:
     """Compute class boundaries and displacements."""
     index, section, weights = Index.load(DATASET), parameters.fields, artefact("irnet", ".safetensors")
-    tensors, header = load_weights(weights, "irnet")
-    network = IRNet(header["backbone"])
-    restore(network, tensors, weights)
-    network.eval().to(runtime.device)
+    network = load_network(weights, "irnet", rebuilt, runtime.device)
     source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
@@ -38,6 +36,11 @@ def fields(parameters: Parameters, runtime: Runtime) -> None:
     task = mapping.Task(source.load, compute=compute, key=source.size)
     names = index.select("train")
     pictures.run("fields", task, names, index.classes, section, [DATASET, weights], runtime)
+
+
+def rebuilt(header: Mapping[str, Any]) -> IRNet:
+    """The untrained network that a weights file's header describes."""
+    return IRNet(header["backbone"])
 
 
 if __name__ == "__main__":

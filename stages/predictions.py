@@ -18,7 +18,7 @@ from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
 from pipeline.semantic import SemanticNet, probabilities
 from pipeline.store import Record
-from pipeline.weights import load_weights, restore
+from pipeline.weights import load_network
 from stages import pictures
 from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 
@@ -43,10 +43,7 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
         parameters.predictions,
         artefact("semantic", ".safetensors"),
     )
-    tensors, header = load_weights(weights, "semantic")
-    network = SemanticNet(len(header["classes"]) + 1, header["backbone"])
-    restore(network, tensors, weights)
-    network.eval().to(runtime.device)
+    network = load_network(weights, "semantic", rebuilt, runtime.device)
     source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -61,6 +58,11 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
             "predictions: no picture is of split `val`, so there are none to predict; set dataset.val to hold some out"
         )
     pictures.run("predictions", task, names, index.classes, section, [DATASET, weights], runtime)
+
+
+def rebuilt(header: Mapping[str, Any]) -> SemanticNet:
+    """The untrained network that a weights file's header describes."""
+    return SemanticNet(len(header["classes"]) + 1, header["backbone"])
 
 
 if __name__ == "__main__":

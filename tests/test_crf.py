@@ -1,21 +1,16 @@
 """The dense CRF: what it cleans, that reused kernels change nothing, and the cases where it has nothing to do."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from pipeline.crf import label_refiner, refine_probabilities
 
-IRN: Mapping[str, float] = {
-    "iterations": 10,
-    "confidence": 0.7,
-    "smooth_xy": 3,
-    "smooth_weight": 3,
-    "bilateral_xy": 50,
-    "bilateral_rgb": 5,
-    "bilateral_weight": 10,
-}
+PRESETS = Path(__file__).resolve().parents[1] / "pipeline" / "presets"
+IRN: Mapping[str, float] = yaml.safe_load((PRESETS / "voc12.yaml").read_text())["seeds"]["crf"]
 
 
 def two_colours(height: int = 40, width: int = 50, border: int = 20) -> tuple[np.ndarray, np.ndarray]:

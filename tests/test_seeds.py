@@ -11,14 +11,10 @@ from pipeline.params import ParameterError, parse
 from pipeline.seeds import enlarge, seed_map
 
 ROOT = Path(__file__).resolve().parents[1]
+PRESETS = Path(__file__).resolve().parents[1] / "pipeline" / "presets"
 OFF: Mapping[str, float] = {
+    **yaml.safe_load((PRESETS / "voc12.yaml").read_text())["seeds"]["crf"],
     "iterations": 0,
-    "confidence": 0.7,
-    "smooth_xy": 3,
-    "smooth_weight": 3,
-    "bilateral_xy": 50,
-    "bilateral_rgb": 5,
-    "bilateral_weight": 10,
 }
 ON = {**OFF, "iterations": 10}
 SIZE = (30, 41)

@@ -31,13 +31,15 @@ def read_image(path: Path) -> np.ndarray:
     Alpha is dropped; 16-bit grey is divided by 257; of an animation the first frame counts. Raises
     DatasetError that names the file.
     """
+    return decode_image(read_bytes(path, "put the file there or take it off the list"), path)
+
+
+def read_bytes(path: Path, do: str) -> bytes:
+    """The bytes of a file; raises DatasetError that names it and says what to `do`."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as problem:
-        raise DatasetError(
-            error(path, f"cannot be read ({problem.strerror})", "put the file there or take it off the list")
-        ) from None
-    return decode_image(data, path)
+        raise DatasetError(error(path, f"cannot be read ({problem.strerror})", do)) from None
 
 
 def decode_image(data: bytes, path: Path) -> np.ndarray:

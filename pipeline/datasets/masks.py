@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets.images import open_checked
+from pipeline.datasets.images import open_checked, read_bytes
 from pipeline.datasets.index import Index
 from pipeline.datasets.problems import DatasetError, error
 from pipeline.label_map import IGNORE
@@ -61,13 +61,7 @@ def number_instances(ids: np.ndarray, semantic: np.ndarray) -> tuple[np.ndarray,
 def read_values(path: Path) -> np.ndarray:
     """The stored values of a PNG mask, palette indices or grey levels, uint8 or uint16 [H,W]; raises
     DatasetError."""
-    try:
-        data = path.read_bytes()
-    except OSError as problem:
-        raise DatasetError(
-            error(path, f"cannot be read ({problem.strerror})", "put the mask there")
-        ) from None
-    return decode_values(data, path)
+    return decode_values(read_bytes(path, "put the mask there"), path)
 
 
 def decode_values(data: bytes, path: Path) -> np.ndarray:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.measure import Benchmark
-from pipeline.classifiers.cam import CamClassifier
+from pipeline.classifiers.cam.network import Network
 from pipeline.classifiers.extraction import activation_maps, cam_record
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
@@ -16,18 +16,19 @@ HEIGHT, WIDTH, CLASSES = 240, 320, 20
 TAGS = (2, 7)
 
 
-def inputs(pictures: int) -> tuple[CamClassifier, Tensor]:
+def inputs(pictures: int) -> tuple[Network, Tensor]:
     """Return a classifier with random weights (time does not depend on them) and uint8 pictures."""
     torch.manual_seed(0)
     images = torch.randint(0, 256, (pictures, 3, HEIGHT, WIDTH), dtype=torch.uint8)
-    return CamClassifier(CLASSES, "tf_efficientnet_lite0").eval(), images
+    return Network(CLASSES, "tf_efficientnet_lite0").eval(), images
 
 
 def ours(pictures: int) -> Callable[[], object]:
     network, images = inputs(pictures)
 
     def call() -> list[object]:
-        maps = activation_maps(network, network.backbone.normalise(images), SCALES, mirror=True)
+        normalised, tags = network.backbone.normalise(images), torch.ones(pictures, CLASSES)
+        maps = activation_maps(network, normalised, tags, SCALES, mirror=True)
         return [cam_record(m, TAGS, (HEIGHT, WIDTH)) for m in maps]
 
     return call
@@ -43,15 +44,15 @@ def one_at_a_time(pictures: int) -> Callable[[], object]:
     return call
 
 
-def _one(network: CamClassifier, normalised: Tensor, scales: Sequence[float]) -> Tensor:
+def _one(network: Network, normalised: Tensor, scales: Sequence[float]) -> Tensor:
     """One forward pass a scale and side, resampled without regard to the padding, as the published code does."""
     size = ((HEIGHT - 1) // 4 + 1, (WIDTH - 1) // 4 + 1)
-    total = torch.zeros(1, CLASSES, *size)
+    total, tags = torch.zeros(1, CLASSES, *size), torch.ones(1, CLASSES)
     for scale in scales:
         scaled = F.interpolate(
             normalised, (round(HEIGHT * scale), round(WIDTH * scale)), mode="bicubic", antialias=scale < 1
         )
-        maps = network.maps(scaled).relu() + network.maps(scaled.flip(3)).relu().flip(3)
+        maps = network.maps(scaled, tags).relu() + network.maps(scaled.flip(3), tags).relu().flip(3)
         total += F.interpolate(maps, size, mode="bilinear", align_corners=False)
     kept = total[0, list(TAGS)]
     return kept / (kept.amax((1, 2), keepdim=True) + 1e-5)

@@ -52,12 +52,14 @@ class RandomScale(RandomResize):
         return self.smallest + (self.largest - self.smallest) * float(torch.rand(()))
 
 
-def training_crop(resize: v2.Transform, crop: int, mean: tuple[float, ...]) -> Callable[..., Any]:
+def training_crop(
+    resize: v2.Transform, crop: int, mean: tuple[float, ...], outside: int = IGNORE
+) -> Callable[..., Any]:
     """Resize, mirror with probability 1/2, and take a random crop x crop window.
 
-    A smaller picture is placed at a random offset, the rest filled with the mean colour (0..1) and with IGNORE in label maps.
+    A smaller picture is placed at a random offset, the rest filled with the mean colour (0..1) and with `outside` in masks.
     """
-    fill = {tv_tensors.Image: [round(255 * value) for value in mean], tv_tensors.Mask: IGNORE}
+    fill = {tv_tensors.Image: [round(255 * value) for value in mean], tv_tensors.Mask: outside}
     return v2.Compose([resize, v2.RandomHorizontalFlip(), v2.RandomCrop(crop, pad_if_needed=True, fill=fill)])
 
 

@@ -99,9 +99,7 @@ def create(name: str, weights: str, dilated: bool) -> nn.Module:
         near = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:8]) or "see timm.list_models()"
         raise BackboneError(f"backbone.name: timm has no model {name!r}; near ones: {near}")
     try:
-        body = timm.create_model(
-            name, features_only=True, output_stride=OUTPUT_STRIDE, pretrained=weights == "hub"
-        )
+        body = _features(name, pretrained=weights == "hub")
     except (RuntimeError, TypeError, AttributeError) as error:
         raise BackboneError(
             f"backbone.name: {name!r} gives no features at output stride {OUTPUT_STRIDE}: {error}"
@@ -149,6 +147,16 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
             f"{path}: does not hold the tensors of {PACKAGED} in timm's order; use hub or a file"
         )
     return dict(zip(ours, theirs.values(), strict=True))
+
+
+def _features(name: str, pretrained: bool) -> nn.Module:
+    """A network whose coarsest features have stride 16: by its own option, else (VGG) by leaving off what lies behind them."""
+    try:
+        return timm.create_model(name, features_only=True, output_stride=OUTPUT_STRIDE, pretrained=pretrained)
+    except AssertionError:
+        info: Any = timm.create_model(name, features_only=True).feature_info
+        kept = [level for level, stride in enumerate(info.reduction()) if stride <= OUTPUT_STRIDE]
+        return timm.create_model(name, features_only=True, out_indices=kept, pretrained=pretrained)
 
 
 def _undilate(body: nn.Module) -> None:

@@ -172,19 +172,124 @@ class Backbone(Section):
     """`package` (the PyPI package of tf_efficientnet_lite0), `hub` (timm's own download), `none`, or a safetensors file."""
 
 
-class CamMethod(Section):
-    """The plain classifier of IRN, section 2 of its specification."""
+class Sam(Section):
+    """Segment Anything's segment-everything map (Kirillov et al., ICCV 2023)."""
 
-    frozen_stages: Annotated[int, Field(ge=0, le=5)]
-    """Backbone feature stages that never learn, the stem included (3 in IRN: conv1, layer1, layer2 of ResNet-50)."""
+    model: Literal["vit_h", "vit_l", "vit_b"]
+    """Size of the image encoder."""
+    points_per_side: Count
+    """Prompts are a grid of this many points a side (32)."""
+    pred_iou: Fraction
+    """Masks whose predicted IoU is below are dropped (0.88)."""
+    stability: Fraction
+    """Masks less stable than this are dropped (0.95)."""
+    stability_offset: Positive
+    """Shift of the logits by which stability is measured (1.0)."""
+    box_nms: Fraction
+    """Of two masks whose boxes overlap more, the one with the lower predicted IoU is dropped (0.7)."""
+    min_area: Annotated[int, Field(ge=0)]
+    """Holes and islands of fewer pixels are removed; 0 for none."""
+
+
+class Superpixels(Section):
+    """Graph-based superpixels (Felzenszwalb and Huttenlocher, IJCV 2004)."""
+
+    side: Annotated[int, Field(ge=16, le=1024)]
+    """Larger pictures are divided at this longer side in pixels."""
+    scale: Positive
+    """Larger gives larger regions."""
+    sigma: Annotated[float, Field(ge=0)]
+    """Standard deviation of the smoothing in pixels."""
+    min_size: Annotated[int, Field(ge=17)]
+    """Least area of a region in pixels."""
+
+
+class Segments(Section):
+    """Stage segments."""
+
+    backend: Literal["none", "superpixels", "sam"]
+    """What divides the pictures: nothing, scikit-image without any weights, or Segment Anything with a checkpoint."""
+    embeddings: bool
+    """Whether to store what prompts are answered from during training (SAM: 2 MiB a picture)."""
+    checkpoint: str
+    """File of SAM's weights, such as `sam_vit_h_4b8939.pth`."""
+    sha256: str
+    """SHA-256 of that file in hex; empty for the official one of the model."""
+    sam: Sam
+    superpixels: Superpixels
+
+
+class Cam(Section):
+    """The plain classifier has no options of its own."""
+
+
+class Seenet(Section):
+    """Self-Erasing Network (Hou et al., NeurIPS 2018)."""
+
+    width: Count
+    """Channels of the two 3x3 convolutions of each branch's head (512 in the paper)."""
+    erase: Annotated[float, Field(gt=0)]
+    """Share of the attention's maximum from which branch B erases (0.7 in the paper); above 1 never."""
+    background: Annotated[float, Field(ge=0)]
+    """Share of the attention's maximum below which branch B reverses the sign (0.05 in the paper); 0 never."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Seenet":
+        if self.background > self.erase:
+            raise ValueError(f"background ({self.background}) must not exceed erase ({self.erase})")
+        return self
+
+
+class Puzzlecam(Section):
+    """Puzzle-CAM (Jo and Yu, ICIP 2021)."""
+
+    grid: tuple[Count, Count]
+    """Rows and columns of tiles (2, 2 in the paper); the crop must divide into them."""
+    alpha: Annotated[float, Field(ge=0)]
+    """Weight of the reconstruction loss once it is fully in (4 in the paper)."""
+    ramp: Fraction
+    """Share of the training over which that weight rises from 0 (0.5 in the paper)."""
+    reduction: Literal["present", "all"]
+    """Mean of the reconstruction loss over the classes of each picture, or over all classes, absent ones counting 0 (published)."""
+
+
+class S2c(Section):
+    """From SAM to CAMs (Kweon and Yoon, CVPR 2024)."""
+
+    features: Count
+    """Channels of the features that are contrasted (256 in the published code)."""
+    ssc: bool
+    """Whether features are contrasted by segments."""
+    ssc_weight: Positive
+    """Weight of that loss (1 in the paper)."""
+    temperature: Positive
+    """Cosines are divided by it (0.5 in the paper)."""
+    stride: Annotated[int, Field(ge=1, le=16)]
+    """Pixels between two contrasted places (1 in the paper, at sixteen times the memory of 4)."""
+    cpm: bool
+    """Whether class maps learn from masks prompted at their own peaks."""
+    cpm_weight: Positive
+    """Weight of that loss (1 in the paper)."""
+    warmup: Annotated[float, Field(ge=0)]
+    """Epochs without prompts (2 in the published code)."""
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)]
+    """Scales of the crop whose maps are searched for peaks (0.5, 1, 1.5, 2 in the published code; 1 alone costs nothing)."""
+    peak: Fraction
+    """Value of the normalised map above which a local maximum prompts (0.5 in the paper)."""
+    distance: Count
+    """Pixels between two peaks at least (20 in the published code)."""
 
 
 class Classifier(Section):
     """Stage classifier."""
 
-    method: Literal["cam"]
+    method: Literal["cam", "seenet", "puzzlecam", "s2c"]
     """How the classifier is trained."""
     backbone: Backbone
+    frozen_stages: Annotated[int, Field(ge=0, le=5)]
+    """Backbone feature stages that never learn, the stem included (3 in IRN: conv1, layer1, layer2 of ResNet-50)."""
+    batch_norm: Literal["fixed", "learned"]
+    """Batch normalisation by the pretrained statistics (IRN, S2C), or by those of the batch (Puzzle-CAM)."""
     epochs: Positive
     """Passes over the training pictures."""
     batch: Count
@@ -194,7 +299,10 @@ class Classifier(Section):
     crop: Annotated[int, Field(ge=32)]
     """Side of the square training crop in pixels (512 in IRN)."""
     optimizer: Optimizer
-    cam: CamMethod
+    cam: Cam
+    seenet: Seenet
+    puzzlecam: Puzzlecam
+    s2c: S2c
 
 
 class Cams(Section):
@@ -296,6 +404,10 @@ class Labels(Section):
     """Maximum that divides the walk result: each class's own, or the picture's over all classes (IRN)."""
     min_area: Fraction
     """Instances below this share of the picture are dropped (0.01 in IRN)."""
+    vote: Literal["none", "segments"]
+    """Whether segments take the label of most of their pixels."""
+    agreement: Annotated[float, Field(ge=0.5, le=1)]
+    """Share of a segment's pixels that must agree before the others follow."""
 
 
 class Semantic(Section):
@@ -348,6 +460,7 @@ class Parameters(Section):
     base: Base
     runtime: Runtime
     dataset: Dataset
+    segments: Segments
     classifier: Classifier
     cams: Cams
     seeds: Seeds

@@ -13,7 +13,7 @@ from pipeline.backbones import OUTPUT_STRIDE, create, normalisation, passes
 from pipeline.classifiers.extraction import pad_to_multiple
 from pipeline.datasets.index import Index
 from pipeline.label_map import IGNORE
-from pipeline.training import Ranks
+from pipeline.training import Step
 
 
 class SemanticNet(nn.Module):
@@ -75,12 +75,12 @@ class LabelledCrops:
         return image, labels[0]
 
 
-def objective(network: nn.Module, batch: tuple[Tensor, Tensor], ranks: Ranks) -> Mapping[str, Tensor]:
+def objective(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
     """Mean cross-entropy over the labelled pixels of the whole batch; zero where all are ignored."""
     images, labels = batch
     logits = network(images).float()
     total = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
-    count = ranks.mean((labels != IGNORE).sum().float())
+    count = step.ranks.mean((labels != IGNORE).sum().float())
     return {"loss": total / count.clamp(min=1)}
 
 

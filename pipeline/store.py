@@ -35,6 +35,9 @@ class Layout:
 
 
 LAYOUTS: Mapping[str, Layout] = {
+    "segments": Layout(
+        1, {"embeddings": ("f2", 3), "segments": ("u2", 2)}, {"stability": ("f4", 1), "iou": ("f4", 1)}
+    ),
     "cams": Layout(1, {"cams": ("f2", 3)}, {"labels": ("u1", 1), "size": ("i4", 1)}),
     "seeds": Layout(1, {"seeds": ("u1", 2)}),
     "fields": Layout(1, {"boundary": ("f2", 2), "displacement": ("f2", 3)}),
@@ -186,17 +189,26 @@ class Reader(Mapping[str, Record]):
         return self._file
 
     def __getitem__(self, name: str) -> Record:
+        return self._read(name, [*self.layout.datasets, *self.layout.attributes])
+
+    def _read(self, name: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
         if name not in self._known:
             raise KeyError(f"{self.path} has no picture {name!r} ({len(self.names)} pictures)")
         link = escape(name)
         try:
-            record = {key: self.file[key][link][()] for key in self.layout.datasets}
             last = self.file[list(self.layout.datasets)[-1]][link]
-            return record | {key: last.attrs[key] for key in self.layout.attributes}
+            return {
+                key: self.file[key][link][()] if key in self.layout.datasets else last.attrs[key]
+                for key in keys
+            }
         except (OSError, KeyError) as error:
             raise StoreError(
                 f"{self.path}: {name!r} is damaged ({error}); make it anew with `dvc repro -f {self.format}`"
             ) from error
+
+    def array(self, name: str, key: str) -> np.ndarray:
+        """One dataset of a picture, without reading its others."""
+        return self._read(name, [key])[key]
 
     def __contains__(self, name: object) -> bool:
         return name in self._known

@@ -42,8 +42,8 @@ class Samples(Protocol):
     def __getitem__(self, number: int, /) -> Any: ...
 
 
-Objective = Callable[[nn.Module, Any, "Ranks"], Mapping[str, Tensor]]
-"""(network, batch, ranks) to loss terms; the entry `loss` is minimised."""
+Objective = Callable[[nn.Module, Any, "Step"], Mapping[str, Tensor]]
+"""(network, batch, step) to loss terms; the entry `loss` is minimised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,15 @@ class Ranks:
         """Whether all ranks hold the same number."""
         tensor = torch.tensor([number], device=self.accelerator.device)
         return bool((self.accelerator.gather(tensor) == number).all())
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a training stands, and with whom: share of the steps done, in [0,1), and passes over the pictures, from 0."""
+
+    ranks: Ranks
+    progress: float
+    epoch: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +199,8 @@ def train(
         rate = plan.factor(step, steps)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
-        terms = objective(model, _to(batch, accelerator.device), ranks)
+        now = Step(ranks, step / steps, step * plan.batch / len(samples))
+        terms = objective(model, _to(batch, accelerator.device), now)
         values = _values(terms, ranks)
         _check(stage, step, values)
         optimizer.zero_grad(set_to_none=True)

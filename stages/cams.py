@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from pipeline import mapping
-from pipeline.classifiers.cam import CamClassifier
+from pipeline.classifiers.classifier import Classifier, room
 from pipeline.classifiers.extraction import activation_maps, cam_record
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
@@ -30,8 +31,9 @@ def cams(parameters: Parameters, runtime: Runtime) -> None:
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
         normalised = network.backbone.normalise(stack(images, runtime.device))
+        tags = torch.from_numpy(np.stack([index.target(name) for name in names])).to(runtime.device)
         with runtime.autocast():
-            maps = activation_maps(network, normalised, section.scales, section.mirror)
+            maps = activation_maps(network, normalised, tags, section.scales, section.mirror)
         return [
             cam_record(m, index[name].tags, images[0].shape[:2]) for name, m in zip(names, maps, strict=True)
         ]
@@ -41,9 +43,10 @@ def cams(parameters: Parameters, runtime: Runtime) -> None:
     pictures.run("cams", task, names, index.classes, section, [DATASET, weights], runtime)
 
 
-def rebuilt(header: Mapping[str, Any]) -> CamClassifier:
+def rebuilt(header: Mapping[str, Any]) -> Classifier:
     """The untrained network that a weights file's header describes."""
-    return CamClassifier(len(header["classes"]), header["backbone"])
+    kind = room(header["method"], "network").Network
+    return kind(len(header["classes"]), header["backbone"], **header["options"])
 
 
 if __name__ == "__main__":

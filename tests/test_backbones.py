@@ -34,7 +34,14 @@ def learning(backbone: Backbone) -> set[str]:
     return {name.split(".")[1] for name, p in backbone.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+def test_vgg_ends_with_the_rectified_maps_before_its_last_pooling() -> None:
+    backbone = Backbone("vgg11").eval()
+    assert backbone(torch.randn(1, 3, 64, 64))[-1].min() == 0
+    names = [name for name, _ in backbone.body.named_children()]
+    assert not [name for name in names if int(name.split("_")[1]) > 19]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "vgg11"])
 def test_maps_have_the_promised_widths_and_strides(name: str) -> None:
     backbone = Backbone(name).eval()
     maps = backbone(torch.randn(1, 3, 64, 96))

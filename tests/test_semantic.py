@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.backbones import PACKAGED, create, normalisation
 from pipeline.datasets.index import Index, Picture
 from pipeline.semantic import LabelledCrops, SemanticNet, objective, probabilities
-from pipeline.training import Ranks
+from pipeline.training import Ranks, Step
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def network() -> SemanticNet:
 
 
 @pytest.fixture(scope="module")
-def ranks() -> Ranks:
-    return Ranks(Accelerator(cpu=True))
+def step() -> Step:
+    return Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
 
 
 def pictures(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -77,12 +77,12 @@ class Given(nn.Module):
         return self.logits
 
 
-def test_loss_is_the_mean_over_labelled_pixels_and_ignored_ones_get_no_gradient(ranks: Ranks) -> None:
+def test_loss_is_the_mean_over_labelled_pixels_and_ignored_ones_get_no_gradient(step: Step) -> None:
     logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(1)).byte()
     labels[0, :3], labels[1, :, 2] = 255, 255
     network = Given(logits)
-    loss = objective(network, (torch.zeros(2, 3, 4, 5), labels), ranks)["loss"]
+    loss = objective(network, (torch.zeros(2, 3, 4, 5), labels), step)["loss"]
     loss.backward()
     logp = logits.log_softmax(1)
     known = [(b, y, x) for b, y, x in np.ndindex(2, 4, 5) if labels[b, y, x] != 255]
@@ -95,17 +95,17 @@ def test_loss_is_the_mean_over_labelled_pixels_and_ignored_ones_get_no_gradient(
     assert (gradient[~ignored] != 0).all()
 
 
-def test_a_batch_of_ignored_pixels_costs_nothing(ranks: Ranks) -> None:
+def test_a_batch_of_ignored_pixels_costs_nothing(step: Step) -> None:
     torch.manual_seed(0)
     network = SemanticNet(3, "test_resnet").train()
     labels = torch.full((2, 32, 32), 255, dtype=torch.uint8)
-    loss = objective(network, (pictures(2, 32, 32), labels), ranks)["loss"]
+    loss = objective(network, (pictures(2, 32, 32), labels), step)["loss"]
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(p.grad is None or not p.grad.any() for p in network.parameters())
 
 
-def test_it_learns(ranks: Ranks) -> None:
+def test_it_learns(step: Step) -> None:
     torch.manual_seed(0)
     network = SemanticNet(2, "test_resnet").train()
     images, labels = pictures(2, 32, 32), torch.zeros(2, 32, 32, dtype=torch.uint8)
@@ -113,7 +113,7 @@ def test_it_learns(ranks: Ranks) -> None:
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
     for _ in range(15):
-        loss = objective(network, (images, labels), ranks)["loss"]
+        loss = objective(network, (images, labels), step)["loss"]
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()

@@ -24,6 +24,9 @@ def record(format_: str, number: int, empty: bool = False) -> dict[str, np.ndarr
     rng = np.random.default_rng(number)
     height, width, count = 13 + number % 5, 9 + number % 3, 0 if empty else 1 + number % 4
     shapes = {
+        "embeddings": (count, 4, 3),
+        "stability": (count,),
+        "iou": (count,),
         "cams": (count, 4, 3),
         "labels": (count,),
         "size": (2,),

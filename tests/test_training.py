@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.runtime import Runtime
-from pipeline.training import Plan, Ranks, Stream, TrainingError, _loader, train
+from pipeline.training import Plan, Step, Stream, TrainingError, _loader, train
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = Plan(
@@ -87,10 +87,10 @@ class Net(nn.Module):
         return self.head(self.drop(self.norm(self.body(images)).relu().mean((2, 3))))[:, 0]
 
 
-def objective(network: nn.Module, batch: tuple[Tensor, Tensor], ranks: Ranks) -> Mapping[str, Tensor]:
+def objective(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
     """A loss normalised by a count that differs between ranks, and an integer at that."""
     images, targets = batch
-    count = ranks.mean((targets + 1).long().sum())
+    count = step.ranks.mean((targets + 1).long().sum())
     error = F.binary_cross_entropy_with_logits(network(images), targets, reduction="none")
     return {"loss": (error * (targets + 1)).sum() / count, "error": error.mean()}
 
@@ -281,7 +281,7 @@ def test_ranks_must_share_a_batch_and_be_connected(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_and_shows_its_terms(tmp_path: Path, value: float) -> None:
     steps = itertools.count()
 
-    def failing(network: nn.Module, batch: Any, ranks: Ranks) -> Mapping[str, Tensor]:
+    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
         fine = network(batch[0]).square().mean()
         wrong = torch.tensor(value if next(steps) == 2 else 0.0)
         return {"loss": fine + wrong, "fine": fine, "wrong": wrong}

@@ -1,6 +1,7 @@
 """Class activation maps from several scales and mirrors (IRN's specification, section 3)."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,17 +17,21 @@ EPSILON = 1e-5
 
 
 class ClassMaps(Protocol):
-    """A network that gives class maps; every classifier method has one."""
+    """A network that gives class maps, as every classifier method has one."""
 
-    def maps(self, normalised: Tensor) -> Tensor:
-        """Class maps [B,C,h,w] at stride 16 of normalised pictures [B,3,H,W]."""
+    merge: Callable[[Tensor, Tensor], Tensor]
+
+    def maps(self, normalised: Tensor, tags: Tensor) -> Tensor:
+        """Class maps [B,C,h,w] at stride 16 of normalised pictures [B,3,H,W] with tags [B,C]."""
 
 
 @torch.inference_mode()
-def activation_maps(network: ClassMaps, normalised: Tensor, scales: Sequence[float], mirror: bool) -> Tensor:
-    """Sum over scales and mirrors of the rectified class maps, on the stride-4 grid.
+def activation_maps(
+    network: ClassMaps, normalised: Tensor, tags: Tensor, scales: Sequence[float], mirror: bool
+) -> Tensor:
+    """Sum over scales of the rectified class maps, each merged with the mirrored picture's, on the stride-4 grid.
 
-    normalised: [B,3,H,W], 0 = mean colour; returns [B,C,h,w], h = (H-1)//4+1, not yet divided by the maximum.
+    normalised: [B,3,H,W], 0 = mean colour; tags: 0/1 [B,C]; returns [B,C,h,w], h = (H-1)//4+1, not yet divided by the maximum.
     Each map is sampled where the stride-4 cells really lie, so that no scale and no mirror is shifted against another (the
     published code squeezes the padded grid instead, specification section 3). With `mirror`, a mirrored picture has mirrored maps
     (of a width that divides by 4; the cells of others begin at the left).
@@ -39,10 +44,14 @@ def activation_maps(network: ClassMaps, normalised: Tensor, scales: Sequence[flo
         if size != (height, width):
             scaled = F.interpolate(normalised, size, mode="bicubic", align_corners=False, antialias=scale < 1)
         padded = pad_to_multiple(torch.cat([scaled, scaled.flip(3)]) if mirror else scaled, 16)
-        maps = torch.cat([network.maps(part) for part in passes(padded)]).float().relu()
-        for turn, part in enumerate(maps.chunk(2) if mirror else (maps,)):
-            sampled = _sample(part, (height, width), size, tuple(padded.shape[2:]), mirrored=turn == 1)
-            total = sampled if total is None else total + sampled
+        parts = zip(passes(padded), passes(torch.cat([tags, tags]) if mirror else tags), strict=True)
+        maps = torch.cat([network.maps(part, its_tags) for part, its_tags in parts]).float().relu()
+        views = [
+            _sample(part, (height, width), size, tuple(padded.shape[2:]), mirrored=turn == 1)
+            for turn, part in enumerate(maps.chunk(2) if mirror else (maps,))
+        ]
+        merged = functools.reduce(network.merge, views)
+        total = merged if total is None else total + merged
     assert total is not None
     return total
 

@@ -87,6 +87,12 @@ class Index(Mapping[str, Picture]):
         """The picture as uint8 RGB [H,W,3], upright; raises DatasetError naming the file."""
         return read_image(self.pictures_root / self[name].path)
 
+    def target(self, name: str) -> np.ndarray:
+        """The tags of the picture as a 0/1 vector, f4 [C]."""
+        vector = np.zeros(len(self.classes), np.float32)
+        vector[list(self[name].tags)] = 1
+        return vector
+
     def has_masks(self, name: str) -> bool:
         """Whether the picture has a semantic mask."""
         return self[name].semantic is not None

@@ -10,7 +10,7 @@ from pipeline.datasets.index import Index
 from pipeline.irnet.losses import pair_counts, pair_losses, total_loss
 from pipeline.irnet.network import STRIDE, IRNet
 from pipeline.store import Reader
-from pipeline.training import Objective, Ranks
+from pipeline.training import Objective, Step
 
 
 class SeedCrops:
@@ -38,10 +38,10 @@ class SeedCrops:
 def objective(radius: int) -> Objective:
     """The total pair loss of a batch; the pair counts that normalise it span all ranks."""
 
-    def losses(network: nn.Module, batch: tuple[Tensor, Tensor], ranks: Ranks) -> Mapping[str, Tensor]:
+    def losses(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
         images, labels = batch
         logits, displacement = network(images)
-        counts = ranks.mean(pair_counts(labels, radius))
+        counts = step.ranks.mean(pair_counts(labels, radius))
         terms = pair_losses(logits, displacement, labels, radius, counts)
         return {"loss": total_loss(terms), **terms}
 

@@ -72,7 +72,7 @@ def describe(reader: Artefact) -> list[str]:
     whole = sum(pixels.values())
     if whole:
         lines.append("pixels: " + ", ".join(f"{100 * n / whole:.1f} % {kind}" for kind, n in pixels.items()))
-    if reader.format != "fields":
+    if reader.format not in CLASSLESS:
         lines += _class_lines(classes, reader.classes)
     for oddity in sorted(odd, key=lambda key: (-odd_count[key], key)):
         more = ", ..." if odd_count[oddity] > SHOWN else ""
@@ -121,7 +121,7 @@ def describe_weights(path: Path) -> list[str]:
 def draw(format_: str, item: Item, image: np.ndarray, classes: Sequence[str], side: int = 360) -> np.ndarray:
     """One sheet of everything that an artefact holds about a picture, uint8 RGB.
 
-    format_: cams, seeds, fields, labels or predictions; item: arrays of the picture; image: uint8 [H,W,3];
+    format_: one of PANELS; item: arrays of the picture; image: uint8 [H,W,3];
     side: the longer side of a panel in pixels. Raises ValueError for an unknown format.
     """
     drawn = _known(PANELS, format_)(item, image, classes, side)
@@ -178,6 +178,27 @@ def _fields(item: Item, classes: int) -> Facts:
             and bool((boundary == boundary.flat[0]).all()),
             "no displacement anywhere": not displacement.any(),
             "boundary and displacement of different sizes": displacement.shape != (2, h, w),
+        }
+    )
+    return facts
+
+
+def _segments(item: Item, classes: int) -> Facts:
+    ids, stability, iou = item["segments"], item["stability"], item["iou"]
+    areas = np.bincount(ids.ravel(), minlength=len(stability) + 1)
+    facts = Facts(
+        _size(*ids.shape)
+        | {"segments": np.array(len(stability)), "stability": stability, "predicted IoU": iou}
+        | {"area in pixels": areas[1:], "embeddings": np.array(item["embeddings"].size)},
+        {"in a segment": int(areas[1:].sum()), "in none": int(areas[0])},
+    )
+    facts.oddities = _those(
+        {
+            "no segment at all": not len(stability),
+            "segments without pixels": not areas[1:].all(),
+            "segment ids without a stability": len(areas) > len(stability) + 1,
+            "as many predicted IoUs as segments are not there": len(iou) != len(stability),
+            "embeddings that are not finite": not np.isfinite(item["embeddings"]).all(),
         }
     )
     return facts
@@ -248,7 +269,15 @@ def _draw_predictions(item: Item, image: np.ndarray, classes: Sequence[str], sid
     return list(sheets.panels(image, prediction=item["semantic"], side=side).items())
 
 
+def _draw_segments(item: Item, image: np.ndarray, classes: Sequence[str], side: int) -> Panels:
+    drawn = sheets.panels(image, instances=item["segments"], side=side)
+    drawn[f"{len(item['stability'])} segments"] = drawn.pop("instances")
+    return list(drawn.items())
+
+
+CLASSLESS = frozenset({"fields", "segments"})
 FACTS: Mapping[str, Callable[[Item, int], Facts]] = {
+    "segments": _segments,
     "cams": _cams,
     "seeds": _seeds,
     "fields": _fields,
@@ -256,6 +285,7 @@ FACTS: Mapping[str, Callable[[Item, int], Facts]] = {
     "predictions": _predictions,
 }
 PANELS: Mapping[str, Callable[[Item, np.ndarray, Sequence[str], int], Panels]] = {
+    "segments": _draw_segments,
     "cams": _draw_cams,
     "seeds": _draw_maps,
     "fields": _draw_fields,

@@ -1,27 +1,37 @@
 """Class activation maps: where they lie, mirrors, scales, batches, empty and odd pictures."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.classifiers.cam import CamClassifier
-from pipeline.classifiers.extraction import activation_maps, cam_record, normalise, pad_to_multiple
+from pipeline.classifiers.cam.network import Network
+from pipeline.classifiers.extraction import ClassMaps, cam_record, normalise, pad_to_multiple
+from pipeline.classifiers.extraction import activation_maps as tagged_maps
 from pipeline.store import LAYOUTS
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 
 
 @pytest.fixture(scope="module")
-def network() -> CamClassifier:
+def network() -> Network:
     torch.manual_seed(0)
-    return CamClassifier(3, "test_resnet").eval()
+    return Network(3, "test_resnet").eval()
+
+
+def activation_maps(network: ClassMaps, normalised: Tensor, scales: Sequence[float], mirror: bool) -> Tensor:
+    """Those of a method whose maps do not depend on the tags."""
+    return tagged_maps(network, normalised, torch.ones(len(normalised), 3), scales, mirror)
 
 
 class Pooling:
     """A network whose maps are the means of 16x16 blocks: the true values at the centres of the stride-16 cells."""
 
-    def maps(self, normalised: Tensor) -> Tensor:
+    merge = staticmethod(torch.add)
+
+    def maps(self, normalised: Tensor, tags: Tensor) -> Tensor:
         return F.avg_pool2d(normalised, 16)
 
 
@@ -34,7 +44,7 @@ def ramp(height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 90), (75, 100), (33, 47)])
-def test_maps_lie_on_the_stride_4_grid(network: CamClassifier, height: int, width: int) -> None:
+def test_maps_lie_on_the_stride_4_grid(network: Network, height: int, width: int) -> None:
     maps = activation_maps(network, torch.randn(1, 3, height, width), (1.0, 0.5), True)
     assert maps.shape == (1, 3, (height - 1) // 4 + 1, (width - 1) // 4 + 1)
 
@@ -57,7 +67,7 @@ def test_no_scale_and_no_mirror_is_shifted(height: int, width: int, mirror: bool
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (64, 84), (50, 68)])
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.5, 1.5)])
 def test_a_mirrored_picture_has_mirrored_maps(
-    network: CamClassifier, height: int, width: int, scales: tuple[float, ...]
+    network: Network, height: int, width: int, scales: tuple[float, ...]
 ) -> None:
     picture = torch.randn(1, 3, height, width)
     straight = activation_maps(network, picture, scales, True)
@@ -67,28 +77,49 @@ def test_a_mirrored_picture_has_mirrored_maps(
     assert (one_sided - straight / 2).abs().max() > 1e-2 * straight.max() / 2
 
 
-def test_batched_equals_single(network: CamClassifier) -> None:
+def test_batched_equals_single(network: Network) -> None:
     pictures = torch.randn(3, 3, 50, 70)
     batched = activation_maps(network, pictures, SCALES, True)
     single = torch.cat([activation_maps(network, picture[None], SCALES, True) for picture in pictures])
     assert torch.equal(batched, single)
 
 
-def test_scales_add_up(network: CamClassifier) -> None:
+def test_scales_add_up(network: Network) -> None:
     picture = torch.randn(1, 3, 50, 70)
     each = [activation_maps(network, picture, [scale], True) for scale in SCALES]
     assert torch.allclose(activation_maps(network, picture, SCALES, True), sum(each), atol=1e-4)
 
 
 def test_maps_are_rectified_before_they_are_added() -> None:
-    class Negative:
-        def maps(self, normalised: Tensor) -> Tensor:
+    class Negative(Pooling):
+        def maps(self, normalised: Tensor, tags: Tensor) -> Tensor:
             return -torch.ones(len(normalised), 2, normalised.shape[2] // 16, normalised.shape[3] // 16)
 
     assert activation_maps(Negative(), torch.zeros(1, 3, 32, 32), (1.0,), True).abs().max() == 0
 
 
-def test_a_picture_of_few_pixels(network: CamClassifier) -> None:
+def test_every_picture_and_its_mirror_image_come_with_their_own_tags() -> None:
+    class Tagged(Pooling):
+        def maps(self, normalised: Tensor, tags: Tensor) -> Tensor:
+            return tags[:, :, None, None].expand(-1, -1, 2, 2)
+
+    tags = torch.tensor([[1.0, 0, 0], [0, 1, 1]])
+    maps = tagged_maps(Tagged(), torch.zeros(2, 3, 32, 32), tags, (1.0, 0.5), True)
+    assert torch.equal(maps.amax((2, 3)), 4 * tags)
+
+
+def test_a_method_may_merge_mirrors_by_their_maximum() -> None:
+    class Larger(Pooling):
+        merge = staticmethod(torch.maximum)
+
+    picture = torch.rand(1, 3, 32, 64)
+    straight, mirrored = (activation_maps(Pooling(), p, [1.0], False) for p in (picture, picture.flip(3)))
+    assert torch.allclose(
+        activation_maps(Larger(), picture, [1.0], True), torch.maximum(straight, mirrored.flip(3)), atol=1e-6
+    )
+
+
+def test_a_picture_of_few_pixels(network: Network) -> None:
     maps = activation_maps(network, torch.randn(1, 3, 3, 1), SCALES, True)
     assert maps.shape == (1, 3, 1, 1)
     assert torch.isfinite(maps).all()

@@ -14,7 +14,7 @@ from pipeline.datasets.index import Index, Picture
 from pipeline.irnet.network import IRNet, fields_of
 from pipeline.irnet.training import SeedCrops, mean_displacement, objective
 from pipeline.store import Reader, Writer
-from pipeline.training import Ranks
+from pipeline.training import Ranks, Step
 
 SMALL = "test_resnet"
 MEAN = (0.5, 0.5, 0.5)
@@ -86,14 +86,14 @@ def test_any_crop_has_a_label_for_every_cell_of_the_network(sources: tuple[Index
 
 def test_the_objective_is_finite_and_learns(sources: tuple[Index, Reader]) -> None:
     torch.manual_seed(0)
-    network, ranks = IRNet(SMALL).train(), Ranks(Accelerator(cpu=True))
+    network, step = IRNet(SMALL).train(), Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
     crops = SeedCrops(*sources, (1.0, 1.0), 64, MEAN)
     pairs = [crops[0] for _ in range(4)]
     batch = (torch.stack([image for image, _ in pairs]), torch.stack([labels for _, labels in pairs]))
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 3e-3)
     losses = []
     for _ in range(15):
-        terms = objective(5)(network, batch, ranks)
+        terms = objective(5)(network, batch, step)
         assert set(terms) == {"loss", "pos", "neg", "disp_fg", "disp_bg"}
         losses.append(float(terms["loss"].detach()))
         optimizer.zero_grad()
@@ -103,9 +103,9 @@ def test_the_objective_is_finite_and_learns(sources: tuple[Index, Reader]) -> No
 
 
 def test_a_batch_of_ignored_pixels_costs_nothing() -> None:
-    network, ranks = IRNet(SMALL).train(), Ranks(Accelerator(cpu=True))
+    network, step = IRNet(SMALL).train(), Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
     labels = torch.full((2, 16, 16), 255, dtype=torch.uint8)
-    terms = objective(5)(network, (torch.zeros(2, 3, 64, 64), labels), ranks)
+    terms = objective(5)(network, (torch.zeros(2, 3, 64, 64), labels), step)
     terms["loss"].backward()
     assert float(terms["loss"].detach()) == 0
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())

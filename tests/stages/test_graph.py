@@ -2,12 +2,15 @@
 
 import ast
 import re
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from pipeline.params import Classifier
 
 ROOT = Path(__file__).resolve().parents[2]
 NEUTRAL = {
@@ -19,6 +22,7 @@ NEUTRAL = {
 }
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, dict[str, Any]] = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}
+CLASSIFIERS = ROOT / "pipeline/classifiers"
 PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
@@ -40,8 +44,8 @@ def imports(file: Path) -> Iterator[Path]:
                 yield found
 
 
-def closure(start: Path) -> set[str]:
-    seen, todo = set[Path](), [start]
+def closure(*starts: Path) -> set[str]:
+    seen, todo = set[Path](), list(starts)
     while todo:
         file = todo.pop()
         if file not in seen:
@@ -56,17 +60,35 @@ def code_line(line: str) -> bool:
     return bool(re.match(r"(from|import|def|class|[A-Za-z_]+ ?[=:(])", line))
 
 
+METHODS = sorted(path.name for path in CLASSIFIERS.iterdir() if (path / "network.py").is_file())
+ROOMS = {"classifier": ("", "*.py"), "cams": ("/network.py", "network.py")}
+"""What a stage lists of the chosen method's room, and which of its modules it loads by name."""
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_dependencies_are_the_imported_modules(name: str) -> None:
-    listed = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
-    assert listed == closure(ROOT / f"stages/{name}.py")
+    """A method's room is listed by the parameter, so that an edit of one method leaves the others alone."""
+    suffix, pattern = ROOMS.get(name, ("", ""))
+    rooms = [file for method in METHODS for file in (CLASSIFIERS / method).glob(pattern)] if pattern else []
+    listed = {dep for dep in STAGES[name]["deps"] if dep.startswith(("pipeline/", "stages/"))}
+    own = {f"pipeline/classifiers/${{classifier.method}}{suffix}"} if pattern else set()
+    imported = closure(ROOT / f"stages/{name}.py", *rooms)
+    inside = {path for path in imported if set(path.split("/")) & set(METHODS)}
+    assert listed - {"${dataset.source}"} == imported - inside | own
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_imports_another(method: str) -> None:
+    others = {other for other in METHODS if other != method}
+    imported = closure(*(CLASSIFIERS / method).glob("*.py"))
+    assert not {path for path in imported if set(path.split("/")) & others}
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_one_name_per_step(name: str) -> None:
     assert re.match(rf"\\\$\{{LAUNCH:-python\}} -m stages\.{name}( |$)", STAGES[name]["cmd"])
     assert (ROOT / f"stages/{name}.py").is_file()
-    assert name in PARAMETERS
+    assert name in PARAMETERS or name == "guidance", "which has nothing to set"
     outs = STAGES[name]["outs"]
     assert all(isinstance(out, str) and out.startswith(f"data/{name}") for out in outs), (
         "cached, and under its name"
@@ -89,8 +111,8 @@ def test_only_the_chosen_method_is_tracked() -> None:
     own = {
         name.partition(".")[2] for name in STAGES["classifier"]["params"] if name.startswith("classifier.")
     }
-    methods = {"cam"}
-    assert own - {"${classifier.method}"} == set(PARAMETERS["classifier"]) - methods
+    assert own - {"${classifier.method}"} == set(PARAMETERS["classifier"]) - set(METHODS)
+    assert set(METHODS) == set(typing.get_args(Classifier.model_fields["method"].annotation))
 
 
 def test_every_input_is_somebodys_output() -> None:

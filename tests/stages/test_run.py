@@ -145,6 +145,32 @@ def test_only_what_depends_on_a_change_is_stale(
     assert bool(found) == bool(rerun)
 
 
+@pytest.mark.parametrize("method", ["seenet", "puzzlecam", "s2c"])
+def test_every_method_runs_to_its_scores(restored: Path, method: str) -> None:
+    set_parameters(restored, {"classifier.method": method, "classifier.s2c.warmup": 0})
+    text = run(restored, "dvc", "repro", "scores@cams").stdout
+    assert "Running stage 'classifier'" in text
+    assert ("Running stage 'cams'") in text
+    assert "Running stage 'segments'" not in text
+    assert 0 <= json.loads((restored / "data/scores/cams.json").read_text())["best_miou"] <= 1
+
+
+def test_a_change_of_segments_retrains_the_classifier_under_s2c_alone(restored: Path) -> None:
+    def changed() -> str:
+        set_parameters(restored, {"segments.embeddings": True})
+        run(restored, "dvc", "repro", "guidance")
+        set_parameters(restored, {"segments.embeddings": False})
+        run(restored, "dvc", "repro", "guidance")
+        return run(restored, "dvc", "status", "classifier").stdout
+
+    assert "data/guidance.h5" not in changed()
+    set_parameters(
+        restored, {"classifier.method": "s2c", "classifier.s2c.cpm": False, "segments.embeddings": True}
+    )
+    run(restored, "dvc", "repro", "classifier")
+    assert "data/guidance.h5" in changed()
+
+
 def test_a_changed_threshold_reruns_labels_and_what_follows(restored: Path) -> None:
     set_parameters(restored, {"labels.background": 0.9})
     text = run(restored, "dvc", "repro").stdout

@@ -6,7 +6,7 @@ from pipeline.views import inspection
 CLASSES = ("cat", "dog", "cow")
 H, W = 30, 41
 GRID = (8, 11)
-FORMATS = ("cams", "seeds", "fields", "labels", "predictions")
+FORMATS = ("segments", "cams", "seeds", "fields", "labels", "predictions")
 
 
 class Fake(dict[str, dict[str, np.ndarray]]):
@@ -22,6 +22,12 @@ def sound(format_: str) -> dict[str, np.ndarray]:
     ids = labels.astype(np.uint16)
     ids[ids == 3] = 2
     return {
+        "segments": {
+            "embeddings": np.zeros((0, 0, 0), np.float16),
+            "segments": ids,
+            "stability": np.array([0.9, 1], np.float32),
+            "iou": np.array([0.8, 0.7], np.float32),
+        },
         "cams": {
             "cams": generator.random((2, *GRID)).astype(np.float16),
             "labels": np.array([0, 2], np.uint8),
@@ -58,6 +64,7 @@ def test_a_sound_artefact_has_nothing_odd(format_: str) -> None:
     else:
         assert "height: 30 to 30" in lines
         assert "width: 41 to 41" in lines
+    if format_ not in inspection.CLASSLESS:
         assert "pictures by class: cat 2, cow 2" in lines
         assert "classes in no picture: dog" in lines
 
@@ -87,6 +94,13 @@ STRANGE = np.where(np.eye(H, W) > 0, np.uint8(77), sound("seeds")["seeds"])
         ("fields", {"displacement": np.zeros((2, *GRID), np.float16)}, "no displacement anywhere"),
         ("fields", {"boundary": np.full(GRID, 0.5, np.float16)}, "the same boundary everywhere"),
         ("fields", {"boundary": sound("fields")["boundary"] + 1}, "boundary outside [0, 1]"),
+        ("segments", {"segments": np.zeros((H, W), np.uint16)}, "segments without pixels"),
+        ("segments", {"stability": np.zeros(1, np.float32)}, "segment ids without a stability"),
+        (
+            "segments",
+            {"embeddings": np.full((1, 1, 1), np.inf, np.float16)},
+            "embeddings that are not finite",
+        ),
         ("labels", {"instances": np.zeros((H, W), np.uint16)}, "classes but no instance"),
         ("labels", {"scores": np.array([np.nan, 1], np.float32)}, "scores that are not finite"),
         ("predictions", {"semantic": ZERO}, "an empty label map"),
@@ -115,9 +129,9 @@ def test_only_some_pictures_are_named_but_all_counted() -> None:
 
 def test_no_pictures_and_unknown_formats() -> None:
     assert inspection.describe(Fake("seeds", {}))[-1] == "odd: no pictures at all"
-    with pytest.raises(ValueError, match="known are cams, seeds"):
+    with pytest.raises(ValueError, match="known are segments, cams, seeds"):
         inspection.describe(Fake("weights", {}))
-    with pytest.raises(ValueError, match="known are cams, seeds"):
+    with pytest.raises(ValueError, match="known are segments, cams, seeds"):
         inspection.draw("weights", {}, np.zeros((4, 4, 3), np.uint8), CLASSES)
 
 
@@ -126,7 +140,7 @@ def test_every_format_can_be_drawn(format_: str) -> None:
     image = np.random.default_rng(1).integers(0, 256, (H, W, 3)).astype(np.uint8)
     drawn = inspection.draw(format_, sound(format_), image, CLASSES, side=80)
     assert drawn.dtype == np.uint8
-    panels = {"cams": 3, "seeds": 2, "fields": 3, "labels": 3, "predictions": 2}[format_]
+    panels = {"segments": 2, "cams": 3, "seeds": 2, "fields": 3, "labels": 3, "predictions": 2}[format_]
     assert drawn.shape[1] == panels * 80 + (panels + 1) * 6
     np.testing.assert_array_equal(drawn, inspection.draw(format_, sound(format_), image, CLASSES, side=80))
 

@@ -1,0 +1,59 @@
+"""A training step of Puzzle-CAM, forward, losses, backward and update, against one of the plain classifier."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from benchmarks.measure import Benchmark
+from pipeline.backbones import fix_batch_norm
+from pipeline.classifiers.cam import training as plain
+from pipeline.classifiers.classifier import room
+from pipeline.classifiers.puzzlecam import training as puzzle
+from pipeline.classifiers.samples import Material
+from pipeline.datasets.index import Index
+from pipeline.training import Objective, Ranks, Step
+
+PICTURES, CROP, CLASSES = 16, 256, 20
+MATERIAL = Material(Index((), [], Path(), Path(), {}), [], (CROP, CROP), CROP, (0.5, 0.5, 0.5))
+
+
+def ours() -> Callable[[], object]:
+    return training_step("puzzlecam", puzzle.objective(MATERIAL, (2, 2), 4.0, 0.5, "present"))
+
+
+def reference() -> Callable[[], object]:
+    return training_step("cam", plain.objective(MATERIAL))
+
+
+def training_step(method: str, objective: Objective) -> Callable[[], object]:
+    """Return one optimiser step of a method halfway through its training, on a batch that stays the same."""
+    torch.manual_seed(0)
+    network = room(method, "network").Network(CLASSES, "tf_efficientnet_lite0").train()
+    network.backbone.freeze(2)
+    fix_batch_norm(network)
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, 5e-4)
+    images = torch.randint(0, 256, (PICTURES, 3, CROP, CROP), dtype=torch.uint8)
+    targets = (torch.rand(PICTURES, CLASSES) < 0.1).float()
+    now = Step(Ranks(Accelerator(cpu=True)), 0.5, 0.0)
+
+    def call() -> None:
+        loss = objective(network, (images, targets), now)["loss"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return call
+
+
+BENCHMARKS = (
+    Benchmark(
+        "training step of Puzzle-CAM",
+        f"{PICTURES} crops {CROP}x{CROP}, EfficientNet-Lite0, 2x2 tiles",
+        ours,
+        reference,
+        "step of the plain classifier, same run",
+    ),
+)

@@ -1,0 +1,48 @@
+"""What every classifier method shares: a backbone, a 1x1 head, class maps whose mean is the logit; and where a method's room is."""
+
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones import Backbone
+
+
+class Classifier(nn.Module):
+    """Backbone and 1x1 head without bias: A = theta * F(x), logits = GAP(A) (Zhou et al., CVPR 2016).
+
+    classes: number of classes; backbone, weights: see Backbone.
+    """
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """Parameters of the method that shape the network; they are stored with its weights."""
+    merge: ClassVar[Callable[[Tensor, Tensor], Tensor]] = staticmethod(torch.add)
+    """How the maps of a picture and of its mirror image become one."""
+
+    def __init__(self, classes: int, backbone: str, weights: str = "none") -> None:
+        super().__init__()
+        self.backbone = Backbone(backbone, weights)
+        self.head: nn.Module = nn.Conv2d(self.backbone.channels[-1], classes, 1, bias=False)
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Parameters without pretrained values: all but the backbone's."""
+        return [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+
+    def features(self, normalised: Tensor) -> Tensor:
+        """The coarsest features [B,D,h,w] of normalised pictures [B,3,H,W]."""
+        return self.backbone(normalised)[-1]
+
+    def maps(self, normalised: Tensor, tags: Tensor) -> Tensor:
+        """Class maps [B,C,h,w] at stride 16 of normalised pictures [B,3,H,W], without ReLU.
+
+        tags: 0/1 [B,C], the classes in each picture, for methods whose maps depend on them.
+        """
+        return self.head(self.features(normalised))
+
+
+def room(method: str, part: str) -> ModuleType:
+    """The module `part` (`network` or `training`) of a method's room."""
+    return import_module(f"pipeline.classifiers.{method}.{part}")

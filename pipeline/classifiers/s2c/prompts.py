@@ -1,0 +1,151 @@
+"""Prompting at the peaks of class maps, the asking half of CPM (paper, section 3.3): from maps of crops to label maps of crops.
+
+    conf^c(p) = stability^c * mean of A^c over M^c   on the mask M^c of class c, asked for at the peaks of A^c
+    S(p) = argmax_c conf^c(p), background where no mask is
+
+Masks are asked for in the whole picture, which a segmenter has encoded once and for all, and brought into the crop by the origins
+of its pixels; A^c is normalised to a maximum of 1.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.classifiers.s2c.peaks import peaks
+from pipeline.label_map import IGNORE
+from pipeline.segmenters.prompting import Prompter, Query
+from pipeline.store import Record
+
+
+class Found(NamedTuple):
+    """How sure the mask [S,S] of a class (label c + 1) within a crop is."""
+
+    confidence: float
+    label: int
+    mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Prompting:
+    """How masks are asked for.
+
+    scales: of the crops whose maps are searched; peak: value of a normalised map above which a local maximum is a point;
+    distance: pixels between two points of a map at least.
+    """
+
+    prompter: Prompter
+    scales: Sequence[float]
+    peak: float
+    distance: float
+
+    def labels(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        maps: Tensor,
+        tags: Tensor,
+        origins: Tensor,
+        records: Sequence[Record | None],
+    ) -> Tensor:
+        """Label maps uint8 [B,S,S] of crops [B,3,S,S] whose class maps are [B,C,h,w]; no gradient.
+
+        tags: 0/1 [B,C]; origins: [B,2,S,S], the pixel (y, x) of the picture that each pixel of the crop comes from, -1 outside;
+        records: what the segmenter gave for the pictures, None for one that it left out. The label is c + 1 on the mask of class c,
+        0 where no mask is, and IGNORE outside the picture. Where a present class got no mask, nobody knows what is background:
+        IGNORE then stands for 0, too.
+        """
+        present, inside = tags.nonzero(), origins[:, 0] >= 0
+        with torch.no_grad():
+            scores = self._scores(network, images, maps.detach(), present) * inside[present[:, 0]]
+        scores = scores / scores.amax((1, 2), keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
+        found = self._ask(scores, present, origins, records)
+        labels = [
+            paint(found[picture], known=len(found[picture]) == count, inside=inside[picture])
+            for picture, count in enumerate((tags > 0).sum(1).tolist())
+        ]
+        return torch.stack(labels)
+
+    def _scores(self, network: nn.Module, images: Tensor, maps: Tensor, present: Tensor) -> Tensor:
+        """Rectified maps [K,S,S] of the K pairs (picture, class) of `present`, summed over the scales."""
+        total = maps.new_zeros(len(present), *images.shape[2:])
+        for scale in self.scales:
+            at_scale = maps if scale == 1 else _maps(network, images, scale)
+            chosen = at_scale[present[:, 0], present[:, 1]][:, None]
+            total = (
+                total
+                + F.interpolate(chosen, total.shape[1:], mode="bilinear", align_corners=False)[:, 0].relu()
+            )
+        return total
+
+    def _ask(
+        self, scores: Tensor, present: Tensor, origins: Tensor, records: Sequence[Record | None]
+    ) -> list[list[Found]]:
+        """The masks found in each crop; all prompts of the batch are one call."""
+        queries, asked, sources = [], [], origins.cpu().numpy()
+        for pair, ((picture, _), score) in enumerate(
+            zip(present.tolist(), scores.cpu().numpy(), strict=True)
+        ):
+            record, points = records[picture], peaks(score, self.peak, self.distance)
+            if record is not None and len(points):
+                queries.append(Query(record, _points_xy(sources[picture], points)))
+                asked.append(pair)
+        found: list[list[Found]] = [[] for _ in records]
+        answers = self.prompter.prompt(queries) if queries else []
+        for pair, answer in zip(asked, answers, strict=True):
+            picture, label = present[pair].tolist()
+            mask = into_crop(answer.mask.to(origins.device), origins[picture])
+            if mask.any():
+                confidence = answer.stability * float(scores[pair][mask].mean())
+                found[picture].append(Found(confidence, label + 1, mask))
+        return found
+
+
+def into_crop(mask: Tensor, origins: Tensor) -> Tensor:
+    """The mask [S,S] of a crop out of its picture's [H,W], with origins [2,S,S]; False outside the picture."""
+    y, x = origins.clamp(min=0).long()
+    return mask[y, x] & (origins[0] >= 0)
+
+
+def paint(found: Sequence[Found], known: bool, inside: Tensor) -> Tensor:
+    """The label map uint8 [S,S] of one crop: the surest mask wins, of equally sure ones the lowest class.
+
+    known: whether what no mask covers is background, else IGNORE; inside: where the crop shows the picture.
+    """
+    labels = torch.full_like(inside, 0 if known else IGNORE, dtype=torch.uint8)
+    for _, label, mask in sorted(found, key=lambda one: (one.confidence, -one.label)):
+        labels[mask] = label
+    return labels.masked_fill(~inside, IGNORE)
+
+
+def _points_xy(sources: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Prompt coordinates f4 [P,2] in the picture of pixels (y, x) [P,2] of a crop: the centres of the pixels they come from."""
+    y, x = sources[:, points[:, 0], points[:, 1]]
+    return (np.stack([x, y], 1) + 0.5).astype(np.float32)
+
+
+def _maps(network: nn.Module, images: Tensor, scale: float) -> Tensor:
+    """Class maps of the crops at another scale, as the network gives them when it does not learn."""
+    size = [max(1, round(side * scale)) for side in images.shape[2:]]
+    scaled = F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=scale < 1)
+    bare: nn.Module = getattr(network, "module", network)
+    with _evaluating(bare):
+        maps, _ = bare(scaled)
+    return maps.float()
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each part returns to its own, which batch normalisation may not share with the rest."""
+    modes: Mapping[nn.Module, bool] = {part: part.training for part in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

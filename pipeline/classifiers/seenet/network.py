@@ -1,0 +1,116 @@
+"""SeeNet's three branches on one backbone, and the masks by which the first one tells the others where to look.
+
+    X = relu(features),  M = attention of branch A (in [0,1]),  d_h = erase,  d_l = background
+    T = 0 where M >= d_h,  -1 where M < d_l,  +1 elsewhere
+    S_A: heads_A(X)    S_B: heads_B(X T)    S_C: heads_C(X 1[M < (d_h + d_l)/2])
+
+Differences from the published code: the sign does reverse (there background = 0 keeps it from ever doing so), every picture of a
+batch has its own mask, what is erased gets no gradient in any channel, the convolutions begin at He's scale instead of Gaussian 0.01
+(which is made for VGG's activations: at these features it shrinks the maps a hundredfold, and little is learnt in few steps), and
+the 1x1 convolution has no bias, as everywhere here: a map holds evidence alone, and S_C cannot meet its target by an offset.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.classifiers.classifier import Classifier
+
+
+class Network(Classifier):
+    """Three heads of two 3x3 convolutions of `width` channels and a 1x1 one; erase, background: shares of the attention's maximum."""
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ("width", "erase", "background")
+    merge: ClassVar[Callable[[Tensor, Tensor], Tensor]] = staticmethod(torch.maximum)
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: str,
+        weights: str = "none",
+        *,
+        width: int,
+        erase: float,
+        background: float,
+    ) -> None:
+        super().__init__(classes, backbone, weights)
+        self.erase, self.background = erase, background
+        channels = self.backbone.channels[-1]
+        self.head = head(channels, width, classes, dropout=0.5)
+        self.head_erased = head(channels, width, classes)
+        self.head_background = head(channels, width, classes)
+
+    def features(self, normalised: Tensor) -> Tensor:
+        """X [B,D,h,w], at least 0: a reversed sign would mean nothing at a feature that may itself be negative."""
+        return super().features(normalised).relu()
+
+    def forward(self, images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [B,C] of the branches A, B and C for pictures [B,3,H,W] in 0..255 with tags 0/1 [B,C]."""
+        features = self.features(self.backbone.normalise(images))
+        initial = self.head(features)
+        attended = attention(initial.detach(), tags)
+        erased = self.head_erased(features * ternary_mask(attended, self.erase, self.background))
+        cut = (self.erase + self.background) / 2
+        rest = self.head_background(features * background_mask(attended, cut))
+        return initial.mean((2, 3)), erased.mean((2, 3)), rest.mean((2, 3))
+
+    def maps(self, normalised: Tensor, tags: Tensor) -> Tensor:
+        """The larger of branch A's and B's maps, each rectified and divided by its maximum: [B,C,h,w] in [0,1].
+
+        normalised: [B,3,H,W]; tags: 0/1 [B,C], the classes whose attention is erased for branch B. The maxima are those of the
+        stride-16 maps; published are those after upsampling to the picture.
+        """
+        features = self.features(normalised)
+        initial = self.head(features)
+        mask = ternary_mask(attention(initial, tags), self.erase, self.background)
+        return torch.maximum(share(initial), share(self.head_erased(features * mask)))
+
+
+def head(channels: int, width: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
+    """Convolutions from features [B,channels,h,w] to class maps [B,classes,h,w], initialised at He's scale, biases 0."""
+    layers = nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Conv2d(width, classes, 1, bias=False),
+    )
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return layers
+
+
+def attention(maps: Tensor, tags: Tensor) -> Tensor:
+    """M: the largest of the present classes' rectified maps, each stretched to [0,1]; [B,1,h,w], float32.
+
+    maps: [B,C,h,w]; tags: 0/1 [B,C]. All 0 where a picture has no tags or no present class rises anywhere.
+    """
+    positive = maps.float().relu()
+    low, high = positive.amin((2, 3), keepdim=True), positive.amax((2, 3), keepdim=True)
+    stretched = (positive - low) / torch.where(high > low, high - low, 1)
+    return (stretched * tags[:, :, None, None]).amax(1, keepdim=True)
+
+
+def ternary_mask(attended: Tensor, erase: float, background: float) -> Tensor:
+    """T of the module's docstring from M [B,1,h,w]; all +1 in pictures without attention, where nothing can be told apart."""
+    inside, outside = attended >= erase, attended < background
+    mask = torch.ones_like(attended).masked_fill(outside, -1).masked_fill(inside, 0)
+    return torch.where(attended.amax((2, 3), keepdim=True) > 0, mask, 1)
+
+
+def background_mask(attended: Tensor, cut: float) -> Tensor:
+    """1 where M [B,1,h,w] is below `cut` times its maximum, else 0; all 0 in pictures without attention."""
+    return (attended < cut * attended.amax((2, 3), keepdim=True)).to(attended)
+
+
+def share(maps: Tensor) -> Tensor:
+    """Rectified maps [B,C,h,w] as shares of each one's maximum; all 0 stays all 0."""
+    positive = maps.float().relu()
+    high = positive.amax((2, 3), keepdim=True)
+    return positive / torch.where(high > 0, high, 1)

@@ -1,0 +1,37 @@
+"""Stage guidance: hand the segments on to the classifier if its method learns from them, else a file without pictures.
+
+So a change of the segments retrains the classifier under s2c alone. Reads data/segments.h5; writes data/guidance.h5, a hard link to
+it where the file system can, and no copy.
+    dvc repro guidance
+"""
+
+import os
+import shutil
+
+from pipeline.store import Reader, Writer
+from stages.entry import Parameters, Runtime, artefact, stage
+
+GUIDED = frozenset({"s2c"})
+"""Methods that learn from segments."""
+
+
+@stage
+def guidance(parameters: Parameters, runtime: Runtime) -> None:
+    """Hand the segments on to the classifier if it learns from them."""
+    if not runtime.leads:
+        return
+    segments, out = Reader(artefact("segments"), "segments"), artefact("guidance")
+    if parameters.classifier.method not in GUIDED:
+        with Writer(out, "segments", segments.classes):
+            return
+    part = out.with_name(out.name + ".part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(segments.path, part)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(segments.path, part)
+    os.replace(part, out)
+
+
+if __name__ == "__main__":
+    guidance()

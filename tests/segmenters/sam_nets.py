@@ -1,0 +1,84 @@
+"""Small networks of segment_anything's own classes with random weights, and pictures for them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIDE = 256
+"""Side of the network's square input; its embeddings are 32 x 16 x 16, its masks 64 x 64."""
+
+
+def small_sam(seed: int = 0, gain: float = 3.0) -> Any:
+    """A Sam in evaluation mode; `gain` scales the decoder's weights, so that masks and predicted IoU differ between prompts."""
+    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+
+    torch.manual_seed(seed)
+    grid = (SIDE // 16, SIDE // 16)
+    net = Sam(
+        ImageEncoderViT(
+            img_size=SIDE,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            out_chans=32,
+            use_rel_pos=True,
+            window_size=7,
+            global_attn_indexes=(1,),
+        ),
+        PromptEncoder(
+            embed_dim=32, image_embedding_size=grid, input_image_size=(SIDE, SIDE), mask_in_chans=4
+        ),
+        MaskDecoder(
+            transformer_dim=32,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=32, num_heads=4, mlp_dim=64),
+            iou_head_hidden_dim=32,
+        ),
+    )
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "rel_pos" in name:
+                parameter.normal_(std=0.3)
+            elif name.startswith("mask_decoder") and parameter.ndim > 1 and "token" not in name:
+                parameter.mul_(gain)
+            elif name.startswith("mask_decoder") and name.endswith("bias"):
+                parameter.normal_(
+                    std=0.2
+                )  # attention's biases start at zero, where leaving one out would not show
+    return net.eval().requires_grad_(False)
+
+
+def localised(net: Any, sparse: Tensor, logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [B,3,64,64] that favour three sizes of surroundings of the first prompt point, and predicted IoU in (0,1).
+
+    Random weights alone give masks all over the picture, which no filter but that of boxes ever sees.
+    """
+    place = sparse[:, 0] - net.prompt_encoder.point_embeddings[1].weight
+    likeness = torch.einsum("bd,dhw->bhw", place, net.prompt_encoder.get_dense_pe()[0]) / (place.shape[1] / 2)
+    wide = F.interpolate(likeness[:, None], logits.shape[2:], mode="bilinear", align_corners=False)
+    level = torch.tensor([0.1, 0.35, 0.7]).view(1, 3, 1, 1)
+    return 3 * logits.tanh() + 12 * (wide - level), iou.sigmoid()
+
+
+class LocalMaskDecoder(nn.Module):
+    """A mask decoder of the package whose masks lie about their prompts."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net, self.inner = [net], net.mask_decoder
+
+    def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
+        return localised(self.net[0], inputs["sparse_prompt_embeddings"], *self.inner(**inputs))
+
+
+def picture(height: int = 72, width: int = 96, seed: int = 0) -> np.ndarray:
+    """Discs of several colours on dark noise, uint8 [H,W,3]."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    image = rng.integers(0, 60, (height, width, 3))
+    for _ in range(8):
+        centre_y, centre_x, radius = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(5, 25)
+        image[(y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2] = rng.integers(0, 255, 3)
+    return image.astype(np.uint8)

@@ -1,0 +1,149 @@
+"""Stages segments and guidance: what is stored, what is handed on to which method, and what is said when segments are missing."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from pipeline.datasets.build import build
+from pipeline.datasets.index import Index
+from pipeline.store import Reader, Writer
+from stages.classifier import classifier
+from stages.guidance import guidance
+from stages.labels import labels
+from stages.segments import segments
+
+ROOT = Path(__file__).resolve().parents[2]
+PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    build("scenes", Path(), Path("data/dataset"), pictures=3, val=0.34)
+    return tmp_path
+
+
+def run(stage: Any, **values: Any) -> Result:
+    """Run a stage with parameters set by double-underscored path."""
+    parameters = copy.deepcopy(PARAMETERS)
+    parameters["runtime"] |= {"workers": 1, "device": "cpu"}
+    for path, value in values.items():
+        *sections, last = path.split("__")
+        section = parameters
+        for part in sections:
+            section = section[part]
+        section[last] = value
+    Path("params.yaml").write_text(yaml.safe_dump(parameters))
+    return CliRunner().invoke(stage, [], catch_exceptions=False)
+
+
+def test_every_training_picture_is_divided(workspace: Path) -> None:
+    assert run(segments, segments__backend="superpixels", segments__embeddings=True).exit_code == 0
+    index, reader = Index.load(Path("data/dataset")), Reader("data/segments.h5", "segments")
+    assert reader.names == index.select("train")
+    for name, record in reader.items():
+        assert record["segments"].shape == index.image(name).shape[:2]
+        count = int(record["segments"].max())
+        assert np.unique(record["segments"]).tolist() == list(range(1, count + 1))
+        assert record["stability"].shape == record["iou"].shape == (count,)
+        assert record["embeddings"].size
+        assert np.array_equal(reader.array(name, "segments"), record["segments"])
+
+
+def test_without_a_backend_the_file_is_empty_and_still_one(workspace: Path) -> None:
+    assert run(segments, segments__backend="none").exit_code == 0
+    reader = Reader("data/segments.h5", "segments")
+    assert (len(reader), reader.classes) == (0, Index.load(Path("data/dataset")).classes)
+
+
+def test_embeddings_are_stored_when_asked_for_alone(workspace: Path) -> None:
+    run(segments, segments__backend="superpixels", segments__embeddings=False)
+    reader = Reader("data/segments.h5", "segments")
+    assert {record["embeddings"].size for record in reader.values()} == {0}
+
+
+def test_a_missing_checkpoint_is_named_with_its_address(workspace: Path) -> None:
+    done = run(
+        segments, segments__backend="sam", segments__sam__model="vit_b", segments__checkpoint="no/such.pth"
+    )
+    assert done.exit_code == 1
+    for word in ("segments.checkpoint", "no/such.pth", "sam_vit_b_01ec64.pth", "https://"):
+        assert word in done.output
+
+
+@pytest.mark.parametrize("method", ["cam", "seenet", "puzzlecam"])
+def test_other_methods_get_an_empty_file_whatever_the_segments(workspace: Path, method: str) -> None:
+    contents = set()
+    for fill in (1, 2):
+        write_segments(fill)
+        assert run(guidance, classifier__method=method).exit_code == 0
+        contents.add(Path("data/guidance.h5").read_bytes())
+        assert len(Reader("data/guidance.h5", "segments")) == 0
+    assert len(contents) == 1
+
+
+def test_s2c_gets_the_segments_without_a_copy(workspace: Path) -> None:
+    write_segments(1)
+    run(guidance, classifier__method="cam")
+    assert run(guidance, classifier__method="s2c").exit_code == 0
+    assert Path("data/guidance.h5").samefile("data/segments.h5")
+    run(guidance, classifier__method="cam")
+    assert len(Reader("data/segments.h5", "segments")) == 1, "the segments themselves are left alone"
+
+
+def test_a_file_system_without_hard_links_gets_a_copy(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*paths: Any) -> None:
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    write_segments(1)
+    assert run(guidance, classifier__method="s2c").exit_code == 0
+    assert Path("data/guidance.h5").read_bytes() == Path("data/segments.h5").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("backend", "embeddings", "words"),
+    [
+        ("none", False, ("classifier.method", "s2c", "segments.backend")),
+        ("superpixels", False, ("segments.embeddings", "classifier.s2c.cpm")),
+    ],
+)
+def test_s2c_says_which_parameter_to_set(
+    workspace: Path, backend: str, embeddings: bool, words: tuple[str, ...]
+) -> None:
+    settings = {"segments__backend": backend, "segments__embeddings": embeddings, "classifier__method": "s2c"}
+    for stage in (segments, guidance):
+        assert run(stage, **settings).exit_code == 0
+    done = run(classifier, **settings)
+    assert done.exit_code == 1
+    for word in words:
+        assert word in done.output
+
+
+def test_a_vote_without_segments_says_which_parameter_to_set(workspace: Path) -> None:
+    run(segments, segments__backend="none")
+    for name in ("cams", "fields"):
+        with Writer(Path(f"data/{name}.h5"), name, ["x"]):
+            pass
+    done = run(labels, labels__vote="segments")
+    assert done.exit_code == 1
+    assert "labels.vote" in done.output
+    assert "segments.backend" in done.output
+
+
+def write_segments(fill: int) -> None:
+    record = {
+        "embeddings": np.zeros((0, 0, 0)),
+        "segments": np.full((4, 5), fill),
+        "stability": np.ones(fill),
+        "iou": np.ones(fill),
+    }
+    with Writer(Path("data/segments.h5"), "segments", ["x"]) as writer:
+        writer.write("a", record)

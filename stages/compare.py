@@ -185,9 +185,11 @@ class Queue:
         self.runs, self.steps, self.jobs, self.work = {run.name: run for run in runs}, steps, jobs, work
         self.failed: list[str] = []
         self.found: dict[str, list[Experiment]] = {}
+        self.copies: list[str] = []
 
     def complete(self, *, force: bool) -> dict[str, list[Experiment]]:
         """Queue what is missing and wait for all; the finished experiments. Raises UserError where a name is taken by another."""
+        self.copies = experiments.left_behind(next(iter(self.runs.values())).parameters)
         running = self._running()
         todo = self._missing([name for name in self.runs if name not in running], force=force)
         if not todo and not running:
@@ -272,7 +274,7 @@ class Queue:
         for name, steps in todo.items():
             run = self.runs[name]
             targets = [f"scores@{step}" for step in steps]
-            experiments.queue(name, run.overrides, targets, experiments.left_behind(run.parameters))
+            experiments.queue(name, run.overrides, targets, self.copies)
             say(f"{name} queued")
         names = [*todo, *running]
         lost: list[str] = []
@@ -352,7 +354,7 @@ def compare(
             found = queue.complete(force=force)
         except KeyboardInterrupt as error:
             say(
-                "the queue goes on without this command, which waits for it when started again; its end: dvc queue stop --kill"
+                "what is queued goes on, and this command, started again, waits for it; `dvc queue stop --kill` ends it"
             )
             raise click.Abort from error
         failed = queue.failed

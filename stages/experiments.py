@@ -356,14 +356,27 @@ def remove(names: Sequence[str], entries: Sequence[Task]) -> None:
 
 
 def left_behind(parameters: Mapping[str, Any]) -> list[str]:
-    """Files and folders named by parameters that lie in the repository but are unknown to Git and DVC.
+    """Files and folders named by parameters that Git ignores and DVC does not track.
 
-    Experiments run in a fresh checkout, into which DVC copies them if told to.
+    Experiments run in a fresh checkout, into which DVC copies them if told to. Raises ExperimentError for those that Git does not
+    ignore: DVC would commit the copies.
     """
     paths = [value for value in _files(parameters) if value and not Path(value).is_absolute()]
     here = [path for path in dict.fromkeys(paths) if Path(path).exists() and not Path(f"{path}.dvc").exists()]
     inside = [path for path in here if Path(path).resolve().is_relative_to(Path.cwd())]
-    return [path for path in inside if not _output("git", "ls-files", "--", path)]
+    unknown = [path for path in inside if not _output("git", "ls-files", "--", path)]
+    open_ = (
+        _output("git", "ls-files", "--others", "--exclude-per-directory=.gitignore", "--", *unknown)
+        if unknown
+        else ""
+    )
+    for path in unknown:
+        if any(Path(file).is_relative_to(path) for file in open_.splitlines()):
+            raise ExperimentError(
+                f"{path}: neither Git nor DVC knows it, so it would not be in an experiment's copy of the repository; "
+                f"`dvc add {path}`, add it to .gitignore, or give its absolute path"
+            )
+    return unknown
 
 
 def _files(parameters: Any) -> Iterator[str]:

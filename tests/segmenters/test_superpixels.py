@@ -1,0 +1,180 @@
+"""Superpixels and prompts without weights: a partition that follows colours, and whole objects from a few points."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.segmenters.growing import GrowingPrompter
+from pipeline.segmenters.prompting import Query
+from pipeline.segmenters.regions import adjacency
+from pipeline.segmenters.superpixels import Superpixels, mean_colours
+from pipeline.store import LAYOUTS, conform
+
+SEGMENTER = Superpixels(embeddings=True, side=320, scale=150, sigma=0.8, min_size=60)
+PROMPTER = GrowingPrompter()
+GRASS, COAT, HEAD = (60, 140, 60), (210, 200, 190), (200, 40, 40)
+
+
+def meadow(*animals: tuple[int, int], size: tuple[int, int] = (120, 160)) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A green picture with animals at (y, x): a pale body with a dark outline and a red head at its left; and their masks."""
+    image = np.full((*size, 3), GRASS, np.uint8)
+    y, x = np.mgrid[: size[0], : size[1]]
+    masks = []
+    for top, left in animals:
+        body = ((y - top) / 16) ** 2 + ((x - left) / 26) ** 2
+        head = ((y - top) / 9) ** 2 + ((x - left + 24) / 9) ** 2
+        image[body < 1.15] = (50, 50, 50)
+        image[body < 1] = COAT
+        image[head < 1] = HEAD
+        masks.append((body < 1.15) | (head < 1))
+    return image, masks
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+def ask(image: np.ndarray, *points_xy: tuple[float, float]) -> tuple[np.ndarray, float]:
+    answer = PROMPTER.prompt([Query(SEGMENTER.segment(image), np.array(points_xy, np.float32))])[0]
+    return answer.mask.numpy(), answer.stability
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (40, 3), (120, 160), (333, 500)])
+def test_segments_are_a_partition_numbered_from_1(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    record = SEGMENTER.segment(image)
+    count = int(record["segments"].max())
+    assert record["segments"].shape == size
+    assert np.unique(record["segments"]).tolist() == list(range(1, count + 1))
+    assert record["embeddings"].shape == (3, count, 1)
+    for key in ("stability", "iou"):
+        assert record[key].shape == (count,)
+        assert record[key].min() >= 0
+        assert record[key].max() <= 1
+    assert set(conform("segments", record)) == set(LAYOUTS["segments"].datasets) | {"stability", "iou"}
+
+
+def test_the_same_picture_gives_the_same_segments() -> None:
+    image, _ = meadow((60, 80))
+    assert np.array_equal(SEGMENTER.segment(image)["segments"], SEGMENTER.segment(image)["segments"])
+
+
+def test_a_picture_of_one_colour_is_one_segment() -> None:
+    record = SEGMENTER.segment(np.full((90, 120, 3), 77, np.uint8))
+    assert record["segments"].max() == 1
+    assert record["stability"].tolist() == [1.0], "no neighbour that it could be one with"
+
+
+def test_two_colours_are_parted_where_they_meet() -> None:
+    image = np.full((80, 100, 3), GRASS, np.uint8)
+    image[:, 37:] = COAT
+    segments = SEGMENTER.segment(image)["segments"]
+    assert not set(segments[:, :35].ravel()) & set(segments[:, 39:].ravel())
+
+
+def test_a_large_picture_is_divided_at_its_longer_side() -> None:
+    """As many segments as at the smaller size, so u2 holds them, and the borders where they were."""
+    image, _ = meadow((60, 80))
+    large = image.repeat(9, 0).repeat(9, 1)
+    segments = SEGMENTER.segment(large)["segments"]
+    assert segments.shape == large.shape[:2]
+    assert segments.max() < 200
+    for colour in (GRASS, COAT):
+        inside = (large == colour).all(2)
+        assert np.bincount(segments[inside]).max() / inside.sum() > 0.6
+
+
+def test_without_embeddings_none_are_stored_and_no_prompt_is_answered() -> None:
+    image, _ = meadow((60, 80))
+    record = Superpixels(embeddings=False, side=320, scale=150, sigma=0.8, min_size=60).segment(image)
+    assert record["embeddings"].size == 0
+    with pytest.raises(UserError, match=r"segments\.embeddings"):
+        PROMPTER.prompt([Query(record, np.array([[5, 5]], np.float32))])
+
+
+def test_mean_colours_are_those_of_the_pixels() -> None:
+    image = np.array([[[255, 255, 255], [0, 0, 0], [0, 0, 0]]], np.uint8)
+    colours = mean_colours(image, np.array([[1, 1, 2]]))
+    assert colours[:, 0] == pytest.approx([50, 0], abs=0.1)  # lightness of white is 100, of black 0
+
+
+def test_adjacency_by_hand() -> None:
+    regions = adjacency(np.array([[1, 1, 2], [3, 3, 2], [3, 4, 4]]))
+    assert regions.pairs.tolist() == [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3]]
+    assert regions.areas.tolist() == [2, 2, 3, 2]
+    assert regions.border.tolist() == pytest.approx(np.array([3, 3, 3, 3]) / 12)
+    assert regions.differences(np.array([[0.0, 0], [3, 4], [0, 0], [3, 4]])).tolist() == [5, 0, 5, 0, 5]
+
+
+@pytest.mark.parametrize("point", [(56, 60), (80, 60), (95, 55)], ids=["head", "body", "back"])
+def test_a_point_anywhere_on_an_animal_gives_all_of_it(point: tuple[float, float]) -> None:
+    image, (animal,) = meadow((60, 80))
+    mask, stability = ask(image, point)
+    assert iou(mask, animal) > 0.9
+    assert 0 < stability <= 1
+
+
+def test_a_point_on_the_background_is_not_an_animal() -> None:
+    image, (animal,) = meadow((60, 80))
+    mask, _ = ask(image, (10, 10))
+    assert mask[10, 10]
+    assert iou(mask, animal) < 0.5
+
+
+def test_two_animals_are_told_apart_and_two_points_take_both() -> None:
+    image, (one, other) = meadow((30, 45), (90, 110))
+    first, second = ask(image, (45, 30))[0], ask(image, (110, 90))[0]
+    assert iou(first, one) > 0.9
+    assert iou(second, other) > 0.9
+    both, _ = ask(image, (45, 30), (110, 90))
+    assert np.array_equal(both, ask(image, (110, 90), (45, 30))[0]), "the order of points is nothing"
+    assert iou(both, one | other) > 0.9
+
+
+def test_every_point_is_in_its_mask_also_at_the_edge_of_the_picture() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (50, 60, 3)).astype(np.uint8)
+    record = SEGMENTER.segment(image)
+    for point in ((0.0, 0.0), (60.0, 50.0), (59.5, 0.5), (30, 25)):
+        mask = PROMPTER.prompt([Query(record, np.array([point], np.float32))])[0].mask
+        assert mask[min(int(point[1]), 49), min(int(point[0]), 59)]
+
+
+def test_many_queries_at_once_are_answered_as_alone_and_in_order() -> None:
+    records = [SEGMENTER.segment(meadow(place)[0]) for place in ((60, 80), (40, 60))]
+    queries = [
+        Query(record, np.array([point], np.float32))
+        for point in ((80, 60), (5, 5), (60, 40))
+        for record in records
+    ]
+    for query, answer in zip(queries, PROMPTER.prompt(queries), strict=True):
+        (alone,) = PROMPTER.prompt([query])
+        assert torch.equal(answer.mask, alone.mask)
+        assert answer.stability == alone.stability
+    assert PROMPTER.prompt([]) == []
+
+
+def test_a_mirrored_picture_gives_the_mirrored_mask() -> None:
+    image, _ = meadow((60, 70))
+    mask, _ = ask(image, (46, 60))
+    mirrored, _ = ask(np.ascontiguousarray(image[:, ::-1]), (160 - 46, 60))
+    assert iou(mask, mirrored[:, ::-1]) > 0.95
+
+
+def test_an_object_that_fills_the_picture_is_given_whole() -> None:
+    mask, stability = ask(np.full((40, 50, 3), 90, np.uint8), (20, 20))
+    assert mask.all()
+    assert stability == 1
+
+
+def test_more_than_2048_regions_keep_their_own_colours() -> None:
+    """f2 is exact to 2048 only: ids must not go through it."""
+    image = np.random.default_rng(0).integers(0, 256, (400, 480, 3)).astype(np.uint8)
+    fine = Superpixels(embeddings=True, side=1024, scale=1, sigma=0, min_size=17)
+    record = fine.segment(image)
+    count = int(record["segments"].max())
+    assert count > 2048
+    stored = record["embeddings"][:, :, 0].T.astype(np.float64)
+    assert np.abs(stored - mean_colours(image, record["segments"])).max() < 0.1
+    mask = PROMPTER.prompt([Query(record, np.array([[479.5, 399.5]], np.float32))])[0].mask
+    assert mask[399, 479]

@@ -206,7 +206,7 @@ def watch(names: Collection[str], *, jobs: int, work: Path) -> Iterator[tuple[st
 
 def _alive(task: Task) -> bool:
     """Whether the process of a running task is there: DVC's worker may have died and left it, or died with it."""
-    for baseline in json.loads(dvc("exp", "show", "--json")):
+    for baseline in json.loads(dvc("exp", "show", "--json", "--all-commits")):
         for entry in baseline.get("experiments") or []:
             local = (entry.get("executor") or {}).get("local") or {}
             if (local.get("task_id") or "").startswith(task.revision) and local.get("pid"):

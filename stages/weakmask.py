@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from pipeline.errors import UserError
+from stages.compare import compare
 from stages.entry import DATA, DATASET, artefact
 
 PRESETS = Path(__file__).resolve().parent.parent / "pipeline" / "presets"
@@ -154,6 +155,9 @@ def scores() -> None:
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     click.echo(f"report: {DATA / 'report' / 'index.html'}")
+
+
+main.add_command(compare)
 
 
 def _percent(value: float | None) -> str:

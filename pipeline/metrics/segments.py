@@ -16,7 +16,9 @@ class SegmentScores:
     """
 
     tolerance: int = 2
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("border", "found", "pixels", "right"), 0))
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("border", "found", "pixels", "right"), 0)
+    )
 
     def add(self, labels: np.ndarray, segments: np.ndarray) -> None:
         """Count a picture: label map u1 [H,W] (255 is left out), segments [H,W]; segment 0 counts as one, like any other."""

@@ -281,13 +281,13 @@ def test_a_step_in_bfloat16_is_finite_and_reaches_all_that_learns(tags: list[flo
     assert {name.split(".")[2] for name in gradients if "backbone" in name} == {"layer2", "layer3", "layer4"}
 
 
-def test_all_three_heads_are_new_parameters_and_come_back_from_their_options() -> None:
+def test_only_the_1x1_convolutions_learn_faster_than_the_backbone() -> None:
     network = made()
-    names = {
-        name for name, p in network.named_parameters() if any(p is new for new in network.new_parameters())
-    }
-    assert {name.split(".")[0] for name in names} == {"head", "head_erased", "head_background"}
-    assert len(names) == 3 * 5
+    assert [tuple(parameter.shape) for parameter in network.new_parameters()] == [(3, 8, 1, 1)] * 3
+
+
+def test_a_network_comes_back_from_its_options_and_weights() -> None:
+    network = made()
     options = {"width": 8, "erase": ERASE, "background": BACKGROUND}
     assert tuple(options) == Network.OPTIONS
     again = Network(3, SMALL, **options)  # type: ignore[arg-type]
@@ -296,11 +296,19 @@ def test_all_three_heads_are_new_parameters_and_come_back_from_their_options() -
     assert torch.equal(again.eval().maps(normalised, tags), network.maps(normalised, tags))
 
 
-def test_heads_begin_at_a_scale_that_passes_features_on() -> None:
-    """Gaussian 0.01, made for VGG, would shrink them a hundredfold in the narrow heads."""
+@pytest.mark.parametrize(("channels", "width"), [(6, 6), (6, 4), (4, 6)])
+def test_heads_begin_as_the_plain_classifiers_and_no_channel_is_lost_or_dead(
+    channels: int, width: int
+) -> None:
     torch.manual_seed(0)
-    maps = head(64, 64, 8)(torch.randn(4, 64, 16, 16).relu())
-    assert 0.3 < maps.std() < 3
+    layers, features = head(channels, width, 3), torch.rand(2, channels, 5, 5)
+    copied = layers[:-1](features)
+    for o in range(width):
+        sources = [i for i in range(channels) if i % min(channels, width) == o % min(channels, width)]
+        assert torch.allclose(copied[:, o], features[:, sources].mean(1), atol=1e-6)
+    layers(features).square().sum().backward()
+    assert all(row.any() for row in layers[0].weight.grad)
+    assert all(column.any() for column in layers[0].weight.grad.transpose(0, 1))
 
 
 def test_learning_steps_lower_the_loss(step: Step) -> None:

@@ -24,7 +24,9 @@ def test_one_segment_finds_no_border_and_half_of_the_pixels() -> None:
     assert scored(HALVES, np.ones_like(HALVES)) == (0, 0.5)
 
 
-@pytest.mark.parametrize(("shift", "tolerance", "recall"), [(1, 0, 0.5), (1, 1, 1), (3, 1, 0), (3, 2, 0.5), (3, 3, 1)])
+@pytest.mark.parametrize(
+    ("shift", "tolerance", "recall"), [(1, 0, 0.5), (1, 1, 1), (3, 1, 0), (3, 2, 0.5), (3, 3, 1)]
+)
 def test_tolerance(shift: int, tolerance: int, recall: float) -> None:
     """The labels' border is columns 3 and 4, that of the segments `shift` further right."""
     segments = np.repeat([[1] * (4 + shift) + [2] * (4 - shift)], 6, 0)

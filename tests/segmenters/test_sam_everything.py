@@ -330,6 +330,15 @@ def test_of_nearly_equal_boxes_the_higher_predicted_iou_stays():
     assert len(map_of(masks, torch.tensor([0.8, 0.9]), Filters(0.5, box_nms=0.99)).iou) == 2
 
 
+def test_of_masks_that_mending_makes_alike_the_one_that_needed_none_stays():
+    masks = torch.zeros(2, 30, 30, dtype=torch.bool)
+    masks[0, :20, :20], masks[1, :20, :19] = True, True
+    masks[0, 28, 28] = True  # an island: the boxes differ until it is gone
+    found = map_of(masks, torch.tensor([0.9, 0.8]), Filters(0.5, box_nms=0.7, min_area=4))
+    assert found.iou.tolist() == pytest.approx([0.8])
+    assert int((found.segments == 1).sum()) == 20 * 19
+
+
 masks_of_dots = st.tuples(st.integers(0, 2**32 - 1), st.floats(0, 1), st.integers(1, 12))
 
 

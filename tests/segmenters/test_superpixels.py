@@ -16,7 +16,9 @@ PROMPTER = GrowingPrompter()
 GRASS, COAT, HEAD = (60, 140, 60), (210, 200, 190), (200, 40, 40)
 
 
-def meadow(*animals: tuple[int, int], size: tuple[int, int] = (120, 160)) -> tuple[np.ndarray, list[np.ndarray]]:
+def meadow(
+    *animals: tuple[int, int], size: tuple[int, int] = (120, 160)
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """A green picture with animals at (y, x): a pale body with a dark outline and a red head at its left; and their masks."""
     image = np.full((*size, 3), GRASS, np.uint8)
     y, x = np.mgrid[: size[0], : size[1]]

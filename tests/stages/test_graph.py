@@ -115,6 +115,12 @@ def test_only_the_chosen_method_is_tracked() -> None:
     assert set(METHODS) == set(typing.get_args(Classifier.model_fields["method"].annotation))
 
 
+def test_pixel_masks_are_read_by_scores_report_and_the_upper_bound_alone() -> None:
+    """Stage dataset checks and indexes them; nothing that learns from tags can see them."""
+    readers = {name for name, stage in STAGES.items() if "pipeline/datasets/masks.py" in stage["deps"]}
+    assert readers == {"dataset", "scores", "report", "semantic"}
+
+
 def test_every_input_is_somebodys_output() -> None:
     outs = {"data/dataset"}
     for name, stage in STAGES.items():

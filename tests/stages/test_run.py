@@ -129,17 +129,19 @@ def test_git_sees_no_artefact(repository: Path) -> None:
     [
         ({"runtime.device": "cpu", "runtime.workers": 2, "runtime.batch": 3}, set()),
         ({"labels.background": 0.6}, {"labels"}),
+        ({"labels.vote": "segments"}, {"labels"}),
+        ({"classifier.puzzlecam.alpha": 2, "classifier.s2c.peak": 0.4, "classifier.seenet.width": 8}, set()),
         ({"scores.background": 0.2}, {"scores@cams", "scores@labels", "scores@predictions"}),
         ({"report.pictures": 3}, {"report"}),
     ],
-    ids=["runtime", "labels", "scores", "report"],
+    ids=["runtime", "labels", "vote", "options of other methods", "scores", "report"],
 )
 def test_only_what_depends_on_a_change_is_stale(
     restored: Path, change: dict[str, object], rerun: set[str]
 ) -> None:
     set_parameters(restored, change)
     found = stale(restored)
-    upstream = {"dataset", "classifier", "cams", "seeds", "irnet", "fields"}
+    upstream = {"dataset", "segments", "guidance", "classifier", "cams", "seeds", "irnet", "fields"}
     assert rerun <= found
     assert not found & upstream
     assert bool(found) == bool(rerun)

@@ -1,11 +1,9 @@
 """What every classifier method shares: a backbone, a 1x1 head, class maps whose mean is the logit; and where a method's room is."""
 
-from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.backbones import Backbone
@@ -19,8 +17,6 @@ class Classifier(nn.Module):
 
     OPTIONS: ClassVar[tuple[str, ...]] = ()
     """Parameters of the method that shape the network; they are stored with its weights."""
-    merge: ClassVar[Callable[[Tensor, Tensor], Tensor]] = staticmethod(torch.add)
-    """How the maps of a picture and of its mirror image become one."""
 
     def __init__(self, classes: int, backbone: str, weights: str = "none") -> None:
         super().__init__()
@@ -41,6 +37,10 @@ class Classifier(nn.Module):
         tags: 0/1 [B,C], the classes in each picture, for methods whose maps depend on them.
         """
         return self.head(self.features(normalised))
+
+    def merge(self, one: Tensor, other: Tensor) -> Tensor:
+        """The rectified maps of a picture and of its mirror image as one, here their sum."""
+        return one + other
 
 
 def room(method: str, part: str) -> ModuleType:

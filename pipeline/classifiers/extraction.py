@@ -1,7 +1,7 @@
 """Class activation maps from several scales and mirrors (IRN's specification, section 3)."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,10 +19,11 @@ EPSILON = 1e-5
 class ClassMaps(Protocol):
     """A network that gives class maps, as every classifier method has one."""
 
-    merge: Callable[[Tensor, Tensor], Tensor]
-
     def maps(self, normalised: Tensor, tags: Tensor) -> Tensor:
         """Class maps [B,C,h,w] at stride 16 of normalised pictures [B,3,H,W] with tags [B,C]."""
+
+    def merge(self, one: Tensor, other: Tensor) -> Tensor:
+        """The maps of a picture and of its mirror image as one."""
 
 
 @torch.inference_mode()

@@ -12,7 +12,6 @@ convolution; it also drew T from noisy maps. The 1x1 convolutions have no bias, 
 S_C cannot meet its target by an offset.
 """
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -25,7 +24,6 @@ class Network(Classifier):
     """Three heads of two 3x3 convolutions of `width` channels and a 1x1 one; erase, background: shares of the attention's maximum."""
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("width", "erase", "background")
-    merge: ClassVar[Callable[[Tensor, Tensor], Tensor]] = staticmethod(torch.maximum)
 
     def __init__(
         self,
@@ -76,6 +74,10 @@ class Network(Classifier):
         initial = self.head(features)
         mask = ternary_mask(attention(initial, tags), self.erase, self.background)
         return torch.maximum(share(initial), share(self.head_erased(features * mask)))
+
+    def merge(self, one: Tensor, other: Tensor) -> Tensor:
+        """The larger of both maps, as the branches are fused."""
+        return torch.maximum(one, other)
 
 
 def head(channels: int, width: int, classes: int) -> nn.Sequential:

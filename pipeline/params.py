@@ -265,7 +265,7 @@ class S2c(Section):
     temperature: Positive
     """Cosines are divided by it (0.5 in the paper)."""
     stride: Annotated[int, Field(ge=1, le=16)]
-    """Pixels between two contrasted places (1 in the paper, at sixteen times the memory of 4)."""
+    """Pixels between two contrasted places (1 in the paper, which takes over ten times as long as 4)."""
     cpm: bool
     """Whether class maps learn from masks prompted at their own peaks."""
     cpm_weight: Positive

@@ -1,5 +1,7 @@
 """S2C: its network, crops that know where they come from, prompts, and the whole training step."""
 
+import pickle
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ from pipeline.classifiers.s2c.training import GuidanceError, objective, samples
 from pipeline.classifiers.samples import Material
 from pipeline.datasets.index import Index, Picture
 from pipeline.label_map import IGNORE
+from pipeline.runtime import Runtime
 from pipeline.segmenters.prompting import Answer, Guidance, Query
 from pipeline.store import Reader, Writer
-from pipeline.training import Ranks, Step
+from pipeline.training import Plan, Ranks, Step, train
 
 SMALL = "test_resnet"
 OPTIONS: dict[str, Any] = {
@@ -195,6 +198,17 @@ def test_a_picture_that_the_segmenter_left_out_has_no_segments_and_no_prompt(
     terms = objective(material, **OPTIONS)(Seeing(), made, step())
     assert torch.isfinite(terms["loss"])
     assert len(oracle.calls[0]) == 2
+
+
+def test_loader_processes_get_no_prompter(material: Material) -> None:
+    """It may hold a network on a GPU, which cannot be sent."""
+    assert material.guidance is not None
+    material.guidance.prompter.lock = threading.Lock()  # type: ignore[union-attr]
+    made = pickle.loads(pickle.dumps(samples(material)))
+    torch.manual_seed(0)
+    first = made[1]
+    torch.manual_seed(0)
+    assert all(torch.equal(a, b) for a, b in zip(first[:4], samples(material)[1][:4], strict=True))
 
 
 def test_segments_of_another_size_are_refused(material: Material, tmp_path: Path) -> None:
@@ -526,6 +540,31 @@ def test_steps_reach_every_layer_and_lower_the_losses_whose_targets_stand_still(
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.new_parameters())
         optimizer.step()
     assert values[-1] < values[0]
+
+
+def test_the_training_loop_runs_it_with_loader_processes(material: Material, tmp_path: Path) -> None:
+    """Two epochs, the second with prompts; the curve holds every term."""
+    network = Seeing()
+    runtime = Runtime(torch.device("cpu"), torch.float32, 2, 1, 1, 600.0, False, tmp_path / "work", 0, 1)
+    plan = Plan(2, 2, "adamw", 1e-4, 1, 0.0, 0.0, 0.9, 0.0, 0)
+    train(
+        network,
+        samples(material),
+        objective(material, **{**OPTIONS, "warmup": 1}),
+        plan,
+        new=network.parameters(),
+        stage="classifier",
+        fingerprint="s2c",
+        runtime=runtime,
+        curve=tmp_path / "curve.csv",
+        prepare=fix_batch_norm,
+    )
+    rows = (tmp_path / "curve.csv").read_text().splitlines()
+    assert rows[0] == "step,lr,loss,cls,ssc,cpm"
+    cpm = [float(row.split(",")[-1]) for row in rows[1:]]
+    assert cpm[:2] == [0, 0]
+    assert min(cpm[2:]) > 0
+    assert len(prompter(material).calls) == 2
 
 
 class HalfPrecision(nn.Module):

@@ -77,10 +77,8 @@ class Prompting:
         for scale in self.scales:
             at_scale = maps if scale == 1 else _maps(network, images, scale)
             chosen = at_scale[present[:, 0], present[:, 1]][:, None]
-            total = (
-                total
-                + F.interpolate(chosen, total.shape[1:], mode="bilinear", align_corners=False)[:, 0].relu()
-            )
+            enlarged = F.interpolate(chosen, total.shape[1:], mode="bilinear", align_corners=False)
+            total = total + enlarged[:, 0].relu()
         return total
 
     def _ask(

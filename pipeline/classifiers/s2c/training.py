@@ -8,8 +8,9 @@ with L_SSC as in contrast.py and L_CPM as in prompts.py (whose masks) and consis
 Differences from the published code: temperature divides the cosines, as in the paper (there 1 multiplies them); prototypes learn,
 being functions of F (there detached); segments that are not in the crop, and pixels in none, are no negatives; the smallest
 segment owns a pixel (stage segments); pictures are encoded once, whole, and crops are traced back to them (there every crop is
-encoded anew); the confidence of a mask is its stability (there its raw logits), its points are no less than the peaks there are;
-padding is ignored (there background). Colours are not jittered.
+encoded anew); a mask's confidence uses its stability (there its raw logits), its points include peaks near the border, each once,
+and there are none on an empty map; padding is ignored, and so is what may be background as long as a present class got no mask
+(there both are background); CPM's scores compete among the present classes alone. Colours are not jittered.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,22 +44,23 @@ class SegmentedCrops:
     """
 
     def __init__(self, material: Material) -> None:
-        self.material, self.augment = material, material.augment(outside=-1)
+        # not the material: its prompter may hold a network, which loader processes need not be sent
+        self.index, self.names, self.augment = material.index, material.names, material.augment(outside=-1)
         self.segments = segments_of(material).segments
 
     def __len__(self) -> int:
-        return len(self.material.names)
+        return len(self.names)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-        name, index = self.material.names[number], self.material.index
-        picture = index.image(name)
+        name = self.names[number]
+        picture = self.index.image(name)
         places = tv_tensors.Mask(torch.from_numpy(np.indices(picture.shape[:2], np.int32)))
         image, origins = self.augment(as_image(picture), places)
         segments = torch.from_numpy(self._segments(name, picture.shape[:2]).astype(np.int32))
         y, x = origins.clamp(min=0).as_subclass(Tensor).long()
         in_crop = segments[y, x] * (origins[0] >= 0)
         plain = (part.as_subclass(Tensor) for part in (in_crop, origins))
-        return image, torch.from_numpy(index.target(name)), *plain, number
+        return image, torch.from_numpy(self.index.target(name)), *plain, number
 
     def _segments(self, name: str, size: tuple[int, int]) -> np.ndarray:
         if name in self.segments.skipped:

@@ -26,6 +26,8 @@ from stages.entry import DATA, read_parameters
 from stages.experiments import PARAMETERS, Experiment, ExperimentError, Task
 
 METHODS: tuple[str, ...] = typing.get_args(Classifier.model_fields["method"].annotation)
+RACES = 3
+"""Times the queue is read again because a worker changed it in between."""
 TAIL = 12
 """Lines shown of a failed experiment's log."""
 
@@ -190,7 +192,7 @@ class Queue:
     def complete(self, *, force: bool) -> dict[str, list[Experiment]]:
         """Queue what is missing and wait for all; the finished experiments. Raises UserError where a name is taken by another."""
         self.copies = experiments.left_behind(next(iter(self.runs.values())).parameters)
-        running = self._running()
+        running = self._take_over(force=force)
         todo = self._missing([name for name in self.runs if name not in running], force=force)
         if not todo and not running:
             return self.found
@@ -203,22 +205,42 @@ class Queue:
             self._fail(name, "its process died twice without a word; is there memory enough?")
         return experiments.find(list(self.runs))
 
-    def _running(self) -> list[str]:
-        """The runs that go on already, from an earlier start of this command; raises ExperimentError where they are others."""
-        entries = experiments.tasks()[0]
-        running = {task.name: task for task in entries if task.name in self.runs and task.status == "Running"}
-        for name, task in running.items():
-            wrong = experiments.whole_differences(experiments.parameters_of(task), self.runs[name].parameters)
-            if wrong:
-                raise ExperimentError(
-                    f"{name} is running with other parameters: {shortened(wrong)}. "
-                    f"Wait for it, end it (dvc queue kill {name}), or give these another --name"
-                )
+    def _take_over(self, *, force: bool) -> list[str]:
+        """The runs that go on already, from an earlier start of this command; those that only wait leave the queue.
+
+        They may have been asked for other steps, and nothing is lost by queueing them anew. Raises ExperimentError where they have
+        other parameters.
+        """
+        for tries in range(RACES, -1, -1):
+            entries = [task for task in experiments.tasks()[0] if task.name in self.runs]
+            running = [task.name for task in entries if task.status == "Running"]
+            for task in entries:
+                if task.status == "Running" or (task.status == "Queued" and not force):
+                    self._check(task)
+            stale = [task for task in entries if task.status == "Queued" or task.name in running]
+            try:
+                experiments.remove([], [task for task in stale if task.status != "Running"])
+                break
+            except ExperimentError:  # a worker has begun one of them meanwhile
+                if not tries:
+                    raise
+        for name in running:
             say(f"{name} is running already")
-        experiments.remove(
-            [], [task for task in entries if task.name in running and task.status != "Running"]
+        return running
+
+    def _check(self, task: Task) -> None:
+        wrong = experiments.whole_differences(
+            experiments.parameters_of(task), self.runs[task.name].parameters
         )
-        return list(running)
+        if wrong:
+            state, end = {
+                "Running": ("running", f"dvc queue kill {task.name}"),
+                "Queued": ("in the queue", f"dvc queue remove {task.name}"),
+            }[task.status]
+            raise ExperimentError(
+                f"{task.name} is {state} with other parameters: {shortened(wrong)}. "
+                f"Wait for it, end it ({end}), or give these another --name"
+            )
 
     def _incomplete(self, names: Sequence[str]) -> list[str]:
         """The runs whose experiment has not scored all asked steps."""
@@ -255,7 +277,7 @@ class Queue:
             )
         if not todo:
             return {}
-        # entries that wait may have been given other parameters or steps; nothing is lost by queueing them anew
+        # earlier ends under these names would hide how the new ones end
         stale = [task for task in experiments.tasks()[0] if task.name in todo and task.status != "Running"]
         experiments.remove(replaced, stale)
         return todo

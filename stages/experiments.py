@@ -117,7 +117,7 @@ def _deferred_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if caught:
+    if caught and before is not signal.SIG_IGN:
         raise KeyboardInterrupt
 
 

@@ -54,7 +54,7 @@ def load_sam(model: str, checkpoint: str | Path, sha256: str, device: torch.devi
     if model not in CHECKPOINTS:
         raise SamError(f"segments.sam.model: no SAM {model!r}; use one of {', '.join(CHECKPOINTS)}")
     if find_spec("segment_anything") is None:
-        raise SamError("segments.backend: sam needs `pip install segment-anything` (extra `.[sam]`)")
+        raise SamError("segments.backend: sam needs `pip install segment-anything`")
     checkpoint = Path(checkpoint)
     _check(CHECKPOINTS[model], checkpoint, sha256)
     from segment_anything import sam_model_registry

@@ -15,7 +15,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from ruamel.yaml import YAML
 from tqdm import tqdm
@@ -96,16 +97,24 @@ def dvc(*arguments: str, work: Path | None = None) -> str:
 
 
 def _output(*command: str, environment: Mapping[str, str] | None = None) -> str:
-    """Run to the end, in a process group of its own, where Ctrl-C in the terminal does not reach it."""
-    with _deferred_interrupt():
+    """Run to the end, in a process group of its own, where Ctrl-C in the terminal does not reach it.
+
+    The output goes through files: DVC's workers keep the command's own open, so that a pipe would end only with them.
+    """
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as error, _deferred_interrupt():
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, start_new_session=True
+            command, env=environment, stdout=out, stderr=error, check=False, start_new_session=True
         )
+        said, complaint = (_read(file) for file in (out, error))
     if done.returncode:
-        said = done.stderr.strip() or done.stdout.strip()
         shown = " ".join(command[2:] if command[1:2] == ("-m",) else command)
-        raise ExperimentError(f"`{shown}` failed: {said.removeprefix('ERROR: ')}")
-    return done.stdout
+        raise ExperimentError(f"`{shown}` failed: {(complaint or said).strip().removeprefix('ERROR: ')}")
+    return said
+
+
+def _read(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
 
 
 @contextmanager

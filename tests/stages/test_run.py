@@ -130,7 +130,10 @@ def test_git_sees_no_artefact(repository: Path) -> None:
         ({"runtime.device": "cpu", "runtime.workers": 2, "runtime.batch": 3}, set()),
         ({"labels.background": 0.6}, {"labels"}),
         ({"labels.vote": "segments"}, {"labels"}),
-        ({"classifier.puzzlecam.alpha": 2, "classifier.s2c.peak": 0.4, "classifier.seenet.width": 8}, {"report"}),
+        (
+            {"classifier.puzzlecam.alpha": 2, "classifier.s2c.peak": 0.4, "classifier.seenet.width": 8},
+            {"report"},
+        ),
         ({"scores.background": 0.2}, {"scores@cams", "scores@labels", "scores@predictions"}),
         ({"report.pictures": 3}, {"report"}),
     ],

@@ -5,6 +5,7 @@ https://dvc.org/doc/user-guide/project-structure/dvcyaml-files
 """
 
 import json
+import math
 import os
 import re
 import signal
@@ -29,8 +30,10 @@ LONGEST = 15
 """Seconds between two looks at the queue at most; each takes DVC about half a second of one core."""
 LOCKED = 30
 """Times a DVC command is tried again where another one holds the repository's lock."""
-SILENT = 3
-"""Looks without any worker after which a running experiment is checked for being dead."""
+SILENT = 6
+"""Looks without any worker after which a running experiment is checked for being dead; a busy machine's workers are slow to answer."""
+STARTING = 30
+"""Seconds that a worker has to come up before another one is started."""
 
 
 class ExperimentError(UserError):
@@ -101,7 +104,11 @@ def _output(*command: str, environment: Mapping[str, str] | None = None) -> str:
 
     The output goes through files: DVC's workers keep the command's own open, so that a pipe would end only with them.
     """
-    with TemporaryFile("w+") as out, TemporaryFile("w+") as error, _deferred_interrupt():
+    with (
+        TemporaryFile("w+", errors="replace") as out,
+        TemporaryFile("w+", errors="replace") as error,
+        _deferred_interrupt(),
+    ):
         done = subprocess.run(
             command, env=environment, stdout=out, stderr=error, check=False, start_new_session=True
         )
@@ -188,14 +195,16 @@ def watch(names: Collection[str], *, jobs: int, work: Path) -> Iterator[tuple[st
 
     None: somebody took it out of the queue. Lost: its process died without a word, as when the machine went down.
     """
-    waiting, began, silent = set(names), time.monotonic(), 0
+    waiting, began, started, silent = set(names), time.monotonic(), -math.inf, 0
     with tqdm(total=len(waiting), desc="compare", unit="experiment", disable=None) as bar:
         while waiting:
             entries, workers = tasks()
             now = by_name(task for task in entries if task.name in waiting)
             silent = 0 if workers else silent + 1
-            if not workers and any(task.status == "Queued" for task in now.values()):
+            queued = any(task.status == "Queued" for task in now.values())
+            if queued and not workers and time.monotonic() - started > STARTING:
                 dvc("queue", "start", "--jobs", str(jobs), work=work)
+                started = time.monotonic()
             for name in sorted(waiting):
                 task = now.get(name)
                 if task and task.status == "Running" and silent >= SILENT and not _alive(task):

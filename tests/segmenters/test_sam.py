@@ -256,7 +256,7 @@ def test_without_the_package_all_imports_and_loading_says_what_to_install(monkey
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "segment_anything", None)
     sam = importlib.import_module("pipeline.segmenters.sam")
-    with pytest.raises(UserError, match=r"pip install segment-anything.*\.\[sam\]"):
+    with pytest.raises(UserError, match="pip install segment-anything"):
         sam.load_sam("vit_h", "sam.pth", "", CPU)
 
 

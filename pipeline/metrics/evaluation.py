@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from pipeline.datasets.index import Index
 from pipeline.datasets.masks import read_instances, read_semantic
+from pipeline.instances import masks_of
 from pipeline.label_map import IGNORE
 from pipeline.metrics.instance import InstanceScores
 from pipeline.metrics.semantic import Confusion, ThresholdCurve, assign, picture_row, threshold_grid
@@ -74,9 +75,8 @@ def _count_instances(
     instances: InstanceScores, index: Index, name: str, truth: np.ndarray, record: Record
 ) -> None:
     ids, classes = read_instances(index, name)
-    instances.add(
-        name, (ids, classes, truth == IGNORE), (record["instances"], record["classes"], record["scores"])
-    )
+    predicted = masks_of(record), record["classes"], record["scores"]
+    instances.add(name, (ids, classes, truth == IGNORE), predicted)
 
 
 def _scores(

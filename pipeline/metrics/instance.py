@@ -1,15 +1,20 @@
 """Average precision of instance masks: COCO's through faster-coco-eval, VOC's by area under the curve.
 
-Instances are exclusive: one id map per picture, 0 none, 1..N. What is kept per picture is the run-length
-code of its instances (some hundred bytes each) and one IoU table, because AP ranks the detections of the
+True instances are exclusive: one id map per picture, 0 none, 1..N; predicted ones are masks that may overlap. What is kept per
+picture is the run-length code of its instances (some hundred bytes each) and one IoU table, because AP ranks the detections of the
 whole set.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+
+SIZES = ("small", "medium", "large")
+LIMITS = (32**2, 96**2)
+"""Areas in pixels between COCO's sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +51,16 @@ def run_lengths(ids: np.ndarray, count: int) -> list[list[int]]:
     return lists
 
 
-def mask_ious(predicted: np.ndarray, true: np.ndarray, counts: tuple[int, int]) -> np.ndarray:
-    """IoU of all instances of two id maps from one joint histogram.
+def mask_ious(masks: np.ndarray, true: np.ndarray, count: int) -> np.ndarray:
+    """IoU of masks with the instances of an id map.
 
-    predicted, true: unsigned integers [H,W], 0 none; counts: (P, T) instances. Returns float64 [P,T], 0 where
-    both are empty.
+    masks: bool [P,H,W]; true: unsigned integers [H,W], 0 none, 1..count. Returns float64 [P,count], 0 where both are empty.
     """
-    P, T = counts
-    pairs = predicted.astype(np.intp) * (T + 1) + true
-    table = np.bincount(pairs.ravel(), minlength=(P + 1) * (T + 1)).reshape(P + 1, T + 1)
-    shared = table[1:, 1:]
-    union = table.sum(1)[1:, None] + table.sum(0)[None, 1:] - shared
+    areas = np.bincount(true.ravel(), minlength=count + 1)[1:]
+    shared = np.zeros((len(masks), count))
+    for row, mask in enumerate(masks):
+        shared[row] = np.bincount(true[mask], minlength=count + 1)[1:]
+    union = masks.sum((1, 2))[:, None] + areas - shared
     return shared / np.maximum(union, 1)
 
 
@@ -73,7 +77,7 @@ def area_under_curve(scores: np.ndarray, hits: np.ndarray, total: int) -> float:
 
 
 class InstanceScores:
-    """AP, AP50 and AP75 of COCO and AP50 of VOC over any number of pictures."""
+    """AP, AP50, AP75 and AP by size of COCO, AP50 and AP70 of VOC, over any number of pictures."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         """classes: names without background; instances carry indices into them."""
@@ -88,35 +92,32 @@ class InstanceScores:
     ) -> None:
         """Take in one picture.
 
-        truth: ids uint16 [H,W], classes uint8 [N], void bool [H,W] or None; predicted: ids uint16 [H,W],
-        classes uint8 [M], scores float32 [M]. Void pixels are taken out of the predictions first; instances
-        that have no pixel (left) count neither as found nor as false. Raises ValueError when a picture comes
-        twice or the arrays contradict each other.
+        truth: ids uint16 [H,W], classes uint8 [N], void bool [H,W] or None; predicted: masks bool [M,H,W], classes uint8 [M],
+        scores float32 [M]. Void pixels are taken out of the predictions first; instances that have no pixel (left) count
+        neither as found nor as false. Raises ValueError when a picture comes twice or the arrays contradict each other.
         """
         if name in self._pictures:
             raise ValueError(f"picture {name!r} was added twice")
         true_ids, true_classes, void = truth
-        ids, classes, scores = predicted
-        self._check(name, "truth", true_ids, true_classes)
-        self._check(name, "predicted", ids, classes)
-        if len(scores) != len(classes) or not np.isfinite(scores).all():
-            raise ValueError(f"{name}: {len(classes)} predicted instances need as many finite scores")
-        if ids.shape != true_ids.shape or (void is not None and void.shape != true_ids.shape):
+        masks, classes, scores = predicted
+        self._check_truth(name, true_ids, true_classes)
+        self._check_predicted(name, masks, classes, scores)
+        if masks.shape[1:] != true_ids.shape or (void is not None and void.shape != true_ids.shape):
             raise ValueError(
-                f"{name}: predicted {ids.shape}, truth {true_ids.shape}, void must have one size"
+                f"{name}: predicted {masks.shape[1:]}, truth {true_ids.shape}, void must have one size"
             )
         if void is not None:
-            ids = np.where(void, 0, ids)
-        there = np.bincount(ids.ravel(), minlength=len(classes) + 1)[1:] > 0
+            masks = masks & ~void
+        there = masks.any((1, 2))
         true_there = np.bincount(true_ids.ravel(), minlength=len(true_classes) + 1)[1:] > 0
         self._pictures[name] = _Scored(
-            (int(ids.shape[0]), int(ids.shape[1])),
-            _codes(true_ids, true_there),
+            (int(true_ids.shape[0]), int(true_ids.shape[1])),
+            _true_codes(true_ids, true_there),
             true_classes[true_there],
-            _codes(ids, there),
+            _codes(masks[there]),
             classes[there],
             scores[there].astype(np.float64),
-            mask_ious(ids, true_ids, (len(classes), len(true_classes)))[there][:, true_there],
+            mask_ious(masks[there], true_ids, len(true_classes))[:, true_there],
         )
 
     def merge(self, other: "InstanceScores") -> None:
@@ -131,40 +132,55 @@ class InstanceScores:
     def compute(self) -> dict:
         """All scores, ready for JSON; None where no true instance exists.
 
-        `AP` (IoU 0.50:0.05:0.95), `AP50`, `AP75` (COCO: 101 points, 100 detections a picture and class),
-        `voc_AP50` (area under the curve, a detection may claim only the instance it covers best),
-        `instances`, `detections` and `per_class`: name -> AP, AP50, voc_AP50. The order of adding does not
-        matter.
+        `AP` (IoU 0.50:0.05:0.95), `AP50`, `AP75`, and `AP_small`, `AP_medium`, `AP_large` (true areas below 32², up to 96², above), all
+        of COCO: 101 points, 100 detections a picture and class; `voc_AP50`, `voc_AP70` (area under the curve, a detection may claim
+        only the instance it covers best); `instances`, `detections` and `per_class`: name -> AP, AP50, AP75, voc_AP50, voc_AP70. The
+        order of adding does not matter.
         """
         pictures = {name: self._pictures[name] for name in sorted(self._pictures)}
         coco = _coco_precision(pictures, self.classes)
-        voc = _voc_precision(pictures, len(self.classes))
+        voc = {f"voc_AP{cut}": _voc_precision(pictures, len(self.classes), cut / 100) for cut in (50, 70)}
         return {
-            "AP": _mean(coco),
-            "AP50": _mean(coco[0]),
-            "AP75": _mean(coco[5]),
-            "voc_AP50": _mean(voc),
+            **_coco_scores(coco[..., 0]),
+            **{f"AP_{size}": _mean(coco[..., number]) for number, size in enumerate(SIZES, start=1)},
+            **{name: _mean(values) for name, values in voc.items()},
             "instances": sum(len(p.true_classes) for p in pictures.values()),
             "detections": sum(len(p.classes) for p in pictures.values()),
             "per_class": {
-                name: {"AP": _mean(coco[..., c]), "AP50": _mean(coco[0, :, c]), "voc_AP50": _mean(voc[c])}
+                name: {
+                    **_coco_scores(coco[:, :, c, 0]),
+                    **{key: _mean(values[c]) for key, values in voc.items()},
+                }
                 for c, name in enumerate(self.classes)
             },
         }
 
-    def _check(self, name: str, role: str, ids: np.ndarray, classes: np.ndarray) -> None:
+    def _check_truth(self, name: str, ids: np.ndarray, classes: np.ndarray) -> None:
         if ids.ndim != 2 or ids.dtype.kind != "u":
-            raise ValueError(f"{name}: {role} ids must be unsigned [H,W], got {ids.dtype} {ids.shape}")
+            raise ValueError(f"{name}: truth ids must be unsigned [H,W], got {ids.dtype} {ids.shape}")
         if ids.size and ids.max() > len(classes):
-            raise ValueError(f"{name}: {role} ids go up to {ids.max()}, but {len(classes)} classes are given")
+            raise ValueError(f"{name}: truth ids go up to {ids.max()}, but {len(classes)} classes are given")
+        self._check_classes(name, "truth", classes)
+
+    def _check_predicted(self, name: str, masks: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> None:
+        if masks.ndim != 3 or masks.dtype != bool:
+            raise ValueError(f"{name}: predicted masks must be bool [M,H,W], got {masks.dtype} {masks.shape}")
+        if not len(masks) == len(classes) == len(scores) or not np.isfinite(scores).all():
+            raise ValueError(
+                f"{name}: {len(masks)} predicted masks need as many classes and finite scores, "
+                f"got {len(classes)} and {len(scores)}"
+            )
+        self._check_classes(name, "predicted", classes)
+
+    def _check_classes(self, name: str, role: str, classes: np.ndarray) -> None:
         if len(classes) and classes.max() >= len(self.classes):
             raise ValueError(
                 f"{name}: {role} class {classes.max()} does not exist; there are {len(self.classes)}"
             )
 
 
-def _codes(ids: np.ndarray, there: np.ndarray) -> list[dict]:
-    """Compressed COCO RLE of the instances that are there."""
+def _true_codes(ids: np.ndarray, there: np.ndarray) -> list[dict]:
+    """Compressed COCO RLE of the instances of an id map that are there."""
     from faster_coco_eval.core import mask
 
     H, W = ids.shape
@@ -173,8 +189,18 @@ def _codes(ids: np.ndarray, there: np.ndarray) -> list[dict]:
     return mask.frPyObjects(raw, H, W) if raw else []
 
 
+def _codes(masks: np.ndarray) -> list[dict]:
+    """Compressed COCO RLE of masks bool [M,H,W]."""
+    from faster_coco_eval.core import mask
+
+    return [mask.encode(np.asfortranarray(one.view(np.uint8))) for one in masks]
+
+
 def _coco_precision(pictures: Mapping[str, _Scored], classes: Sequence[str]) -> np.ndarray:
-    """Precision of COCO, float64 [10 IoU thresholds, 101 recalls, C]; -1 for a class without truth."""
+    """Precision of COCO, float64 [10 IoU thresholds, 101 recalls, C, 4 areas]; -1 for a class without truth (of that size).
+
+    The areas: all, small, medium, large.
+    """
     from faster_coco_eval import COCO, COCOeval_faster
     from faster_coco_eval.core import mask
 
@@ -188,9 +214,7 @@ def _coco_precision(pictures: Mapping[str, _Scored], classes: Sequence[str]) -> 
             where = {"image_id": image, "category_id": int(c) + 1, "segmentation": code}
             found.append({**where, "score": float(score)})
     if not true or not found:
-        precision = np.full((10, 101, len(classes)), -1.0)
-        precision[..., sorted({t["category_id"] - 1 for t in true})] = 0
-        return precision
+        return _no_precision(true, len(classes))
     sizes = enumerate((picture.size for picture in pictures.values()), start=1)
     images = [{"id": image, "height": H, "width": W} for image, (H, W) in sizes]
     categories = [{"id": c + 1, "name": name} for c, name in enumerate(classes)]
@@ -198,10 +222,24 @@ def _coco_precision(pictures: Mapping[str, _Scored], classes: Sequence[str]) -> 
     evaluation = COCOeval_faster(dataset, dataset.loadRes(found), iouType="segm")
     evaluation.evaluate()
     evaluation.accumulate()
-    return evaluation.eval["precision"][:, :, :, 0, -1]
+    return evaluation.eval["precision"][..., -1]
 
 
-def _voc_precision(pictures: Mapping[str, _Scored], classes: int, threshold: float = 0.5) -> np.ndarray:
+def _no_precision(true: Sequence[Mapping[str, Any]], classes: int) -> np.ndarray:
+    """What _coco_precision gives where nothing is true or nothing was found, which the library does not evaluate."""
+    precision = np.full((10, 101, classes, 1 + len(SIZES)), -1.0)
+    for one in true:
+        size = 1 + sum(one["area"] > limit for limit in LIMITS)
+        precision[:, :, one["category_id"] - 1, [0, size]] = 0
+    return precision
+
+
+def _coco_scores(precision: np.ndarray) -> dict[str, float | None]:
+    """AP over all thresholds, at 0.5 and at 0.75 of precisions [10,...]."""
+    return {"AP": _mean(precision), "AP50": _mean(precision[0]), "AP75": _mean(precision[5])}
+
+
+def _voc_precision(pictures: Mapping[str, _Scored], classes: int, threshold: float) -> np.ndarray:
     """AP per class at one IoU threshold, matched as in VOC, float64 [C]; -1 for a class without truth."""
     scores: list[list[float]] = [[] for _ in range(classes)]
     hits: list[list[bool]] = [[] for _ in range(classes)]

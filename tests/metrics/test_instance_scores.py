@@ -20,18 +20,24 @@ def boxes(*corners: tuple[int, int, int, int], size: tuple[int, int] = (40, 50))
 
 TWO = boxes((2, 3, 12, 13), (20, 25, 30, 35))
 BOTH = np.array([0, 1], U1)
+KEYS = ("AP", "AP50", "AP75", "voc_AP50", "voc_AP70")
+
+
+def split(ids: np.ndarray, count: int) -> np.ndarray:
+    """Masks of the ids 1..count of a map."""
+    return ids == np.arange(1, count + 1)[:, None, None]
 
 
 def score(truth: tuple, predicted: tuple, void: np.ndarray | None = None) -> dict:
-    scores = InstanceScores(CLASSES)
-    scores.add("a", (*truth, void), predicted)
+    scores, (ids, classes, ranks) = InstanceScores(CLASSES), predicted
+    scores.add("a", (*truth, void), (split(ids, len(classes)), classes, ranks))
     return scores.compute()
 
 
 def test_perfect_is_one() -> None:
     result = score((TWO, BOTH), (TWO, BOTH, np.array([0.3, 0.9], F4)))
-    assert [result[key] for key in ("AP", "AP50", "AP75", "voc_AP50")] == pytest.approx([1, 1, 1, 1])
-    assert result["per_class"]["dog"] == {"AP": pytest.approx(1), "AP50": pytest.approx(1), "voc_AP50": 1}
+    assert [result[key] for key in KEYS] == pytest.approx([1, 1, 1, 1, 1])
+    assert [result["per_class"]["dog"][key] for key in KEYS] == pytest.approx([1, 1, 1, 1, 1])
     json.dumps(result, allow_nan=False)
 
 
@@ -53,10 +59,10 @@ def test_wrong_class_is_zero_and_lowers_both_classes() -> None:
 def test_iou_of_six_tenths_counts_at_50_not_at_75() -> None:
     truth, predicted = boxes((0, 0, 10, 10)), boxes((0, 0, 10, 6))
     result = score((truth, np.zeros(1, U1)), (predicted, np.zeros(1, U1), np.ones(1, F4)))
-    assert mask_ious(predicted, truth, (1, 1)) == pytest.approx(0.6)
+    assert mask_ious(split(predicted, 1), truth, 1) == pytest.approx(0.6)
     assert result["AP50"] == pytest.approx(1)
     assert result["voc_AP50"] == 1
-    assert result["AP75"] == 0
+    assert result["AP75"] == result["voc_AP70"] == 0
     assert result["AP"] == pytest.approx(0.3)  # thresholds 0.50, 0.55 and 0.60 of ten
 
 
@@ -86,7 +92,7 @@ def test_the_second_half_of_an_instance_is_a_duplicate() -> None:
     truth = boxes((0, 0, 10, 20), (20, 0, 30, 10))
     predicted = boxes((0, 0, 10, 10), (0, 10, 10, 20), (20, 0, 30, 10))
     result = score((truth, np.zeros(2, U1)), (predicted, np.zeros(3, U1), np.array([0.9, 0.8, 0.7], F4)))
-    assert mask_ious(predicted, truth, (3, 2)).tolist() == [[0.5, 0], [0.5, 0], [0, 1]]
+    assert mask_ious(split(predicted, 3), truth, 2).tolist() == [[0.5, 0], [0.5, 0], [0, 1]]
     assert result["voc_AP50"] == pytest.approx(5 / 6)
     assert result["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
@@ -115,7 +121,7 @@ def test_run_lengths_and_ious_match_the_library_mask_by_mask(seed: int, size: tu
     assert all(sum(c) == ids.size for c in lists)
     assert lists[6] == [ids.size]
     others = [mask.encode(np.asfortranarray((other == i).astype(U1))) for i in range(1, 6)]
-    np.testing.assert_allclose(mask_ious(ids, other, (7, 5)), mask.iou(singles, others, [0] * 5))
+    np.testing.assert_allclose(mask_ious(split(ids, 7), other, 5), mask.iou(singles, others, [0] * 5))
 
 
 def many(names: list[str]) -> InstanceScores:
@@ -128,7 +134,7 @@ def many(names: list[str]) -> InstanceScores:
         classes = generator.integers(0, 2, 4).astype(U1)
         guess = np.where(generator.random(4) < 0.7, classes, 1 - classes).astype(U1)
         ranks = generator.choice(np.array([0.2, 0.5, 0.9], F4), 4)  # ties between pictures
-        scores.add(name, (truth, classes, None), (predicted, guess, ranks))
+        scores.add(name, (truth, classes, None), (split(predicted, 4), guess, ranks))
     return scores
 
 
@@ -155,15 +161,42 @@ def test_area_under_curve_by_hand() -> None:
     assert value == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
 
 
+def test_overlapping_masks_each_count() -> None:
+    truth = boxes((0, 0, 10, 10), (0, 10, 10, 20))
+    whole, half = np.zeros((2, 40, 50), bool)
+    whole[:10, :16], half[:10, 9:20] = True, True
+    scores = InstanceScores(CLASSES)
+    scores.add(
+        "a", (truth, np.zeros(2, U1), None), (np.stack([whole, half]), np.zeros(2, U1), np.ones(2, F4))
+    )
+    assert mask_ious(np.stack([whole, half]), truth, 2)[1, 1] == pytest.approx(100 / 110)
+    assert scores.compute()["voc_AP70"] == pytest.approx(
+        0.25
+    )  # the better one ranks second: half the recall at precision 1/2
+
+
+def test_scores_by_size_see_their_own_instances_alone() -> None:
+    truth = boxes((0, 0, 10, 10), (100, 100, 150, 150), size=(200, 200))
+    found = truth * (truth == 2)
+    result = score((truth, np.zeros(2, U1)), (found, np.zeros(2, U1), np.ones(2, F4)))
+    assert (result["AP_small"], result["AP_medium"], result["AP_large"]) == (0, pytest.approx(1), None)
+    nothing = score((truth, np.zeros(2, U1)), (found, np.zeros(0, U1), np.zeros(0, F4)))
+    assert (nothing["AP_small"], nothing["AP_medium"], nothing["AP_large"]) == (0, 0, None)
+
+
 def test_bad_input_names_the_picture() -> None:
     scores = InstanceScores(CLASSES)
-    good = TWO, BOTH, np.ones(2, F4)
-    with pytest.raises(ValueError, match="a: predicted ids go up to 2"):
-        scores.add("a", (TWO, BOTH, None), (TWO, BOTH[:1], np.ones(1, F4)))
+    good = split(TWO, 2), BOTH, np.ones(2, F4)
+    with pytest.raises(ValueError, match="a: 2 predicted masks need as many classes"):
+        scores.add("a", (TWO, BOTH, None), (split(TWO, 2), BOTH[:1], np.ones(1, F4)))
+    with pytest.raises(ValueError, match="a: truth ids go up to 2"):
+        scores.add("a", (TWO, BOTH[:1], None), good)
+    with pytest.raises(ValueError, match="a: predicted masks must be bool"):
+        scores.add("a", (TWO, BOTH, None), (TWO, BOTH, np.ones(2, F4)))
     with pytest.raises(ValueError, match="a: truth class 7 does not exist"):
         scores.add("a", (TWO, np.array([0, 7], U1), None), good)
     with pytest.raises(ValueError, match="finite scores"):
-        scores.add("a", (TWO, BOTH, None), (TWO, BOTH, np.array([1, np.nan], F4)))
+        scores.add("a", (TWO, BOTH, None), (split(TWO, 2), BOTH, np.array([1, np.nan], F4)))
     with pytest.raises(ValueError, match="one size"):
         scores.add("a", (TWO.T, BOTH, None), good)
     scores.add("a", (TWO, BOTH, None), good)

@@ -3,6 +3,7 @@
 weakmask init --preset folder --source ~/pictures
 weakmask check ~/pictures
 weakmask inspect data/cams.h5 2007_000504 -o sheet.png
+weakmask export labels --format voc -o exported
 """
 
 import json
@@ -15,6 +16,7 @@ import click
 from pipeline.errors import UserError
 from stages.compare import compare
 from stages.entry import DATA, DATASET, artefact
+from stages.export import export
 
 PRESETS = Path(__file__).resolve().parent.parent / "pipeline" / "presets"
 
@@ -158,6 +160,7 @@ def scores() -> None:
 
 
 main.add_command(compare)
+main.add_command(export)
 
 
 def _percent(value: float | None) -> str:

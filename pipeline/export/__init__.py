@@ -1,0 +1,1 @@
+"""Masks in the formats that other tools read: PASCAL VOC, COCO and YOLO."""

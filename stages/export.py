@@ -1,0 +1,123 @@
+"""`weakmask export`: pseudo-labels or predictions in the formats that other tools read.
+
+weakmask export labels --format voc -o exported --images copy
+weakmask export predictions --format coco --min-score 0.3 -o exported
+weakmask export data/labels.h5 --format yolo --split train --images link -o exported
+"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.datasets.index import Index
+from pipeline.errors import UserError
+from pipeline.export import coco, voc, yolo
+from pipeline.export.files import prepare
+from pipeline.export.pictures import Pictures, Summary, Target
+from pipeline.store import Reader
+from stages.entry import DATASET, artefact
+
+SOURCES = ("labels", "predictions")
+FORMATS = ("voc", "coco", "yolo")
+
+
+@click.command()
+@click.argument("source", metavar="[labels|predictions|PATH.h5]", default="labels")
+@click.option("--format", "format_", required=True, type=click.Choice(FORMATS), help="What is written.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@click.option("--polygons", is_flag=True, help="coco: outlines instead of run lengths.")
+@click.option(
+    "--parts",
+    type=click.Choice(("join", "split")),
+    help="yolo: instances in several parts as one line each (by default), or as a line for each part.",
+)
+@click.option(
+    "--min-score", default=0.05, show_default=True, type=float, help="Leave out instances below this score."
+)
+@click.option("--split", help="Pictures of this split alone, such as train or val.")
+@click.option(
+    "--images",
+    default="none",
+    show_default=True,
+    type=click.Choice(("copy", "link", "none")),
+    help="Whether the picture files come along.",
+)
+@click.option(
+    "--force", is_flag=True, help="Write into a folder that is not empty and replace files of the same name."
+)
+def export(
+    source: str,
+    format_: str,
+    output: Path,
+    polygons: bool,
+    parts: str | None,
+    min_score: float,
+    split: str | None,
+    images: Any,
+    force: bool,
+) -> None:
+    """Write masks as VOC, COCO or YOLO.
+
+    VOC holds semantic maps and instances that do not overlap, COCO everything but the semantic maps, YOLO outlines alone. What a format
+    cannot hold is counted at the end. Interrupted, it leaves whole files only; start it again with --force.
+    """
+    _check_options(format_, polygons=polygons, parts=parts)
+    reader = Reader(artefact(source) if source in SOURCES else Path(source))
+    if reader.format not in SOURCES:
+        raise UserError(f"{reader.path}: holds {reader.format}; masks to export are in {', '.join(SOURCES)}")
+    index = Index.load(DATASET)
+    pictures = Pictures(reader, _select(reader, index, split), len(reader.classes), min_score)
+    target = Target(
+        output,
+        reader.classes,
+        {name: index.pictures_root / index[name].path for name in pictures.names},
+        {name: index[name].split for name in pictures.names},
+        images,
+    )
+    _spare_source(output, index)
+    prepare(output, force=force)
+    if format_ == "voc":
+        summary = voc.export(pictures, target)
+    elif format_ == "coco":
+        file = f"instances_{split or 'default'}.json"
+        summary = coco.export(pictures, target, file=file, polygons=polygons)
+    else:
+        summary = yolo.export(pictures, target, parts="split" if parts == "split" else "join")
+    click.echo("\n".join(_told(summary, pictures, output, min_score)))
+
+
+def _check_options(format_: str, *, polygons: bool, parts: str | None) -> None:
+    for option, given, owner in (("--polygons", polygons, "coco"), ("--parts", parts is not None, "yolo")):
+        if given and format_ != owner:
+            raise UserError(f"{option}: belongs to --format {owner}; leave it away for {format_}")
+
+
+def _select(reader: Reader, index: Index, split: str | None) -> list[str]:
+    """The pictures of a split that the artefact holds; raises UserError if it holds none, or some that the dataset does not know."""
+    unknown = [name for name in reader.names if name not in index]
+    if unknown:
+        raise UserError(
+            f"{reader.path}: {DATASET} does not know {', '.join(map(repr, unknown[:3]))} "
+            f"({len(unknown)} of {len(reader)} pictures); `dvc repro {reader.format}` makes both anew"
+        )
+    chosen = frozenset(index.select(split))
+    names = [name for name in reader.names if name in chosen]
+    if not names:
+        there = ", ".join(sorted({index[name].split for name in reader.names})) or "none"
+        raise UserError(f"{reader.path}: holds no picture of split {split!r}; its splits: {there}")
+    return names
+
+
+def _spare_source(output: Path, index: Index) -> None:
+    """Raise UserError for a folder that lies in the dataset itself, whose masks could be overwritten."""
+    for root in (index.pictures_root, index.masks_root, DATASET):
+        if output.resolve().is_relative_to(root.resolve()):
+            raise UserError(f"-o {output}: lies in {root}, where the dataset is; name a folder elsewhere")
+
+
+def _told(summary: Summary, pictures: Pictures, output: Path, min_score: float) -> list[str]:
+    lines = [f"wrote {summary.pictures} pictures and {summary.instances} instances to {output}"]
+    if pictures.left_out:
+        lines.append(f"left out below --min-score {min_score:g} or without a pixel: {pictures.left_out}")
+    return [*lines, *summary.lost]

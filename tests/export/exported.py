@@ -1,0 +1,96 @@
+"""Small made-up results, and what the tests of this folder read them back with."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from pipeline.export.pictures import Pictures, Target
+from pipeline.instances import pack
+
+CLASSES = ("cat", "fire engine", "日本")
+
+MASKS = st.tuples(st.integers(1, 18), st.integers(1, 18)).flatmap(
+    lambda size: st.one_of(
+        arrays(bool, size),
+        st.integers(0, 2**32).map(lambda seed: blob(size, seed)),
+        st.just(np.ones(size, bool)),
+    )
+)
+"""Masks bool [H,W]: any pixels at all, round ones, full ones."""
+
+
+def blob(size: tuple[int, int], seed: int, fineness: int = 4) -> np.ndarray:
+    """A mask bool [H,W] of round parts with holes, about half the picture."""
+    coarse = np.random.default_rng(seed).random([n // fineness + 2 for n in size], np.float32)
+    smooth = Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.asarray(smooth) > 0.5
+
+
+def record(
+    masks: np.ndarray, classes: list[int], scores: list[float], semantic: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Masks bool [N,H,W] as a record of layout `predictions`; without a semantic map background alone."""
+    return {
+        "semantic": np.zeros(masks.shape[1:], np.uint8) if semantic is None else semantic,
+        "instances": pack(masks),
+        "classes": np.array(classes, np.uint8),
+        "scores": np.array(scores, np.float32),
+    }
+
+
+def label_record(ids: np.ndarray, classes: list[int]) -> dict[str, np.ndarray]:
+    """An id map [H,W] as a record of layout `labels` whose semantic map agrees with it; scores 1.0, 0.9, ..."""
+    table = np.array([0, *(c + 1 for c in classes)], np.uint8)
+    return {
+        "semantic": table[ids],
+        "instances": ids.astype(np.uint16),
+        "classes": np.array(classes, np.uint8),
+        "scores": np.linspace(1, 0.5, len(classes), dtype=np.float32),
+    }
+
+
+def scenery() -> dict[str, dict[str, np.ndarray]]:
+    """Four pictures: overlaps and holes, labels in a sub-folder, no instance, letters of another script."""
+    size = (40, 53)
+    masks = np.stack([blob(size, 1, 12), blob(size, 2, 12), blob(size, 3)])
+    ids = np.zeros((31, 20), np.uint16)
+    ids[2:9, 3:], ids[12:30, :7], ids[20, 10] = 1, 2, 3
+    nothing = np.zeros((0, 8, 9), bool)
+    return {
+        "a b": record(masks, [0, 2, 0], [0.4, 0.9, 0.75], np.where(masks[0], 1, 255).astype(np.uint8)),
+        "deep/er/x": label_record(ids, [1, 0, 2]),
+        "empty": record(nothing, [], []),
+        "日本 été": record(masks[:1], [2], [0.5]),
+    }
+
+
+def pictures(records: Mapping[str, Mapping[str, np.ndarray]], min_score: float = 0.0) -> Pictures:
+    """All records as pictures to export."""
+    return Pictures(records, sorted(records), len(CLASSES), min_score)
+
+
+def target(folder: Path, records: Mapping[str, Mapping[str, np.ndarray]], images: str = "copy") -> Target:
+    """Where to: `folder`/out; every picture is a PNG in `folder`/source, the first is of split val, the rest of train."""
+    files = {name: folder / "source" / f"{name}.png" for name in records}
+    for name, path in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width = records[name]["semantic"].shape
+        Image.fromarray(np.full((height, width, 3), 99, np.uint8)).save(path)
+    splits = {name: "train" if number else "val" for number, name in enumerate(sorted(records))}
+    return Target(folder / "out", CLASSES, files, splits, images)  # type: ignore[arg-type]
+
+
+def values(path: Path) -> np.ndarray:
+    """The palette indices of a PNG, uint8 [H,W]."""
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        return np.array(image)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """IoU of two masks bool [H,W]."""
+    return float((a & b).sum() / max(1, (a | b).sum()))

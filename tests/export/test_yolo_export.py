@@ -1,0 +1,134 @@
+"""YOLO: filled as Ultralytics and supervision fill them, the polygons are the masks that were written."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from exported import CLASSES, MASKS, blob, iou, pictures, record, scenery, target
+from hypothesis import given, settings
+
+from pipeline.errors import UserError
+from pipeline.export import yolo
+from pipeline.export.pictures import Picture
+from pipeline.export.polygons import pixel_polygons
+
+
+def read_line(line: str, size: tuple[int, int], whole: str) -> tuple[int, np.ndarray]:
+    """Class and mask of a line, its corners made whole as Ultralytics does (`cut`) or as supervision does (`round`)."""
+    c, *shares = line.split()
+    points = np.array(shares, np.float32).reshape(-1, 2)
+    assert len(points) >= 3
+    assert (points >= 0).all()
+    assert (points < 1).all()
+    points *= np.array(size[::-1], np.float32)
+    points = np.round(points) if whole == "round" else points
+    return int(c), cv2.fillPoly(np.zeros(size, np.uint8), [points.astype(np.int32)], 1).astype(bool)
+
+
+@pytest.mark.parametrize("whole", ["cut", "round"])
+def test_files_hold_the_masks(tmp_path: Path, whole: str) -> None:
+    records = scenery()
+    summary = yolo.export(pictures(records), target(tmp_path, records))
+    out = tmp_path / "out"
+    assert {path.stem for path in (out / "labels").iterdir()} == {"a b", "deep_er_x", "empty", "日本 été"}
+    for picture in pictures(records):
+        lines = (out / f"labels/{picture.name.replace('/', '_')}.txt").read_text().splitlines()
+        assert len(lines) == len(picture.masks)
+        for line, mask, c in zip(lines, picture.masks, picture.classes, strict=True):
+            found, filled = read_line(line, picture.size, whole)
+            assert found == c
+            assert filled[mask].all()
+            assert iou(filled, mask) > 0.97
+            if len(pixel_polygons(mask)) == 1:
+                np.testing.assert_array_equal(filled, mask)
+    assert (summary.pictures, summary.instances) == (4, 7)
+    assert "joined" in summary.lost[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(MASKS.filter(np.any))
+def test_part_by_part_any_mask_comes_back(mask: np.ndarray) -> None:
+    picture = Picture("a", mask.shape, None, mask[None], np.zeros(1, np.uint8), np.ones(1, np.float32))
+    for whole in ("cut", "round"):
+        filled = np.zeros_like(mask)
+        for polygon in pixel_polygons(mask):
+            filled |= read_line(yolo._line(picture, 0, polygon), mask.shape, whole)[1]
+        np.testing.assert_array_equal(filled, mask)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_joined_blobs_keep_their_shape(seed: int) -> None:
+    mask = blob((160, 200), seed, fineness=40)
+    size = (160, 200)
+    picture = Picture("a", size, None, mask[None], np.zeros(1, np.uint8), np.ones(1, np.float32))
+    joined = yolo.join(pixel_polygons(mask))
+    filled = read_line(yolo._line(picture, 0, joined), size, "cut")[1]
+    assert filled[mask].all()
+    assert iou(filled, mask) > 0.98
+
+
+def test_parts_can_be_lines_of_their_own(tmp_path: Path) -> None:
+    mask = np.zeros((1, 9, 12), bool)
+    mask[0, 1:4, 1:4] = mask[0, 6, 8:] = True
+    records = {"a": record(mask, [1], [1])}
+    summary = yolo.export(pictures(records), target(tmp_path, records), parts="split")
+    lines = (tmp_path / "out/labels/a.txt").read_text().splitlines()
+    masks = [read_line(line, (9, 12), "cut")[1] for line in lines]
+    np.testing.assert_array_equal(masks[0] | masks[1], mask[0])
+    assert not (masks[0] & masks[1]).any()
+    assert summary.lost == ["instances in several parts, written as several: 1"]
+
+
+def test_lists_and_names_lead_to_pictures_and_labels(tmp_path: Path) -> None:
+    records = scenery()
+    yolo.export(pictures(records), target(tmp_path, records))
+    out = tmp_path / "out"
+    data = yaml.safe_load((out / "data.yaml").read_text(encoding="utf-8"))
+    assert data == {"train": "train.txt", "val": "val.txt", "names": dict(enumerate(CLASSES))}
+    for split, count in (("train", 3), ("val", 1)):
+        paths = (out / data[split]).read_text(encoding="utf-8").splitlines()
+        assert len(paths) == count
+        for path in paths:
+            assert path.startswith("./images/")
+            assert (out / path).is_file()
+            assert (out / path.replace("images", "labels")).with_suffix(".txt").is_file()
+
+
+def test_a_missing_split_is_named_so(tmp_path: Path) -> None:
+    records = {"empty": scenery()["empty"]}
+    yolo.export(pictures(records), target(tmp_path, records, "none"))
+    data = yaml.safe_load((tmp_path / "out/data.yaml").read_text())
+    assert (data["train"], data["val"]) == (None, "val.txt")
+    assert not (tmp_path / "out/images").exists()
+    assert (tmp_path / "out/labels/empty.txt").read_text() == ""
+
+
+def test_names_that_collide_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    records = dict.fromkeys(["a/b", "a_b"], scenery()["empty"])
+    with pytest.raises(UserError, match=r"'a/b' and 'a_b'"):
+        yolo.export(pictures(records), target(tmp_path, records))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("default")
+def test_supervision_reads_it(tmp_path: Path) -> None:
+    supervision = pytest.importorskip("supervision", reason="needs the annotation library supervision")
+    records = scenery()
+    yolo.export(pictures(records), target(tmp_path, records))
+    out = tmp_path / "out"
+    read = supervision.DetectionDataset.from_yolo(
+        str(out / "images"), str(out / "labels"), str(out / "data.yaml"), force_masks=True
+    )
+    assert read.classes == list(CLASSES)
+    assert len(read) == 4
+    for picture in pictures(records):
+        name = picture.name.replace("/", "_")
+        found = next(value for path, value in read.annotations.items() if Path(path).stem == name)
+        assert len(found) == len(picture.masks)
+        for k, mask in enumerate(picture.masks):
+            assert found.class_id[k] == picture.classes[k]
+            assert found.mask[k][mask].all()
+            if len(pixel_polygons(mask)) == 1:
+                np.testing.assert_array_equal(found.mask[k], mask)

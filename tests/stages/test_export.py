@@ -1,0 +1,113 @@
+"""`weakmask export` on a tiny dataset: what it writes, tells and refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from pipeline.datasets.build import build
+from pipeline.errors import UserError
+from pipeline.store import Writer
+from stages.export import export
+
+
+@pytest.fixture
+def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """data/labels.h5 of three pictures, one in a sub-folder and one of split val, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    rows = ["image,classes,split"]
+    for name, split in (("a b", "train"), ("deep/c", "val"), ("日本", "train")):
+        path = tmp_path / f"mine/images/{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((12, 17, 3), 90, np.uint8)).save(path)
+        rows.append(f"{name},cat;big dog,{split}")
+    (tmp_path / "mine/labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    index = build("folder", tmp_path / "mine", tmp_path / "data/dataset")
+    ids = np.zeros((12, 17), np.uint16)
+    ids[1:5, 2:9], ids[6:11, 9:] = 1, 2
+    record = {
+        "semantic": np.array([0, 2, 1], np.uint8)[ids],
+        "instances": ids,
+        "classes": np.array([1, 0]),
+        "scores": np.array([0.9, 0.2]),
+    }
+    with Writer(tmp_path / "data/labels.h5", "labels", index.classes) as writer:
+        for name in index:
+            writer.write(name, record)
+    return tmp_path / "data/labels.h5"
+
+
+def run(*arguments: str) -> Result:
+    """The command; a UserError stays one, since its group turns it into a line."""
+    return CliRunner().invoke(export, arguments)
+
+
+@pytest.mark.parametrize("images", ["copy", "link", "none"])
+@pytest.mark.parametrize("form", ["voc", "coco", "yolo"])
+def test_every_format_is_written_and_told(labels: Path, form: str, images: str) -> None:
+    result = run("labels", "--format", form, "-o", "out", "--images", images)
+    assert result.exit_code == 0, result.output
+    assert "wrote 3 pictures and 6 instances to out" in result.output
+    assert not list(Path("out").rglob("*.part"))
+    pictures = [path for folder in ("images", "JPEGImages") for path in Path("out", folder).rglob("*.png")]
+    assert len(pictures) == (0 if images == "none" else 3)
+
+
+def test_a_split_a_score_and_a_path_can_be_chosen(labels: Path) -> None:
+    chosen = ("--split", "train", "--min-score", "0.5", "--polygons")
+    result = run(str(labels), "--format", "coco", "-o", "out", *chosen)
+    assert "wrote 2 pictures and 2 instances" in result.output
+    assert "left out below --min-score 0.5 or without a pixel: 2" in result.output
+    content = json.loads(Path("out/annotations/instances_train.json").read_bytes())
+    assert [row["file_name"] for row in content["images"]] == ["a b.png", "日本.png"]
+    assert [row["name"] for row in content["categories"]] == ["big dog", "cat"]
+    assert all(isinstance(row["segmentation"], list) for row in content["annotations"])
+
+
+def test_force_replaces_files_of_the_export_alone(labels: Path) -> None:
+    run("--format", "yolo", "-o", "out", "--split", "train")
+    Path("out/mine.txt").write_text("mine")
+    again = run("--format", "yolo", "-o", "out", "--split", "val")
+    assert isinstance(again.exception, UserError)
+    assert "--force" in str(again.exception)
+    assert not Path("out/val.txt").exists()
+    assert run("--format", "yolo", "-o", "out", "--split", "val", "--force").exit_code == 0
+    assert Path("out/mine.txt").read_text() == "mine"
+    assert "train: train.txt\nval: val.txt\n" in Path("out/data.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["labels", "--format", "voc", "-o", "out", "--polygons"], "--polygons"),
+        (["labels", "--format", "coco", "-o", "out", "--parts", "join"], "--parts"),
+        (["labels", "--format", "voc", "-o", "out", "--split", "test"], "train, val"),
+        (["labels", "--format", "voc", "-o", "mine"], "where the dataset is"),
+        (["labels", "--format", "voc", "-o", "data/dataset/voc", "--force"], "where the dataset is"),
+        (["nowhere.h5", "--format", "voc", "-o", "out"], "nowhere.h5"),
+        (["seeds.h5", "--format", "voc", "-o", "out"], "labels, predictions"),
+        (["others.h5", "--format", "voc", "-o", "out"], "'stranger'"),
+        (["val.h5", "--format", "voc", "-o", "out", "--split", "train"], "its splits: val"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    labels: Path, arguments: list[str], message: str
+) -> None:
+    with Writer(Path("seeds.h5"), "seeds", ["cat"]) as writer:
+        writer.write("a b", {"seeds": np.zeros((12, 17), np.uint8)})
+    empty = {
+        "semantic": np.zeros((2, 2)),
+        "instances": np.zeros((2, 2)),
+        "classes": np.zeros(0),
+        "scores": np.zeros(0),
+    }
+    for file, name in (("others.h5", "stranger"), ("val.h5", "deep/c")):
+        with Writer(Path(file), "labels", ["big dog", "cat"]) as writer:
+            writer.write(name, empty)
+    result = run(*arguments)
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+    assert not Path("out").exists()

@@ -50,9 +50,7 @@ def draw(index: int, seed: int = 0, scale: float = 1.0) -> Scene:
         raise ValueError(f"scale is {scale}; give at least {SMALLEST_SCALE}, 1 for sides of 144 to 224 px")
     if index < 0 or seed < 0:
         raise ValueError(f"index is {index} and seed {seed}; neither may be negative")
-    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
-    height, width = SIZES[int(rng.integers(len(SIZES)))]
-    toys = arrange(rng, draw_labels(rng, draw_count(rng), len(CLASSES)), height, width)
+    rng, toys, (height, width) = place(index, seed)
     backdrop = choose_backdrop(rng, {toy.name for toy in toys})
     image = paint_backdrop(rng, backdrop, height, width, scale)
     sprites: list[Sprite] = []
@@ -64,6 +62,13 @@ def draw(index: int, seed: int = 0, scale: float = 1.0) -> Scene:
         image = compose(image, sprites[-1], scale)
     classes = np.array([toy.label for toy in toys], np.uint8)
     return Scene(image, owners(sprites, image.shape[:2]), classes, backdrop)
+
+
+def place(index: int, seed: int) -> tuple[np.random.Generator, list[Toy], tuple[int, int]]:
+    """The toys of a picture, back to front, its (height, width) in units, and the generator that draws the rest of it."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
+    height, width = SIZES[int(rng.integers(len(SIZES)))]
+    return rng, arrange(rng, draw_labels(rng, draw_count(rng), len(CLASSES)), height, width), (height, width)
 
 
 def choose_colour(image: np.ndarray, toy: Toy, unit: float, free: tuple[Colour, ...]) -> Colour:

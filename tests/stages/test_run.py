@@ -27,6 +27,7 @@ ENVIRONMENT = {
 }
 QUICK = {
     "dataset.scenes.pictures": 12,
+    "classifier.method": "cam",
     "classifier.epochs": 1,
     "classifier.batch": 4,
     "classifier.crop": 64,

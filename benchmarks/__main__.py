@@ -22,7 +22,19 @@ import torch
 
 from benchmarks.measure import Benchmark, Measurement, Published, benchmarks_of, measure_apart
 
-MODULES = ("walk", "loss", "cams", "puzzlecam", "s2c", "segments", "sam", "crf", "store", "repro")
+MODULES = (
+    "walk",
+    "loss",
+    "cams",
+    "puzzlecam",
+    "sparseinst",
+    "s2c",
+    "segments",
+    "sam",
+    "crf",
+    "store",
+    "repro",
+)
 """Files of this folder that offer BENCHMARKS, in the order of the table."""
 
 COLUMNS = ("what", "size", "best", "median", "memory", "reference", "time", "memory", "times faster")

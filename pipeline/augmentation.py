@@ -44,6 +44,14 @@ class LongSide(RandomResize):
         return int(torch.randint(int(self.smallest), int(self.largest) + 1, ())) / max(height, width)
 
 
+class ShortSide(RandomResize):
+    """Resize so that the shorter side is an integer drawn uniformly from [smallest, largest]."""
+
+    def draw(self, height: int, width: int) -> float:
+        """The drawn side over the shorter one."""
+        return int(torch.randint(int(self.smallest), int(self.largest) + 1, ())) / min(height, width)
+
+
 class RandomScale(RandomResize):
     """Resize by a factor drawn uniformly from [smallest, largest]."""
 

@@ -1,7 +1,7 @@
-"""timm feature extractors at output stride 16, and where their weights come from."""
+"""timm feature extractors, at output stride 16 or with the strides of a pyramid, and where their weights come from."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,18 @@ class BackboneError(UserError):
 class Backbone(nn.Module):
     """Feature maps of a timm network for uint8-range RGB.
 
-    name: timm model; weights: `package`, `hub`, `none`, or a safetensors file with timm's names.
+    name: timm model; weights: `package`, `hub`, `none`, or a safetensors file with timm's names; strides: of the feature maps, each
+    stage as it was trained; without, all maps, the coarsest at output stride 16.
     Attributes: channels and reductions per feature map, mean and std of its normalisation.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, weights: str = "none") -> None:
+    def __init__(self, name: str, weights: str = "none", strides: Sequence[int] | None = None) -> None:
         super().__init__()
         self.name = name
-        self.body = create(name, weights, dilated=False)
+        self.body = create(name, weights, dilated=False, strides=strides)
         info: Any = self.body.feature_info
         self.channels: list[int] = info.channels()
         self.reductions: list[int] = info.reduction()
@@ -89,27 +90,28 @@ def passes(inputs: Tensor) -> tuple[Tensor, ...]:
     return inputs.split(1 if inputs.device.type == "cpu" else len(inputs))
 
 
-def create(name: str, weights: str, dilated: bool) -> nn.Module:
+def create(name: str, weights: str, dilated: bool, strides: Sequence[int] | None = None) -> nn.Module:
     """A timm `features_only` network at output stride 16 with the weights asked for; raises BackboneError.
 
     dilated: whether the last stages widen their filters to the field of view they were trained with (DeepLab), or keep them as
-    they are at twice the resolution (IRN's networks: narrower, so class maps spill less).
+    they are at twice the resolution (IRN's networks: narrower, so class maps spill less). strides: instead of all this, maps at
+    just these strides, as the network was trained.
     """
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:8]) or "see timm.list_models()"
         raise BackboneError(f"backbone.name: timm has no model {name!r}; near ones: {near}")
     try:
-        body = _features(name, pretrained=weights == "hub")
+        pretrained = weights == "hub"
+        body = _features(name, pretrained) if strides is None else _pyramid(name, strides, pretrained)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise BackboneError(
-            f"backbone.name: {name!r} gives no features at output stride {OUTPUT_STRIDE}: {error}"
-        ) from error
+        wanted = f"output stride {OUTPUT_STRIDE}" if strides is None else f"strides {list(strides)}"
+        raise BackboneError(f"backbone.name: {name!r} gives no features at {wanted}: {error}") from error
     except OSError as error:
         raise BackboneError(
             f"backbone.weights: the hub cannot be reached for {name!r} ({error}); give a safetensors file, or `package` "
             f"with {PACKAGED}"
         ) from error
-    if not dilated:
+    if strides is None and not dilated:
         _undilate(body)
     if weights not in ("hub", "none"):
         state = packaged_weights(name) if weights == "package" else _file_weights(Path(weights))
@@ -157,6 +159,18 @@ def _features(name: str, pretrained: bool) -> nn.Module:
         info: Any = timm.create_model(name, features_only=True).feature_info
         kept = [level for level, stride in enumerate(info.reduction()) if stride <= OUTPUT_STRIDE]
         return timm.create_model(name, features_only=True, out_indices=kept, pretrained=pretrained)
+
+
+def _pyramid(name: str, strides: Sequence[int], pretrained: bool) -> nn.Module:
+    """A network's last features at each of these strides; raises BackboneError for one that lacks some."""
+    info: Any = timm.create_model(name, features_only=True).feature_info
+    found = info.reduction()
+    if not set(strides) <= set(found):
+        raise BackboneError(
+            f"backbone.name: {name!r} has features at strides {found}, not at all of {list(strides)}; use a network that has"
+        )
+    last = [len(found) - 1 - found[::-1].index(stride) for stride in strides]
+    return timm.create_model(name, features_only=True, out_indices=last, pretrained=pretrained)
 
 
 def _undilate(body: nn.Module) -> None:

@@ -427,9 +427,88 @@ class Semantic(Section):
     optimizer: Optimizer
 
 
+class SparseinstLoss(Section):
+    """Weights of the terms of SparseInst's loss."""
+
+    classification: Positive
+    """Focal loss of the classes (2 in the paper)."""
+    dice: Positive
+    """Dice loss of the masks (2 in the paper)."""
+    mask: Positive
+    """Cross-entropy of the masks' pixels (2 in the paper, 5 in the published code)."""
+    objectness: Positive
+    """Cross-entropy of the predicted IoU (1 in the paper)."""
+
+
+class Sparseinst(Section):
+    """SparseInst (Cheng et al., CVPR 2022)."""
+
+    width: Annotated[int, Field(ge=4, multiple_of=4)]
+    """Channels of encoder and decoder (256 in the paper)."""
+    queries: Count
+    """Instances that can be found in a picture (100 in the paper)."""
+    groups: Count
+    """Activation maps of each query (4 in the paper); must divide the width."""
+    normalisation: Literal["sigmoid", "softmax"]
+    """How activation maps become weights of pixels: sigmoid as in the paper, or softmax (published later)."""
+    level: bool
+    """Whether the backbone's maps are brought to mean 0 and variance 1 first; published without, for ResNets, whose maps are small."""
+    targets: Literal["area", "bilinear"]
+    """How masks are brought to a quarter of the size: true areas, or as published, which loses small objects."""
+    weighted: bool
+    """Whether instances count by the scores of their pseudo-labels."""
+    loss: SparseinstLoss
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "Sparseinst":
+        if self.width % self.groups:
+            raise ValueError(f"groups ({self.groups}) must divide width ({self.width})")
+        return self
+
+
+class Maskrcnn(Section):
+    """Mask R-CNN (He et al., ICCV 2017), torchvision's."""
+
+    channels: Count
+    """Channels of the feature pyramid (256 in the paper)."""
+
+
+class Instance(Section):
+    """Stage instance."""
+
+    method: Literal["sparseinst", "maskrcnn"]
+    """The final instance model."""
+    supervision: Literal["labels", "truth"]
+    """Instance pseudo-labels, or the ground truth for the fully supervised upper bound."""
+    min_score: Fraction
+    """Pseudo-instances of a lower score are not learnt from: their pixels do not count."""
+    backbone: Backbone
+    epochs: Positive
+    """Passes over the training pictures (SparseInst: 147 over COCO)."""
+    batch: Count
+    """Pictures per step, over all ranks (SparseInst: 64)."""
+    resize: Annotated[tuple[Count, Count], AfterValidator(_ordered)]
+    """Range of the shorter side in pixels, drawn uniformly (416 to 640 in SparseInst)."""
+    crop: Annotated[int, Field(ge=32)]
+    """Side of the square training crop in pixels."""
+    optimizer: Optimizer
+    sparseinst: Sparseinst
+    maskrcnn: Maskrcnn
+
+
+class InstancePredictions(Section):
+    """How the instance model looks at a picture."""
+
+    sides: Annotated[tuple[Count, Count], AfterValidator(_ordered)]
+    """Shorter side in pixels, and the longest that the other one may have (640, 853 in SparseInst)."""
+    score: Fraction
+    """Instances below are left out (0.005 in SparseInst's code before its scores are lowered by the masks')."""
+
+
 class Predictions(Section):
     """Stage predictions."""
 
+    instances: InstancePredictions
     scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)]
     """Picture scales whose class probabilities are averaged."""
     mirror: bool
@@ -468,6 +547,7 @@ class Parameters(Section):
     fields: Fields
     labels: Labels
     semantic: Semantic
+    instance: Instance
     predictions: Predictions
     scores: Scores
     report: Report

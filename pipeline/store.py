@@ -44,7 +44,9 @@ LAYOUTS: Mapping[str, Layout] = {
     "labels": Layout(
         1, {"semantic": ("u1", 2), "instances": ("u2", 2)}, {"classes": ("u1", 1), "scores": ("f4", 1)}
     ),
-    "predictions": Layout(1, {"semantic": ("u1", 2)}),
+    "predictions": Layout(
+        2, {"semantic": ("u1", 2), "instances": ("u1", 3)}, {"classes": ("u1", 1), "scores": ("f4", 1)}
+    ),
 }
 
 

@@ -13,6 +13,7 @@ MEASURES = (
     ("labels", "miou", "pseudo-labels"),
     ("labels", "instance.AP50", "instance AP50"),
     ("predictions", "miou", "final model, val"),
+    ("predictions", "instance.AP50", "final AP50, val"),
 )
 """(step, name of the score in data/scores/STEP.json, heading)."""
 STEPS = tuple(dict.fromkeys(step for step, _, _ in MEASURES))

@@ -1,26 +1,38 @@
-"""Stage predictions: run the final model on the pictures of split `val`.
+"""Stage predictions: run the final models, semantic and instance, on the pictures of split `val`.
 
-Reads data/dataset, data/semantic.safetensors; writes data/predictions.h5.
+Reads data/dataset, data/semantic.safetensors, data/instance.safetensors; writes data/predictions.h5.
     dvc repro predictions
     dvc exp run -S predictions.mirror=true -S 'predictions.scales=[0.75,1.0,1.25]'
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
+from torch import nn
 
 from pipeline import mapping
 from pipeline.crf import refine_probabilities
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
+from pipeline.instances.detections import Detections
+from pipeline.instances.masks import pack
+from pipeline.instances.methods import room
 from pipeline.semantic import SemanticNet, probabilities
 from pipeline.store import Record
-from pipeline.weights import load_network
+from pipeline.weights import load_network, read_weights
 from stages import pictures
 from stages.entry import DATASET, Parameters, Runtime, artefact, stage
+
+
+class Found(NamedTuple):
+    """What the networks say of a picture: uint8 [H,W,3] itself, class probabilities [L,H,W], and its instances as bits."""
+
+    image: np.ndarray
+    probabilities: np.ndarray
+    instances: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +41,28 @@ class Refinement:
 
     crf: Mapping[str, Any]
 
-    def finish(self, name: str, computed: tuple[np.ndarray, np.ndarray]) -> Record:
-        """The label map of a picture from its probabilities."""
-        image, scores = computed
-        return {"semantic": refine_probabilities(image, scores, self.crf).argmax(0).astype(np.uint8)}
+    def finish(self, name: str, found: Found) -> Record:
+        """The label map of a picture from its probabilities, and its instances as they are."""
+        refined = refine_probabilities(found.image, found.probabilities, self.crf)
+        return {"semantic": refined.argmax(0).astype(np.uint8), **found.instances}
 
 
 @stage
 def predictions(parameters: Parameters, runtime: Runtime) -> None:
     """Predict the validation pictures."""
-    index, section, weights = (
-        Index.load(DATASET),
-        parameters.predictions,
-        artefact("semantic", ".safetensors"),
-    )
-    network = load_network(weights, "semantic", rebuilt, runtime.device)
+    index, section = Index.load(DATASET), parameters.predictions
+    files = [artefact(name, ".safetensors") for name in ("semantic", "instance")]
+    semantic = load_network(files[0], "semantic", semantic_network, runtime.device)
+    instance = load_network(files[1], "instance", instance_network, runtime.device)
+    detect = room(read_weights(files[1])[1]["method"], "detections").detect
     source = Pictures(index)
 
-    def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Found]:
+        pixels = stack(images, runtime.device)
         with runtime.autocast():
-            scores = probabilities(network, stack(images, runtime.device), section.scales, section.mirror)
-        return list(zip(images, scores.cpu().numpy(), strict=True))
+            scores = probabilities(semantic, pixels, section.scales, section.mirror).cpu().numpy()
+            instances = detect(instance, pixels, **section.instances.model_dump())
+        return [Found(*found) for found in zip(images, scores, map(as_record, instances), strict=True)]
 
     task = mapping.Task(source.load, Refinement(section.crf.model_dump()).finish, compute, source.size)
     names = [name for name, picture in index.items() if picture.split == "val"]
@@ -57,12 +70,24 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
         click.echo(
             "predictions: no picture is of split `val`, so there are none to predict; set dataset.val to hold some out"
         )
-    pictures.run("predictions", task, names, index.classes, section, [DATASET, weights], runtime)
+    pictures.run("predictions", task, names, index.classes, section, [DATASET, *files], runtime)
 
 
-def rebuilt(header: Mapping[str, Any]) -> SemanticNet:
-    """The untrained network that a weights file's header describes."""
+def semantic_network(header: Mapping[str, Any]) -> SemanticNet:
+    """The untrained semantic network that a weights file's header describes."""
     return SemanticNet(len(header["classes"]) + 1, header["backbone"])
+
+
+def instance_network(header: Mapping[str, Any]) -> nn.Module:
+    """The untrained instance network that a weights file's header describes."""
+    kind = room(header["method"], "network").Network
+    return kind(len(header["classes"]), header["backbone"], **header["options"])
+
+
+def as_record(found: Detections) -> Record:
+    """Detections as the artefact holds them."""
+    masks, classes, scores = (part.cpu().numpy() for part in found)
+    return {"instances": pack(masks), "classes": classes.astype(np.uint8), "scores": scores}
 
 
 if __name__ == "__main__":

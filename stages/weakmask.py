@@ -147,12 +147,12 @@ def scores() -> None:
         ("cams", "best_miou", "train", "CAM, best threshold"),
         ("cams", "miou", "train", "CAM, fixed threshold"),
         ("labels", "miou", "train", "pseudo-labels"),
-        ("predictions", "miou", "val", "final model"),
+        ("predictions", "miou", "val", "final models"),
     ):
         path = artefact(f"scores/{name}", ".json")
         values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         ap50 = values.get("instance", {}).get("AP50")
-        rows.append((title, split, _percent(values.get(key)), _percent(ap50) if name == "labels" else ""))
+        rows.append((title, split, _percent(values.get(key)), _percent(ap50) if name != "cams" else ""))
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -8,7 +8,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from pipeline.augmentation import LongSide, RandomScale, as_image, as_mask, training_crop
+from pipeline.augmentation import LongSide, RandomScale, ShortSide, as_image, as_mask, training_crop
 
 MEAN = (0.2, 0.4, 0.6)
 
@@ -125,3 +125,12 @@ def test_arrays_of_any_memory_order_become_tensors() -> None:
     mask = as_mask(turned[..., 0])
     assert isinstance(mask, tv_tensors.Mask)
     assert (mask[0].numpy() == turned[..., 0]).all()
+
+
+@pytest.mark.parametrize("size", [(40, 80), (80, 40), (50, 50)])
+def test_short_side_is_drawn_from_its_range(size: tuple[int, int]) -> None:
+    resize, seen = ShortSide(30, 33), set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        seen.add(min(resize(as_image(np.zeros((*size, 3), np.uint8))).shape[1:]))
+    assert seen == {30, 31, 32, 33}

@@ -38,7 +38,8 @@ def record(format_: str, number: int, empty: bool = False) -> dict[str, np.ndarr
     layout = LAYOUTS[format_]
     made = {}
     for key, (dtype, _) in {**layout.datasets, **layout.attributes}.items():
-        values = rng.random(shapes.get(key, (height, width)))
+        masks = key == "instances" and layout.datasets[key][1] == 3
+        values = rng.random((count, height, width) if masks else shapes.get(key, (height, width)))
         made[key] = (values if dtype.startswith("f") else values * 4).astype(dtype)
     return made
 

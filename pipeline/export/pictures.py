@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from pipeline.datasets.source import complain_of_id
 from pipeline.errors import UserError
-from pipeline.instances import masks_of
+from pipeline.instances.masks import masks_of
 from pipeline.store import Record
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.export.files import place, write
 from pipeline.export.pictures import ExportError, Picture, Pictures, Summary, Target, check_names
-from pipeline.instances import exclusive
+from pipeline.instances.masks import exclusive
 from pipeline.label_map import IGNORE
 
 RESERVED = ("background", "ignored")

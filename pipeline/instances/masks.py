@@ -13,6 +13,15 @@ def masks_of(record: Record) -> np.ndarray:
     return unpack(instances, record["semantic"].shape[1])
 
 
+def exclusive_record(record: Record, least: float = 0.3) -> Record:
+    """A record to draw: instances that may overlap become an id map of those that score at least `least`; others stay as they are."""
+    if "instances" not in record or record["instances"].ndim == 2:
+        return record
+    kept = record["scores"] >= least
+    ids = exclusive(masks_of(record)[kept], record["scores"][kept])
+    return {**record, "instances": ids, "classes": record["classes"][kept], "scores": record["scores"][kept]}
+
+
 def pack(masks: np.ndarray) -> np.ndarray:
     """Masks bool [N,H,W] as bits uint8 [N,H,ceil(W/8)], the first pixel in the highest bit."""
     return np.packbits(masks, axis=2)

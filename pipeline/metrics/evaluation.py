@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pipeline.datasets.index import Index
 from pipeline.datasets.masks import read_instances, read_semantic
-from pipeline.instances import masks_of
+from pipeline.instances.masks import masks_of
 from pipeline.label_map import IGNORE
 from pipeline.metrics.instance import InstanceScores
 from pipeline.metrics.semantic import Confusion, ThresholdCurve, assign, picture_row, threshold_grid
@@ -55,7 +55,7 @@ def evaluate(index: Index, reader: Reader, names: Sequence[str], *, background: 
         truth, record = read_semantic(index, name), reader[name]
         prediction = record["semantic"] if curve is None else _count_cams(curve, truth, record, background)
         rows.append(picture_row(name, confusion.add(truth, prediction)))
-        if reader.format == "labels" and index.has_instances(name):
+        if "scores" in record and index.has_instances(name):
             _count_instances(instances, index, name, truth, record)
     tables = {"pictures": rows, "classes": _class_rows(confusion), "confusion": _confusion_rows(confusion)}
     if curve is not None:
@@ -91,7 +91,7 @@ def _scores(
     if curve is not None:
         threshold, best = curve.best()
         scores = {"best_miou": best, "best_threshold": threshold} | scores
-    if format_ == "labels":
+    if format_ != "cams":
         found = instances.compute()
         if found["instances"]:
             per = found.pop("per_class")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.datasets.index import Index
 from pipeline.datasets.masks import read_instances, read_semantic
+from pipeline.instances.masks import exclusive_record
 from pipeline.store import Reader
 from pipeline.views.report import Example
 from pipeline.views.sheets import legend, panels
@@ -18,7 +19,7 @@ PANELS = {
     "seeds": {"seeds": "seeds"},
     "fields": {"boundary": "boundary", "displacement": "displacement"},
     "labels": {"semantic": "pseudo_label", "instances": "instances"},
-    "predictions": {"semantic": "prediction"},
+    "predictions": {"semantic": "prediction", "instances": "predicted_instances"},
 }
 """Artefact -> array -> argument of `panels`."""
 
@@ -35,7 +36,7 @@ class Gallery:
         arguments: dict[str, Any] = {}
         for format_, reader in self.readers.items():
             if name in reader:
-                record = reader[name]
+                record = exclusive_record(reader[name])
                 arguments |= {argument: record[array] for array, argument in PANELS[format_].items()}
         if self.index.has_masks(name):
             arguments["truth"] = read_semantic(self.index, name)

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from pipeline.datasets.index import Index
+from pipeline.instances.masks import exclusive_record
 from pipeline.views import overlays, sheets
 from pipeline.weights import read_weights
 
@@ -205,26 +206,30 @@ def _segments(item: Item, classes: int) -> Facts:
 
 
 def _labels(item: Item, classes: int) -> Facts:
-    facts = _predictions(item, classes)
-    ids, owners, scores = item["instances"], item["classes"], item["scores"]
-    there = np.bincount(ids.ravel(), minlength=len(owners) + 1)[1:] > 0
+    ids = item["instances"]
+    there = np.bincount(ids.ravel(), minlength=len(item["classes"]) + 1)[1:].astype(bool)
+    return _masks(item, there, classes)
+
+
+def _predictions(item: Item, classes: int) -> Facts:
+    return _masks(item, np.asarray(item["instances"].any((1, 2))), classes)
+
+
+def _masks(item: Item, there: np.ndarray, classes: int) -> Facts:
+    """Facts on a label map and its instances; there: bool [N], which of these have a pixel."""
+    facts, owners, scores = _label_facts(item["semantic"], classes), item["classes"], item["scores"]
     facts.values |= {"instances": np.array(len(owners)), "instance scores": scores}
     facts.oddities += _those(
         {
+            "an empty label map": not facts.pixels["foreground"],
             "classes but no instance": bool(facts.pixels["foreground"]) and not there.any(),
-            "instance ids without a class": len(there) > len(owners),
+            "instances without a class": len(there) > len(owners),
             "instances without pixels": not there[: len(owners)].all(),
             "unknown classes": bool((owners >= classes).any()),
             "as many scores as instances are not there": len(scores) != len(owners),
             "scores that are not finite": not np.isfinite(scores).all(),
         }
     )
-    return facts
-
-
-def _predictions(item: Item, classes: int) -> Facts:
-    facts = _label_facts(item["semantic"], classes)
-    facts.oddities += _those({"an empty label map": not facts.pixels["foreground"]})
     return facts
 
 
@@ -266,7 +271,9 @@ def _draw_fields(item: Item, image: np.ndarray, classes: Sequence[str], side: in
 
 
 def _draw_predictions(item: Item, image: np.ndarray, classes: Sequence[str], side: int) -> Panels:
-    return list(sheets.panels(image, prediction=item["semantic"], side=side).items())
+    drawn = exclusive_record(item)
+    found = {"prediction": drawn["semantic"], "predicted_instances": drawn["instances"]}
+    return list(sheets.panels(image, **found, side=side).items())
 
 
 def _draw_segments(item: Item, image: np.ndarray, classes: Sequence[str], side: int) -> Panels:

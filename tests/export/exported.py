@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from pipeline.export.pictures import Pictures, Target
-from pipeline.instances import pack
+from pipeline.instances.masks import pack
 
 CLASSES = ("cat", "fire engine", "日本")
 

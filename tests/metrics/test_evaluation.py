@@ -13,6 +13,7 @@ import pytest
 from pipeline.datasets.build import build
 from pipeline.datasets.index import Index
 from pipeline.datasets.masks import read_instances, read_semantic
+from pipeline.instances.masks import masks_of, pack
 from pipeline.metrics.evaluation import COLUMNS, Tables, evaluate
 from pipeline.metrics.semantic import Confusion, assign
 from pipeline.seeds import enlarge
@@ -48,6 +49,12 @@ def truth_labels(index: Index, name: str) -> Record:
     }
 
 
+def truth_predictions(index: Index, name: str) -> Record:
+    """The same in the layout of predictions."""
+    record = truth_labels(index, name)
+    return {**record, "instances": pack(masks_of(record))}
+
+
 def truth_cams(index: Index, name: str, low: float = 0.0, high: float = 1.0) -> Record:
     """Class maps: `high` in a cell whose middle pixel shows the class, else `low`."""
     truth = read_semantic(index, name)
@@ -59,24 +66,29 @@ def truth_cams(index: Index, name: str, low: float = 0.0, high: float = 1.0) -> 
     return {"cams": cams, "labels": np.array(tags, "u1"), "size": np.array([height, width], "i4")}
 
 
+MAKERS: dict[str, Callable[[Index, str], Record]] = {
+    "cams": truth_cams,
+    "labels": truth_labels,
+    "predictions": truth_predictions,
+}
+
+
 def rows(tables: Tables, name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(tables.csv()[name])))
 
 
 @pytest.mark.parametrize("format_", ["labels", "predictions"])
 def test_the_truth_scores_one(index: Index, stored: Callable[..., Reader], format_: str) -> None:
-    tables = evaluate(index, stored(format_, lambda n: truth_labels(index, n)), list(index), background=0.15)
+    reader = stored(format_, lambda n: MAKERS[format_](index, n))
+    tables = evaluate(index, reader, list(index), background=0.15)
     scores = json.loads(tables.json())
     assert scores["pictures"] == 3
     assert scores["miou"] == scores["pixel_accuracy"] == scores["precision"] == scores["recall"] == 1
     present = {tag for picture in index.values() for tag in picture.tags}
     for number, name in enumerate(index.classes):
         assert scores["iou"][name] == (1 if number in present else None)
-    if format_ == "labels":
-        assert scores["instance"]["AP50"] == scores["instance"]["AP75"] == 1
-        assert set(scores["instance"]["AP50_per_class"]) <= set(index.classes)
-    else:
-        assert "instance" not in scores
+    assert scores["instance"]["AP50"] == scores["instance"]["AP75"] == scores["instance"]["voc_AP70"] == 1
+    assert set(scores["instance"]["AP50_per_class"]) <= set(index.classes)
     assert [row["id"] for row in rows(tables, "pictures")] == list(index)
     assert all(float(row["miou"]) == float(row["foreground_iou"]) == 1 for row in rows(tables, "pictures"))
 
@@ -103,7 +115,7 @@ def test_numbers_are_those_of_one_confusion(index: Index, stored: Callable[..., 
         n: np.where(rng.random(read_semantic(index, n).shape) < 0.3, 1, read_semantic(index, n))
         for n in index
     }
-    reader = stored("predictions", lambda n: {"semantic": wrong[n].astype("u1")})
+    reader = stored("labels", lambda n: {**truth_labels(index, n), "semantic": wrong[n].astype("u1")})
     tables = evaluate(index, reader, list(index), background=0.15)
     confusion = Confusion(index.classes)
     for name in index:
@@ -140,8 +152,7 @@ def test_cams_are_scored_at_the_best_and_at_the_fixed_threshold(
 def test_without_masks_there_are_headers_and_no_scores(
     index: Index, stored: Callable[..., Reader], format_: str
 ) -> None:
-    maker = truth_cams if format_ == "cams" else truth_labels
-    tables = evaluate(index, stored(format_, lambda n: maker(index, n)), [], background=0.15)
+    tables = evaluate(index, stored(format_, lambda n: MAKERS[format_](index, n)), [], background=0.15)
     assert json.loads(tables.json()) == {"pictures": 0}
     wanted = {"pictures", "classes", "confusion"} | ({"curve"} if format_ == "cams" else set())
     assert set(tables.csv()) == wanted
@@ -170,8 +181,7 @@ def test_pictures_without_instance_masks_are_scored_as_masks_alone(
 
 @pytest.mark.parametrize("format_", ["cams", "labels"])
 def test_equal_artefacts_give_equal_texts(index: Index, stored: Callable[..., Reader], format_: str) -> None:
-    maker = truth_cams if format_ == "cams" else truth_labels
-    reader = stored(format_, lambda n: maker(index, n))
+    reader = stored(format_, lambda n: MAKERS[format_](index, n))
     first, second = (evaluate(index, reader, list(index), background=0.15) for _ in range(2))
     assert (first.json(), first.csv()) == (second.json(), second.csv())
     assert "NaN" not in first.json()
@@ -182,6 +192,6 @@ def test_equal_artefacts_give_equal_texts(index: Index, stored: Callable[..., Re
 
 
 def test_fewer_than_twenty_pictures_are_scored(index: Index, stored: Callable[..., Reader]) -> None:
-    reader = stored("predictions", lambda n: truth_labels(index, n))
+    reader = stored("predictions", lambda n: truth_predictions(index, n))
     for count in (1, 2, 3):
         assert evaluate(index, reader, list(index)[:count], background=0.15).scores["pictures"] == count

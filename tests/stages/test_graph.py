@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.params import Classifier
+from pipeline.params import Classifier, Instance
 
 ROOT = Path(__file__).resolve().parents[2]
 NEUTRAL = {
@@ -61,20 +61,31 @@ def code_line(line: str) -> bool:
 
 
 METHODS = sorted(path.name for path in CLASSIFIERS.iterdir() if (path / "network.py").is_file())
-ROOMS = {"classifier": ("", "*.py"), "cams": ("/network.py", "network.py")}
-"""What a stage lists of the chosen method's room, and which of its modules it loads by name."""
+INSTANCE_METHODS = typing.get_args(Instance.model_fields["method"].annotation)
+ROOMS = {
+    "classifier": ("pipeline/classifiers/${classifier.method}", METHODS, "*.py"),
+    "cams": ("pipeline/classifiers/${classifier.method}/network.py", METHODS, "network.py"),
+    "instance": ("pipeline/${instance.method}", INSTANCE_METHODS, "*.py"),
+    "predictions": ("pipeline/${instance.method}", INSTANCE_METHODS, "*.py"),
+}
+"""What a stage lists of the chosen method's room, the methods, and which modules of a room it loads by name."""
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_dependencies_are_the_imported_modules(name: str) -> None:
     """A method's room is listed by the parameter, so that an edit of one method leaves the others alone."""
-    suffix, pattern = ROOMS.get(name, ("", ""))
-    rooms = [file for method in METHODS for file in (CLASSIFIERS / method).glob(pattern)] if pattern else []
     listed = {dep for dep in STAGES[name]["deps"] if dep.startswith(("pipeline/", "stages/"))}
-    own = {f"pipeline/classifiers/${{classifier.method}}{suffix}"} if pattern else set()
-    imported = closure(ROOT / f"stages/{name}.py", *rooms)
-    inside = {path for path in imported if set(path.split("/")) & set(METHODS)}
-    assert listed - {"${dataset.source}"} == imported - inside | own
+    assert listed - {"${dataset.source}"} == expected(name)
+
+
+def expected(name: str) -> set[str]:
+    """The modules that a stage has to list."""
+    own, methods, pattern = ROOMS.get(name, ("", (), ""))
+    room = ROOT / re.sub(r"/\$\{.*", "", own)
+    files = [file for method in methods for file in (room / method).glob(pattern)]
+    imported = closure(ROOT / f"stages/{name}.py", *files)
+    inside = {path for path in imported if set(path.split("/")) & set(methods)}
+    return (imported - inside) | ({own} if own else set())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -113,12 +124,14 @@ def test_only_the_chosen_method_is_tracked() -> None:
     }
     assert own - {"${classifier.method}"} == set(PARAMETERS["classifier"]) - set(METHODS)
     assert set(METHODS) == set(typing.get_args(Classifier.model_fields["method"].annotation))
+    own = {name.partition(".")[2] for name in STAGES["instance"]["params"] if name.startswith("instance.")}
+    assert own - {"${instance.method}"} == set(PARAMETERS["instance"]) - set(INSTANCE_METHODS)
 
 
 def test_pixel_masks_are_read_by_scores_report_and_the_upper_bound_alone() -> None:
     """Stage dataset checks and indexes them; nothing that learns from tags can see them."""
     readers = {name for name, stage in STAGES.items() if "pipeline/datasets/masks.py" in stage["deps"]}
-    assert readers == {"dataset", "scores", "report", "semantic"}
+    assert readers == {"dataset", "scores", "report", "semantic", "instance"}
 
 
 def test_every_input_is_somebodys_output() -> None:

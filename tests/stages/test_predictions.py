@@ -7,6 +7,7 @@ import yaml
 from click.testing import CliRunner
 
 from pipeline.datasets.build import build
+from pipeline.maskrcnn.network import Network
 from pipeline.semantic import SemanticNet
 from pipeline.store import Reader
 from pipeline.weights import save_weights
@@ -31,6 +32,15 @@ def test_no_validation_pictures_give_an_empty_artefact_that_says_so(
         "semantic",
         backbone="tf_efficientnet_lite0",
         classes=index.classes,
+    )
+    save_weights(
+        Path("data/instance.safetensors"),
+        Network(len(index.classes), "test_resnet", channels=8),
+        "instance",
+        method="maskrcnn",
+        backbone="test_resnet",
+        classes=index.classes,
+        options={"channels": 8},
     )
     done = CliRunner().invoke(predictions, [], catch_exceptions=False)
     assert done.exit_code == 0, done.output

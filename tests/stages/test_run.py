@@ -39,6 +39,13 @@ QUICK = {
     "semantic.epochs": 1,
     "semantic.batch": 4,
     "semantic.crop": 64,
+    "instance.epochs": 1,
+    "instance.batch": 4,
+    "instance.crop": 64,
+    "instance.resize": [64, 96],
+    "instance.sparseinst.width": 16,
+    "instance.sparseinst.queries": 8,
+    "predictions.instances.sides": [96, 160],
     "runtime.shard": 3,
     "runtime.workers": 1,
     "report.pictures": 2,
@@ -109,7 +116,8 @@ def test_every_artefact_is_there_and_scored(repository: Path) -> None:
     for name in ("cams", "labels", "predictions"):
         scores = json.loads((repository / f"data/scores/{name}.json").read_text())
         assert 0 <= scores["miou"] <= 1
-    assert "instance" in json.loads((repository / "data/scores/labels.json").read_text())
+    for name in ("labels", "predictions"):
+        assert 0 <= json.loads((repository / f"data/scores/{name}.json").read_text())["instance"]["AP50"] <= 1
     page = (repository / "data/report/index.html").read_text()
     assert "data:image" in page
     assert (repository / "data/report/sheets/train-1.png").is_file()
@@ -161,6 +169,15 @@ def test_every_method_runs_to_its_scores(restored: Path, method: str) -> None:
     assert 0 <= json.loads((restored / "data/scores/cams.json").read_text())["best_miou"] <= 1
 
 
+def test_the_other_instance_model_runs_to_its_scores(restored: Path) -> None:
+    set_parameters(restored, {"instance.method": "maskrcnn", "instance.maskrcnn.channels": 8})
+    text = run(restored, "dvc", "repro", "scores@predictions").stdout
+    assert "Running stage 'instance'" in text
+    assert "Running stage 'semantic'" not in text
+    scores = json.loads((restored / "data/scores/predictions.json").read_text())
+    assert 0 <= scores["instance"]["AP50"] <= 1
+
+
 def test_a_change_of_segments_retrains_the_classifier_under_s2c_alone(restored: Path) -> None:
     def changed() -> str:
         set_parameters(restored, {"segments.embeddings": True})
@@ -182,7 +199,7 @@ def test_a_changed_threshold_reruns_labels_and_what_follows(restored: Path) -> N
     text = run(restored, "dvc", "repro").stdout
     for name in ("dataset", "classifier", "cams", "seeds", "irnet", "fields"):
         assert f"Running stage '{name}'" not in text
-    for name in ("labels", "semantic", "predictions", "scores@labels", "report"):
+    for name in ("labels", "semantic", "instance", "predictions", "scores@labels", "report"):
         assert f"Running stage '{name}'" in text
     assert "labels.json" in run(restored, "dvc", "metrics", "diff").stdout
     assert "data/scores/predictions.json" in run(restored, "dvc", "metrics", "show").stdout
@@ -216,7 +233,9 @@ def test_experiments_run_and_queue(restored: Path) -> None:
 
 def test_plots_are_drawn(repository: Path, tmp_path: Path) -> None:
     drawn = json.loads(run(repository, "dvc", "plots", "show", "--json", "-o", str(tmp_path)).stdout)["data"]
-    assert {f"data/curves/{name}.csv" for name in ("classifier", "irnet", "semantic")} <= set(drawn)
+    assert {f"data/curves/{name}.csv" for name in ("classifier", "irnet", "semantic", "instance")} <= set(
+        drawn
+    )
     for name in ("labels", "predictions"):
         values = drawn[f"confusion of {name}"][0]["content"]["data"]["values"]
         assert len(values) == 9 * 9

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pipeline.instances.masks import pack
 from pipeline.views import inspection
 
 CLASSES = ("cat", "dog", "cow")
@@ -44,7 +45,12 @@ def sound(format_: str) -> dict[str, np.ndarray]:
             "classes": np.array([0, 2], np.uint8),
             "scores": np.array([0.5, 1], np.float32),
         },
-        "predictions": {"semantic": labels},
+        "predictions": {
+            "semantic": labels,
+            "instances": pack(ids == np.array([1, 2])[:, None, None]),
+            "classes": np.array([0, 2], np.uint8),
+            "scores": np.array([0.5, 1], np.float32),
+        },
     }[format_]
 
 
@@ -103,7 +109,9 @@ STRANGE = np.where(np.eye(H, W) > 0, np.uint8(77), sound("seeds")["seeds"])
         ),
         ("labels", {"instances": np.zeros((H, W), np.uint16)}, "classes but no instance"),
         ("labels", {"scores": np.array([np.nan, 1], np.float32)}, "scores that are not finite"),
+        ("labels", {"classes": np.zeros(1, np.uint8)}, "instances without a class"),
         ("predictions", {"semantic": ZERO}, "an empty label map"),
+        ("predictions", {"scores": np.zeros(3, np.float32)}, "as many scores as instances are not there"),
     ],
 )
 def test_planted_oddities_are_found_in_the_right_picture(
@@ -122,7 +130,7 @@ def test_nan_does_not_hide_the_range() -> None:
 
 
 def test_only_some_pictures_are_named_but_all_counted() -> None:
-    empty = {"semantic": ZERO}
+    empty = sound("predictions") | {"semantic": ZERO}
     lines = inspection.describe(Fake("predictions", {f"p{i}": empty for i in range(9)}))
     assert "odd: an empty label map in 9 pictures: p0, p1, p2, p3, p4, ..." in lines
 
@@ -140,7 +148,7 @@ def test_every_format_can_be_drawn(format_: str) -> None:
     image = np.random.default_rng(1).integers(0, 256, (H, W, 3)).astype(np.uint8)
     drawn = inspection.draw(format_, sound(format_), image, CLASSES, side=80)
     assert drawn.dtype == np.uint8
-    panels = {"segments": 2, "cams": 3, "seeds": 2, "fields": 3, "labels": 3, "predictions": 2}[format_]
+    panels = {"segments": 2, "cams": 3, "seeds": 2, "fields": 3, "labels": 3, "predictions": 3}[format_]
     assert drawn.shape[1] == panels * 80 + (panels + 1) * 6
     np.testing.assert_array_equal(drawn, inspection.draw(format_, sound(format_), image, CLASSES, side=80))
 

@@ -1,0 +1,57 @@
+"""torchvision's Mask R-CNN with a feature pyramid (Lin et al., CVPR 2017) on a timm backbone."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from pipeline.backbones import Backbone, normalisation
+
+STRIDES = (4, 8, 16, 32)
+
+
+class Network(nn.Module):
+    """Mask R-CNN for K = `classes` classes; backbone, weights: see Backbone.
+
+    channels: of the pyramid's levels (256 in the paper).
+    """
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ("channels",)
+
+    def __init__(self, classes: int, backbone: str, weights: str = "none", *, channels: int) -> None:
+        super().__init__()
+        mean, std = normalisation(backbone)
+        self.net = MaskRCNN(
+            Levels(Backbone(backbone, weights, STRIDES), channels),
+            classes + 1,
+            image_mean=list(mean),
+            image_std=list(std),
+            _skip_resize=True,
+        )
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Parameters without pretrained values: all but the backbone's."""
+        pretrained = {*self.net.backbone.body.parameters()}
+        return [parameter for parameter in self.parameters() if parameter not in pretrained]
+
+    def forward(self, images: Tensor, targets: list[dict[str, Tensor]] | None = None) -> Any:
+        """Losses by name of training crops uint8 [B,3,S,S] with torchvision's targets; without targets, its detections."""
+        return self.net(list(images.float() / 255), targets)
+
+
+class Levels(nn.Module):
+    """The pyramid over a backbone's normalised features, as torchvision's detectors want it."""
+
+    def __init__(self, body: Backbone, channels: int) -> None:
+        super().__init__()
+        self.body, self.out_channels = body, channels
+        self.pyramid = FeaturePyramidNetwork(body.channels, channels, LastLevelMaxPool())
+
+    def forward(self, normalised: Tensor) -> Mapping[str, Tensor]:
+        """Normalised pictures [B,3,H,W] to levels at strides 4 to 64."""
+        features = self.body(normalised.contiguous(memory_format=torch.channels_last))
+        return self.pyramid(dict(zip("0123", features, strict=True)))

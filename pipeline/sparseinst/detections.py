@@ -1,0 +1,89 @@
+"""From outputs to instances: which queries count, their scores and masks (specification, section 6).
+
+    s = sqrt(sigma(p) sigma(o)),   s' = s * mean of q over the cells with q > threshold,   q = sigma(m)
+
+Where nothing is found there are no detections, which is a result like others.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.backbones import passes
+from pipeline.instances.detections import Detections, resized
+from pipeline.sparseinst.decoder import Outputs
+from pipeline.sparseinst.enlarging import RESIZINGS, enlarged
+from pipeline.sparseinst.matching import at_least_float32
+from pipeline.sparseinst.network import Network
+
+EPSILON = 1e-6
+"""Added to the number of cells above the threshold, as published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What counts as found; the values are the published ones except for the resizing.
+
+    score: s above which a query is kept; mask: q above which a pixel belongs to it; maskness: whether s' is the score, or s as in the
+    paper; resizing: `single`, from the predicted cells straight to the picture, or `published`, by way of the network's input.
+    ValueError for another resizing.
+    """
+
+    score: float = 0.005
+    mask: float = 0.45
+    maskness: bool = True
+    resizing: str = "single"
+
+    def __post_init__(self) -> None:
+        if self.resizing not in RESIZINGS:
+            raise ValueError(f"no resizing {self.resizing!r} of masks: use one of {', '.join(RESIZINGS)}")
+
+
+@torch.inference_mode()
+def detect(
+    network: Network, pictures: Sequence[Tensor], *, score: float, sides: Sequence[int] | None = None
+) -> list[Detections]:
+    """Instances of pictures [3,H,W] in 0..255 of any sizes, each as if it were alone.
+
+    score: see Rules; sides: shorter and longest side in pixels at which the network sees a picture; None for its own. Pictures padded
+    to one size go through the network together.
+    """
+    rules = Rules(score)
+    given = [picture[None] if sides is None else resized(picture[None], sides) for picture in pictures]
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    prepared = [network.prepare(picture) for picture in given]
+    for number, picture in enumerate(prepared):
+        groups[tuple(picture.shape)].append(number)
+    found: dict[int, Detections] = {}
+    for numbers in groups.values():
+        parts = [network.predict(part) for part in passes(torch.cat([prepared[n] for n in numbers]))]
+        joined = Outputs(*map(torch.cat, zip(*parts, strict=True)))
+        for number, *outputs in zip(numbers, *joined, strict=True):
+            inner, size = given[number].shape[2:], pictures[number].shape[1:]
+            found[number] = detections(Outputs(*outputs), inner, size, rules)
+    return [found[number] for number in range(len(pictures))]
+
+
+@torch.no_grad()
+def detections(outputs: Outputs, inner: Sequence[int], size: Sequence[int], rules: Rules) -> Detections:
+    """Instances of one picture, in the order of their queries; those whose mask has no pixel are left out.
+
+    outputs: logits [N,K], masks [N,h,w], objectness [N]; inner: (H,W) of the picture at the network's input, before padding; size: its
+    own (H,W), of the masks returned. Computed in float32 at least.
+    """
+    with torch.autocast(outputs.masks.device.type, enabled=False):
+        strongest, classes = at_least_float32(outputs.logits).max(1)
+        scores = (strongest.sigmoid() * at_least_float32(outputs.objectness).sigmoid()).sqrt()
+        kept = scores > rules.score
+        cells = at_least_float32(outputs.masks[kept]).sigmoid_()
+        above = cells > rules.mask
+        masks, found = enlarged(cells, inner, size, rules.mask, rules.resizing)
+        scores, classes = scores[kept], classes[kept]
+        if rules.maskness:
+            scores = scores * (cells * above).sum((1, 2)) / (above.sum((1, 2)) + EPSILON)
+    if found.all():
+        return Detections(masks, classes, scores)
+    return Detections(masks[found], classes[found], scores[found])

@@ -1,0 +1,195 @@
+"""Encoder and decoder: sizes as published, groups of any number, weights that sum to one, coordinates, and a plain encoder."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.sparseinst.decoder import Decoder, coordinates
+from pipeline.sparseinst.encoder import Encoder
+
+WIDTH, QUERIES, CLASSES = 48, 5, 3
+
+
+def small(**options: object) -> Decoder:
+    """A decoder whose maps differ enough between queries to tell them apart."""
+    torch.manual_seed(0)
+    settings: dict = {"queries": QUERIES, "groups": 4, "width": WIDTH, "kernel": 8, "depth": 2} | options
+    decoder = Decoder(16, CLASSES, **settings).double()
+    for layer in (decoder.instances.activation, decoder.instances.classes, decoder.instances.kernels):
+        nn.init.normal_(layer.weight, std=0.3)
+    return decoder
+
+
+def features(batch: int = 2, channels: int = 16, height: int = 6, width: int = 9) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(part.numel() for part in module.parameters())
+
+
+def test_sizes_are_the_published_ones() -> None:
+    assert parameters(Encoder((512, 1024, 2048))) == 3_082_496
+    group, base = Decoder(256, 80), Decoder(256, 80, groups=1, linear=False)
+    assert parameters(group) == 6_257_377
+    assert parameters(base) == 5_046_965
+    assert parameters(group.masks) == parameters(base.masks) == 2_397_824
+
+
+def slow_decoder(decoder: Decoder, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One query, one group, one pixel's worth of equations at a time."""
+    branch, groups = decoder.instances, decoder.instances.groups
+    located = torch.cat([coordinates(given).expand(len(given), -1, -1, -1), given], 1)
+    hidden = branch.convs(located)
+    all_maps = branch.activation(hidden)
+    queries = all_maps.shape[1] // groups
+    logits, kernels, objectness = [], [], []
+    for n in range(queries):
+        pooled = []
+        for g in range(groups):
+            a = all_maps[:, g * queries + n, None]
+            if branch.normalisation == "softmax":
+                weights = a.exp() / a.exp().sum((2, 3), keepdim=True)
+            else:
+                weights = a.sigmoid() / a.sigmoid().sum((2, 3), keepdim=True)
+            pooled.append((weights * hidden).sum((2, 3)))
+        merged = branch.merge(torch.cat(pooled, 1))
+        for heads, head in zip(
+            (logits, kernels, objectness), (branch.classes, branch.kernels, branch.objectness), strict=True
+        ):
+            heads.append(head(merged))
+    masks = torch.stack([(k[:, :, None, None] * decoder.masks(located)).sum(1) for k in kernels], 1)
+    masks = F.interpolate(masks, scale_factor=2, mode="bilinear", align_corners=False)
+    return torch.stack(logits, 1), masks, torch.cat(objectness, 1)
+
+
+@pytest.mark.parametrize("normalisation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize(("groups", "linear"), [(1, False), (1, True), (2, True), (3, True), (8, True)])
+def test_any_number_of_groups_is_what_a_loop_over_queries_gives(
+    groups: int, linear: bool, normalisation: str
+) -> None:
+    """The published code mixes queries where the number is not 4 (specification, 9.6)."""
+    decoder = small(groups=groups, linear=linear, normalisation=normalisation)
+    with torch.no_grad():
+        found, expected = decoder(features()), slow_decoder(decoder, features())
+    assert [tuple(part.shape) for part in found] == [
+        (2, QUERIES, CLASSES),
+        (2, QUERIES, 12, 18),
+        (2, QUERIES),
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+    assert found.logits.std(1).min() > 1e-3  # queries that were alike could be mixed unseen
+
+
+@torch.no_grad()
+def test_fusing_before_resizing_is_fusing_after() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder((6, 7, 8), 16).double()
+    given = [features(2, c, 48 // s, 32 // s) for c, s in ((6, 2), (7, 4), (8, 8))]
+    coarse, middle, fine = (
+        lateral(part) for lateral, part in zip(encoder.laterals, given[::-1], strict=True)
+    )
+    top = encoder.pooling(coarse)
+    middle = middle + top.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    fine = fine + middle.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    levels = [output(part) for output, part in zip(encoder.outputs, (top, middle, fine), strict=True)]
+    resized = [
+        F.interpolate(part, fine.shape[2:], mode="bilinear", align_corners=False) for part in levels[::-1]
+    ]
+    assert torch.allclose(encoder(given), encoder.fuse(torch.cat(resized, 1)), rtol=1e-10, atol=1e-12)
+
+
+def test_context_is_pooled_over_1_4_9_and_36_cells() -> None:
+    encoder = Encoder((6, 7, 8), 16).double()
+    cells = [branch.weight.new_zeros(0) for branch in encoder.pooling.branches]
+    for number, branch in enumerate(encoder.pooling.branches):
+        branch.register_forward_hook(lambda _, given, __, n=number: cells.__setitem__(n, given[0]))
+    given = features(1, 16, 12, 6)
+    encoder.pooling(given)
+    assert [tuple(part.shape[2:]) for part in cells] == [(1, 1), (2, 2), (3, 3), (6, 6)]
+    assert torch.allclose(cells[0][..., 0, 0], given.mean((2, 3)))
+    assert torch.allclose(cells[3], F.avg_pool2d(given, (2, 1)))
+
+
+@pytest.mark.parametrize("normalisation", ["sigmoid", "softmax"])
+def test_weights_of_a_map_sum_to_one_and_nothing_is_inert(normalisation: str) -> None:
+    decoder = small(normalisation=normalisation)
+    weights = decoder.instances.normalised(features(2, QUERIES) * 5)
+    assert torch.allclose(weights.sum(2), torch.ones(2, QUERIES, dtype=torch.float64))
+    assert (weights >= 0).all()
+    sum(part.square().sum() for part in decoder(features())).backward()
+    idle = [
+        name for name, part in decoder.named_parameters() if part.grad is None or part.grad.abs().max() < 1e-9
+    ]
+    assert idle == []
+
+
+def test_maps_that_are_nowhere_active_stay_finite() -> None:
+    for normalisation in ("sigmoid", "softmax"):
+        branch = small(normalisation=normalisation).instances
+        for value in (-1e4, 1e4):
+            assert branch.normalised(torch.full((1, 2, 3, 3), value)).isfinite().all()
+
+
+def test_every_map_is_even_and_every_class_rare_at_the_start() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(256, 80)
+    with torch.no_grad():
+        logits, masks, _ = decoder(torch.randn(1, 256, 8, 8))
+        hidden = decoder.instances.convs(torch.randn(1, 258, 8, 8))
+        active = torch.cat(decoder.instances.activations(hidden)).sigmoid()
+    assert float(logits.sigmoid().mean()) == pytest.approx(0.01, rel=0.1)
+    assert float(active.mean()) == pytest.approx(0.01, rel=0.3)
+    assert masks.isfinite().all()
+    for layer in (decoder.instances.activation, decoder.instances.classes):
+        assert layer.bias is not None
+        assert torch.allclose(layer.bias, torch.tensor(-math.log(99)))
+        assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.05)
+
+
+def test_coordinates_run_from_minus_one_to_one_x_first() -> None:
+    found = coordinates(torch.zeros(2, 7, 3, 5, dtype=torch.float64))
+    assert found.dtype == torch.float64
+    assert found.shape == (1, 2, 3, 5)
+    assert found[0, 0].tolist() == [[-1, -0.5, 0, 0.5, 1]] * 3
+    assert found[0, 1].T.tolist() == [[-1, 0, 1]] * 5
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 4), (4, 1)])
+def test_a_single_cell_has_finite_coordinates(height: int, width: int) -> None:
+    """The published code divides 0 by 0 (specification, section 3)."""
+    given = features(1, 16, height, width)
+    assert coordinates(given).isfinite().all()
+    assert (coordinates(given)[0, 0] == 0).all() == (width == 1)
+    assert all(part.isfinite().all() for part in small()(given))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"groups": 5}, "48 channels do not split into 5 groups"),
+        ({"groups": 0}, "into 0 groups"),
+        ({"normalisation": "relu"}, "'relu'.*sigmoid, softmax"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        small(**options)
+
+
+@torch.no_grad()
+def test_in_half_precision_maps_are_normalised_in_float32() -> None:
+    decoder = small().float()
+    given = features(1, 16, 24, 24).float()
+    exact = decoder(given)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert decoder.instances.normalised(torch.randn(1, 2, 4, 4).bfloat16()).dtype == torch.float32
+        half = decoder(given)
+    for ours, theirs in zip(half, exact, strict=True):
+        error = (ours.float() - theirs).abs().max() / theirs.abs().max()
+        assert 0 < error < 0.05

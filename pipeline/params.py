@@ -427,6 +427,10 @@ class Semantic(Section):
     optimizer: Optimizer
 
 
+class NoInstances(Section):
+    """No instance model has no options."""
+
+
 class SparseinstLoss(Section):
     """Weights of the terms of SparseInst's loss."""
 
@@ -476,12 +480,14 @@ class Maskrcnn(Section):
 class Instance(Section):
     """Stage instance."""
 
-    method: Literal["sparseinst", "maskrcnn"]
-    """The final instance model."""
+    method: Literal["none", "sparseinst", "maskrcnn"]
+    """The final instance model; `none` trains none, and predictions hold semantic maps alone."""
     supervision: Literal["labels", "truth"]
     """Instance pseudo-labels, or the ground truth for the fully supervised upper bound."""
     min_score: Fraction
     """Pseudo-instances of a lower score are not learnt from: their pixels do not count."""
+    pretraining: Literal["none", "classifier"]
+    """Whether to begin with the classifier's backbone, which can tell the classes apart already; it must be the same network."""
     backbone: Backbone
     epochs: Positive
     """Passes over the training pictures (SparseInst: 147 over COCO)."""
@@ -492,6 +498,7 @@ class Instance(Section):
     crop: Annotated[int, Field(ge=32)]
     """Side of the square training crop in pixels."""
     optimizer: Optimizer
+    none: NoInstances
     sparseinst: Sparseinst
     maskrcnn: Maskrcnn
 

@@ -1,25 +1,30 @@
 """Stage instance: train the final instance model on the pseudo-instances, or on the truth for its upper bound.
 
-Reads data/dataset, data/labels.h5; writes data/instance.safetensors and data/curves/instance.csv.
+Reads data/dataset, data/labels.h5, and data/classifier.safetensors for its backbone; writes data/instance.safetensors and
+data/curves/instance.csv.
     dvc repro instance
-    dvc exp run -S instance.method=maskrcnn
+    dvc exp run -S instance.method=sparseinst      # or maskrcnn, or none
     dvc exp run -S instance.supervision=truth instance predictions scores@predictions
 """
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from pipeline.augmentation import ShortSide
-from pipeline.backbones import fix_batch_norm, normalisation
+from pipeline.backbones import Backbone, fix_batch_norm, normalisation
 from pipeline.datasets.index import Index
 from pipeline.datasets.masks import read_instances, read_semantic
 from pipeline.errors import UserError
 from pipeline.instances.methods import room
 from pipeline.instances.samples import InstanceCrops, Instances, among
 from pipeline.store import Reader
-from stages.entry import DATASET, Parameters, Runtime, artefact, stage
+from pipeline.weights import load_weights, restore
+from pipeline.work import write_atomically
+from stages.entry import CURVES, DATASET, Parameters, Runtime, artefact, stage
 from stages.fitting import fit, save
 
 
@@ -27,12 +32,19 @@ from stages.fitting import fit, save
 def instance(parameters: Parameters, runtime: Runtime) -> None:
     """Train the final instance model."""
     index, labels, section = Index.load(DATASET), Reader(artefact("labels"), "labels"), parameters.instance
+    if section.method == "none":
+        leave_out(index, runtime)
+        return
     names, instances = supervision(section.supervision, index, labels, section.min_score)
     torch.manual_seed(parameters.base.seed)
     kind, training = room(section.method, "network").Network, room(section.method, "training")
     options = getattr(section, section.method).model_dump()
     shape = {name: options.pop(name) for name in kind.OPTIONS}
     network = kind(len(index.classes), section.backbone.name, section.backbone.weights, **shape)
+    inputs = [DATASET, labels.path]
+    if section.pretraining == "classifier":
+        inputs.append(artefact("classifier", ".safetensors"))
+        start_from_classifier(network.backbone, inputs[-1])
     mean, _ = normalisation(section.backbone.name)
     fit(
         "instance",
@@ -40,7 +52,7 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
         InstanceCrops(index, names, instances, ShortSide(*section.resize), section.crop, mean),
         training.objective(**options),
         parameters,
-        [DATASET, labels.path],
+        inputs,
         runtime,
         new=network.new_parameters(),
         prepare=fix_batch_norm,
@@ -54,6 +66,27 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
         classes=index.classes,
         options=shape,
     )
+
+
+def leave_out(index: Index, runtime: Runtime) -> None:
+    """Write weights and a curve of nothing, by which stage predictions sees that there is no instance model."""
+    if runtime.leads:
+        write_atomically(CURVES / "instance.csv", b"step,loss\n")
+    save("instance", nn.Module(), runtime, method="none", backbone="", classes=index.classes, options={})
+
+
+def start_from_classifier(backbone: Backbone, path: Path) -> None:
+    """Give a backbone the classifier's weights; raises UserError if that one's is another network."""
+    tensors, header = load_weights(path, "classifier")
+    if header["backbone"] != backbone.name:
+        raise UserError(
+            f"instance.pretraining: the classifier's backbone is {header['backbone']}, this model's {backbone.name}; "
+            f"set instance.backbone.name to the former, or instance.pretraining to none"
+        )
+    prefix = "backbone.body."
+    known = backbone.body.state_dict()
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    restore(backbone.body, {name: value for name, value in own.items() if name in known}, path)
 
 
 def supervision(

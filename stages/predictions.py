@@ -5,21 +5,24 @@ Reads data/dataset, data/semantic.safetensors, data/instance.safetensors; writes
     dvc exp run -S predictions.mirror=true -S 'predictions.scales=[0.75,1.0,1.25]'
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline import mapping
 from pipeline.crf import refine_probabilities
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
-from pipeline.instances.detections import Detections
+from pipeline.instances.detections import Detections, none_found
 from pipeline.instances.masks import pack
 from pipeline.instances.methods import room
+from pipeline.params import InstancePredictions
 from pipeline.semantic import SemanticNet, probabilities
 from pipeline.store import Record
 from pipeline.weights import load_network, read_weights
@@ -53,15 +56,14 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
     index, section = Index.load(DATASET), parameters.predictions
     files = [artefact(name, ".safetensors") for name in ("semantic", "instance")]
     semantic = load_network(files[0], "semantic", semantic_network, runtime.device)
-    instance = load_network(files[1], "instance", instance_network, runtime.device)
-    detect = room(read_weights(files[1])[1]["method"], "detections").detect
+    find = finder(files[1], section.instances, runtime)
     source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Found]:
         pixels = stack(images, runtime.device)
         with runtime.autocast():
             scores = probabilities(semantic, pixels, section.scales, section.mirror).cpu().numpy()
-            instances = detect(instance, pixels, **section.instances.model_dump())
+            instances = find(pixels)
         return [Found(*found) for found in zip(images, scores, map(as_record, instances), strict=True)]
 
     task = mapping.Task(source.load, Refinement(section.crf.model_dump()).finish, compute, source.size)
@@ -76,6 +78,17 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
 def semantic_network(header: Mapping[str, Any]) -> SemanticNet:
     """The untrained semantic network that a weights file's header describes."""
     return SemanticNet(len(header["classes"]) + 1, header["backbone"])
+
+
+def finder(
+    path: Path, settings: InstancePredictions, runtime: Runtime
+) -> Callable[[Tensor], list[Detections]]:
+    """What finds the instances of pictures [B,3,H,W]: the model of a weights file, or nothing where that holds none."""
+    method = read_weights(path)[1]["method"]
+    if method == "none":
+        return lambda pixels: [none_found(pixels.shape[2], pixels.shape[3])] * len(pixels)
+    network = load_network(path, "instance", instance_network, runtime.device)
+    return partial(room(method, "detections").detect, network, **settings.model_dump())
 
 
 def instance_network(header: Mapping[str, Any]) -> nn.Module:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,6 +14,13 @@ class Detections(NamedTuple):
     masks: Tensor
     classes: Tensor
     scores: Tensor
+
+
+def none_found(height: int, width: int) -> Detections:
+    """The result of a picture in which nothing is found."""
+    return Detections(
+        torch.zeros(0, height, width, dtype=torch.bool), torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+    )
 
 
 def resized(pictures: Tensor, sides: Sequence[int]) -> Tensor:

@@ -33,9 +33,14 @@ class Network(nn.Module):
             _skip_resize=True,
         )
 
+    @property
+    def backbone(self) -> Backbone:
+        """The part with pretrained weights."""
+        return self.net.backbone.body
+
     def new_parameters(self) -> list[nn.Parameter]:
         """Parameters without pretrained values: all but the backbone's."""
-        pretrained = {*self.net.backbone.body.parameters()}
+        pretrained = {*self.backbone.parameters()}
         return [parameter for parameter in self.parameters() if parameter not in pretrained]
 
     def forward(self, images: Tensor, targets: list[dict[str, Tensor]] | None = None) -> Any:

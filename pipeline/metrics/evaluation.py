@@ -82,7 +82,7 @@ def _count_instances(
 def _scores(
     confusion: Confusion, curve: ThresholdCurve | None, instances: InstanceScores, format_: str, any_: bool
 ) -> dict[str, Any]:
-    """The numbers `dvc metrics show` prints; without masks there are none."""
+    """The numbers `dvc metrics show` prints; without masks there are none, and for predictions without instances no AP."""
     if not any_:
         return {}
     whole = confusion.scores()
@@ -93,7 +93,7 @@ def _scores(
         scores = {"best_miou": best, "best_threshold": threshold} | scores
     if format_ != "cams":
         found = instances.compute()
-        if found["instances"]:
+        if found["instances"] and (found["detections"] or format_ == "labels"):
             per = found.pop("per_class")
             scores["instance"] = found | {
                 "AP50_per_class": {name: values["AP50"] for name, values in per.items()}

@@ -39,6 +39,7 @@ QUICK = {
     "semantic.epochs": 1,
     "semantic.batch": 4,
     "semantic.crop": 64,
+    "instance.method": "sparseinst",
     "instance.epochs": 1,
     "instance.batch": 4,
     "instance.crop": 64,
@@ -167,6 +168,14 @@ def test_every_method_runs_to_its_scores(restored: Path, method: str) -> None:
     assert ("Running stage 'cams'") in text
     assert "Running stage 'segments'" not in text
     assert 0 <= json.loads((restored / "data/scores/cams.json").read_text())["best_miou"] <= 1
+
+
+def test_without_an_instance_model_there_are_semantic_maps_alone(restored: Path) -> None:
+    set_parameters(restored, {"instance.method": "none"})
+    run(restored, "dvc", "repro", "scores@predictions")
+    scores = json.loads((restored / "data/scores/predictions.json").read_text())
+    assert 0 <= scores["miou"] <= 1
+    assert "instance" not in scores
 
 
 def test_the_other_instance_model_runs_to_its_scores(restored: Path) -> None:

@@ -134,4 +134,6 @@ def fields_of(network: IRNet, normalised: Tensor, mirror: bool) -> tuple[Tensor,
         straight, mirrored = logits.chunk(2)
         logits = (straight + mirrored.flip(3)) / 2
         displacement = displacement[: len(normalised)]
-    return logits[:, 0].float().sigmoid(), displacement.float()
+    # picture by picture: a processor rounds the last values of a tensor otherwise than those it takes eight or sixteen at a time
+    boundary = torch.cat([one.float().sigmoid() for one in logits.split(1)])
+    return boundary[:, 0], displacement.float()

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
@@ -30,8 +31,8 @@ class Network(nn.Module):
             classes + 1,
             image_mean=list(mean),
             image_std=list(std),
-            _skip_resize=True,
         )
+        self.net.transform = AsGiven(list(mean), list(std))
 
     @property
     def backbone(self) -> Backbone:
@@ -46,6 +47,19 @@ class Network(nn.Module):
     def forward(self, images: Tensor, targets: list[dict[str, Tensor]] | None = None) -> Any:
         """Losses by name of training crops uint8 [B,3,S,S] with torchvision's targets; without targets, its detections."""
         return self.net(list(images.float() / 255), targets)
+
+
+class AsGiven(GeneralizedRCNNTransform):
+    """torchvision's normalisation and batching of pictures without its resizing: to at least 800 pixels, however it was trained."""
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__(min_size=1, max_size=1, image_mean=mean, image_std=std)
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """A picture [3,H,W] and its target as they are."""
+        return image, target
 
 
 class Levels(nn.Module):

@@ -93,6 +93,22 @@ def test_detections_have_the_size_of_their_picture_and_do_not_depend_on_others(
     assert all(len(found.scores) == 0 for found in detect(net, pictures, score=1.0, sides=sides))
 
 
+@pytest.mark.parametrize(
+    ("sides", "size"), [(None, (64, 96)), ((128, 400), (128, 192)), ((128, 160), (128, 160))]
+)
+def test_the_network_sees_a_picture_at_the_sides_asked_for(
+    sides: tuple[int, int] | None, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padded to multiples of 32."""
+    net, seen = network().eval(), list[tuple[int, ...]]()
+    forward = net.net.backbone.forward
+    monkeypatch.setattr(
+        net.net.backbone, "forward", lambda x: (seen.append(tuple(x.shape[2:])), forward(x))[1]
+    )
+    detect(net, [torch.zeros(3, 64, 96)], score=0.5, sides=sides)
+    assert seen == [size]
+
+
 def test_new_parameters_are_all_but_the_backbone() -> None:
     net = network()
     new = set(net.new_parameters())

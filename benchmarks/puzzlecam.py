@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from benchmarks.measure import Benchmark
 from pipeline.backbones import fix_batch_norm
 from pipeline.classifiers.cam import training as plain
-from pipeline.classifiers.classifier import room
 from pipeline.classifiers.puzzlecam import training as puzzle
 from pipeline.classifiers.samples import Material
 from pipeline.datasets.index import Index
+from pipeline.methods import CLASSIFIERS, room
 from pipeline.training import Objective, Ranks, Step
 
 PICTURES, CROP, CLASSES = 16, 256, 20
@@ -30,7 +30,7 @@ def reference() -> Callable[[], object]:
 def training_step(method: str, objective: Objective) -> Callable[[], object]:
     """Return one optimiser step of a method halfway through its training, on a batch that stays the same."""
     torch.manual_seed(0)
-    network = room(method, "network").Network(CLASSES, "tf_efficientnet_lite0").train()
+    network = room(CLASSIFIERS, method, "network").Network(CLASSES, "tf_efficientnet_lite0").train()
     network.backbone.freeze(2)
     fix_batch_norm(network)
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]

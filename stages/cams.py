@@ -5,17 +5,17 @@ Reads data/dataset, data/classifier.safetensors; writes data/cams.h5.
     dvc exp run -S 'cams.scales=[1.0]' cams
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 from pipeline import mapping
-from pipeline.classifiers.classifier import Classifier, room
 from pipeline.classifiers.extraction import activation_maps, cam_record
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
+from pipeline.methods import CLASSIFIERS, rebuild
 from pipeline.store import Record
 from pipeline.weights import load_network
 from stages import pictures
@@ -26,7 +26,7 @@ from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 def cams(parameters: Parameters, runtime: Runtime) -> None:
     """Extract the class activation maps of the training pictures."""
     index, section, weights = Index.load(DATASET), parameters.cams, artefact("classifier", ".safetensors")
-    network = load_network(weights, "classifier", rebuilt, runtime.device)
+    network = load_network(weights, "classifier", partial(rebuild, CLASSIFIERS), runtime.device)
     source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
@@ -41,12 +41,6 @@ def cams(parameters: Parameters, runtime: Runtime) -> None:
     task = mapping.Task(source.load, compute=compute, key=source.size)
     names = index.select("train")
     pictures.run("cams", task, names, index.classes, section, [DATASET, weights], runtime)
-
-
-def rebuilt(header: Mapping[str, Any]) -> Classifier:
-    """The untrained network that a weights file's header describes."""
-    kind = room(header["method"], "network").Network
-    return kind(len(header["classes"]), header["backbone"], **header["options"])
 
 
 if __name__ == "__main__":

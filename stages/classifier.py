@@ -9,9 +9,9 @@ Reads data/dataset, data/guidance.h5; writes data/classifier.safetensors and dat
 import torch
 
 from pipeline.backbones import fix_batch_norm, normalisation
-from pipeline.classifiers.classifier import room
 from pipeline.classifiers.samples import Material
 from pipeline.datasets.index import Index
+from pipeline.methods import CLASSIFIERS, build
 from pipeline.segmenters.prompters import guidance
 from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 from stages.fitting import fit, save
@@ -23,11 +23,11 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
     index, section, segments = Index.load(DATASET), parameters.classifier, artefact("guidance")
     divided = parameters.segments
     torch.manual_seed(parameters.base.seed)
-    kind, training = room(section.method, "network").Network, room(section.method, "training")
     options = getattr(section, section.method).model_dump()
-    shape = {name: options.pop(name) for name in kind.OPTIONS}
-    network = kind(len(index.classes), section.backbone.name, section.backbone.weights, **shape)
-    network.backbone.freeze(section.frozen_stages)
+    method = build(
+        CLASSIFIERS, section.method, index.classes, section.backbone.name, section.backbone.weights, options
+    )
+    method.network.backbone.freeze(section.frozen_stages)
     mean, _ = normalisation(section.backbone.name)
     material = Material(
         index,
@@ -48,24 +48,16 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
     )
     fit(
         "classifier",
-        network,
-        training.samples(material),
-        training.objective(material, **options),
+        method.network,
+        method.training.samples(material),
+        method.training.objective(material, **method.options),
         parameters,
         [DATASET, segments],
         runtime,
-        new=network.new_parameters(),
+        new=method.network.new_parameters(),
         prepare=fix_batch_norm if section.batch_norm == "fixed" else lambda network: None,
     )
-    save(
-        "classifier",
-        network,
-        runtime,
-        method=section.method,
-        backbone=section.backbone.name,
-        classes=index.classes,
-        options=shape,
-    )
+    save("classifier", method.network, runtime, **method.header)
 
 
 if __name__ == "__main__":

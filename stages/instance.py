@@ -19,8 +19,8 @@ from pipeline.backbones import Backbone, fix_batch_norm, normalisation
 from pipeline.datasets.index import Index
 from pipeline.datasets.masks import read_instances, read_semantic
 from pipeline.errors import UserError
-from pipeline.instances.methods import room
 from pipeline.instances.samples import InstanceCrops, Instances, among
+from pipeline.methods import INSTANCES, build
 from pipeline.store import Reader
 from pipeline.weights import load_weights, restore
 from pipeline.work import write_atomically
@@ -37,35 +37,27 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
         return
     names, instances = supervision(section.supervision, index, labels, section.min_score)
     torch.manual_seed(parameters.base.seed)
-    kind, training = room(section.method, "network").Network, room(section.method, "training")
     options = getattr(section, section.method).model_dump()
-    shape = {name: options.pop(name) for name in kind.OPTIONS}
-    network = kind(len(index.classes), section.backbone.name, section.backbone.weights, **shape)
+    method = build(
+        INSTANCES, section.method, index.classes, section.backbone.name, section.backbone.weights, options
+    )
     inputs = [DATASET, labels.path]
     if section.pretraining == "classifier":
         inputs.append(artefact("classifier", ".safetensors"))
-        start_from_classifier(network.backbone, inputs[-1])
+        start_from_classifier(method.network.backbone, inputs[-1])
     mean, _ = normalisation(section.backbone.name)
     fit(
         "instance",
-        network,
+        method.network,
         InstanceCrops(index, names, instances, ShortSide(*section.resize), section.crop, mean),
-        training.objective(**options),
+        method.training.objective(**method.options),
         parameters,
         inputs,
         runtime,
-        new=network.new_parameters(),
+        new=method.network.new_parameters(),
         prepare=fix_batch_norm,
     )
-    save(
-        "instance",
-        network,
-        runtime,
-        method=section.method,
-        backbone=section.backbone.name,
-        classes=index.classes,
-        options=shape,
-    )
+    save("instance", method.network, runtime, **method.header)
 
 
 def leave_out(index: Index, runtime: Runtime) -> None:

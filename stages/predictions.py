@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline import mapping
 from pipeline.crf import refine_probabilities
@@ -21,7 +21,7 @@ from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
 from pipeline.instances.detections import Detections, none_found
 from pipeline.instances.masks import pack
-from pipeline.instances.methods import room
+from pipeline.methods import INSTANCES, rebuild, room
 from pipeline.params import InstancePredictions
 from pipeline.semantic import SemanticNet, probabilities
 from pipeline.store import Record
@@ -87,14 +87,8 @@ def finder(
     method = read_weights(path)[1]["method"]
     if method == "none":
         return lambda pixels: [none_found(pixels.shape[2], pixels.shape[3])] * len(pixels)
-    network = load_network(path, "instance", instance_network, runtime.device)
-    return partial(room(method, "detections").detect, network, **settings.model_dump())
-
-
-def instance_network(header: Mapping[str, Any]) -> nn.Module:
-    """The untrained instance network that a weights file's header describes."""
-    kind = room(header["method"], "network").Network
-    return kind(len(header["classes"]), header["backbone"], **header["options"])
+    network = load_network(path, "instance", partial(rebuild, INSTANCES), runtime.device)
+    return partial(room(INSTANCES, method, "detections").detect, network, **settings.model_dump())
 
 
 def as_record(found: Detections) -> Record:

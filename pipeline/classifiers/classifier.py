@@ -1,7 +1,5 @@
-"""What every classifier method shares: a backbone, a 1x1 head, class maps whose mean is the logit; and where a method's room is."""
+"""What every classifier method shares: a backbone, a 1x1 head, class maps whose mean is the logit."""
 
-from importlib import import_module
-from types import ModuleType
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -41,8 +39,3 @@ class Classifier(nn.Module):
     def merge(self, one: Tensor, other: Tensor) -> Tensor:
         """The rectified maps of a picture and of its mirror image as one, here their sum."""
         return one + other
-
-
-def room(method: str, part: str) -> ModuleType:
-    """The module `part` (`network` or `training`) of a method's room."""
-    return import_module(f"pipeline.classifiers.{method}.{part}")

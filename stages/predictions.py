@@ -22,7 +22,6 @@ from pipeline.datasets.loading import Pictures, stack
 from pipeline.instances.detections import Detections, none_found
 from pipeline.instances.masks import pack
 from pipeline.methods import INSTANCES, rebuild, room
-from pipeline.params import InstancePredictions
 from pipeline.semantic import SemanticNet, probabilities
 from pipeline.store import Record
 from pipeline.weights import load_network, read_weights
@@ -56,7 +55,7 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
     index, section = Index.load(DATASET), parameters.predictions
     files = [artefact(name, ".safetensors") for name in ("semantic", "instance")]
     semantic = load_network(files[0], "semantic", semantic_network, runtime.device)
-    find = finder(files[1], section.instances, runtime)
+    find = finder(files[1], section.instances.model_dump(), runtime)
     source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Found]:
@@ -81,14 +80,14 @@ def semantic_network(header: Mapping[str, Any]) -> SemanticNet:
 
 
 def finder(
-    path: Path, settings: InstancePredictions, runtime: Runtime
+    path: Path, settings: Mapping[str, Any], runtime: Runtime
 ) -> Callable[[Tensor], list[Detections]]:
     """What finds the instances of pictures [B,3,H,W]: the model of a weights file, or nothing where that holds none."""
     method = read_weights(path)[1]["method"]
     if method == "none":
         return lambda pixels: [none_found(pixels.shape[2], pixels.shape[3])] * len(pixels)
     network = load_network(path, "instance", partial(rebuild, INSTANCES), runtime.device)
-    return partial(room(INSTANCES, method, "detections").detect, network, **settings.model_dump())
+    return partial(room(INSTANCES, method, "detections").detect, network, **settings)
 
 
 def as_record(found: Detections) -> Record:

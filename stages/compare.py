@@ -212,7 +212,7 @@ class Queue:
         other parameters.
         """
         for tries in range(RACES, -1, -1):
-            entries = [task for task in experiments.tasks()[0] if task.name in self.runs]
+            entries = [task for task in experiments.settled() if task.name in self.runs]
             running = [task.name for task in entries if task.status == "Running"]
             for task in entries:
                 if task.status == "Running" or (task.status == "Queued" and not force):
@@ -278,7 +278,7 @@ class Queue:
         if not todo:
             return {}
         # earlier ends under these names would hide how the new ones end
-        stale = [task for task in experiments.tasks()[0] if task.name in todo and task.status != "Running"]
+        stale = [task for task in experiments.settled() if task.name in todo and task.status != "Running"]
         experiments.remove(replaced, stale)
         return todo
 

@@ -143,15 +143,29 @@ def read_yaml(text: str) -> Any:
 
 
 def tasks() -> tuple[list[Task], int]:
-    """The entries of the queue, and the number of workers."""
+    """The entries of the queue, and the number of workers.
+
+    DVC gathers the running entries first, then the waiting, then the ended ones: an entry that begins to run meanwhile is in none of
+    them, until the next look.
+    """
     return parse_status(dvc("queue", "status"))
 
 
+def settled() -> list[Task]:
+    """The entries of the queue by two looks, so that none is missing that began between DVC's own (see `tasks`)."""
+    first, second = tasks()[0], tasks()[0]
+    return list({task.revision: task for task in (*first, *second)}.values())
+
+
 def parse_status(text: str) -> tuple[list[Task], int]:
-    """Read what `dvc queue status` prints: columns Task, Name, Created, Status, then the line of the workers."""
+    """Read what `dvc queue status` prints: columns Task, Name, Created, Status, then the line of the workers.
+
+    An entry that ended while DVC gathered them is there twice, as running and then by its end, which counts.
+    """
     row = re.compile(r"^([0-9a-f]{7,40})\s+(\S+)\s.*\b(Queued|Running|Success|Failed)\s*$", re.MULTILINE)
     workers = re.search(r"Worker status: (\d+) active, (\d+) idle", text)
-    return [Task(*found) for found in row.findall(text)], sum(map(int, workers.groups())) if workers else 0
+    entries = {found[0]: Task(*found) for found in row.findall(text)}
+    return list(entries.values()), sum(map(int, workers.groups())) if workers else 0
 
 
 def by_name(entries: Iterable[Task]) -> dict[str, Task]:
@@ -193,9 +207,11 @@ def stage_of(lines: Iterable[str]) -> str:
 def watch(names: Collection[str], *, jobs: int, work: Path) -> Iterator[tuple[str, Task | None]]:
     """Run the queue until none of these experiments is queued or running; yields (name, last state) as each ends.
 
-    None: somebody took it out of the queue. Lost: its process died without a word, as when the machine went down.
+    None: somebody took it out of the queue, so that two looks do not find it. Lost: its process died without a word, as when the
+    machine went down.
     """
     waiting, began, started, silent = set(names), time.monotonic(), -math.inf, 0
+    absent: set[str] = set()
     with tqdm(total=len(waiting), desc="compare", unit="experiment", disable=None) as bar:
         while waiting:
             entries, workers = tasks()
@@ -205,7 +221,8 @@ def watch(names: Collection[str], *, jobs: int, work: Path) -> Iterator[tuple[st
             if queued and not workers and time.monotonic() - started > STARTING:
                 dvc("queue", "start", "--jobs", str(jobs), work=work)
                 started = time.monotonic()
-            for name in sorted(waiting):
+            unseen, absent = absent, waiting - now.keys()
+            for name in sorted(waiting - (absent - unseen)):
                 task = now.get(name)
                 if task and task.status == "Running" and silent >= SILENT and not _alive(task):
                     task = _bury(task)

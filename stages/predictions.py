@@ -79,9 +79,7 @@ def semantic_network(header: Mapping[str, Any]) -> SemanticNet:
     return SemanticNet(len(header["classes"]) + 1, header["backbone"])
 
 
-def finder(
-    path: Path, settings: Mapping[str, Any], runtime: Runtime
-) -> Callable[[Tensor], list[Detections]]:
+def finder(path: Path, settings: Mapping[str, Any], runtime: Runtime) -> Callable[[Tensor], list[Detections]]:
     """What finds the instances of pictures [B,3,H,W]: the model of a weights file, or nothing where that holds none."""
     method = read_weights(path)[1]["method"]
     if method == "none":

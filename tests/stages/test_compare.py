@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,35 @@ def test_the_queue_is_read() -> None:
     assert experiments.parse_status(
         "No experiment tasks in the queue.\n\nWorker status: 0 active, 0 idle\n"
     ) == ([], 0)
+
+
+def test_an_entry_that_ends_while_dvc_lists_them_is_read_once_by_its_end() -> None:
+    twice = STATUS.replace("Worker", "22e34c7  cam-seed5  10:34 AM   Success\n\nWorker")
+    entries, _ = experiments.parse_status(twice)
+    assert [task.status for task in entries if task.revision == "22e34c7"] == ["Success"]
+
+
+def looks(monkeypatch: pytest.MonkeyPatch, *entries: Sequence[Task]) -> None:
+    """Let the queue be read as this, look by look, with a worker that is there."""
+    each = iter(entries)
+    monkeypatch.setattr(experiments, "tasks", lambda: (list(next(each)), 1))
+    monkeypatch.setattr(experiments.time, "sleep", lambda _: None)
+
+
+def test_an_entry_unseen_while_it_begins_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task("22e34c7", "cam-seed5", "Success")
+    looks(monkeypatch, [replace(task, status="Queued")], [], [task])
+    assert list(experiments.watch(["cam-seed5"], jobs=1, work=Path("work"))) == [("cam-seed5", task)]
+    looks(monkeypatch, [replace(task, status="Queued")], [], [])
+    assert list(experiments.watch(["cam-seed5"], jobs=1, work=Path("work"))) == [("cam-seed5", None)]
+
+
+def test_two_looks_find_an_entry_that_begins_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, waiting = Task("22e34c7", "cam-seed5", "Running"), Task("bbf9f24", "cam-seed6", "Queued")
+    looks(monkeypatch, [waiting], [begun, waiting])
+    assert experiments.settled() == [waiting, begun]
+    looks(monkeypatch, [begun, waiting], [waiting])
+    assert experiments.settled() == [begun, waiting]
 
 
 def test_the_list_of_experiments_is_read() -> None:

@@ -18,7 +18,8 @@ import click
 from tqdm import tqdm
 
 from pipeline.errors import UserError
-from pipeline.params import Classifier, parse
+from pipeline.params import parse
+from pipeline.params.maps import Classifier
 from pipeline.work import write_atomically
 from stages import experiments
 from stages.comparison import MEASURES, STEPS, Score, as_csv, table

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import mapping, work
-from pipeline.params import Section
+from pipeline.params.section import Section
 from pipeline.runtime import Runtime
 from stages.entry import artefact
 

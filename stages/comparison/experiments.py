@@ -1,0 +1,160 @@
+"""Finished experiments: what DVC lists, what made their scores, and where that differs from what is here now.
+
+https://dvc.org/doc/command-reference/exp, and dvc.lock in https://dvc.org/doc/user-guide/project-structure/dvcyaml-files
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.comparison.repository import PARAMETERS, ExperimentError, dvc, git, read_yaml
+
+LOCK = "dvc.lock"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A finished experiment.
+
+    here: whether it starts from the commit checked out now. lock: the stages of its dvc.lock. metrics: JSON file -> its values.
+    """
+
+    name: str
+    revision: str
+    here: bool
+    lock: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, Any]]
+
+
+def listed() -> dict[str, list[tuple[str, str]]]:
+    """The finished experiments of all commits: commit -> (short revision, name)."""
+    return parse_list(dvc("exp", "list", "--all-commits"))
+
+
+def parse_list(text: str) -> dict[str, list[tuple[str, str]]]:
+    """Read what `dvc exp list` prints: a commit and a colon, then indented lines `revision [name]`."""
+    commits: dict[str, list[tuple[str, str]]] = {}
+    for line in text.splitlines():
+        if match := re.match(r"\s+([0-9a-f]{7,40}) \[(.+)\]$", line):
+            commits[next(reversed(commits))].append((match[1], match[2]))
+        elif line.rstrip().endswith(":"):
+            commits[line.strip()[:-1]] = []
+    return commits
+
+
+def find(names: Collection[str]) -> dict[str, list[Experiment]]:
+    """The finished experiments of each name, those of the commit checked out now first."""
+    commits = {
+        commit: {revision for revision, name in entries if name in names}
+        for commit, entries in listed().items()
+    }
+    commits = {commit: revisions for commit, revisions in commits.items() if revisions}
+    if not commits:
+        return {}
+    head = git("rev-parse", "HEAD").strip()
+    options = [word for commit in commits for word in ("--rev", commit)]
+    found: dict[str, list[Experiment]] = {}
+    for baseline in json.loads(dvc("exp", "show", "--json", *options)):
+        for entry in baseline.get("experiments") or []:
+            last = entry["revs"][-1] if entry.get("revs") else {}
+            revision = last.get("rev", "")
+            if any(revision.startswith(short) for revisions in commits.values() for short in revisions):
+                metrics = (last.get("data") or {}).get("metrics") or {}
+                experiment = Experiment(
+                    name=entry["name"],
+                    revision=revision,
+                    here=baseline["rev"] == head,
+                    lock=_lock(revision),
+                    metrics={path: value.get("data") or {} for path, value in metrics.items()},
+                )
+                found.setdefault(entry["name"], []).append(experiment)
+    return {name: sorted(entries, key=lambda entry: not entry.here) for name, entries in found.items()}
+
+
+def _lock(revision: str) -> Mapping[str, Any]:
+    try:
+        text = git("show", f"{revision}:./{LOCK}")
+    except ExperimentError:  # no stage ever ran to its end
+        return {}
+    return (read_yaml(text) or {}).get("stages") or {}
+
+
+def made_by(lock: Mapping[str, Any], stage: str) -> list[str]:
+    """The stages whose work `stage` rests on, itself included; none where it did not run in this experiment.
+
+    An experiment starts from the dvc.lock of its commit, so an entry may be left from another run: its dependencies then are not
+    what the stages before it wrote.
+    """
+    wrote = {
+        out["path"]: (name, out.get("md5")) for name, entry in lock.items() for out in entry.get("outs", [])
+    }
+    if stage not in lock:
+        return []
+    stages = [stage]
+    for dependency in lock[stage].get("deps", []):
+        name, content = wrote.get(dependency["path"], (None, None))
+        if name is not None:
+            before = made_by(lock, name) if content == dependency.get("md5") else []
+            if not before:
+                return []
+            stages += [other for other in before if other not in stages]
+    return stages
+
+
+def parameter_differences(
+    lock: Mapping[str, Any], stages: Iterable[str], parameters: Mapping[str, Any]
+) -> list[str]:
+    """Where the parameters these stages ran with are not those given, as `name 0.55, now 0.4`."""
+    found: dict[str, None] = {}
+    for stage in stages:
+        for key, value in lock[stage].get("params", {}).get(PARAMETERS, {}).items():
+            found |= dict.fromkeys(_differences(key, value, _look_up(parameters, key)))
+    return list(found)
+
+
+def whole_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Where two parameter files differ, but for section runtime, on which no artefact depends."""
+    sections = dict.fromkeys([*old, *new])
+    return [
+        text
+        for name in sections
+        if name != "runtime"
+        for text in _differences(name, old.get(name), new.get(name))
+    ]
+
+
+def _look_up(parameters: Mapping[str, Any], key: str) -> Any:
+    value: Any = parameters
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _differences(name: str, old: Any, new: Any) -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = dict.fromkeys([*old, *new])
+        return [text for key in keys for text in _differences(f"{name}.{key}", old.get(key), new.get(key))]
+    return [] if old == new else [f"{name} {_shown(old)}, now {_shown(new)}"]
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else json.dumps(value)
+
+
+def changed_files(experiment: Experiment, stages: Iterable[str]) -> list[str]:
+    """The files of Git these stages depend on that are not as they were in the experiment."""
+    paths = {dep["path"] for stage in stages for dep in experiment.lock[stage].get("deps", [])}
+    inside = sorted(path for path in paths if not Path(path).is_absolute() and not path.startswith(".."))
+    if not inside:
+        return []
+    text = git("diff", "--name-only", "--relative", experiment.revision, "--", *inside)
+    return text.splitlines()
+
+
+def remove(names: Sequence[str]) -> None:
+    """Forget experiments of these names; what DVC has cached stays."""
+    if names:
+        dvc("exp", "remove", *names)

@@ -1,0 +1,69 @@
+"""DVC's queue: its words, and entries that change while it is read."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stages.comparison import queue
+from stages.comparison.queue import Task
+
+STATUS = """\
+Task     Name       Created    Status
+22e34c7  cam-seed5  10:34 AM   Running
+bbf9f24  cam-seed6  Nov 20, 2026  Queued
+c1fd297             10:06 AM   Failed
+00dde37  cam-seed5  10:12 AM   Failed
+
+Worker status: 1 active, 2 idle
+"""
+
+
+def test_the_queue_is_read() -> None:
+    entries, workers = queue.parse_status(STATUS)
+    assert workers == 3
+    assert Task("22e34c7", "cam-seed5", "Running") in entries
+    assert Task("bbf9f24", "cam-seed6", "Queued") in entries
+    assert queue.by_name(entries)["cam-seed5"].status == "Running"
+    assert queue.parse_status("No experiment tasks in the queue.\n\nWorker status: 0 active, 0 idle\n") == (
+        [],
+        0,
+    )
+
+
+def test_an_entry_that_ends_while_dvc_lists_them_is_read_once_by_its_end() -> None:
+    twice = STATUS.replace("Worker", "22e34c7  cam-seed5  10:34 AM   Success\n\nWorker")
+    entries, _ = queue.parse_status(twice)
+    assert [task.status for task in entries if task.revision == "22e34c7"] == ["Success"]
+
+
+def looks(monkeypatch: pytest.MonkeyPatch, *entries: Sequence[Task]) -> None:
+    """Let the queue be read as this, look by look, with a worker that is there."""
+    each = iter(entries)
+    monkeypatch.setattr(queue, "tasks", lambda: (list(next(each)), 1))
+    monkeypatch.setattr(queue.time, "sleep", lambda _: None)
+
+
+def test_an_entry_unseen_while_it_begins_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task("22e34c7", "cam-seed5", "Success")
+    looks(monkeypatch, [replace(task, status="Queued")], [], [task])
+    assert list(queue.watch(["cam-seed5"], jobs=1, work=Path("work"))) == [("cam-seed5", task)]
+    looks(monkeypatch, [replace(task, status="Queued")], [], [])
+    assert list(queue.watch(["cam-seed5"], jobs=1, work=Path("work"))) == [("cam-seed5", None)]
+
+
+def test_two_looks_find_an_entry_that_begins_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, waiting = Task("22e34c7", "cam-seed5", "Running"), Task("bbf9f24", "cam-seed6", "Queued")
+    looks(monkeypatch, [waiting], [begun, waiting])
+    assert queue.settled() == [waiting, begun]
+    looks(monkeypatch, [begun, waiting], [waiting])
+    assert queue.settled() == [begun, waiting]
+
+
+def test_a_log_tells_its_stage_and_why_it_ended() -> None:
+    lines = ["Running stage 'dataset':", "> python", "Stage 'cams' is cached - skipping run", "boom", "boom"]
+    assert queue.stage_of(lines) == "cams"
+    assert queue.stage_of([]) == ""
+    assert queue.log_tail(lines)[-1] == "boom"
+    assert queue.log_tail(lines).count("boom") == 1

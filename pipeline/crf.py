@@ -23,6 +23,7 @@ def label_refiner(image: np.ndarray, labels: int, settings: Mapping[str, float])
     np.fill_diagonal(table, -np.log(confidence))
 
     def refine(label_map: np.ndarray) -> np.ndarray:
+        """The most likely labels [H,W] under the CRF."""
         return _infer(crf, table[:, label_map.ravel()], settings).argmax(0).reshape(label_map.shape)
 
     return refine

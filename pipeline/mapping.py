@@ -60,6 +60,7 @@ class _Shard:
 
     @property
     def whole(self) -> bool:
+        """Whether every picture is done or has failed."""
         return len(self.records) + len(self.failures) == len(self.names)
 
 
@@ -285,6 +286,7 @@ class _Inline(Executor):
     """Runs each job at once in this process: one worker needs no second process."""
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """The job as a future that is done."""
         future: Future[Any] = Future()
         try:
             future.set_result(function(*args, **kwargs))

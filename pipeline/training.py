@@ -130,6 +130,7 @@ class _Curve:
     count: int = 0
 
     def add(self, step: int, terms: Mapping[str, float], lr: float) -> None:
+        """Count the terms of a step; a row is added when its stretch ends."""
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
@@ -139,6 +140,7 @@ class _Curve:
             self.sums, self.count = {}, 0
 
     def csv(self) -> bytes:
+        """The rows as csv, numbers to six digits; empty without rows."""
         out = io.StringIO()
         writer = csv.DictWriter(out, self.rows[0], lineterminator="\n") if self.rows else None
         if writer:
@@ -260,6 +262,7 @@ def _loader(samples: Samples, plan: Plan, start: int, steps: int, runtime: Runti
     share = plan.batch // runtime.world
 
     def positions() -> Iterator[list[int]]:
+        """For each step the places in the stream that this rank takes."""
         for step in range(start, steps):
             first = step * plan.batch + runtime.rank * share
             yield list(range(first, first + share))

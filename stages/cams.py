@@ -30,6 +30,7 @@ def cams(parameters: Parameters, runtime: Runtime) -> None:
     source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
+        """The maps of pictures of one size."""
         normalised = network.backbone.normalise(stack(images, runtime.device))
         tags = torch.from_numpy(np.stack([index.target(name) for name in names])).to(runtime.device)
         with runtime.autocast():

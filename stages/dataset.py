@@ -21,6 +21,7 @@ def dataset(parameters: Parameters, runtime: Runtime) -> None:
     with tqdm(desc="dataset", unit="picture", mininterval=1) as bar:
 
         def progress(done: int, total: int) -> None:
+            """Move the bar to `done` pictures of `total`."""
             bar.total = total
             bar.update(done - bar.n)
 

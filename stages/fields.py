@@ -27,6 +27,7 @@ def fields(parameters: Parameters, runtime: Runtime) -> None:
     source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
+        """Boundaries [h,w] and displacements [2,h,w] of pictures of one size."""
         normalised = network.backbone.normalise(stack(images, runtime.device))
         with runtime.autocast():
             boundary, displacement = fields_of(network, normalised, section.mirror)

@@ -61,6 +61,7 @@ def labels(parameters: Parameters, runtime: Runtime) -> None:
     )
 
     def compute(names: Sequence[str], evidence: Sequence[Evidence]) -> list[Walked]:
+        """What the walk makes of each picture's evidence."""
         return walk_instances(
             evidence, runtime.device, **section.walk.model_dump(), **section.centroids.model_dump()
         )

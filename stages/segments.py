@@ -51,6 +51,7 @@ def task(source: Pictures, section: Segments, runtime: Runtime) -> mapping.Task:
     everything = Everything(network, embeddings=section.embeddings, precision=runtime.precision, **options)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
+        """The segments of each picture."""
         return [everything.segment(image) for image in images]
 
     return mapping.Task(source.load, compute=compute)

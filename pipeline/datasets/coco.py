@@ -87,6 +87,7 @@ class _Reading:
         self.source, self.path, self.folder, self.split, self.names = source, path, folder, split, names
 
     def read(self, content: Json) -> None:
+        """Add the pictures to the source, and complain about those that cannot be used."""
         rows = self._group(content)
         seen = set()
         outlined = any(row.get("segmentation") for row in content["annotations"])

@@ -57,6 +57,7 @@ class _Look:
         self.problems: list[Problem] = []
 
     def picture(self, entry: Entry) -> tuple[int, int]:
+        """Size (H,W) of the decoded picture; (0, 0), and a problem, where it cannot be read."""
         try:
             data, path = self._read(entry.path)
             height, width = decode_image(data, path).shape[:2]

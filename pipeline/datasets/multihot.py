@@ -49,6 +49,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Rebuilds numpy arrays, scalars and dtypes, and refuses every other global."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """What the pickle asks for; raises UnpicklingError unless arrays are made of it."""
         place = (module.replace("numpy.core.", "numpy._core."), name)
         if place not in _admitted():
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")

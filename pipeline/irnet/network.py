@@ -37,6 +37,7 @@ class BoundaryHead(nn.Module):
         self.fuse = nn.Conv2d(32 * len(channels), 1, 1)
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Logits on a grid of `size` (h,w), from a map of each tap."""
         return self.fuse(torch.cat([tap.at(f, size) for tap, f in zip(self.taps, features, strict=True)], 1))  # type: ignore[operator]
 
 
@@ -61,6 +62,7 @@ class DisplacementHead(nn.Module):
         )
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Displacements on a grid of `size` (h,w), from a map of each tap."""
         half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
         sizes = [size] * self.fine + [half] * (len(features) - self.fine)
         mapped = [tap.at(f, s) for tap, f, s in zip(self.taps, features, sizes, strict=True)]  # type: ignore[operator]

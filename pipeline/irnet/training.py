@@ -39,6 +39,7 @@ def objective(radius: int) -> Objective:
     """The total pair loss of a batch; the pair counts that normalise it span all ranks."""
 
     def losses(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
+        """`loss`, half the sum, and its terms, for images [B,3,S,S] and labels [B,h,w] on the stride-4 grid."""
         images, labels = batch
         logits, displacement = network(images)
         counts = step.ranks.mean(pair_counts(labels, radius))

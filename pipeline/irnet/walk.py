@@ -108,6 +108,7 @@ class _Strip(NamedTuple):
 
     @property
     def cells(self) -> int:
+        """Cells of the strip."""
         return self.rows * self.pitch
 
     @property
@@ -116,6 +117,7 @@ class _Strip(NamedTuple):
         return (self.radius - 1) * (self.pitch + 1)
 
     def offsets(self) -> list[int]:
+        """How many cells further on the strip each neighbour lies, in the order of `directions`."""
         return [dy * self.pitch + dx for dy, dx in directions(self.radius)]
 
 

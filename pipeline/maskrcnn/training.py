@@ -14,6 +14,7 @@ def objective() -> Objective:
     """The losses of a batch of InstanceCrops; pixels that do not count are background here, as the method knows no others."""
 
     def losses(network: nn.Module, batch: tuple[Tensor, ...], step: Step) -> Mapping[str, Tensor]:
+        """`loss`, the sum, and torchvision's terms without their prefix."""
         images, ids, classes, _ = batch
         found = network(images, [target(*picture) for picture in zip(ids, classes, strict=True)])
         terms = {name.removeprefix("loss_"): value.float() for name, value in found.items()}

@@ -104,6 +104,7 @@ def _chart(title: str, x_title: str, points: list[tuple[float, float]]) -> Chart
     left, right = min(xs), max(xs)
 
     def at(x: float, y: float) -> tuple[float, float]:
+        """Place (x, y) in the drawing, in its units from the top left."""
         across = (x - left) / ((right - left) or 1)
         return (
             round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),

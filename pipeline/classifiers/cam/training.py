@@ -23,6 +23,7 @@ def objective(material: Material) -> Objective:
     """The loss of a batch (images [B,3,S,S], targets [B,C])."""
 
     def losses(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
+        """The multi-label loss of the network's logits."""
         images, targets = batch
         return {"loss": F.multilabel_soft_margin_loss(network(images), targets)}
 

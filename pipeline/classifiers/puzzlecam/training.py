@@ -46,6 +46,7 @@ def objective(
     check_grid(material.crop, grid)
 
     def losses(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
+        """`loss`, the weighted sum, and its terms."""
         images, targets = batch
         whole, merged = (maps.float() for maps in network(images, grid))
         cls = F.multilabel_soft_margin_loss(whole.mean((2, 3)), targets)

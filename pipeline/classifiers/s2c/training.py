@@ -102,6 +102,7 @@ def objective(
     prompting = Prompting(prompter_of(guidance), scales, peak, distance) if cpm else None
 
     def losses(network: nn.Module, batch: Sequence[Tensor], step: Step) -> Mapping[str, Tensor]:
+        """`loss`, the weighted sum, and the terms that are wanted."""
         images, tags, segments, origins, numbers = batch
         maps, features = (part.float() for part in network(images))
         terms = {"cls": F.multilabel_soft_margin_loss(maps.mean((2, 3)), tags)}

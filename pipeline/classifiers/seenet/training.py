@@ -25,6 +25,7 @@ def objective(material: Material) -> Objective:
     """The losses `initial`, `erased` and `background` of a batch (images [B,3,S,S], targets [B,C])."""
 
     def losses(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
+        """`loss`, the sum, and the term of each branch."""
         images, targets = batch
         initial, erased, background = network(images, targets)
         terms = {

@@ -12,10 +12,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from pipeline.runtime import Runtime
 from pipeline.store import Reader, Record, StoreError, Writer, conform, merge
 
 log = logging.getLogger(__name__)
+_Result = tuple[str, Future[Any]]
+"""Name of a picture and what it will come to."""
 
 
 class PictureError(UserError):
@@ -40,11 +42,11 @@ class Task:
 
     load(name) and finish(name, computed) run in worker processes and must be picklable; compute(names, loaded) runs on the device in
     the rank's own process, on pictures of equal `key`. Without compute, a worker does finish(name, load(name)) in one go; without
-    finish, what was computed is the record.
+    finish, what was computed is the result: for `run` the record of the picture.
     """
 
     load: Callable[[str], Any]
-    finish: Callable[[str, Any], Record] | None = None
+    finish: Callable[[str, Any], Any] | None = None
     compute: Callable[[list[str], list[Any]], Sequence[Any]] | None = None
     key: Callable[[str], Hashable] = lambda name: None
 
@@ -124,15 +126,18 @@ def _work_off(
 ) -> dict[str, str]:
     """Compute the shards and write each when whole; returns the pictures that failed with their reasons."""
     failures: dict[str, str] = {}
-    total = sum(len(shard.names) for shard in shards)
+    shard_of = {name: shard for shard in shards for name in shard.names}
     with (
-        _pool(runtime.workers, task) as pool,
-        tqdm(total=total, desc=stage, unit="picture", disable=not runtime.leads, mininterval=1) as bar,
+        tqdm(
+            total=len(shard_of), desc=stage, unit="picture", disable=not runtime.leads, mininterval=1
+        ) as bar,
+        closing(stream(task, [shard.names for shard in shards], runtime.workers, runtime.batch)) as results,
     ):
         if done:
             bar.write(f"{stage}: goes on, {done} shards were finished before", file=sys.stderr)
         try:
-            for shard, name, result in _stream(task, shards, pool, runtime):
+            for name, result in results:
+                shard = shard_of[name]
                 _take_in(shard, name, result, format_)
                 bar.update()
                 if shard.whole:
@@ -168,61 +173,66 @@ def _write(shard: _Shard, folder: Path, format_: str, classes: Sequence[str], sk
     shard.records.clear()
 
 
-def _stream(
-    task: Task, shards: list[_Shard], pool: Executor, runtime: Runtime
-) -> Iterator[tuple[_Shard, str, Any]]:
-    """Yield (shard, name, record or exception) with a bounded number of pictures on the way."""
-    ahead = max(2 * runtime.workers, 2 * runtime.batch)
-    if task.compute is None:
-        jobs = ((shard, [name]) for shard in shards for name in shard.names)
-        yield from _finished(((s, n, pool.submit(_whole, n[0])) for s, n in jobs), ahead)
-        return
-    batches = ((shard, batch) for shard in shards for batch in _batches(shard.names, task.key, runtime.batch))
-    loading: deque[tuple[_Shard, list[str], list[Future[Any]]]] = deque()
-    finishing: deque[tuple[_Shard, list[str], Future[Any]]] = deque()
-    for shard, batch in batches:
-        loading.append((shard, batch, [pool.submit(_load, name) for name in batch]))
-        if sum(len(entry[1]) for entry in loading) >= ahead:
-            finishing.extend(_compute(task, *loading.popleft(), pool))
-        while len(finishing) > ahead:
-            yield _take(*finishing.popleft())
+def stream(
+    task: Task, groups: Iterable[Sequence[str]], workers: int, batch: int
+) -> Generator[tuple[str, Any]]:
+    """Apply `task` to pictures in `workers` processes, 1 for this one: yields (name, result, or the exception that it ended with).
+
+    groups: names, each once; those of a group and of equal key go through the device together, at most `batch` of them. A bounded
+    number of pictures is on the way. Raises BrokenProcessPool when a worker is killed; close it to end the workers early.
+    """
+    ahead = max(2 * workers, 2 * batch)
+    with _pool(workers, task) as pool:
+        results = (
+            _in_one_go(groups, pool) if task.compute is None else _staged(task, groups, batch, ahead, pool)
+        )
+        yield from _taken(results, ahead)
+
+
+def _in_one_go(groups: Iterable[Sequence[str]], pool: Executor) -> Iterator[_Result]:
+    """The pictures of a task without a device part, each a job of its own."""
+    return ((name, pool.submit(_whole, name)) for group in groups for name in group)
+
+
+def _staged(
+    task: Task, groups: Iterable[Sequence[str]], batch: int, ahead: int, pool: Executor
+) -> Iterator[_Result]:
+    """Pictures loaded ahead, computed in batches and handed back to the workers."""
+    loading: deque[tuple[Sequence[str], list[Future[Any]]]] = deque()
+    for names in (names for group in groups for names in _batches(group, task.key, batch)):
+        loading.append((names, [pool.submit(_load, name) for name in names]))
+        if sum(len(waiting) for waiting, _ in loading) >= ahead:
+            yield from _compute(task, *loading.popleft(), pool)
     while loading:
-        finishing.extend(_compute(task, *loading.popleft(), pool))
-        while len(finishing) > ahead:
-            yield _take(*finishing.popleft())
-    while finishing:
-        yield _take(*finishing.popleft())
+        yield from _compute(task, *loading.popleft(), pool)
 
 
-def _finished(
-    jobs: Iterator[tuple[_Shard, list[str], Future[Any]]], ahead: int
-) -> Iterator[tuple[_Shard, str, Any]]:
-    waiting: deque[tuple[_Shard, list[str], Future[Any]]] = deque()
-    for job in jobs:
-        waiting.append(job)
+def _taken(results: Iterator[_Result], ahead: int) -> Iterator[tuple[str, Any]]:
+    """Results in order, of which `ahead` may be on the way."""
+    waiting: deque[_Result] = deque()
+    for result in results:
+        waiting.append(result)
         if len(waiting) > ahead:
             yield _take(*waiting.popleft())
     while waiting:
         yield _take(*waiting.popleft())
 
 
-def _take(shard: _Shard, names: list[str], future: Future[Any]) -> tuple[_Shard, str, Any]:
+def _take(name: str, future: Future[Any]) -> tuple[str, Any]:
     error = future.exception()
     if isinstance(error, BrokenProcessPool):
         raise error
-    return shard, names[0], error if error is not None else future.result()
+    return name, error if error is not None else future.result()
 
 
-def _compute(
-    task: Task, shard: _Shard, batch: list[str], loads: list[Future[Any]], pool: Executor
-) -> Iterator[tuple[_Shard, list[str], Future[Any]]]:
+def _compute(task: Task, batch: Sequence[str], loads: list[Future[Any]], pool: Executor) -> Iterator[_Result]:
     """Run the device part on what was loaded and hand its results to the workers."""
     ready = []
     for name, load in zip(batch, loads, strict=True):
         if load.exception() is None:
             ready.append((name, load.result()))
         else:
-            yield shard, [name], load
+            yield name, load
     names, items = [name for name, _ in ready], [item for _, item in ready]
     for name, result in zip(names, _guarded(task, names, items), strict=True):
         future: Future[Any] = Future()
@@ -232,7 +242,7 @@ def _compute(
             future.set_result(result)
         else:
             future = pool.submit(_finish, name, result)
-        yield shard, [name], future
+        yield name, future
 
 
 def _guarded(task: Task, names: list[str], items: list[Any]) -> Sequence[Any]:
@@ -248,7 +258,7 @@ def _guarded(task: Task, names: list[str], items: list[Any]) -> Sequence[Any]:
         return [_guarded(task, [name], [item])[0] for name, item in zip(names, items, strict=True)]
 
 
-def _batches(names: list[str], key: Callable[[str], Hashable], size: int) -> list[list[str]]:
+def _batches(names: Sequence[str], key: Callable[[str], Hashable], size: int) -> list[list[str]]:
     """Group names of equal key, in order of first appearance, into batches of at most `size`."""
     groups: dict[Hashable, list[str]] = {}
     for name in names:
@@ -303,11 +313,11 @@ def _load(name: str) -> Any:
     return _at_work["load"](name)
 
 
-def _finish(name: str, computed: Any) -> Record:
+def _finish(name: str, computed: Any) -> Any:
     return _at_work["finish"](name, computed)
 
 
-def _whole(name: str) -> Record:
+def _whole(name: str) -> Any:
     return _finish(name, _load(name)) if _at_work["finish"] is not None else _load(name)
 
 

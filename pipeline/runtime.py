@@ -54,7 +54,7 @@ def resolve(
     work: str,
 ) -> Runtime:
     """Turn the parameters of section `runtime` into what this machine has; raises RuntimeSettingError when it has it not."""
-    chosen = _device(device)
+    chosen = find_device(device)
     return Runtime(
         device=chosen,
         precision=_precision(precision, chosen),
@@ -69,26 +69,27 @@ def resolve(
     )
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str, setting: str = "runtime.device") -> torch.device:
+    """The torch device of `auto` (CUDA, else CPU), `cpu`, `cuda` or `cuda:N`; raises RuntimeSettingError that names the `setting`."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise RuntimeSettingError(
-            f"runtime.device: {name!r} is no torch device; use auto, cpu, cuda or cuda:N"
+            f"{setting}: {name!r} is no torch device; use auto, cpu, cuda or cuda:N"
         ) from error
     if device.type not in ("cpu", "cuda"):  # the walk sums in float64, which Apple's mps lacks
-        raise RuntimeSettingError(f"runtime.device: {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+        raise RuntimeSettingError(f"{setting}: {name!r} is not supported; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise RuntimeSettingError(
-                f"runtime.device: {name!r} asked for, but torch sees no GPU here; use auto or cpu"
+                f"{setting}: {name!r} asked for, but torch sees no GPU here; use auto or cpu"
             )
         index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
         if index >= torch.cuda.device_count():
             raise RuntimeSettingError(
-                f"runtime.device: no GPU {index}, this machine has {torch.cuda.device_count()}"
+                f"{setting}: no GPU {index}, this machine has {torch.cuda.device_count()}"
             )
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)

@@ -30,6 +30,11 @@ def save_weights(path: Path, network: nn.Module, kind: str, **header: Any) -> No
     write_atomically(path, save(tensors, {KEY: text}))
 
 
+def read_header(path: Path) -> Mapping[str, Any]:
+    """The header of any weights file of this pipeline, without its tensors; raises WeightsError."""
+    return _read(path, with_tensors=False)[1]
+
+
 def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """Read (state dict, header) of a weights file of this `kind`; raises WeightsError."""
     tensors, header = read_weights(path)
@@ -42,12 +47,17 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], Mapping[str,
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """Read (state dict, header) of any weights file of this pipeline; raises WeightsError."""
+    return _read(path, with_tensors=True)
+
+
+def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; `dvc repro {path.stem}` makes it")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            names = file.keys() if with_tensors else ()
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise WeightsError(
             f"{path}: not a readable safetensors file ({error}); make it anew with `dvc repro -f {path.stem}`"

@@ -16,6 +16,7 @@ from pipeline.runtime import Runtime, resolve
 DATA = Path("data")
 DATASET = DATA / "dataset"
 CURVES = DATA / "curves"
+PRESETS = Path(__file__).resolve().parent.parent / "pipeline" / "presets"
 
 
 def read_parameters(path: Path) -> Parameters:
@@ -62,4 +63,14 @@ def stage(work: Callable[..., None]) -> click.Command:
     return command
 
 
-__all__ = ["CURVES", "DATA", "DATASET", "Parameters", "Runtime", "artefact", "read_parameters", "stage"]
+__all__ = [
+    "CURVES",
+    "DATA",
+    "DATASET",
+    "PRESETS",
+    "Parameters",
+    "Runtime",
+    "artefact",
+    "read_parameters",
+    "stage",
+]

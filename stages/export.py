@@ -13,7 +13,7 @@ import click
 from pipeline.datasets.index import Index
 from pipeline.errors import UserError
 from pipeline.export import coco, voc, yolo
-from pipeline.export.files import prepare
+from pipeline.export.files import keep_out, prepare
 from pipeline.export.pictures import Pictures, Summary, Target
 from pipeline.store import Reader
 from stages.entry import DATASET, artefact
@@ -75,7 +75,8 @@ def export(
         {name: index[name].split for name in pictures.names},
         images,
     )
-    _spare_source(output, index)
+    for root in (index.pictures_root, index.masks_root, DATASET):  # whose masks could be overwritten
+        keep_out(output, root, "the dataset is")
     prepare(output, force=force)
     if format_ == "voc":
         summary = voc.export(pictures, target)
@@ -107,13 +108,6 @@ def _select(reader: Reader, index: Index, split: str | None) -> list[str]:
         there = ", ".join(sorted({index[name].split for name in reader.names})) or "none"
         raise UserError(f"{reader.path}: holds no picture of split {split!r}; its splits: {there}")
     return names
-
-
-def _spare_source(output: Path, index: Index) -> None:
-    """Raise UserError for a folder that lies in the dataset itself, whose masks could be overwritten."""
-    for root in (index.pictures_root, index.masks_root, DATASET):
-        if output.resolve().is_relative_to(root.resolve()):
-            raise UserError(f"-o {output}: lies in {root}, where the dataset is; name a folder elsewhere")
 
 
 def _told(summary: Summary, pictures: Pictures, output: Path, min_score: float) -> list[str]:

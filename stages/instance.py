@@ -57,7 +57,7 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
         new=method.network.new_parameters(),
         prepare=fix_batch_norm,
     )
-    save("instance", method.network, runtime, **method.header)
+    save("instance", method.network, runtime, **method.header, resize=section.resize)
 
 
 def leave_out(index: Index, runtime: Runtime) -> None:

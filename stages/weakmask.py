@@ -4,6 +4,7 @@ weakmask init --preset folder --source ~/pictures
 weakmask check ~/pictures
 weakmask inspect data/cams.h5 2007_000504 -o sheet.png
 weakmask export labels --format voc -o exported
+weakmask predict data/semantic.safetensors photos/ -o out
 """
 
 import json
@@ -15,10 +16,9 @@ import click
 
 from pipeline.errors import UserError
 from stages.compare import compare
-from stages.entry import DATA, DATASET, artefact
+from stages.entry import DATA, DATASET, PRESETS, artefact
 from stages.export import export
-
-PRESETS = Path(__file__).resolve().parent.parent / "pipeline" / "presets"
+from stages.predict import predict
 
 
 class Commands(click.Group):
@@ -161,6 +161,7 @@ def scores() -> None:
 
 main.add_command(compare)
 main.add_command(export)
+main.add_command(predict)
 
 
 def _percent(value: float | None) -> str:

@@ -7,7 +7,9 @@ fill them as the COCO API does; those that fill with OpenCV see each part a pixe
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,34 +24,56 @@ def export(
 ) -> Summary:
     """Write annotations/<file>, and picture files to images/; memory does not grow with the number of pictures.
 
-    Rows of pictures go into the json as they come, rows of instances wait in a file without a name until the pictures are through.
-    Ids of pictures and instances count from 1, those of categories are class + 1. Raises ExportError for names that leave the folder.
+    Raises ExportError for names that leave the folder.
     """
     check_names(pictures.names)
-    summary = Summary()
-    with (
-        stream(target.folder / "annotations" / file) as out,
-        tempfile.TemporaryFile(dir=target.folder) as later,
-    ):
-        out.write(_head(target))
+    with document(target.folder / "annotations" / file, target.classes) as content:
         for picture in pictures:
             source = target.files[picture.name]
             name = f"{picture.name}{source.suffix}"
             place(source, target.folder / "images" / name, target.images)
-            height, width = picture.size
-            summary.pictures += 1
-            row = {"id": summary.pictures, "file_name": name, "height": height, "width": width}
-            _append(out, row, first=summary.pictures == 1)
-            for number, mask in enumerate(picture.masks):
-                summary.instances += 1
-                ids = {"id": summary.instances, "image_id": summary.pictures}
-                row = {**ids, **annotation(picture, number, mask, polygons=polygons)}
-                _append(later, row, first=summary.instances == 1)
+            content.add(
+                name,
+                picture.size,
+                (
+                    annotation(picture, number, mask, polygons=polygons)
+                    for number, mask in enumerate(picture.masks)
+                ),
+            )
+    return Summary(content.pictures, content.instances)
+
+
+class Document:
+    """A json under way: rows of pictures go into it as they come, rows of instances wait in another file.
+
+    Ids of pictures and instances count from 1, those of categories are class + 1.
+    """
+
+    def __init__(self, out: BinaryIO, later: BinaryIO) -> None:
+        self._out, self._later = out, later
+        self.pictures = self.instances = 0
+
+    def add(self, file_name: str, size: tuple[int, int], annotations: Iterable[Mapping[str, Any]]) -> None:
+        """Append a picture of `size` (height, width) and its instances (see `annotation`)."""
+        self.pictures += 1
+        row = {"id": self.pictures, "file_name": file_name, "height": size[0], "width": size[1]}
+        _append(self._out, row, first=self.pictures == 1)
+        for content in annotations:
+            self.instances += 1
+            ids = {"id": self.instances, "image_id": self.pictures}
+            _append(self._later, {**ids, **content}, first=self.instances == 1)
+
+
+@contextmanager
+def document(path: Path, classes: Sequence[str]) -> Iterator[Document]:
+    """A json to add pictures to, and its folder before; it takes its name when the block ends well."""
+    with stream(path) as out, tempfile.TemporaryFile(dir=path.parent) as later:
+        out.write(_head(classes))
+        yield Document(out, later)
         out.write(b'\n],\n"annotations": [\n')
         later.seek(0)
         shutil.copyfileobj(later, out)
         out.write(b"\n]\n}\n")
-    return summary
 
 
 def annotation(picture: Picture, number: int, mask: np.ndarray, *, polygons: bool) -> dict[str, Any]:
@@ -68,9 +92,9 @@ def annotation(picture: Picture, number: int, mask: np.ndarray, *, polygons: boo
     }
 
 
-def _head(target: Target) -> bytes:
+def _head(classes: Sequence[str]) -> bytes:
     """The json up to the first picture."""
-    categories = [{"id": c + 1, "name": name, "supercategory": ""} for c, name in enumerate(target.classes)]
+    categories = [{"id": c + 1, "name": name, "supercategory": ""} for c, name in enumerate(classes)]
     head = {"info": {"description": "weakmask"}, "licenses": [], "categories": categories}
     lines = [f'"{key}": {json.dumps(value, ensure_ascii=False)},\n' for key, value in head.items()]
     return ("{\n" + "".join(lines) + '"images": [\n').encode()

@@ -23,6 +23,12 @@ def prepare(folder: Path, *, force: bool) -> None:
         ) from error
 
 
+def keep_out(folder: Path, root: Path, what: str) -> None:
+    """Raise ExportError for a folder to write to that lies in `root`, or is it; `what` is there."""
+    if folder.resolve().is_relative_to(root.resolve()):
+        raise ExportError(f"-o {folder}: lies in {root}, where {what}; name a folder elsewhere")
+
+
 def write(path: Path, data: bytes) -> None:
     """Write a file at once and its folder before; a kill leaves no part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

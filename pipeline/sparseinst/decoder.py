@@ -149,7 +149,7 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor) -> Outputs:
         """[B,D,h,w] at stride 8 to the outputs of all queries; mask logits are enlarged twice, bilinearly."""
-        places = coordinates(features).expand(len(features), -1, -1, -1)
+        places = coordinates(features).expand(features.shape[0], -1, -1, -1)
         located = torch.cat(
             [part.contiguous(memory_format=torch.channels_last) for part in (places, features)], 1
         )

@@ -44,6 +44,11 @@ def palette(count: int) -> np.ndarray:
     return _palette(count).copy()
 
 
+def instance_palette(count: int) -> np.ndarray:
+    """The colours of the instances 1 to `count`, uint8 [count,3]; other ones than those of the first classes."""
+    return _palette(count + 3)[3:].copy()
+
+
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Picture uint8 [H,W,3] at size (height, width), by area when it shrinks."""
     shrinks = size[0] < image.shape[0]
@@ -87,7 +92,7 @@ def instances_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> 
     image: uint8 [H,W,3]; ids: unsigned integers [H,W], 0 none. All other pixels stay as they are.
     """
     count = int(ids.max(initial=0))
-    colours = np.concatenate([np.zeros((1, 3), np.uint8), _palette(count + 3)[3:]])
+    colours = np.concatenate([np.zeros((1, 3), np.uint8), instance_palette(count)])
     drawn = _painted(image, ids, colours[ids], ids > 0, opacity)
     size = max(12, min(ids.shape) // 13)
     for number in np.unique(ids[ids > 0]).tolist():

@@ -159,11 +159,33 @@ def caption_bar(text: str, width: int, keys: Sequence[Key] = ()) -> np.ndarray:
     return bar
 
 
+def key_bars(keys: Sequence[Key], width: int) -> np.ndarray:
+    """As many bars of coloured names as they need below one another, uint8 [22n,width,3]; none for no names."""
+    rows: list[list[Key]] = []
+    used = width
+    for key in keys:
+        length = overlays.text_width(key[0], 12) + 28
+        if used + length > width:
+            rows.append([])
+            used = GAP
+        rows[-1].append(key)
+        used += length
+    return np.concatenate([_blank(0, width), *(caption_bar("", width, row) for row in rows)])
+
+
 def png(image: np.ndarray) -> bytes:
     """PNG file of a uint8 RGB picture; the same bytes for the same pixels."""
     done, data = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])
     if not done:
         raise ValueError(f"cannot write {image.dtype} {image.shape} as PNG; it must be uint8 [H,W,3]")
+    return data.tobytes()
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    """JPEG file of a uint8 RGB picture; the same bytes for the same pixels."""
+    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    if not done:
+        raise ValueError(f"cannot write {image.dtype} {image.shape} as JPEG; it must be uint8 [H,W,3]")
     return data.tobytes()
 
 

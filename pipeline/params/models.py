@@ -50,6 +50,8 @@ class SparseinstLoss(Section):
     """Cross-entropy of the masks' pixels (2 in the paper, 5 in the published code)."""
     objectness: Positive
     """Cross-entropy of the predicted IoU (1 in the paper)."""
+    semantic: Positive
+    """Cross-entropy of the classes of cells, if they are learnt beside (see `semantic`)."""
 
 
 class Sparseinst(Section):
@@ -65,6 +67,8 @@ class Sparseinst(Section):
     """How activation maps become weights of pixels: sigmoid as in the paper, or softmax (published later)."""
     level: bool
     """Whether the backbone's maps are brought to mean 0 and variance 1 first; published without, for ResNets, whose maps are small."""
+    semantic: bool
+    """Whether the encoder learns the class of each cell beside, in training alone (not in the paper; YOLACT's, for short schedules)."""
     targets: Literal["area", "bilinear"]
     """How masks are brought to a quarter of the size: true areas, or as published, which loses small objects."""
     weighted: bool

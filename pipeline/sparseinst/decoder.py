@@ -161,12 +161,14 @@ class Decoder(nn.Module):
 
 def coordinates(features: Tensor) -> Tensor:
     """Positions (x, y) [1,2,h,w] of a map [B,C,h,w] in its type, from -1 to 1 along each axis; 0 where that has one cell."""
-    axes = [
-        torch.linspace(-1, 1, cells, dtype=torch.float64, device=features.device) * (cells > 1)
-        for cells in features.shape[2:]
-    ]
-    y, x = torch.meshgrid(*axes, indexing="ij")
+    y, x = torch.meshgrid(*(_axis(cells, features.device) for cells in features.shape[2:]), indexing="ij")
     return torch.stack([x, y])[None].to(features.dtype)
+
+
+def _axis(cells: int, device: torch.device) -> Tensor:
+    """Positions float64 [cells]; by arithmetic, as torch.linspace keeps the number of cells it was exported with."""
+    places = 2 * torch.arange(cells, dtype=torch.float64, device=device) - (cells - 1)
+    return places / places[-1].clamp(min=1)
 
 
 def _convs(inputs: int, width: int, depth: int) -> nn.Sequential:

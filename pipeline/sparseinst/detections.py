@@ -8,6 +8,7 @@ Where nothing is found there are no detections, which is a result like others.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,15 +76,30 @@ def detections(outputs: Outputs, inner: Sequence[int], size: Sequence[int], rule
     own (H,W), of the masks returned. Computed in float32 at least.
     """
     with torch.autocast(outputs.masks.device.type, enabled=False):
-        strongest, classes = at_least_float32(outputs.logits).max(1)
-        scores = (strongest.sigmoid() * at_least_float32(outputs.objectness).sigmoid()).sqrt()
-        kept = scores > rules.score
-        cells = at_least_float32(outputs.masks[kept]).sigmoid_()
-        above = cells > rules.mask
+        _, cells, classes, scores = keep(outputs, rules.score, rules)
         masks, found = enlarged(cells, inner, size, rules.mask, rules.resizing)
-        scores, classes = scores[kept], classes[kept]
-        if rules.maskness:
-            scores = scores * (cells * above).sum((1, 2)) / (above.sum((1, 2)) + EPSILON)
     if found.all():
         return Detections(masks, classes, scores)
     return Detections(masks[found], classes[found], scores[found])
+
+
+class Kept(NamedTuple):
+    """The queries [M] that count, with mask probabilities [M,h,w], classes [M] and scores [M]."""
+
+    queries: Tensor
+    cells: Tensor
+    classes: Tensor
+    scores: Tensor
+
+
+def keep(outputs: Outputs, score: float | Tensor, rules: Rules) -> Kept:
+    """Those of the queries (logits [N,K], masks [N,h,w], objectness [N]) whose s is above `score`, with s or s' as the rules say."""
+    strongest, classes = at_least_float32(outputs.logits).max(1)
+    scores = (strongest.sigmoid() * at_least_float32(outputs.objectness).sigmoid()).sqrt()
+    queries = (scores > score).nonzero()[:, 0]
+    cells = at_least_float32(outputs.masks[queries]).sigmoid_()
+    classes, scores = classes[queries], scores[queries]
+    if rules.maskness:
+        above = cells > rules.mask
+        scores = scores * (cells * above).sum((1, 2)) / (above.sum((1, 2)) + EPSILON)
+    return Kept(queries, cells, classes, scores)

@@ -15,14 +15,14 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.pools = nn.ModuleList([nn.AdaptiveAvgPool2d(bins) for bins in BINS])
         self.branches = nn.ModuleList([nn.Conv2d(width, width // 4, 1) for _ in BINS])
         self.merge = nn.Conv2d(width // 4 * len(BINS) + width, width, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B,D,h,w] to [B,D,h,w], not negative."""
         pooled = [
-            branch(F.adaptive_avg_pool2d(features, bins)).relu()
-            for branch, bins in zip(self.branches, BINS, strict=True)
+            branch(pool(features)).relu() for branch, pool in zip(self.branches, self.pools, strict=True)
         ]
         spread = [_resize(part, features) for part in pooled]
         return self.merge(torch.cat([*spread, features], 1)).relu()

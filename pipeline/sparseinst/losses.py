@@ -5,9 +5,13 @@
     mask            mean over the pixels of the binary cross-entropy of m and t
     objectness      binary cross-entropy of o and the IoU of [sigma(m) >= threshold] with [t > 1/2]
 
-The last three are those of matched queries. All are sums divided by the number of matched pairs of all ranks; the published code takes
-means over a rank's own pairs for the last two, which then weigh pictures otherwise than the first two. What belongs to an instance is
-scaled by its weight, in the first term the row of its query. Pixels that do not count are left out.
+    semantic        cross-entropy of the classes of cells, for networks that predict them (YOLACT, section 3.4; not in SparseInst)
+
+Dice, mask and objectness are those of matched queries. All but the last are sums divided by the number of matched pairs of all ranks;
+the published code takes means over a rank's own pairs for mask and objectness, which then weigh pictures otherwise than the first two.
+What belongs to an instance is scaled by its weight, in the first term the row of its query. Pixels that do not count are left out. The
+last is a mean over the pixels that count: it teaches the encoder the classes from the first step on, where those of the queries are
+learnt long after the masks.
 """
 
 from collections.abc import Mapping
@@ -28,12 +32,13 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Of the four terms in the loss; the values are those of the published code (the paper's table has 2 for mask)."""
+    """Of the terms in the loss; the values are those of the published code (the paper's table has 2 for mask)."""
 
     classification: float = 2.0
     dice: float = 2.0
     mask: float = 5.0
     objectness: float = 1.0
+    semantic: float = 0.0
 
 
 def losses(
@@ -55,6 +60,28 @@ def losses(
             "objectness": F.binary_cross_entropy_with_logits(objectness, ious, weights, reduction="sum"),
         }
     return {name: term / pairs for name, term in terms.items()}
+
+
+def semantic_loss(logits: Tensor, targets: Targets, cells: Tensor) -> Tensor:
+    """Term semantic of logits [B,1+K,h/2,w/2], of at least float32.
+
+    cells: number of cells of the targets that count, which the sum is divided by: that of the ranks' mean.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        shares, valid = _class_shares(targets, logits.shape[1]), targets.valid[:, None]
+        wanted = F.avg_pool2d(shares * valid, 2)
+        entropies = -(wanted * at_least_float32(logits).log_softmax(1)).sum(1)
+        return 4 * entropies.sum() / cells.clamp(min=1)
+
+
+def _class_shares(targets: Targets, labels: int) -> Tensor:
+    """Shares [B,1+K,h,w] of background and classes in each cell, those of instances scaled by their weights."""
+    shares = targets.masks.new_zeros(len(targets.counts), labels, *targets.valid.shape[1:])
+    counts = torch.tensor(targets.counts, device=shares.device)
+    picture = torch.arange(len(counts), device=shares.device).repeat_interleave(counts)
+    shares[:, 0].index_put_((picture,), -targets.masks, accumulate=True).add_(1).clamp_(min=0)
+    weighted = targets.masks * targets.weights[:, None, None]
+    return shares.index_put_((picture, 1 + targets.classes), weighted, accumulate=True)
 
 
 def total_loss(terms: Mapping[str, Tensor], weights: Weights) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.sparseinst.losses import Weights, losses, total_loss
+from pipeline.sparseinst.losses import Weights, losses, semantic_loss, total_loss
 from pipeline.sparseinst.matching import match
 from pipeline.sparseinst.targets import from_id_maps
 from pipeline.training import Objective, Step
@@ -20,7 +20,7 @@ def objective(
     beta: float = 0.2,
     iou_threshold: float = 0.4,
 ) -> Objective:
-    """The weighted sum of the four terms of a batch of InstanceCrops; the number of pairs that normalises them spans all ranks.
+    """The weighted sum of the terms of a batch of InstanceCrops; what normalises them spans all ranks.
 
     loss: weights of the terms, see Weights; targets: how masks are brought to a quarter of the size, `area` or `bilinear`; weighted:
     whether instances count by their weights; alpha, beta: of the matching score; iou_threshold: see losses.
@@ -28,12 +28,15 @@ def objective(
     weights = Weights(**loss)
 
     def terms_of(network: nn.Module, batch: Sequence[Tensor], step: Step) -> Mapping[str, Tensor]:
+        """The terms and their sum `loss`, scalars."""
         images, ids, classes, scores = batch
-        outputs = network(images)
+        outputs, semantic = network(images)
         wanted = from_id_maps(ids, classes, scores if weighted else torch.ones_like(scores), targets)
         matches = match(outputs, wanted, alpha, beta)
         pairs = step.ranks.mean(matches.query.new_tensor(len(matches.query)).float()).clamp(min=1)
         terms = losses(outputs, wanted, matches, pairs, iou_threshold)
+        if semantic is not None:
+            terms["semantic"] = semantic_loss(semantic, wanted, step.ranks.mean(wanted.valid.sum()))
         return {"loss": total_loss(terms, weights), **terms}
 
     return terms_of

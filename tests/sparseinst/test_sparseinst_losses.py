@@ -8,7 +8,7 @@ from sparseinst_cases import double, plain, random_outputs, random_targets
 from torch import Tensor
 
 from pipeline.sparseinst.decoder import Outputs
-from pipeline.sparseinst.losses import Weights, losses, total_loss
+from pipeline.sparseinst.losses import Weights, losses, semantic_loss, total_loss
 from pipeline.sparseinst.matching import Matches, match
 from pipeline.sparseinst.targets import Targets
 
@@ -61,13 +61,13 @@ def test_terms_are_the_equations(counts: tuple[int, ...], threshold: float) -> N
         terms = losses(outputs, targets, matches, torch.tensor(2.5), threshold)
         slow = slow_terms(outputs, targets, matches, threshold)
     assert {name: 2.5 * float(term) for name, term in terms.items()} == pytest.approx(slow, rel=1e-8)
-    weights = Weights(0.5, 3.0, 7.0, 11.0)
+    weights = Weights(0.5, 3.0, 7.0, 11.0)  # of those terms that there are
     total = (0.5, 3.0, 7.0, 11.0) @ torch.stack([*terms.values()]).numpy()
     assert float(total_loss(terms, weights)) == pytest.approx(float(total))
 
 
 def test_the_weights_are_the_published_ones() -> None:
-    assert Weights() == Weights(classification=2.0, dice=2.0, mask=5.0, objectness=1.0)
+    assert Weights() == Weights(classification=2.0, dice=2.0, mask=5.0, objectness=1.0, semantic=0.0)
 
 
 @pytest.mark.parametrize("counts", [(2, 1), (0, 0), (6, 2)])
@@ -180,3 +180,62 @@ def test_enormous_logits_stay_finite() -> None:
     outputs = Outputs(*((part.detach().float() * 1e4).requires_grad_() for part in random_outputs(1, 4)))
     total_loss(terms_of(outputs, random_targets((3,))), Weights()).backward()
     assert all(part.grad is not None and part.grad.isfinite().all() for part in outputs)
+
+
+def squares(*, weight: float = 1.0, ignored: bool = False) -> Targets:
+    """Two pictures of 8x8 cells: class 2 in a quarter of the first, where a quarter is ignored if asked for; the second is empty."""
+    masks, valid = torch.zeros(1, 8, 8), torch.ones(2, 8, 8)
+    masks[0, :4, :4] = 1
+    if ignored:
+        valid[0, 4:] = 0
+    return Targets([1, 0], torch.tensor([2]), torch.tensor([weight]), masks, valid)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_cells_of_one_class_have_the_usual_cross_entropy(ignored: bool) -> None:
+    logits = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.zeros(2, 4, 4, dtype=torch.long)
+    labels[0, :2, :2] = 3
+    if ignored:
+        labels[0, 2:] = 255
+    targets = squares(ignored=ignored)
+    found = semantic_loss(logits, targets, targets.valid.sum())
+    expected = torch.nn.functional.cross_entropy(logits, labels, ignore_index=255)
+    assert float(found) == pytest.approx(float(expected))
+
+
+def test_cells_of_an_instance_count_by_its_weight_and_others_as_before() -> None:
+    logits = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def loss(weight: float) -> float:
+        return float(semantic_loss(logits, squares(weight=weight), torch.tensor(128.0)))
+
+    assert loss(0.5) == pytest.approx((loss(0) + loss(1)) / 2)
+    background = -logits.log_softmax(1)[:, 0]
+    background[0, :2, :2] = 0
+    assert loss(0) == pytest.approx(float(background.mean()))
+
+
+def test_a_cell_of_two_classes_wants_both_by_their_shares() -> None:
+    masks = torch.zeros(2, 2, 2)
+    masks[0, 0], masks[1, 1, 0] = 1, 1
+    targets = Targets([2], torch.tensor([0, 1]), torch.ones(2), masks, torch.ones(1, 2, 2))
+    best = torch.tensor([0.25, 0.5, 0.25]).log().view(1, 3, 1, 1)
+    entropy = 1.5 * math.log(2)
+    assert float(semantic_loss(best, targets, torch.tensor(4.0))) == pytest.approx(entropy)
+    assert (
+        float(semantic_loss(best + torch.tensor([0.1, 0, 0]).view(1, 3, 1, 1), targets, torch.tensor(4.0)))
+        > entropy
+    )
+
+
+def test_where_nothing_counts_the_classes_of_cells_cost_nothing() -> None:
+    nothing = Targets(
+        [0], torch.zeros(0, dtype=torch.long), torch.zeros(0), torch.zeros(0, 4, 4), torch.zeros(1, 4, 4)
+    )
+    logits = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    loss = semantic_loss(logits, nothing, torch.tensor(0.0))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()

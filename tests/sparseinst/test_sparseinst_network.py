@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.backbones import PACKAGED, BackboneError, create, normalisation
+from pipeline.sparseinst.decoder import Outputs
 from pipeline.sparseinst.network import Network
 from pipeline.weights import load_network, save_weights
 
@@ -55,6 +56,16 @@ def test_new_parameters_are_all_but_the_backbone(network: Network) -> None:
     assert backbone | new == {id(p) for p in network.parameters()}
 
 
+def test_classes_of_cells_are_learnt_beside_in_training_alone() -> None:
+    torch.manual_seed(0)
+    network = Network(3, SMALL, semantic=True, **OPTIONS)
+    assert {id(p) for p in network.semantic.parameters()} <= {id(p) for p in network.new_parameters()}
+    learning = network.train()(pictures(2, 64, 96))
+    assert learning.semantic.shape == (2, 4, 8, 12)
+    assert isinstance(network.eval()(pictures(2, 64, 96)), Outputs)
+    assert Network(3, SMALL, **OPTIONS).train()(pictures(2, 64, 96)).semantic is None
+
+
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 71), (5, 9)])
 def test_masks_span_the_padded_picture(network: Network, height: int, width: int) -> None:
     logits, masks, objectness = network(pictures(2, height, width))
@@ -92,6 +103,7 @@ def test_saved_and_restored_to_the_same_outputs(network: Network, tmp_path: Path
 
 
 def test_all_parameters_learn() -> None:
-    network = Network(3, SMALL, **OPTIONS).train()
-    sum(part.square().sum() for part in network(pictures(2, 32, 64))).backward()
+    network = Network(3, SMALL, semantic=True, **OPTIONS).train()
+    outputs, semantic = network(pictures(2, 32, 64))
+    sum(part.square().sum() for part in (*outputs, semantic)).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []

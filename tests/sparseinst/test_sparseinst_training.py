@@ -1,5 +1,6 @@
 """Crops with their instances, and the objective: numbering, ignored pixels, normalisers over ranks, learning."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from pipeline.augmentation import RandomScale
 from pipeline.datasets.index import Index, Picture
 from pipeline.instances.samples import InstanceCrops, Instances, number_anew
 from pipeline.sparseinst.decoder import Outputs
-from pipeline.sparseinst.network import Network
+from pipeline.sparseinst.network import Network, TrainingOutputs
 from pipeline.sparseinst.training import objective
 from pipeline.training import Objective, Ranks, Step
 
 MEAN = (0.5, 0.5, 0.5)
 COLOURS = np.array([[10, 40, 10], [220, 30, 40], [30, 60, 230], [240, 230, 20]], np.uint8)
-LOSS = {"classification": 2.0, "dice": 2.0, "mask": 5.0, "objectness": 1.0}
+LOSS = {"classification": 2.0, "dice": 2.0, "mask": 5.0, "objectness": 1.0, "semantic": 4.0}
 TERMS = {"loss", "classification", "dice", "mask", "objectness"}
 
 
@@ -123,22 +124,23 @@ def test_a_byte_numbers_254_instances(tmp_path: Path, most: int) -> None:
         crops(tmp_path, instances(), most=most)
 
 
-def small() -> Network:
+def small(semantic: bool = False) -> Network:
     torch.manual_seed(0)
-    return Network(6, "test_resnet", width=16, queries=6, groups=2, kernel=8, depth=1).train()
+    options: dict[str, Any] = {"width": 16, "queries": 6, "groups": 2, "kernel": 8, "depth": 1}
+    return Network(6, "test_resnet", semantic=semantic, **options).train()
 
 
-@pytest.mark.parametrize("crop", [64, 50])
-def test_the_objective_learns(tmp_path: Path, step: Step, crop: int) -> None:
+@pytest.mark.parametrize(("crop", "semantic"), [(64, False), (50, False), (50, True)])
+def test_the_objective_learns(tmp_path: Path, step: Step, crop: int, semantic: bool) -> None:
     samples = crops(tmp_path, instances(), crop)
     torch.manual_seed(0)
     batch = default_collate([samples[0] for _ in range(3)])
-    network = small()
+    network = small(semantic)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     losses = []
     for _ in range(12):
         terms = learning()(network, batch, step)
-        assert set(terms) == TERMS
+        assert set(terms) == (TERMS | {"semantic"} if semantic else TERMS)
         losses.append(float(terms["loss"].detach()))
         optimizer.zero_grad()
         terms["loss"].backward()
@@ -149,7 +151,7 @@ def test_the_objective_learns(tmp_path: Path, step: Step, crop: int) -> None:
 @pytest.mark.parametrize("value", [0, 255])
 def test_a_batch_without_instances_is_finite_and_has_a_gradient(step: Step, value: int) -> None:
     """Where the published code fails (specification, 9.7)."""
-    network = small()
+    network = small(semantic=True)
     batch = [
         torch.zeros(2, 3, 64, 64, dtype=torch.uint8),
         torch.full((2, 64, 64), value, dtype=torch.uint8),
@@ -166,33 +168,35 @@ def test_a_batch_without_instances_is_finite_and_has_a_gradient(step: Step, valu
 
 
 class Given(nn.Module):
-    """A network that returns given outputs."""
+    """A network that returns given outputs: those of the queries, then logits of the cells."""
 
-    def __init__(self, outputs: Outputs) -> None:
+    def __init__(self, outputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.parts = nn.ParameterList(outputs)
 
-    def forward(self, images: Tensor) -> Outputs:
-        return Outputs(*self.parts)
+    def forward(self, images: Tensor) -> TrainingOutputs:
+        *queries, semantic = self.parts
+        return TrainingOutputs(Outputs(*queries), semantic)
 
 
 class TwoRanks:
-    """The mean over two ranks, of which the other holds a given value."""
+    """The mean over two ranks, of which the other holds given values, in the order in which they are asked for."""
 
-    def __init__(self, other: float) -> None:
-        self.other = other
+    def __init__(self, *others: float) -> None:
+        self.others = iter(others)
 
     def mean(self, values: Tensor) -> Tensor:
-        return (values + self.other) / 2
+        return (values + next(self.others)) / 2
 
 
-def random_batch() -> tuple[Outputs, list[Tensor]]:
-    """Pictures of 3, 0 and 1 instances."""
+def random_batch() -> tuple[list[Tensor], list[Tensor]]:
+    """What a network returns, and pictures of 3, 0 and 1 instances."""
     generator = torch.Generator().manual_seed(0)
-    shapes = (4, 6), (4, 8, 8), (4,)
-    outputs = Outputs(*(torch.randn(3, *shape, generator=generator) for shape in shapes))
+    shapes = (4, 6), (4, 8, 8), (4,), (7, 4, 4)
+    outputs = [torch.randn(3, *shape, generator=generator) for shape in shapes]
     ids = torch.zeros(3, 32, 32, dtype=torch.uint8)
     ids[0, 2:9, 3:20], ids[0, 12:20, 4:9], ids[0, 20:, 20:], ids[2, 5:25, 6:30] = 1, 2, 3, 1
+    ids[0, :8] = 255
     classes = torch.full((3, 3), 255, dtype=torch.uint8)
     classes[0], classes[2, 0] = torch.tensor([1, 2, 3]), 5
     return outputs, [torch.zeros(3, 3, 32, 32), ids, classes, torch.rand(3, 3, generator=generator)]
@@ -203,11 +207,12 @@ def test_terms_averaged_over_ranks_are_those_of_the_whole_batch(step: Step) -> N
     outputs, batch = random_batch()
     whole = learning()(Given(outputs), batch, step)
     shares: list[Any] = []
-    for cut, other in ((slice(0, 1), 1.0), (slice(1, 3), 3.0)):
-        part = Given(Outputs(*(tensor[cut] for tensor in outputs)))
-        ranks: Any = TwoRanks(other)
+    for cut, *others in ((slice(0, 1), 1.0, 128.0), (slice(1, 3), 3.0, 48.0)):
+        part = Given([tensor[cut] for tensor in outputs])
+        ranks: Any = TwoRanks(*others)
         now = Step(ranks, 0.0, 0.0)
         shares.append(learning()(part, [tensor[cut] for tensor in batch], now))
+    assert "semantic" in whole
     for name, value in whole.items():
         mean = (float(shares[0][name].detach()) + float(shares[1][name].detach())) / 2
         assert mean == pytest.approx(float(value.detach()), rel=1e-5)
@@ -216,14 +221,15 @@ def test_terms_averaged_over_ranks_are_those_of_the_whole_batch(step: Step) -> N
 def test_the_order_of_pictures_and_ids_changes_nothing(step: Step) -> None:
     outputs, (images, ids, classes, weights) = random_batch()
     expected = learning()(Given(outputs), [images, ids, classes, weights], step)
-    table, order = torch.tensor([0, 3, 1, 2], dtype=torch.uint8), torch.tensor([1, 2, 0])
+    table, order = torch.arange(256, dtype=torch.uint8), torch.tensor([1, 2, 0])
+    table[1:4] = torch.tensor([3, 1, 2])
     turned = ids.clone()
     turned[0] = table[ids[0].long()]
     moved = classes.clone(), weights.clone()
     for part, given in zip(moved, (classes, weights), strict=True):
         part[0] = given[0][order]
     batch = [images, *(part.flip(0) for part in (turned, *moved))]
-    found = learning()(Given(Outputs(*(part.flip(0) for part in outputs))), batch, step)
+    found = learning()(Given([part.flip(0) for part in outputs]), batch, step)
     for name, value in expected.items():
         assert float(found[name].detach()) == pytest.approx(float(value.detach()), rel=1e-5)
 
@@ -240,14 +246,16 @@ def test_options_reach_the_terms(step: Step) -> None:
     assert terms(weighted=False)["dice"] > usual["dice"]
     assert terms(iou_threshold=0.6)["objectness"] != usual["objectness"]
     assert terms(alpha=0.0, beta=1.0)["dice"] != usual["dice"]
-    assert terms(loss=LOSS | {"classification": 0, "dice": 0, "mask": 0, "objectness": 2})[
-        "loss"
-    ] == pytest.approx(2 * usual["objectness"])
+    one = {"classification": 0, "dice": 0, "mask": 0, "objectness": 2, "semantic": 0}
+    assert terms(loss=one)["loss"] == pytest.approx(2 * usual["objectness"])
+    assert terms(loss=one | {"semantic": 3})["loss"] == pytest.approx(
+        2 * usual["objectness"] + 3 * usual["semantic"]
+    )
 
 
 def test_under_autocast_the_terms_are_float32(step: Step) -> None:
     outputs, batch = random_batch()
-    half = Outputs(*(part.bfloat16() for part in outputs))
+    half = [part.bfloat16() for part in outputs]
     with torch.autocast("cpu", torch.bfloat16):
         terms = learning()(Given(half), batch, step)
         network = learning()(small(), [torch.zeros(3, 3, 32, 32), *batch[1:]], step)

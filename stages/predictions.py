@@ -50,6 +50,7 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
     source = Pictures(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Found]:
+        """What both networks say of pictures of one size."""
         pixels = stack(images, runtime.device)
         with runtime.autocast():
             scores, instances = label(pixels), find(pixels)

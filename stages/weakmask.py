@@ -5,6 +5,7 @@ weakmask check ~/pictures
 weakmask inspect data/cams.h5 2007_000504 -o sheet.png
 weakmask export labels --format voc -o exported
 weakmask predict data/semantic.safetensors photos/ -o out
+weakmask export-onnx data/semantic.safetensors -o semantic.onnx
 """
 
 import json
@@ -18,6 +19,7 @@ from pipeline.errors import UserError
 from stages.compare import compare
 from stages.entry import DATA, DATASET, PRESETS, artefact
 from stages.export import export
+from stages.export_onnx import export_onnx
 from stages.predict import predict
 
 
@@ -161,6 +163,7 @@ def scores() -> None:
 
 main.add_command(compare)
 main.add_command(export)
+main.add_command(export_onnx)
 main.add_command(predict)
 
 

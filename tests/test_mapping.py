@@ -292,6 +292,24 @@ def test_a_stage_of_its_own_thread_leaves_no_function_behind(tmp_path: Path, log
     assert mapping._at_work == {}
 
 
+def test_results_stream_in_order_and_failures_among_them(logged: Work) -> None:
+    task = Work(logged.log, bad=(NAMES[3],)).task()
+    results = dict(mapping.stream(task, [NAMES[:5], NAMES[5:8]], workers=1, batch=2))
+    assert sorted(results) == NAMES[:8]
+    assert str(results[NAMES[3]]) == f"cannot read {NAMES[3]}.jpg"
+    assert results[NAMES[2]]["seeds"].shape == (5 + 4 % 3, 7)
+    alike = Task(task.load, task.finish, task.compute)
+    assert [name for name, _ in mapping.stream(alike, [NAMES], workers=1, batch=3)] == NAMES
+
+
+def test_a_stream_that_is_closed_leaves_its_workers(logged: Work) -> None:
+    results = mapping.stream(logged.task(), [NAMES], workers=1, batch=2)
+    next(results)
+    results.close()
+    assert mapping._at_work == {}
+    assert len(logged.loaded()) < len(NAMES)
+
+
 SCRIPT = """
 import os
 import sys

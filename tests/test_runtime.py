@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.runtime import Runtime, RuntimeSettingError, resolve
+from pipeline.runtime import Runtime, RuntimeSettingError, find_device, resolve
 
 SETTINGS: dict[str, Any] = {
     "device": "cpu",
@@ -66,6 +66,13 @@ def test_what_this_machine_has_not_is_named(
     gpus(monkeypatch, count)
     with pytest.raises(RuntimeSettingError, match=message):
         settle(**changes)
+
+
+def test_a_device_is_found_under_the_name_of_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 0)
+    assert find_device("auto") == torch.device("cpu")
+    with pytest.raises(RuntimeSettingError, match=r"^--device: 'cuda' asked for"):
+        find_device("cuda", "--device")
 
 
 def test_the_environment_goes_before_the_work_folder_of_the_parameters(

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pipeline.weights import WeightsError, load_weights, restore, save_weights
+from pipeline.weights import WeightsError, load_weights, read_header, read_weights, restore, save_weights
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -25,6 +25,14 @@ def test_tensors_and_header_come_back(tmp_path: Path) -> None:
     for name, tensor in original.state_dict().items():
         assert tensor.dtype == other.state_dict()[name].dtype
         assert torch.equal(tensor, other.state_dict()[name])
+
+
+def test_a_header_is_read_without_the_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_weights(path, network(), "classifier", backbone="tiny")
+    assert read_header(path) == read_weights(path)[1]
+    with pytest.raises(WeightsError, match="no such file"):
+        read_header(tmp_path / "y.safetensors")
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:

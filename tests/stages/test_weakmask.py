@@ -32,7 +32,7 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_help_lists_every_command_with_what_it_does(runner: CliRunner) -> None:
     text = runner.invoke(main, ["--help"]).output
-    for command in ("check", "init", "inspect", "scores"):
+    for command in ("check", "compare", "export-onnx", "init", "inspect", "predict", "scores"):
         line = next(line for line in text.splitlines() if line.strip().startswith(command))
         assert len(line.split()) > 4
 

@@ -1,0 +1,39 @@
+"""Tiny final models without training, whose outputs vary from pixel to pixel."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.semantic import SemanticNet
+from pipeline.sparseinst.network import Network
+from pipeline.weights import save_weights
+
+CLASSES = ("cat", "dog, or wolf", "日本")
+
+
+@pytest.fixture(scope="session")
+def semantic_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """semantic.safetensors of CLASSES."""
+    torch.manual_seed(0)
+    network = SemanticNet(len(CLASSES) + 1, "test_resnet")
+    network.net.segmentation_head[0].weight.data *= 300
+    path = tmp_path_factory.mktemp("models") / "semantic.safetensors"
+    save_weights(path, network, "semantic", backbone="test_resnet", classes=CLASSES)
+    return path
+
+
+@pytest.fixture(scope="session")
+def instance_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """instance.safetensors of CLASSES, SparseInst, trained at shorter sides of 48 to 80 pixels by its header."""
+    torch.manual_seed(0)
+    options = {"width": 16, "queries": 6, "groups": 2}
+    network = Network(len(CLASSES), "test_resnet", **options)
+    branch = network.decoder.instances
+    branch.kernels.weight.data *= 30
+    branch.classes.weight.data *= 30
+    branch.classes.bias.data.zero_()
+    path = tmp_path_factory.mktemp("models") / "instance.safetensors"
+    header = {"method": "sparseinst", "backbone": "test_resnet", "classes": CLASSES, "options": options}
+    save_weights(path, network, "instance", **header, resize=(48, 80))
+    return path

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.irnet.centroids import centroids, clusters, fragments, instance_maps
+from pipeline.irnet.parting import part
 from pipeline.irnet.walk import random_walk
 from pipeline.seeds import enlarge
 from pipeline.store import Record
@@ -30,10 +31,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """Walk results [M,h,w] of one picture, each with the class it belongs to [M], and the picture's size."""
+    """Walk results [M,h,w] of one picture, each with the class it belongs to [M], its boundary map [h,w], and the picture's size."""
 
     maps: np.ndarray
     classes: np.ndarray
+    boundary: np.ndarray
     size: tuple[int, int]
 
 
@@ -58,22 +60,27 @@ def walk_instances(
         owners.append(item.labels[classes.cpu().numpy()])
     walked = random_walk(boundaries, maps, radius=radius, beta=beta, steps=steps)
     return [
-        Walked(result.cpu().numpy(), classes, item.size)
+        Walked(result.cpu().numpy(), classes, item.boundary, item.size)
         for result, classes, item in zip(walked, owners, batch, strict=True)
     ]
 
 
-def pseudo_labels(walked: Walked, *, background: float, normalise: str, min_area: float) -> Record:
+def pseudo_labels(
+    walked: Walked, *, background: float, normalise: str, min_area: float, cut: float
+) -> Record:
     """Semantic map u1 [H,W], instances u2 [H,W] with classes u1 [N] and scores f4 [N].
 
     Maps are enlarged, divided by their class's maximum (`class`) or by the picture's (`picture`, as published: a weak class beside
-    a strong one can then vanish), and compared with the background score. Instances below min_area * H * W are dropped.
+    a strong one can then vanish), and compared with the background score. Instances below min_area * H * W are dropped; those with a
+    boundary of `cut` or more inside are parted there, with 1 none (see irnet.parting).
     """
     present = np.unique(walked.classes)
     full = enlarge(walked.maps, walked.size) if len(walked.maps) else np.zeros((0, *walked.size), np.float32)
     sums = np.stack([full[walked.classes == c].sum(0) for c in present]) if len(present) else full
     pieces = torch.from_numpy(_divided(full, walked.classes, normalise))
     instances = fragments(pieces, walked.classes.tolist(), walked.size, background, min_area)
+    if cut < 1:
+        instances = part(instances, enlarge(walked.boundary[None], walked.size)[0], cut, min_area)
     return {
         "semantic": _semantic(_divided(sums, present, normalise), present, background),
         **instances._asdict(),

@@ -28,6 +28,7 @@ class Sources:
     background: float
     normalise: str
     min_area: float
+    cut: float
     agreement: float
 
     def load(self, name: str) -> Evidence:
@@ -41,7 +42,11 @@ class Sources:
     def finish(self, name: str, walked: Walked) -> Record:
         """The pseudo-labels, voted on by the segments if there are any."""
         record = pseudo_labels(
-            walked, background=self.background, normalise=self.normalise, min_area=self.min_area
+            walked,
+            background=self.background,
+            normalise=self.normalise,
+            min_area=self.min_area,
+            cut=self.cut,
         )
         if self.segments is None:
             return record
@@ -57,7 +62,14 @@ def labels(parameters: Parameters, runtime: Runtime) -> None:
     if voters is not None and not voters.names:
         raise UserError("labels.vote: there are no segments; set segments.backend to superpixels or sam")
     sources = Sources(
-        cams, fields, voters, section.background, section.normalise, section.min_area, section.agreement
+        cams,
+        fields,
+        voters,
+        section.background,
+        section.normalise,
+        section.min_area,
+        section.cut,
+        section.agreement,
     )
 
     def compute(names: Sequence[str], evidence: Sequence[Evidence]) -> list[Walked]:

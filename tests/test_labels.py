@@ -19,7 +19,7 @@ def walked(*evidence: Evidence) -> list[Walked]:
 
 
 def labels(item: Walked, **options: object) -> Record:
-    settings = {"background": 0.25, "normalise": "class", "min_area": 0.01} | options
+    settings = {"background": 0.25, "normalise": "class", "min_area": 0.01, "cut": 1.0} | options
     return pseudo_labels(item, **settings)  # type: ignore[arg-type]
 
 
@@ -95,6 +95,7 @@ def test_the_scale_of_a_class_map_does_not_matter_under_class() -> None:
     scaled = Walked(
         pieces.maps * np.where(pieces.classes == 9, 1e-3, 7.0)[:, None, None].astype("f4"),
         pieces.classes,
+        pieces.boundary,
         pieces.size,
     )
     for key, value in labels(pieces).items():
@@ -140,7 +141,7 @@ def test_an_empty_class_beside_another_is_left_out() -> None:
 def test_fragments_below_the_area_are_dropped_and_not_scored_zero() -> None:
     maps = np.zeros((1, 20, 20), np.float32)
     maps[0, 2:12, 2:12], maps[0, 17, 17] = 1.0, 1.0
-    item = Walked(maps, np.array([5], np.uint8), (80, 80))
+    item = Walked(maps, np.array([5], np.uint8), np.zeros((20, 20), np.float16), (80, 80))
     every, large = labels(item, min_area=0.0), labels(item, min_area=0.01)
     assert every["classes"].tolist() == [5, 5]
     assert large["classes"].tolist() == [5]
@@ -189,3 +190,25 @@ def test_two_objects_of_one_class_are_told_apart_by_their_displacement() -> None
     assert left.max() > 0.9 * left.sum()
     assert right.max() > 0.9 * right.sum()
     assert (labels(one)["semantic"] == record["semantic"]).mean() > 0.99
+
+
+def two_touching(strength: float) -> Walked:
+    """Two objects of class 5 under one map, side by side, with a boundary between them that is strong above and weak below."""
+    maps, boundary = np.zeros((1, 20, 30), np.float32), np.full((20, 30), 0.02, np.float16)
+    maps[0, 4:16, 3:27] = 1
+    boundary[:, 14:16] = strength
+    return Walked(maps, np.array([5], np.uint8), boundary, (80, 120))
+
+
+def test_objects_are_parted_where_the_boundary_is_strong_enough() -> None:
+    whole = labels(two_touching(0.5))
+    assert len(whole["classes"]) == 1
+    for cut, count in ((0.3, 2), (0.7, 1), (1.0, 1)):
+        found = labels(two_touching(0.5), cut=cut)
+        assert found["classes"].tolist() == [5] * count
+        assert found["scores"].tolist() == [1.0] * count
+        assert ((found["instances"] > 0) == (whole["instances"] > 0)).all(), "all of the object stays"
+        assert (found["semantic"] == whole["semantic"]).all()
+    parted = labels(two_touching(0.5), cut=0.3)["instances"]
+    assert set(np.unique(parted[:, :56])) == {0, 1}
+    assert set(np.unique(parted[:, 64:])) == {0, 2}

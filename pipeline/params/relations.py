@@ -62,6 +62,8 @@ class Labels(Section):
     """Maximum that divides the walk result: each class's own, or the picture's over all classes (IRN)."""
     min_area: Fraction
     """Instances below this share of the picture are dropped (0.01 in IRN)."""
+    cut: Fraction
+    """Boundary from which on instances are parted where it runs through them; 1 for never, as in IRN."""
     vote: Literal["none", "segments"]
     """Whether segments take the label of most of their pixels."""
     agreement: Annotated[float, Field(ge=0.5, le=1)]

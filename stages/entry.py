@@ -52,6 +52,7 @@ def stage(work: Callable[..., None]) -> click.Command:
     )
     @functools.wraps(work)
     def command(params: Path, **arguments: object) -> None:
+        """The stage with the parameters of a file; a UserError becomes click's error."""
         logging.basicConfig(format="%(message)s", level=logging.INFO)
         warnings.filterwarnings("ignore", category=UserWarning, module="torch")
         try:

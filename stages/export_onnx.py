@@ -29,9 +29,8 @@ def export_onnx(model: Path, output: Path, opset: int, force: bool) -> None:
     number, and gives masks; what goes in and comes out is written in it. It is compared with PyTorch on several sizes first, and not
     written if the masks differ.
     """
-    from pipeline.onnx.graphs import (
-        graph_of,
-    )  # the networks take seconds to import, which other commands need not wait for
+    # the networks take seconds to import, which other commands need not wait for
+    from pipeline.onnx.graphs import graph_of
 
     require_packages()
     require_opset(opset)

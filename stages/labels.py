@@ -6,8 +6,9 @@ Reads data/cams.h5, data/fields.h5, data/segments.h5; writes data/labels.h5.
     dvc exp run -S labels.vote=segments
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline import mapping
 from pipeline.errors import UserError
@@ -20,15 +21,12 @@ from stages.entry import Parameters, Runtime, artefact, stage
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the worker processes read and the thresholds they apply."""
+    """What the worker processes read and the thresholds they apply; rules: options of pseudo_labels."""
 
     cams: Reader
     fields: Reader
     segments: Reader | None
-    background: float
-    normalise: str
-    min_area: float
-    cut: float
+    rules: Mapping[str, Any]
     agreement: float
 
     def load(self, name: str) -> Evidence:
@@ -41,13 +39,7 @@ class Sources:
 
     def finish(self, name: str, walked: Walked) -> Record:
         """The pseudo-labels, voted on by the segments if there are any."""
-        record = pseudo_labels(
-            walked,
-            background=self.background,
-            normalise=self.normalise,
-            min_area=self.min_area,
-            cut=self.cut,
-        )
+        record = pseudo_labels(walked, **self.rules)
         if self.segments is None:
             return record
         return vote_record(record, self.segments.array(name, "segments"), self.agreement)
@@ -61,16 +53,8 @@ def labels(parameters: Parameters, runtime: Runtime) -> None:
     voters = Reader(artefact("segments"), "segments") if section.vote == "segments" else None
     if voters is not None and not voters.names:
         raise UserError("labels.vote: there are no segments; set segments.backend to superpixels or sam")
-    sources = Sources(
-        cams,
-        fields,
-        voters,
-        section.background,
-        section.normalise,
-        section.min_area,
-        section.cut,
-        section.agreement,
-    )
+    rules = section.model_dump(include={"background", "normalise", "min_area", "cut"})
+    sources = Sources(cams, fields, voters, rules, section.agreement)
 
     def compute(names: Sequence[str], evidence: Sequence[Evidence]) -> list[Walked]:
         """What the walk makes of each picture's evidence."""

@@ -8,6 +8,7 @@ from pipeline.params.section import (
     Backbone,
     Count,
     Crf,
+    Crop,
     Fraction,
     Optimizer,
     Positive,
@@ -94,7 +95,7 @@ class Classifier(Section):
     """Pictures per step, over all ranks."""
     resize: Sides
     """Range of the longer side in pixels, drawn uniformly (320 to 640 in IRN)."""
-    crop: Annotated[int, Field(ge=32)]
+    crop: Crop
     """Side of the square training crop in pixels (512 in IRN)."""
     optimizer: Optimizer
     cam: Cam

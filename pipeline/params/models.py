@@ -8,6 +8,7 @@ from pipeline.params.section import (
     Backbone,
     Count,
     Crf,
+    Crop,
     Fraction,
     Optimizer,
     Positive,
@@ -30,7 +31,7 @@ class Semantic(Section):
     """Pictures per step, over all ranks; two at least, because DeepLab's image pooling normalises over the batch."""
     scale: Scale
     """Range of the random scale."""
-    crop: Annotated[int, Field(ge=32)]
+    crop: Crop
     """Side of the square training crop in pixels."""
     optimizer: Optimizer
 
@@ -107,7 +108,7 @@ class Instance(Section):
     """Pictures per step, over all ranks (SparseInst: 64)."""
     resize: Sides
     """Range of the shorter side in pixels, drawn uniformly (416 to 640 in SparseInst)."""
-    crop: Annotated[int, Field(ge=32)]
+    crop: Crop
     """Side of the square training crop in pixels."""
     optimizer: Optimizer
     none: NoInstances

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params.section import Backbone, Fraction, Optimizer, Positive, Scale, Section
+from pipeline.params.section import Backbone, Count, Crop, Fraction, Optimizer, Positive, Scale, Section
 
 
 class Irnet(Section):
@@ -13,11 +13,11 @@ class Irnet(Section):
     backbone: Backbone
     epochs: Positive
     """Passes over the training pictures (3 in IRN)."""
-    batch: Annotated[int, Field(ge=1)]
+    batch: Count
     """Pictures per step, over all ranks (32 in IRN)."""
     scale: Scale
     """Range of the random scale (0.5 to 1.5 in IRN)."""
-    crop: Annotated[int, Field(ge=32)]
+    crop: Crop
     """Side of the square training crop in pixels (512 in IRN)."""
     radius: Annotated[int, Field(ge=2, le=32)]
     """Pairs closer than this many stride-4 cells are compared (10 in IRN)."""

@@ -7,6 +7,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Crop = Annotated[int, Field(ge=32)]
+"""Side of a square crop in pixels; the networks halve it five times."""
 Number = TypeVar("Number", int, float)
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -13,17 +14,22 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from pipeline.backbones import Backbone, normalisation
 
 STRIDES = (4, 8, 16, 32)
+MASK_LAYERS = 4
+"""Layers of the mask head, as in the paper."""
 
 
 class Network(nn.Module):
     """Mask R-CNN for K = `classes` classes; backbone, weights: see Backbone.
 
-    channels: of the pyramid's levels (256 in the paper).
+    channels: of the pyramid's levels and of the mask head's layers (256 in the paper); proposals: of a picture that the heads learn
+    from in a step, a quarter of them on objects (512 in the paper of feature pyramids). The mask head is most of a step's work.
     """
 
-    OPTIONS: ClassVar[tuple[str, ...]] = ("channels",)
+    OPTIONS: ClassVar[tuple[str, ...]] = ("channels", "proposals")
 
-    def __init__(self, classes: int, backbone: str, weights: str = "none", *, channels: int) -> None:
+    def __init__(
+        self, classes: int, backbone: str, weights: str = "none", *, channels: int, proposals: int = 512
+    ) -> None:
         super().__init__()
         mean, std = normalisation(backbone)
         self.net = MaskRCNN(
@@ -31,7 +37,10 @@ class Network(nn.Module):
             classes + 1,
             image_mean=list(mean),
             image_std=list(std),
+            box_batch_size_per_image=proposals,
+            mask_head=MaskRCNNHeads(channels, (channels,) * MASK_LAYERS, dilation=1),
         )
+        self.net.roi_heads.mask_predictor = MaskRCNNPredictor(channels, channels, classes + 1)
         self.net.transform = AsGiven(list(mean), list(std))
 
     @property

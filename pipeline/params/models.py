@@ -87,7 +87,9 @@ class Maskrcnn(Section):
     """Mask R-CNN (He et al., ICCV 2017), torchvision's."""
 
     channels: Count
-    """Channels of the feature pyramid (256 in the paper)."""
+    """Channels of the feature pyramid and of the mask head (256 in the paper)."""
+    proposals: Count
+    """Proposals of a picture that the heads learn from in a step (512 in the paper); on a CPU they decide how long a step takes."""
 
 
 class Instance(Section):

@@ -109,6 +109,27 @@ def test_the_network_sees_a_picture_at_the_sides_asked_for(
     assert seen == [size]
 
 
+@pytest.mark.parametrize("proposals", [1, 8])
+def test_the_heads_learn_from_as_many_proposals_as_asked_for(proposals: int, step: Step) -> None:
+    """Of each of the two pictures; the mask head from at most a quarter of them, those on objects."""
+    torch.manual_seed(0)
+    net, seen = Network(3, SMALL, channels=8, proposals=proposals).train(), dict[str, int]()
+    for head in ("box_head", "mask_head"):
+        module = getattr(net.net.roi_heads, head)
+        module.register_forward_hook(lambda _, args, out, head=head: seen.update({head: len(args[0])}))
+    objective()(net, batch(), step)
+    assert seen["box_head"] == 2 * proposals
+    assert seen["mask_head"] <= 2 * proposals // 4
+
+
+@pytest.mark.parametrize("channels", [8, 16])
+def test_channels_shape_pyramid_and_mask_head(channels: int) -> None:
+    heads = Network(3, SMALL, channels=channels).net.roi_heads
+    convolutions = [m for m in heads.mask_head.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels) for m in convolutions] == 4 * [(channels, channels)]
+    assert heads.mask_predictor.mask_fcn_logits.out_channels == 4
+
+
 def test_new_parameters_are_all_but_the_backbone() -> None:
     net = network()
     new = set(net.new_parameters())

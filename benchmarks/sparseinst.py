@@ -1,11 +1,11 @@
 """SparseInst's head, losses and post-processing against plain PyTorch that computes them as the published code does."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.measure import Benchmark
@@ -56,9 +56,16 @@ def plain_encoder(encoder: Encoder, features: Sequence[Tensor]) -> Tensor:
     levels = [F.relu(encoder.pooling.merge(torch.cat([*pooled, coarse], 1)))]
     for lateral in finer:
         levels.append(lateral + F.interpolate(levels[-1], scale_factor=2.0, mode="nearest"))
-    outputs = [output(level) for output, level in zip(encoder.outputs, levels, strict=True)][::-1]
+    outputs = [plain(output, level) for output, level in zip(encoder.outputs, levels, strict=True)][::-1]
     size = outputs[0].shape[2:]
     return encoder.fuse(torch.cat([outputs[0], *(resize(output, size) for output in outputs[1:])], 1))
+
+
+def plain(layers: nn.Module, maps: Tensor) -> Tensor:
+    """Convolutions as PyTorch computes them, and what lies between."""
+    if isinstance(layers, nn.Sequential):
+        return reduce(lambda given, layer: plain(layer, given), layers, maps)
+    return nn.Conv2d.forward(layers, maps) if isinstance(layers, nn.Conv2d) else layers(maps)
 
 
 def plain_decoder(decoder: Decoder, features: Tensor) -> Outputs:
@@ -67,14 +74,15 @@ def plain_decoder(decoder: Decoder, features: Tensor) -> Outputs:
     y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
     located = torch.cat([torch.stack([x, y]).expand(batch, -1, -1, -1), features], 1)
     branch = decoder.instances
-    hidden = branch.convs(located)
+    hidden = plain(branch.convs, located)
     maps = branch.activation(hidden).sigmoid().view(batch, -1, height * width)
     maps = maps / maps.sum(-1, keepdim=True).clamp(min=1e-6)
     pooled = torch.bmm(maps, hidden.view(batch, hidden.shape[1], -1).permute(0, 2, 1))
     queries = maps.shape[1] // branch.groups
     pooled = pooled.reshape(batch, branch.groups, queries, -1).transpose(1, 2).reshape(batch, queries, -1)
     pooled = branch.merge(pooled)
-    kernels, features = branch.kernels(pooled), decoder.masks(located)
+    kernels = branch.kernels(pooled)
+    features = decoder.masks.project(plain(decoder.masks.convs, located))
     masks = torch.bmm(kernels, features.view(batch, kernels.shape[2], -1)).view(batch, queries, height, width)
     masks = F.interpolate(masks, scale_factor=2.0, mode="bilinear", align_corners=False)
     return Outputs(branch.classes(pooled), masks, branch.objectness(pooled)[..., 0])

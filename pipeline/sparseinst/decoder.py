@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.sparseinst.winograd import Conv3x3
+
 NORMALISATIONS = ("sigmoid", "softmax")
 PRIOR = 0.01
 """Probability of every class, and activation of every pixel, before learning."""
@@ -175,7 +177,7 @@ def _convs(inputs: int, width: int, depth: int) -> nn.Sequential:
     """3x3 convolutions, each rectified."""
     layers: list[nn.Module] = []
     for number in range(depth):
-        conv = nn.Conv2d(width if number else inputs, width, 3, padding=1)
+        conv = Conv3x3(width if number else inputs, width)
         _begin_conv(conv)
         layers += [conv, nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.sparseinst.winograd import Conv3x3
+
 BINS = (1, 2, 3, 6)
 """Cells a side that the coarsest features are pooled to."""
 
@@ -37,7 +39,7 @@ class Encoder(nn.Module):
     def __init__(self, channels: Sequence[int], width: int = 256) -> None:
         super().__init__()
         self.laterals = nn.ModuleList([nn.Conv2d(given, width, 1) for given in reversed(channels)])
-        self.outputs = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in channels])
+        self.outputs = nn.ModuleList([Conv3x3(width, width) for _ in channels])
         self.pooling = PyramidPooling(width)
         self.fuse = nn.Conv2d(width * len(channels), width, 1)
         for layer in (*self.laterals, *self.outputs):

@@ -4,7 +4,6 @@ https://dvc.org/doc/command-reference/queue
 """
 
 import json
-import math
 import os
 import re
 import time
@@ -21,9 +20,7 @@ from stages.comparison.repository import PARAMETERS, ExperimentError, dvc, git, 
 LONGEST = 15
 """Seconds between two looks at the queue at most; each takes DVC about half a second of one core."""
 SILENT = 6
-"""Looks without any worker after which a running experiment is checked for being dead; a busy machine's workers are slow to answer."""
-STARTING = 30
-"""Seconds that a worker has to come up before another one is started."""
+"""Looks without any worker after which it is taken for dead; on a busy machine workers are slow to come up and to answer."""
 TAIL = 12
 """Lines shown of a failed experiment's log."""
 
@@ -110,7 +107,7 @@ def watch(names: Collection[str], *, jobs: int, work: Path) -> Iterator[tuple[st
     None: somebody took it out of the queue, so that two looks do not find it. Lost: its process died without a word, as when the
     machine went down.
     """
-    waiting, began, started, silent = set(names), time.monotonic(), -math.inf, 0
+    waiting, began, silent, patience = set(names), time.monotonic(), 0, 0
     absent: set[str] = set()
     with tqdm(total=len(waiting), desc="compare", unit="experiment", disable=None) as bar:
         while waiting:
@@ -118,9 +115,9 @@ def watch(names: Collection[str], *, jobs: int, work: Path) -> Iterator[tuple[st
             now = by_name(task for task in entries if task.name in waiting)
             silent = 0 if workers else silent + 1
             queued = any(task.status == "Queued" for task in now.values())
-            if queued and not workers and time.monotonic() - started > STARTING:
+            if queued and silent > patience and not any(map(_alive, entries)):
                 dvc("queue", "start", "--jobs", str(jobs), work=work)
-                started = time.monotonic()
+                silent, patience = 0, SILENT
             unseen, absent = absent, waiting - now.keys()
             for name in sorted(waiting - (absent - unseen)):
                 task = now.get(name)
@@ -140,7 +137,9 @@ def watch(names: Collection[str], *, jobs: int, work: Path) -> Iterator[tuple[st
 
 
 def _alive(task: Task) -> bool:
-    """Whether the process of a running task is there: DVC's worker may have died and left it, or died with it."""
+    """Whether a task is running and its process there: DVC's worker may have died and left it, or died with it."""
+    if task.status != "Running":
+        return False
     for baseline in json.loads(dvc("exp", "show", "--json", "--all-commits")):
         for entry in baseline.get("experiments") or []:
             local = (entry.get("executor") or {}).get("local") or {}

@@ -53,6 +53,34 @@ def test_an_entry_unseen_while_it_begins_is_waited_for(monkeypatch: pytest.Monke
     assert list(queue.watch(["cam-seed5"], jobs=1, work=Path("work"))) == [("cam-seed5", None)]
 
 
+@pytest.mark.parametrize(("alive", "started"), [(True, 0), (False, 1)])
+def test_no_worker_is_started_beside_one_that_is_too_busy_to_answer(
+    alive: bool, started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its experiment is running, and would be joined by another one, with `jobs` 1."""
+    running, waiting = Task("22e34c7", "cam-seed5", "Running"), Task("bbf9f24", "cam-seed6", "Queued")
+    ended = replace(waiting, status="Success")
+    each = iter([([running, waiting], 0)] * queue.SILENT + [([ended], 1)])
+    commands = list[tuple[str, ...]]()
+    monkeypatch.setattr(queue, "tasks", lambda: next(each))
+    monkeypatch.setattr(queue, "_alive", lambda task: alive and task == running)
+    monkeypatch.setattr(queue, "dvc", lambda *words, **_: commands.append(words))
+    monkeypatch.setattr(queue.time, "sleep", lambda _: None)
+    assert list(queue.watch(["cam-seed6"], jobs=1, work=Path("work"))) == [("cam-seed6", ended)]
+    assert commands == [("queue", "start", "--jobs", "1")] * started
+
+
+def test_a_worker_has_time_to_come_up_before_another_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Task("bbf9f24", "cam-seed6", "Queued")
+    each = iter([([waiting], 0)] * (2 * queue.SILENT + 2) + [([replace(waiting, status="Success")], 1)])
+    commands = list[tuple[str, ...]]()
+    monkeypatch.setattr(queue, "tasks", lambda: next(each))
+    monkeypatch.setattr(queue, "dvc", lambda *words, **_: commands.append(words))
+    monkeypatch.setattr(queue.time, "sleep", lambda _: None)
+    assert len(list(queue.watch(["cam-seed6"], jobs=1, work=Path("work")))) == 1
+    assert len(commands) == 2
+
+
 def test_two_looks_find_an_entry_that_begins_between(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, waiting = Task("22e34c7", "cam-seed5", "Running"), Task("bbf9f24", "cam-seed6", "Queued")
     looks(monkeypatch, [waiting], [begun, waiting])

@@ -148,13 +148,16 @@ def scores() -> None:
     for name, key, split, title in (
         ("cams", "best_miou", "train", "CAM, best threshold"),
         ("cams", "miou", "train", "CAM, fixed threshold"),
+        ("seeds", "miou", "train", "seeds, where sure"),
+        ("walk", "best_miou", "train", "walk, best threshold"),
         ("labels", "miou", "train", "pseudo-labels"),
         ("predictions", "miou", "val", "final models"),
     ):
         path = artefact(f"scores/{name}", ".json")
-        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        ap50 = values.get("instance", {}).get("AP50")
-        rows.append((title, split, _percent(values.get(key)), _percent(ap50) if name != "cams" else ""))
+        values = json.loads(path.read_text(encoding="utf-8")).get(name, {}) if path.is_file() else {}
+        note = f"  of {_percent(values['coverage'])} % of the pixels" if "coverage" in values else ""
+        ap50 = _percent(values.get("AP50")) if name in ("labels", "predictions") else ""
+        rows.append((title, split, _percent(values.get(key)) + note, ap50))
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -4,6 +4,7 @@ weakmask init --preset folder --source ~/pictures
 weakmask check ~/pictures
 weakmask inspect data/cams.h5 2007_000504 -o sheet.png
 weakmask export labels --format voc -o exported
+weakmask report-diff HEAD data/report
 weakmask predict data/semantic.safetensors photos/ -o out
 weakmask export-onnx data/semantic.safetensors -o semantic.onnx
 """
@@ -21,6 +22,7 @@ from stages.entry import DATA, DATASET, PRESETS, artefact
 from stages.export import export
 from stages.export_onnx import export_onnx
 from stages.predict import predict
+from stages.report_diff import report_diff
 
 
 class Commands(click.Group):
@@ -168,6 +170,7 @@ main.add_command(compare)
 main.add_command(export)
 main.add_command(export_onnx)
 main.add_command(predict)
+main.add_command(report_diff)
 
 
 def _percent(value: float | None) -> str:

@@ -10,7 +10,7 @@ predicted pixels of a class, at least SMALL of the picture. Pixels whose truth i
 | bleeding | regions | meets its class (or lies beside it), and MUCH of it or more, at least SMALL of the picture, is true background |
 | background_taken | regions | not at its class, and MOST of it or more, at least SMALL of the picture, is true background |
 | merged | predicted instances | holds COVERED or more of each of two or more true instances of its class |
-| split | true instances | two or more predicted instances of its class hold PIECE or more of it each, and lie in it by COVERED or more |
+| split | true instances | two or more predicted instances of its class, each to COVERED or more inside it, hold PIECE or more of it |
 """
 
 from collections import Counter

@@ -78,6 +78,8 @@ ROOMS = {
 """What a stage lists of the chosen method's room, the methods, and which modules of a room it loads by name."""
 WHOLE = {"instance": ["sparseinst", "maskrcnn"], "predictions": ["sparseinst", "maskrcnn"]}
 """Rooms that a stage loads by name and lists whichever is chosen, as none may be."""
+TEMPLATES = {"report": {f"pipeline/views/{name}.html.j2" for name in ("page", "parts", "report")}}
+"""What decides on a page beside modules."""
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -95,7 +97,7 @@ def expected(name: str) -> set[str]:
     files += [file for method in WHOLE.get(name, []) for file in (ROOT / "pipeline" / method).glob("*.py")]
     imported = closure(ROOT / f"stages/{name}.py", *files)
     inside = {path for path in imported if set(path.split("/")) & set(methods)}
-    return (imported - inside) | ({own} if own else set())
+    return (imported - inside) | ({own} if own else set()) | TEMPLATES.get(name, set())
 
 
 @pytest.mark.parametrize("method", METHODS)

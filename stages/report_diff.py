@@ -6,6 +6,7 @@ weakmask report-diff cam-seed0 seenet-seed0
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from pipeline.views.pages import percent, points
 from pipeline.views.summary import FILE, Summary, load, parse
 from pipeline.work import write_atomically
 from stages.comparison.experiments import listed, read_lock
-from stages.comparison.repository import ExperimentError, check_repository, dvc, git
+from stages.comparison.repository import ExperimentError, dvc, git
 from stages.comparison.table import aligned
 from stages.entry import DATA
 
@@ -85,16 +86,14 @@ def _cached(name: str) -> Path:
 
 def _revision(name: str) -> str:
     """The commit of a Git revision, or of the experiment of this name; raises UserError."""
-    try:
+    with suppress(ExperimentError):
         return git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").strip()
-    except ExperimentError as error:
-        check_repository()
-        found = [revision for entries in listed().values() for revision, one in entries if one == name]
-        if not found:
-            raise UserError(
-                f"{name}: neither a report folder nor a Git revision nor an experiment"
-            ) from error
-        return found[0]
+    with suppress(ExperimentError):
+        for entries in listed().values():
+            for revision, experiment in entries:
+                if experiment == name:
+                    return revision
+    raise UserError(f"{name}: neither a report folder nor a Git revision nor an experiment")
 
 
 def _object(cache: Path, md5: str) -> Path:

@@ -43,7 +43,7 @@ def test_parameters_that_differ_are_named_and_no_others() -> None:
 
 
 def test_pictures_of_both_that_moved_most_come_first() -> None:
-    first = replace(summary(), pictures={"labels": {name: 0.5 for name in "abcd"}})
+    first = replace(summary(), pictures={"labels": dict.fromkeys("abcd", 0.5)})
     second = replace(summary(), pictures={"labels": {"a": 0.6, "b": 0.2, "c": 0.9, "e": 1.0, "d": 0.5}})
     sides = difference.moved(first, second)["labels"]
     assert [change.name for change in sides["gained"]] == ["c", "a"]

@@ -29,6 +29,12 @@ class Evidence:
     size: tuple[int, int]
 
 
+def evidence(cams: Record, fields: Record) -> Evidence:
+    """What records of layouts cams and fields hold of one picture."""
+    height, width = map(int, cams["size"])
+    return Evidence(cams["cams"], cams["labels"], fields["boundary"], fields["displacement"], (height, width))
+
+
 @dataclass(frozen=True, slots=True)
 class Walked:
     """Walk results [M,h,w] of one picture, each with the class it belongs to [M], its boundary map [h,w], and the picture's size."""
@@ -74,17 +80,34 @@ def pseudo_labels(
     a strong one can then vanish), and compared with the background score. Instances below min_area * H * W are dropped; those with a
     boundary of `cut` or more inside are parted there, with 1 none (see irnet.parting).
     """
-    present = np.unique(walked.classes)
-    full = enlarge(walked.maps, walked.size) if len(walked.maps) else np.zeros((0, *walked.size), np.float32)
-    sums = np.stack([full[walked.classes == c].sum(0) for c in present]) if len(present) else full
+    full = _enlarged(walked)
+    scores, present = _class_scores(full, walked.classes, normalise)
     pieces = torch.from_numpy(_divided(full, walked.classes, normalise))
     instances = fragments(pieces, walked.classes.tolist(), walked.size, background, min_area)
     if cut < 1:
         instances = part(instances, enlarge(walked.boundary[None], walked.size)[0], cut, min_area)
     return {
-        "semantic": _semantic(_divided(sums, present, normalise), present, background),
+        "semantic": _semantic(scores, present, background),
         **instances._asdict(),
     }
+
+
+def class_maps(walked: Walked, *, normalise: str) -> Record:
+    """What the semantic pseudo-label is drawn from by its background score: `maps` f4 [K,H,W] in [0,1] and their `labels` [K]."""
+    maps, labels = _class_scores(_enlarged(walked), walked.classes, normalise)
+    return {"maps": maps, "labels": labels}
+
+
+def _enlarged(walked: Walked) -> np.ndarray:
+    """Walk results at full size, f4 [M,H,W]."""
+    return enlarge(walked.maps, walked.size) if len(walked.maps) else np.zeros((0, *walked.size), np.float32)
+
+
+def _class_scores(full: np.ndarray, classes: np.ndarray, normalise: str) -> tuple[np.ndarray, np.ndarray]:
+    """Maps [M,H,W] summed by class and divided, f4 [K,H,W], and the classes [K]."""
+    present = np.unique(classes)
+    sums = np.stack([full[classes == c].sum(0) for c in present]) if len(present) else full
+    return _divided(sums, present, normalise), present
 
 
 def _semantic(scores: np.ndarray, classes: np.ndarray, background: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import mapping
 from pipeline.errors import UserError
-from pipeline.labels import Evidence, Walked, pseudo_labels, walk_instances
+from pipeline.labels import Evidence, Walked, evidence, pseudo_labels, walk_instances
 from pipeline.store import Reader, Record
 from pipeline.voting import vote_record
 from stages import pictures
@@ -31,11 +31,7 @@ class Sources:
 
     def load(self, name: str) -> Evidence:
         """CAMs and fields of a picture."""
-        cams, fields = self.cams[name], self.fields[name]
-        height, width = map(int, cams["size"])
-        return Evidence(
-            cams["cams"], cams["labels"], fields["boundary"], fields["displacement"], (height, width)
-        )
+        return evidence(self.cams[name], self.fields[name])
 
     def finish(self, name: str, walked: Walked) -> Record:
         """The pseudo-labels, voted on by the segments if there are any."""
@@ -56,10 +52,10 @@ def labels(parameters: Parameters, runtime: Runtime) -> None:
     rules = section.model_dump(include={"background", "normalise", "min_area", "cut"})
     sources = Sources(cams, fields, voters, rules, section.agreement)
 
-    def compute(names: Sequence[str], evidence: Sequence[Evidence]) -> list[Walked]:
+    def compute(names: Sequence[str], loaded: Sequence[Evidence]) -> list[Walked]:
         """What the walk makes of each picture's evidence."""
         return walk_instances(
-            evidence, runtime.device, **section.walk.model_dump(), **section.centroids.model_dump()
+            loaded, runtime.device, **section.walk.model_dump(), **section.centroids.model_dump()
         )
 
     task = mapping.Task(sources.load, sources.finish, compute)

@@ -1,22 +1,58 @@
-"""Stage report: one offline HTML page with scores, curves, sheets and the worst pictures, and the sheets as PNG files.
+"""Stage report: one offline HTML page, its numbers as JSON, and contact sheets as PNG files.
 
-Reads all artefacts, scores and curves; writes data/report/index.html and data/report/sheets/*.png.
+Reads all artefacts, scores and curves; writes data/report/index.html, data/report/report.json (what `weakmask report-diff` compares)
+and data/report/sheets/*.png.
     dvc repro
+
+The page names the versions of the packages that wrote it: they are as much a part of what it was made from as the code is, so equal
+versions give equal bytes on every machine. What only a machine has (build labels such as +cu132, device, time) is left out.
 """
 
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from pipeline.datasets.index import Index
 from pipeline.store import Reader
-from pipeline.views.gathering import PANELS, Gallery, read_rows, read_scores, spread, worst_rows
-from pipeline.views.report import Example, render
+from pipeline.views.gathering import (
+    PANELS,
+    Example,
+    Gallery,
+    ranked,
+    read_rows,
+    read_tables,
+    spoilt,
+    spread,
+)
+from pipeline.views.mistakes import mistakes
+from pipeline.views.report import render
 from pipeline.views.sheets import contact_sheet, png
+from pipeline.views.summary import FILE, TITLES, Summary, Table, summarise
 from pipeline.work import write_atomically
 from stages.entry import CURVES, DATA, DATASET, Parameters, Runtime, artefact, stage
 
-SCORED = ("cams", "labels", "predictions")
 ROWS_A_SHEET = 4
+ON_PAGE = 4
+"""Of the pictures on the sheets of a split, as many are on the page too."""
+THUMBNAIL = 200
+"""Longer side of the page's panels in pixels."""
+JUDGED = {"labels": "train", "predictions": "val"}
+"""Steps whose pictures are shown by score, with the split that they are of."""
+SHOWN = {
+    "labels": ("picture", "CAM", "seeds", "boundary", "pseudo-label", "instances", "truth"),
+    "predictions": ("picture", "prediction", "predicted instances", "truth", "true instances"),
+}
+LADDER = {
+    "cams": "CAM",
+    "seeds": "seeds",
+    "walk": "boundary",
+    "labels": "pseudo-label",
+    "predictions": "prediction",
+}
+"""Panels beside the rows of the ladder."""
+PACKAGES = ("weakmask", "torch", "torchvision", "timm", "numpy")
 
 
 @stage
@@ -24,33 +60,98 @@ def report(parameters: Parameters, runtime: Runtime) -> None:
     """Write the report."""
     if not runtime.leads:
         return
-    gallery = Gallery(Index.load(DATASET), {name: Reader(artefact(name), name) for name in PANELS})
-    section, folder = parameters.report, DATA / "report"
-    examples = {
-        split: [gallery.example(name) for name in spread(gallery.readers[source].names, section.pictures)]
-        for split, source in (("train", "labels"), ("val", "predictions"))
-    }
-    tables = {name: DATA / "scores" / name for name in SCORED}
+    index, folder = Index.load(DATASET), DATA / "report"
+    readers = {name: Reader(artefact(name), name) for name in PANELS}
+    tables = {step: read_tables(DATA / "scores" / step) for step in TITLES}
+    splits = {step: _split(index, readers, step) for step in TITLES}
+    plain = parameters.model_dump(mode="json", exclude={"runtime"})
+    summary = summarise(tables, splits, plain, versions())
+    gallery = Gallery(index, readers, THUMBNAIL)
     page = render(
         title="Weakly supervised segmentation",
-        scores={name: read_scores(DATA / "scores" / f"{name}.json") for name in SCORED},
-        curves={path.stem: read_rows(path) for path in sorted(CURVES.glob("*.csv"))}
-        | {"CAM threshold": read_rows(tables["cams"] / "curve.csv")},
-        rows=[*examples["train"], *examples["val"]],
-        worst={
-            name: [
-                gallery.example(row["id"], {"mIoU": float(row["miou"])})
-                for row in worst_rows(read_rows(tables[name] / "pictures.csv"), section.worst)
-            ]
-            for name in ("labels", "predictions")
-        },
-        parameters=parameters.model_dump(mode="json", exclude={"runtime"}),
-        confusions={name: read_rows(tables[name] / "confusion.csv") for name in ("labels", "predictions")},
+        lead=_lead(index, parameters),
+        summary=summary,
+        panels=_panels(gallery, summary),
+        curves={path.stem: read_rows(path) for path in sorted(CURVES.glob("*.csv"))},
+        confusions={step: tables[step]["confusion"] for step in summary.failures},
+        mistakes=_mistakes(gallery, summary, tables),
+        ranked={step: _ranked(gallery, summary, step, parameters.report.worst) for step in JUDGED},
+        rows=[
+            gallery.example(name)
+            for step in JUDGED
+            for name in spread(readers[step].names, min(ON_PAGE, parameters.report.pictures))
+        ],
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "index.html", page.encode())
-    for split, shown in examples.items():
-        write_sheets(shown, folder / "sheets", split)
+    write_atomically(folder / FILE, summary.json().encode())
+    for step, split in JUDGED.items():
+        names = spread(readers[step].names, parameters.report.pictures)
+        write_sheets([Gallery(index, readers).example(name) for name in names], folder / "sheets", split)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on, without labels of builds; packages not installed are left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package).partition("+")[0]
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _split(index: Index, readers: Mapping[str, Reader], step: str) -> str:
+    """The split that the pictures of a step are of, several joined by a comma."""
+    reader = readers["cams" if step == "walk" else step]
+    return ", ".join(sorted({index[name].split for name in reader.names if name in index}))
+
+
+def _lead(index: Index, parameters: Parameters) -> str:
+    """What was made of what, in a line."""
+    splits = sorted({picture.split for picture in index.values()})
+    counts = ", ".join(f"{len(index.select(split))} {split}" for split in splits)
+    return (
+        f"{len(index)} pictures ({counts}) of {len(index.classes)} classes, source {parameters.dataset.format}; "
+        f"classifier {parameters.classifier.method}, instance model {parameters.instance.method}, seed {parameters.base.seed}."
+    )
+
+
+def _panels(gallery: Gallery, summary: Summary) -> dict[str, Any]:
+    """A panel of each rung of the ladder, of the picture in the middle of the pseudo-labels or of the predictions."""
+    found: dict[str, Any] = {}
+    for step in JUDGED:
+        names = ranked(summary.pictures.get(step, {}), 1)["median"]
+        found |= gallery.example(names[0]).panels if names else {}
+    return {step: found[title] for step, title in LADDER.items() if title in found}
+
+
+def _mistakes(
+    gallery: Gallery, summary: Summary, tables: Mapping[str, Mapping[str, Table]]
+) -> dict[str, Any]:
+    return {
+        step: mistakes(gallery, step, kinds, tables[step]["failure_places"])
+        for step, kinds in summary.failures.items()
+    }
+
+
+def _ranked(gallery: Gallery, summary: Summary, step: str, worst: int) -> dict[str, list[Example]]:
+    """Worst, median and best pictures of a step, with what each step scored there and which one it fell behind at."""
+    own = summary.pictures.get(step, {})
+    scores = {one: found for one, found in summary.pictures.items() if found.keys() & own.keys()}
+
+    def example(name: str) -> Example:
+        """The picture with its scores."""
+        below = spoilt(name, scores) if len(scores) > 1 else None
+        note = (
+            f"furthest below the median: {TITLES[below[0]].lower()}, by {-100 * below[1]:.1f}"
+            if below
+            else ""
+        )
+        shown = {TITLES[one].lower(): found.get(name) for one, found in scores.items()}
+        return gallery.example(name, shown, note).only(SHOWN[step])
+
+    return {place: [example(name) for name in names] for place, names in ranked(own, worst).items()}
 
 
 def write_sheets(examples: Sequence[Example], folder: Path, split: str) -> None:

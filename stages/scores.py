@@ -1,45 +1,94 @@
-"""Stage scores: compare one artefact with the pixel masks, where the source has any.
+"""Stage scores: compare one rung of the ladder with the pixel masks, where the source has any.
 
-Reads data/dataset and data/{cams,labels,predictions}.h5; writes data/scores/NAME.json and the tables in data/scores/NAME/.
+Reads data/dataset and data/{cams,seeds,labels,predictions}.h5, or for walk data/cams.h5 and data/fields.h5, from which it walks again
+with the parameters of section labels; writes the few scores that runs are compared by to data/scores/NAME.json and all the others
+to tables in data/scores/NAME/.
     dvc repro scores@labels
-    python -m stages.scores labels
+    python -m stages.scores walk
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from tqdm import tqdm
 
+from pipeline import mapping
 from pipeline.datasets.index import Index
-from pipeline.metrics.evaluation import Tables, evaluate
-from pipeline.store import Reader
+from pipeline.errors import UserError
+from pipeline.labels import Evidence, Walked, class_maps, evidence, walk_instances
+from pipeline.metrics.evaluation import evaluate
+from pipeline.metrics.rungs import RUNGS
+from pipeline.metrics.tables import Tables
+from pipeline.store import Reader, Record
 from pipeline.work import write_atomically
 from stages.entry import DATA, DATASET, Parameters, Runtime, artefact, stage
 
 
 @stage
 def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
-    """Score the artefact NAME (cams, labels or predictions)."""
+    """Score NAME: cams, seeds, walk (its result before the threshold), labels or predictions."""
     if not runtime.leads:
         return
-    index, reader = Index.load(DATASET), Reader(artefact(name), name)
-    names = [picture for picture in reader.names if index.has_masks(picture)]
+    index, walked = Index.load(DATASET), name == "walk"
+    readers = [Reader(artefact(one), one) for one in (("cams", "fields") if walked else (name,))]
+    names = [picture for picture in readers[0].names if index.has_masks(picture)]
     if not names:
         click.echo(
-            f"scores: no picture of data/{name}.h5 has a pixel mask, so there is nothing to compare with; no scores written"
+            f"scores: no picture of {readers[0].path} has a pixel mask, so there is nothing to compare with; no scores written"
         )
-    tables = evaluate(index, reader, names, background=parameters.scores.background)
-    write(tables, DATA / "scores", name)
+    records = walk(Pair(*readers), names, parameters, runtime) if walked else _stored(readers[0], names)
+    shown = tqdm(records, desc=f"scores {name}", total=len(names), unit="picture", mininterval=1)
+    threshold = parameters.labels.background if walked else parameters.scores.background
+    write(evaluate(index, name, shown, threshold=threshold), DATA / "scores")
 
 
-def write(tables: Tables, folder: Path, name: str) -> None:
+def _stored(reader: Reader, names: Sequence[str]) -> Iterator[tuple[str, Record]]:
+    return ((name, reader[name]) for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What the worker processes read for the walk."""
+
+    cams: Reader
+    fields: Reader
+
+    def load(self, name: str) -> Evidence:
+        """CAMs and fields of a picture."""
+        return evidence(self.cams[name], self.fields[name])
+
+
+def walk(
+    pair: Pair, names: Sequence[str], parameters: Parameters, runtime: Runtime
+) -> Iterator[tuple[str, Record]]:
+    """Class maps that the walk makes of the pictures, as stage labels does before its threshold; raises UserError if one fails."""
+    section = parameters.labels
+    options = section.walk.model_dump() | section.centroids.model_dump()
+
+    def compute(names: Sequence[str], loaded: Sequence[Evidence]) -> list[Walked]:
+        """What the walk makes of each picture's evidence."""
+        return walk_instances(loaded, runtime.device, **options)
+
+    task = mapping.Task(pair.load, None, compute)
+    with closing(mapping.stream(task, [names], runtime.workers, runtime.batch)) as results:
+        for name, walked in results:
+            if isinstance(walked, BaseException):
+                raise UserError(f"scores walk: {name}: {walked}") from walked
+            yield name, class_maps(walked, normalise=section.normalise)
+
+
+def write(tables: Tables, folder: Path) -> None:
     """Write the scores as json and every table as csv; files are replaced, never written into, as DVC's cache may share them."""
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / f"{name}.json", tables.json().encode())
+    (folder / tables.step).mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"{tables.step}.json", tables.json().encode())
     for table, text in tables.csv().items():
-        write_atomically(folder / name / f"{table}.csv", text.encode())
+        write_atomically(folder / tables.step / f"{table}.csv", text.encode())
 
 
-scores.params.insert(0, click.Argument(["name"], type=click.Choice(["cams", "labels", "predictions"])))
+scores.params.insert(0, click.Argument(["name"], type=click.Choice([*RUNGS])))
 
 if __name__ == "__main__":
     scores()

@@ -4,6 +4,7 @@ weakmask init --preset folder --source ~/pictures
 weakmask check ~/pictures
 weakmask inspect data/cams.h5 2007_000504 -o sheet.png
 weakmask export labels --format voc -o exported
+weakmask report-diff HEAD data/report
 weakmask predict data/semantic.safetensors photos/ -o out
 weakmask export-onnx data/semantic.safetensors -o semantic.onnx
 """
@@ -17,10 +18,12 @@ import click
 
 from pipeline.errors import UserError
 from stages.compare import compare
-from stages.entry import DATA, DATASET, PRESETS, artefact
+from stages.entry import DATA, PRESETS, artefact
 from stages.export import export
 from stages.export_onnx import export_onnx
+from stages.inspect import inspect
 from stages.predict import predict
+from stages.report_diff import report_diff
 
 
 class Commands(click.Group):
@@ -100,61 +103,22 @@ def check(source: Path, format_: str) -> None:
 
 
 @main.command()
-@click.argument("path", metavar="ARTEFACT", type=click.Path(path_type=Path))
-@click.argument("name", metavar="[ID]", required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="PNG to draw to; ID.png by default.")
-def inspect(path: Path, name: str | None, output: Path | None) -> None:
-    """Describe an ARTEFACT, or draw one picture of it.
-
-    Says what it holds and what is odd in it; with an ID, draws that picture's sheet. ARTEFACT is a file such as data/cams.h5, a
-    shard of unfinished work, a weights file, or data/dataset.
-    """
-    from pipeline.views.inspection import describe, describe_index, describe_weights, draw
-
-    if path.is_dir():
-        from pipeline.datasets.index import Index
-
-        lines = describe_index(Index.load(path))
-    elif path.suffix == ".safetensors":
-        lines = describe_weights(path)
-    else:
-        from pipeline.store import Reader
-
-        reader = Reader(path)
-        if name is not None:
-            _draw(reader, name, output or Path(f"{name.replace('/', '_')}.png"), draw)
-            return
-        lines = describe(reader)
-    click.echo("\n".join(lines))
-
-
-def _draw(reader: Any, name: str, output: Path, draw: Any) -> None:
-    from pipeline.datasets.index import Index
-    from pipeline.views.sheets import png
-
-    if name not in reader:
-        near = [other for other in reader.names if name in other][:5]
-        hint = f"; near: {', '.join(near)}" if near else f"; it has {', '.join(reader.names[:3])} ..."
-        raise UserError(f"{reader.path}: no picture {name!r}{hint}")
-    index = Index.load(DATASET)
-    output.write_bytes(png(draw(reader.format, reader[name], index.image(name), reader.classes)))
-    click.echo(f"drew {name} to {output}")
-
-
-@main.command()
 def scores() -> None:
     """Print the scores, and where the report lies."""
     rows = [("step", "split", "mIoU", "instance AP50")]
     for name, key, split, title in (
         ("cams", "best_miou", "train", "CAM, best threshold"),
         ("cams", "miou", "train", "CAM, fixed threshold"),
+        ("seeds", "miou", "train", "seeds, where sure"),
+        ("walk", "best_miou", "train", "walk, best threshold"),
         ("labels", "miou", "train", "pseudo-labels"),
         ("predictions", "miou", "val", "final models"),
     ):
         path = artefact(f"scores/{name}", ".json")
-        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        ap50 = values.get("instance", {}).get("AP50")
-        rows.append((title, split, _percent(values.get(key)), _percent(ap50) if name != "cams" else ""))
+        values = json.loads(path.read_text(encoding="utf-8")).get(name, {}) if path.is_file() else {}
+        note = f"  of {_percent(values['coverage'])} % of the pixels" if "coverage" in values else ""
+        ap50 = _percent(values.get("AP50")) if name in ("labels", "predictions") else ""
+        rows.append((title, split, _percent(values.get(key)) + note, ap50))
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -164,7 +128,9 @@ def scores() -> None:
 main.add_command(compare)
 main.add_command(export)
 main.add_command(export_onnx)
+main.add_command(inspect)
 main.add_command(predict)
+main.add_command(report_diff)
 
 
 def _percent(value: float | None) -> str:

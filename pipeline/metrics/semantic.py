@@ -261,6 +261,11 @@ def _plain(value: np.ndarray) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+def ratio(part: float, whole: float) -> float | None:
+    """part / whole, None where that is nothing."""
+    return _plain(_ratio(np.asarray(part), np.asarray(whole)))
+
+
 def _same_classes(mine: tuple[str, ...], other: tuple[str, ...]) -> None:
     if mine != other:
         raise ValueError(f"scores of different classes cannot be merged: {mine} and {other}")

@@ -10,17 +10,29 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 18, 12, 28
 POINTS = 240
 
 
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line, the spread of thinned out points around it, its most telling point, and places on it that were chosen."""
+
+    name: str
+    path: str
+    band: str
+    mark: tuple[float, float]
+    chosen: list[tuple[float, float]] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One line over one axis, in a box of WIDTH x HEIGHT; `band` is the spread of thinned out points."""
+    """Lines over one axis, in a box of WIDTH x HEIGHT."""
 
     title: str
     x_title: str
-    line: str
-    band: str
+    lines: list[Line]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
-    mark: tuple[float, float]
     note: str
 
 
@@ -36,8 +48,7 @@ class HeatMap:
 def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """One chart for every column of numbers over the first column.
 
-    rows: as read from a csv file, numbers or their text. Anything else (empty fields, NaN) is left out. A
-    chart over `threshold` marks its highest point, all others their last.
+    rows: as read from a csv file, numbers or their text. Anything else (empty fields, NaN) is left out. Each marks its last point.
     """
     if not rows:
         return []
@@ -47,8 +58,29 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         pairs = [(number(row[x_title]), number(row.get(column))) for row in rows]
         points = [(x, y) for x, y in pairs if x is not None and y is not None]
         if points:
-            made.append(_chart(column, x_title, points))
+            box, last = _Box.around(points), points[-1]
+            made.append(_chart(column, x_title, [_line("", points, box, last)], box, f"last {last[1]:.4g}"))
     return made
+
+
+def curve(
+    title: str, x_title: str, curves: Mapping[str, Points], chosen: Mapping[str, float] | None = None
+) -> Chart | None:
+    """Scores over a threshold, a line for each name, with its highest point marked; None without points.
+
+    curves: name -> (threshold, ratio) pairs; chosen: name -> threshold that is in use, marked too where the line has it.
+    """
+    curves = {name: points for name, points in curves.items() if points}
+    if not curves:
+        return None
+    box = _Box.around([point for points in curves.values() for point in points])
+    best = {name: max(points, key=lambda point: point[1]) for name, points in curves.items()}
+    lines = [
+        _line(name, points, box, best[name], [p for p in points if p[0] == (chosen or {}).get(name)])
+        for name, points in curves.items()
+    ]
+    notes = [f"{name} best {100 * y:.1f} at {x:g}" for name, (x, y) in best.items()]
+    return _chart(title, x_title, lines, box, ", ".join(notes))
 
 
 def number(value: Any) -> float | None:
@@ -94,40 +126,61 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     return [round(i * step, 12) for i in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
 
 
-def _chart(title: str, x_title: str, points: list[tuple[float, float]]) -> Chart:
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    low, high = min(ys), max(ys)
-    if 0 <= low < 0.5 * high:
-        low = 0.0
-    margin = (0.06 * (high - low) or abs(high) or 1.0) if low else 0.0
-    bottom, top = low - margin, high + (0.06 * (high - low) or margin or 1.0)
-    left, right = min(xs), max(xs)
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """The ranges that the drawing's box shows."""
 
-    def at(x: float, y: float) -> tuple[float, float]:
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+    @classmethod
+    def around(cls, points: Points) -> "_Box":
+        """The ranges of points, with a margin above and, where 0 is far, below."""
+        xs, ys = [x for x, _ in points], [y for _, y in points]
+        low, high = min(ys), max(ys)
+        if 0 <= low < 0.5 * high:
+            low = 0.0
+        margin = (0.06 * (high - low) or abs(high) or 1.0) if low else 0.0
+        return cls(min(xs), max(xs), low - margin, high + (0.06 * (high - low) or margin or 1.0))
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
         """Place (x, y) in the drawing, in its units from the top left."""
-        across = (x - left) / ((right - left) or 1)
+        across = (x - self.left) / ((self.right - self.left) or 1)
+        down = (self.top - y) / (self.top - self.bottom)
         return (
             round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
-            round(TOP + (top - y) / (top - bottom) * (HEIGHT - TOP - BOTTOM), 1),
+            round(TOP + down * (HEIGHT - TOP - BOTTOM), 1),
         )
 
-    thin = _thinned(points)
-    best = max(points, key=lambda p: p[1]) if x_title == "threshold" else points[-1]
-    at_best = f"best {best[1]:.4g} at {best[0]:g}" if x_title == "threshold" else f"last {best[1]:.4g}"
-    rim = [at(x, most) for x, _, _, most in thin] + [at(x, least) for x, _, least, _ in reversed(thin)]
+
+def _chart(title: str, x_title: str, lines: list[Line], box: _Box, note: str) -> Chart:
     return Chart(
         title,
         x_title,
-        _path([at(x, y) for x, y, _, _ in thin]),
-        _path(rim) if len(thin) < len(points) else "",
-        [(at(t, bottom)[0], f"{t:g}") for t in ticks(left, right)],
-        [(at(left, t)[1], f"{t:g}") for t in ticks(bottom, top)],
-        at(*best),
-        at_best,
+        lines,
+        [(box.at(t, box.bottom)[0], f"{t:g}") for t in ticks(box.left, box.right)],
+        [(box.at(box.left, t)[1], f"{t:g}") for t in ticks(box.bottom, box.top)],
+        note,
     )
 
 
-def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float, float, float]]:
+def _line(name: str, points: Points, box: _Box, mark: tuple[float, float], chosen: Points = ()) -> Line:
+    thin = _thinned(points)
+    rim = [box.at(x, most) for x, _, _, most in thin] + [
+        box.at(x, least) for x, _, least, _ in reversed(thin)
+    ]
+    return Line(
+        name,
+        _path([box.at(x, y) for x, y, _, _ in thin]),
+        _path(rim) if len(thin) < len(points) else "",
+        box.at(*mark),
+        [box.at(*point) for point in chosen],
+    )
+
+
+def _thinned(points: Points) -> list[tuple[float, float, float, float]]:
     """(x, mean, lowest, highest) of at most POINTS equal stretches."""
     size = ceil(len(points) / POINTS)
     stretches = [points[i : i + size] for i in range(0, len(points), size)]
@@ -138,5 +191,5 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float, floa
     return found
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
+def _path(points: Points) -> str:
     return " ".join(f"{x:g},{y:g}" for x, y in points)

@@ -1,18 +1,18 @@
-"""Collects what all artefacts hold of one picture, for sheets and the report."""
+"""Collects what all artefacts hold of one picture, for sheets and the report, and which pictures to show."""
 
 import csv
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline.datasets.index import Index
 from pipeline.datasets.masks import read_instances, read_semantic
 from pipeline.instances.masks import exclusive_record
 from pipeline.store import Reader
-from pipeline.views.report import Example
-from pipeline.views.sheets import legend, panels
+from pipeline.views.sheets import Key, legend, panels
 
 PANELS = {
     "cams": {"cams": "cams"},
@@ -25,13 +25,34 @@ PANELS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """One picture of the report.
+
+    panels: title -> uint8 [h,w,3] (`sheets.panels`); scores: name -> ratio or None; keys: coloured class
+    names (`sheets.legend`); note: what to say of it.
+    """
+
+    id: str
+    panels: Mapping[str, np.ndarray]
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    keys: Sequence[Key] = ()
+    note: str = ""
+
+    def only(self, titles: Iterable[str]) -> "Example":
+        """The same with these panels alone, as far as there are any."""
+        kept = {title: self.panels[title] for title in titles if title in self.panels}
+        return Example(self.id, kept, self.scores, self.keys, self.note)
+
+
+@dataclass(frozen=True, slots=True)
 class Gallery:
-    """All artefacts of a run; `readers` by format, any of which may lack a picture."""
+    """All artefacts of a run; `readers` by format, any of which may lack a picture; side: the longer side of a panel in pixels."""
 
     index: Index
     readers: Mapping[str, Reader]
+    side: int = 240
 
-    def example(self, name: str, scores: Mapping[str, float | None] | None = None) -> Example:
+    def example(self, name: str, scores: Mapping[str, float | None] | None = None, note: str = "") -> Example:
         """One picture with every panel there is, the truth too where it has masks (to look at, never to choose by)."""
         arguments: dict[str, Any] = {}
         for format_, reader in self.readers.items():
@@ -45,8 +66,8 @@ class Gallery:
         maps = [
             arguments[key] for key in ("seeds", "pseudo_label", "prediction", "truth") if key in arguments
         ]
-        drawn = panels(self.index.image(name), **arguments)
-        return Example(name, drawn, scores or {}, legend(maps, self.index.classes))
+        drawn = panels(self.index.image(name), **arguments, side=self.side)
+        return Example(name, drawn, scores or {}, legend(maps, self.index.classes), note)
 
 
 def spread(names: Sequence[str], count: int) -> list[str]:
@@ -56,11 +77,31 @@ def spread(names: Sequence[str], count: int) -> list[str]:
     return [names[(2 * n + 1) * len(names) // (2 * count)] for n in range(count)]
 
 
-def worst_rows(rows: Sequence[Mapping[str, str]], count: int) -> list[Mapping[str, str]]:
-    """The rows of a per-picture table with the lowest mIoU, lowest first; rows without a score are left out."""
-    return sorted((row for row in rows if row["miou"]), key=lambda row: (float(row["miou"]), row["id"]))[
-        :count
-    ]
+def ranked(scores: Mapping[str, float], worst: int) -> dict[str, list[str]]:
+    """Ids of the `worst` pictures, lowest score first, and of a quarter as many from the middle and from the top.
+
+    Ties go by id; no picture comes twice.
+    """
+    order = sorted(scores, key=lambda name: (scores[name], name))
+    few, rest = -(-worst // 4), order[worst:]
+    highest = rest[max(0, len(rest) - few) :]
+    between = rest[: len(rest) - len(highest)]
+    start = max(0, min((len(order) - few) // 2 - worst, len(between) - few))
+    return {"worst": order[:worst], "median": between[start : start + few], "best": highest[::-1]}
+
+
+def spoilt(name: str, pictures: Mapping[str, Mapping[str, float]]) -> tuple[str, float] | None:
+    """The step whose score of a picture lies furthest below that step's median, and how far; None where none is below.
+
+    pictures: step -> id -> score, in the order of the pipeline.
+    """
+    below = {
+        step: scores[name] - float(np.median(list(scores.values())))
+        for step, scores in pictures.items()
+        if name in scores
+    }
+    step = min(below, key=lambda key: below[key], default=None)
+    return None if step is None or below[step] >= 0 else (step, below[step])
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -69,6 +110,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def read_scores(path: Path) -> dict[str, Any]:
-    """The scores of one artefact as the stage scores wrote them."""
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+def read_tables(folder: Path) -> dict[str, list[dict[str, str]]]:
+    """All csv files of a folder by their names."""
+    return {path.stem: read_rows(path) for path in sorted(folder.glob("*.csv"))}

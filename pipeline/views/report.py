@@ -1,123 +1,127 @@
-"""The report: one HTML page that needs no network, no script and no second file."""
+"""The report: one HTML page that needs no network, no script and no second file, readable from a phone's width up."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pipeline.views import charts, overlays
-from pipeline.views.sheets import Key
+from pipeline.views.gathering import Example
+from pipeline.views.mistakes import Mistake
+from pipeline.views.pages import css_colour, fill, percent
+from pipeline.views.summary import BEFORE, KINDS, TITLES, Rung, Summary
 
-STEPS = {"cams": "Activation maps", "labels": "Pseudo-labels", "predictions": "Final model"}
-"""Titles of the scored steps, in the order of the pipeline."""
-
-Shares = list[float | None]
+Rows = Sequence[Mapping[str, Any]]
+Cells = list[float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """One picture of the report.
+class Step:
+    """A row of the ladder as it is shown: what its score is of, and of what its gain is not a fair measure, if anything."""
 
-    panels: title -> uint8 [h,w,3] (`sheets.panels`); scores: name -> ratio or None; keys: coloured class
-    names (`sheets.legend`).
-    """
-
-    id: str
-    panels: Mapping[str, np.ndarray]
-    scores: Mapping[str, float | None] = field(default_factory=dict)
-    keys: Sequence[Key] = ()
+    rung: Rung
+    title: str
+    gain: float | None
+    over: str
+    note: str
+    panel: np.ndarray | None
 
 
 def render(
     *,
     title: str,
-    scores: Mapping[str, Mapping[str, Any]],
-    curves: Mapping[str, Sequence[Mapping[str, Any]]],
-    rows: Sequence[Example],
-    worst: Mapping[str, Sequence[Example]],
-    parameters: Mapping[str, Any],
-    confusions: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    lead: str,
+    summary: Summary,
+    panels: Mapping[str, np.ndarray] | None = None,
+    curves: Mapping[str, Rows] | None = None,
+    confusions: Mapping[str, Rows] | None = None,
+    mistakes: Mapping[str, Sequence[Mistake]] | None = None,
+    ranked: Mapping[str, Mapping[str, Sequence[Example]]] | None = None,
+    rows: Sequence[Example] = (),
 ) -> str:
     """The whole page as HTML text; the same bytes for the same input, every name escaped.
 
-    scores: step -> what the scores stage writes as JSON (`miou`, `pixel_accuracy`, `precision`, `recall`,
-    `iou` by class; for maps `best_miou`, `best_threshold`; for pseudo-labels `instance` with `AP50` and so
-    on; anything may be missing); curves: name -> csv rows, the first column is the x axis; rows: example
-    pictures; worst: step -> pictures, worst first; parameters: nested, shown folded; confusions: step -> csv
-    rows `actual`, `predicted`, `pixels`.
+    lead: what was made, in a line; panels: step -> picture beside its row of the ladder; curves: network -> rows of its training
+    curve, the first column is the x axis; confusions: step -> csv rows `actual`, `predicted`, `pixels`; ranked: step -> worst,
+    median and best -> pictures; rows: example pictures.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": percent, "image": data_uri, "colour": _css_colour}
-    steps = _in_order(scores)
-    drawn = {name: charts.charts(table) for name, table in curves.items()}
-    counted = _in_order(confusions or {})
-    return environment.from_string(source).render(
+    drawn = {name: charts.charts(table) for name, table in (curves or {}).items()}
+    counted = {step: charts.heat_map(table) for step, table in (confusions or {}).items() if table}
+    return fill(
+        "report.html.j2",
         title=title,
-        names=STEPS,
-        steps=steps,
-        cards=_cards(steps),
-        classes=_class_rows(steps),
-        charts={name: made for name, made in drawn.items() if made},
+        lead=lead,
+        titles=TITLES,
+        kinds=KINDS,
+        ladder=[_step(summary, rung, panels or {}) for rung in summary.ladder],
+        summary=summary,
+        classes=class_rows(summary),
+        thresholds=_threshold_charts(summary),
+        mistakes={step: found for step, found in (mistakes or {}).items() if found},
+        ranked={step: found for step, found in (ranked or {}).items() if any(found.values())},
         examples=rows,
-        worst={step: found for step, found in _in_order(worst).items() if found},
-        heat={step: charts.heat_map(table) for step, table in counted.items() if table},
-        box=charts,
-        parameters=parameters,
+        heat={step: found for step, found in counted.items() if found.names},
+        charts={name: made for name, made in drawn.items() if made},
     )
 
 
-def percent(value: float | None) -> str:
-    """A ratio as a percentage with one digit; a dash for None."""
-    return "–" if value is None else f"{100 * value:.1f}"
+def _step(summary: Summary, rung: Rung, panels: Mapping[str, np.ndarray]) -> Step:
+    before = summary.rung(BEFORE.get(rung.step, ""))
+    over = ""
+    if before is not None:
+        over = f"over {TITLES[before.step].lower()}"
+        if rung.split != before.split:
+            over += f", which are of other pictures ({before.split})"
+        elif rung.step == "seeds":
+            over += ", on fewer pixels"
+    return Step(rung, TITLES[rung.step], summary.gain(rung), over, _note(rung), panels.get(rung.step))
 
 
-def data_uri(panel: np.ndarray) -> str:
-    """A uint8 RGB panel as a WebP image inside the page."""
-    file = io.BytesIO()
-    Image.fromarray(panel).save(file, "WEBP", quality=84, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+def _note(rung: Rung) -> str:
+    """What else is to say of a rung."""
+    scores, note = rung.scores, ""
+    if "best_miou" in scores:
+        note = (
+            f"at the best threshold, {scores['best_threshold']:g}; "
+            f"{percent(scores['miou'])} at the chosen {scores['threshold']:g}"
+        )
+    elif "coverage" in scores:
+        note = f"of the {percent(scores['coverage'])} % of the pixels that are sure"
+    elif scores.get("AP50") is not None:
+        note = f"instances: AP50 {percent(scores['AP50'])}, AP {percent(scores.get('AP'))}"
+    return note
 
 
-def _css_colour(colour: Sequence[int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def _in_order(steps: Mapping[str, Any]) -> dict[str, Any]:
-    """Known steps in the order of the pipeline, then the others as they come."""
-    return {step: steps[step] for step in STEPS if step in steps} | dict(steps)
-
-
-def _cards(steps: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, float]]:
-    """The numbers to see first: how good maps, pseudo-labels and the final model are."""
-    found = [(f"{STEPS.get(step, step)}: mIoU", values.get("miou")) for step, values in steps.items()]
-    for step, values in steps.items():
-        found.append((f"{STEPS.get(step, step)}: AP50", values.get("instance", {}).get("AP50")))
-    return [(name, value) for name, value in found if value is not None]
-
-
-def _class_rows(steps: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str | None, Shares, Shares]]:
-    """(class, colour or None for background, IoU per step, AP50 per step that has instances)."""
-    names = list(dict.fromkeys(name for values in steps.values() for name in values.get("iou", {})))
+def class_rows(summary: Summary) -> list[tuple[str, str | None, Cells, Cells]]:
+    """(class, colour or None for background, IoU per step of the ladder, AP50 per step that has instances)."""
+    names = list(dict.fromkeys(name for rows in summary.classes.values() for name in rows))
     foreground = [name for name in names if name != "background"]
     palette = dict(zip(foreground, overlays.palette(len(foreground)).tolist(), strict=True))
-    ious = [values["iou"] for values in steps.values() if "iou" in values]
-    aps = [values["instance"].get("AP50_per_class", {}) for values in steps.values() if "instance" in values]
+    tables = [summary.classes.get(rung.step, {}) for rung in summary.ladder]
     return [
         (
             name,
-            _css_colour(palette[name]) if name in palette else None,
-            [one.get(name) for one in ious],
-            [one.get(name) for one in aps],
+            css_colour(palette[name]) if name in palette else None,
+            [table.get(name, {}).get("iou") for table in tables],
+            [
+                table.get(name, {}).get("AP50")
+                for table, rung in zip(tables, summary.ladder, strict=True)
+                if rung.scores.get("AP50") is not None
+            ],
         )
         for name in names
     ]
+
+
+def _threshold_charts(summary: Summary) -> list[charts.Chart]:
+    """mIoU over the threshold, of maps and of the walk."""
+    names = {"cams": ("activation maps", "threshold"), "walk": ("pseudo-labels", "labels.background")}
+    made = []
+    for step, (name, axis) in names.items():
+        rung = summary.rung(step)
+        threshold = rung.scores.get("threshold") if rung else None
+        chosen = {} if threshold is None else {"mIoU": threshold}
+        chart = charts.curve(f"mIoU of {name}", axis, {"mIoU": summary.curves.get(step, [])}, chosen)
+        made += [chart] if chart else []
+    return made

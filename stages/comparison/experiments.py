@@ -67,14 +67,15 @@ def find(names: Collection[str]) -> dict[str, list[Experiment]]:
                     name=entry["name"],
                     revision=revision,
                     here=baseline["rev"] == head,
-                    lock=_lock(revision),
+                    lock=read_lock(revision),
                     metrics={path: value.get("data") or {} for path, value in metrics.items()},
                 )
                 found.setdefault(entry["name"], []).append(experiment)
     return {name: sorted(entries, key=lambda entry: not entry.here) for name, entries in found.items()}
 
 
-def _lock(revision: str) -> Mapping[str, Any]:
+def read_lock(revision: str) -> Mapping[str, Any]:
+    """The stages of the dvc.lock of a commit; none where it has no such file."""
     try:
         text = git("show", f"{revision}:./{LOCK}")
     except ExperimentError:  # no stage ever ran to its end

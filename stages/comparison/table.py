@@ -11,11 +11,11 @@ MEASURES = (
     ("cams", "best_miou", "CAM, best"),
     ("cams", "miou", "CAM, fixed"),
     ("labels", "miou", "pseudo-labels"),
-    ("labels", "instance.AP50", "instance AP50"),
+    ("labels", "AP50", "instance AP50"),
     ("predictions", "miou", "final model, val"),
-    ("predictions", "instance.AP50", "final AP50, val"),
+    ("predictions", "AP50", "final AP50, val"),
 )
-"""(step, name of the score in data/scores/STEP.json, heading)."""
+"""(step, name of the score under STEP in data/scores/STEP.json, heading)."""
 STEPS = tuple(dict.fromkeys(step for step, _, _ in MEASURES))
 
 

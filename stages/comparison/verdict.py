@@ -1,9 +1,8 @@
 """Whether an experiment answers what is asked, and the scores it has for it."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from stages.comparison import experiments
 from stages.comparison.experiments import Experiment
@@ -62,9 +61,8 @@ def scores_of(run: Run, experiment: Experiment, verdict: Verdict, steps: Sequenc
     found = []
     for step, name, _ in MEASURES:
         if step in steps and step in verdict.scored:
-            value: Any = experiment.metrics.get((DATA / "scores" / f"{step}.json").as_posix(), {})
-            for part in name.split("."):
-                value = value.get(part) if isinstance(value, Mapping) else None
+            metrics = experiment.metrics.get((DATA / "scores" / f"{step}.json").as_posix(), {})
+            value = (metrics.get(step) or {}).get(name)
             if isinstance(value, int | float) and math.isfinite(value):
                 found.append(Score(run.method, run.seed, step, name, float(value)))
     return found

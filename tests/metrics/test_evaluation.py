@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from pipeline.datasets.build import build
 from pipeline.datasets.index import Index
 from pipeline.datasets.masks import read_instances, read_semantic
 from pipeline.instances.masks import masks_of, pack
-from pipeline.metrics.evaluation import COLUMNS, Tables, evaluate
+from pipeline.metrics.evaluation import evaluate
+from pipeline.metrics.rungs import RUNGS
 from pipeline.metrics.semantic import Confusion, assign
+from pipeline.metrics.tables import COLUMNS, OWN, Tables
 from pipeline.seeds import enlarge
 from pipeline.store import Reader, Record, Writer
 
@@ -66,11 +68,25 @@ def truth_cams(index: Index, name: str, low: float = 0.0, high: float = 1.0) -> 
     return {"cams": cams, "labels": np.array(tags, "u1"), "size": np.array([height, width], "i4")}
 
 
+def truth_seeds(index: Index, name: str) -> Record:
+    return {"seeds": read_semantic(index, name)}
+
+
+KINDS_OF_LABELS = ["missed", "wrong_class", "bleeding", "background_taken"]
 MAKERS: dict[str, Callable[[Index, str], Record]] = {
     "cams": truth_cams,
+    "seeds": truth_seeds,
     "labels": truth_labels,
     "predictions": truth_predictions,
 }
+
+
+def score(
+    index: Index, reader: Reader, names: Sequence[str] | None = None, step: str = "", threshold: float = 0.15
+) -> Tables:
+    """Score an artefact as its own step, all pictures of it by default."""
+    chosen = reader.names if names is None else names
+    return evaluate(index, step or reader.format, ((n, reader[n]) for n in chosen), threshold=threshold)
 
 
 def rows(tables: Tables, name: str) -> list[dict[str, str]]:
@@ -80,15 +96,19 @@ def rows(tables: Tables, name: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("format_", ["labels", "predictions"])
 def test_the_truth_scores_one(index: Index, stored: Callable[..., Reader], format_: str) -> None:
     reader = stored(format_, lambda n: MAKERS[format_](index, n))
-    tables = evaluate(index, reader, list(index), background=0.15)
-    scores = json.loads(tables.json())
+    tables = score(index, reader)
+    scores = tables.scores
+    assert json.loads(tables.json()) == {format_: {"miou": 1, "AP50": 1}}
     assert scores["pictures"] == 3
     assert scores["miou"] == scores["pixel_accuracy"] == scores["precision"] == scores["recall"] == 1
     present = {tag for picture in index.values() for tag in picture.tags}
-    for number, name in enumerate(index.classes):
-        assert scores["iou"][name] == (1 if number in present else None)
-    assert scores["instance"]["AP50"] == scores["instance"]["AP75"] == scores["instance"]["voc_AP70"] == 1
-    assert set(scores["instance"]["AP50_per_class"]) <= set(index.classes)
+    background, *classes = rows(tables, "classes")
+    assert (background["class"], background["iou"], background["AP50"]) == ("background", "1.0", "")
+    for number, row in enumerate(classes):
+        assert row["iou"] == row["AP50"] == ("1.0" if number in present else "")
+    assert scores["AP50"] == scores["AP75"] == scores["voc_AP70"] == 1
+    assert all(row["count"] == "0" for row in rows(tables, "failure_kinds"))
+    assert rows(tables, "failure_places") == []
     assert [row["id"] for row in rows(tables, "pictures")] == list(index)
     assert all(float(row["miou"]) == float(row["foreground_iou"]) == 1 for row in rows(tables, "pictures"))
 
@@ -103,10 +123,20 @@ def test_background_everywhere_finds_nothing(index: Index, stored: Callable[...,
             "scores": np.zeros(0, "f4"),
         }
 
-    scores = evaluate(index, stored("labels", empty), list(index), background=0.15).scores
-    assert scores["instance"]["AP50"] == 0
-    assert all(scores["iou"][name] in (0, None) for name in index.classes)
-    assert 0 < scores["iou"]["background"] < 1
+    tables = score(index, stored("labels", empty))
+    assert tables.scores["AP50"] == 0
+    background, *classes = rows(tables, "classes")
+    assert all(row["iou"] in ("0.0", "") for row in classes)
+    assert 0 < float(background["iou"]) < 1
+    objects = sum(len(read_instances(index, name)[1]) for name in index)
+    missed, *others = rows(tables, "failure_kinds")
+    assert missed == {"kind": "missed", "count": str(objects), "pictures": "3", "out_of": str(objects)}
+    assert [row["kind"] for row in others] == KINDS_OF_LABELS[1:], "no instances"
+    places = rows(tables, "failure_places")
+    assert [row["id"] for row in places] == sorted(row["id"] for row in places)
+    assert len(places) == objects
+    assert sum(int(row["missed"]) for row in rows(tables, "failures")) == objects
+    assert all(row["merged"] == row["split"] == "" for row in rows(tables, "failures"))
 
 
 def test_numbers_are_those_of_one_confusion(index: Index, stored: Callable[..., Reader]) -> None:
@@ -116,7 +146,7 @@ def test_numbers_are_those_of_one_confusion(index: Index, stored: Callable[..., 
         for n in index
     }
     reader = stored("labels", lambda n: {**truth_labels(index, n), "semantic": wrong[n].astype("u1")})
-    tables = evaluate(index, reader, list(index), background=0.15)
+    tables = score(index, reader)
     confusion = Confusion(index.classes)
     for name in index:
         confusion.add(read_semantic(index, name), wrong[name].astype("u1"))
@@ -131,7 +161,7 @@ def test_cams_are_scored_at_the_best_and_at_the_fixed_threshold(
 ) -> None:
     """Maps of 0.4 on 0.2: the best thresholds lie between, the fixed one below makes all of it foreground."""
     reader = stored("cams", lambda n: truth_cams(index, n, 0.2, 0.4))
-    tables = evaluate(index, reader, list(index), background=0.15)
+    tables = score(index, reader)
     scores = tables.scores
     assert 0.2 < scores["best_threshold"] < 0.4
     assert scores["best_miou"] > 0.8
@@ -148,16 +178,65 @@ def test_cams_are_scored_at_the_best_and_at_the_fixed_threshold(
     assert scores["miou"] == pytest.approx(confusion.miou)
 
 
-@pytest.mark.parametrize("format_", ["cams", "labels", "predictions"])
+def test_seeds_are_scored_where_they_are_sure(index: Index, stored: Callable[..., Reader]) -> None:
+    """The left half is sure and right but for one class, which is called background."""
+
+    def half(name: str) -> Record:
+        seeds = read_semantic(index, name).copy()
+        seeds[seeds == wrong] = 0
+        seeds[:, seeds.shape[1] // 2 :] = 255
+        return {"seeds": seeds}
+
+    truth = read_semantic(index, next(iter(index)))
+    wrong = int(truth[:, : truth.shape[1] // 2].max())
+    tables = score(index, stored("seeds", half))
+    known = np.concatenate([read_semantic(index, name).ravel() for name in index])
+    sure = [read_semantic(index, n)[:, : index[n].width // 2].ravel() for n in index]
+    lost = np.concatenate([part == wrong for part in sure])
+    assert tables.scores["coverage"] == pytest.approx(len(lost) / len(known))
+    assert tables.scores["pixel_accuracy"] == pytest.approx(1 - lost.mean())
+    assert set(json.loads(tables.json())["seeds"]) == {"miou", "coverage"}
+    classes = {row["class"]: row for row in rows(tables, "classes")}
+    assert float(classes[index.classes[wrong - 1]]["iou"]) == 0
+    covered = float(classes[index.classes[wrong - 1]]["coverage"])
+    assert covered == pytest.approx(lost.sum() / (known == wrong).sum(), abs=1e-5)
+    assert all(float(row["coverage"]) == pytest.approx(0.5, abs=0.01) for row in rows(tables, "pictures"))
+
+
+def test_the_walk_is_scored_at_the_threshold_that_was_chosen(index: Index) -> None:
+    """Maps at full size, 0.4 on their class and 0.2 elsewhere: right at 0.3, all foreground at 0.1."""
+
+    def maps(name: str) -> Record:
+        truth, tags = read_semantic(index, name), index[name].tags
+        full = np.stack([np.where(truth == tag + 1, 0.4, 0.2) for tag in tags]).astype("f4")
+        return {"maps": full, "labels": np.array(tags, "u1")}
+
+    right, low = (evaluate(index, "walk", ((n, maps(n)) for n in index), threshold=t) for t in (0.3, 0.1))
+    assert right.scores["miou"] == right.scores["best_miou"] == low.scores["best_miou"] == 1
+    assert (right.scores["threshold"], right.scores["best_threshold"]) == (0.3, 0.2)
+    assert low.scores["miou"] < 0.5
+    assert json.loads(right.json()) == {"walk": {"best_miou": 1, "miou": 1}}
+    assert rows(right, "curve") == rows(low, "curve")
+
+
+def test_what_dvc_lists_has_other_names_for_every_step() -> None:
+    """So that its tables need no file names."""
+    listed = [json.loads(Tables(step, {"miou": 0.123456, "AP": 1.0}).json()) for step in RUNGS]
+    assert listed == [{step: {"miou": 0.12346}} for step in RUNGS]
+
+
+@pytest.mark.parametrize("format_", ["cams", "seeds", "labels", "predictions"])
 def test_without_masks_there_are_headers_and_no_scores(
     index: Index, stored: Callable[..., Reader], format_: str
 ) -> None:
-    tables = evaluate(index, stored(format_, lambda n: MAKERS[format_](index, n)), [], background=0.15)
-    assert json.loads(tables.json()) == {"pictures": 0}
-    wanted = {"pictures", "classes", "confusion"} | ({"curve"} if format_ == "cams" else set())
-    assert set(tables.csv()) == wanted
+    tables = score(index, stored(format_, lambda n: MAKERS[format_](index, n)), [])
+    assert json.loads(tables.json()) == {format_: {}}
+    assert tables.scores == {"pictures": 0}
+    failures = {"failures", "failure_kinds", "failure_places"}
+    own = {"cams": {"curve"}, "seeds": set[str]()}.get(format_, failures)
+    assert set(tables.csv()) == {"summary", "pictures", "classes", "confusion"} | own
     for name, text in tables.csv().items():
-        assert text.splitlines()[0].split(",") == list(COLUMNS[name])
+        assert text.splitlines()[0].split(",") == [*COLUMNS[name], *OWN.get((format_, name), ())]
     assert rows(tables, "pictures") == []
     assert all(not row["iou"] for row in rows(tables, "classes"))
     assert all(row["pixels"] == "0" for row in rows(tables, "confusion"))
@@ -174,15 +253,16 @@ def test_pictures_without_instance_masks_are_scored_as_masks_alone(
         index.masks_root,
         index.mask_values,
     )
-    scores = evaluate(bare, reader, list(bare), background=0.15).scores
-    assert scores["miou"] == 1
-    assert "instance" not in scores
+    tables = score(bare, reader)
+    assert tables.scores["miou"] == 1
+    assert "AP50" not in tables.scores
+    assert [row["kind"] for row in rows(tables, "failure_kinds")] == KINDS_OF_LABELS
 
 
 @pytest.mark.parametrize("format_", ["cams", "labels"])
 def test_equal_artefacts_give_equal_texts(index: Index, stored: Callable[..., Reader], format_: str) -> None:
     reader = stored(format_, lambda n: MAKERS[format_](index, n))
-    first, second = (evaluate(index, reader, list(index), background=0.15) for _ in range(2))
+    first, second = (score(index, reader) for _ in range(2))
     assert (first.json(), first.csv()) == (second.json(), second.csv())
     assert "NaN" not in first.json()
     assert first.json().endswith("}\n")
@@ -194,4 +274,4 @@ def test_equal_artefacts_give_equal_texts(index: Index, stored: Callable[..., Re
 def test_fewer_than_twenty_pictures_are_scored(index: Index, stored: Callable[..., Reader]) -> None:
     reader = stored("predictions", lambda n: truth_predictions(index, n))
     for count in (1, 2, 3):
-        assert evaluate(index, reader, list(index)[:count], background=0.15).scores["pictures"] == count
+        assert score(index, reader, list(index)[:count]).scores["pictures"] == count

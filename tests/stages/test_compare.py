@@ -96,7 +96,8 @@ method, seed = values["classifier"]["method"], values["base"]["seed"]
 data.joinpath("scores").mkdir(parents=True, exist_ok=True)
 if name == "scores":
     good = {"cam": 0.50 + 0.01 * seed, "seenet": 0.60 + 0.02 * seed}[method]
-    data.joinpath(f"scores/{sys.argv[2]}.json").write_text(json.dumps({"miou": good, "best_miou": good + 0.05}))
+    scores = {sys.argv[2]: {"miou": good, "best_miou": good + 0.05}}
+    data.joinpath(f"scores/{sys.argv[2]}.json").write_text(json.dumps(scores))
 else:
     if name == "cams" and seed == 3:
         raise RuntimeError("seed three fails")

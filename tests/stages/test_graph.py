@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.metrics.rungs import RUNGS
 from pipeline.params.maps import Classifier
 from pipeline.params.models import Instance
 
@@ -24,6 +25,7 @@ NEUTRAL = {
 }
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, dict[str, Any]] = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}
+SCORED: dict[str, dict[str, str]] = GRAPH["stages"]["scores"]["foreach"]
 CLASSIFIERS = ROOT / "pipeline/classifiers"
 PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
 
@@ -76,6 +78,8 @@ ROOMS = {
 """What a stage lists of the chosen method's room, the methods, and which modules of a room it loads by name."""
 WHOLE = {"instance": ["sparseinst", "maskrcnn"], "predictions": ["sparseinst", "maskrcnn"]}
 """Rooms that a stage loads by name and lists whichever is chosen, as none may be."""
+TEMPLATES = {"report": {f"pipeline/views/{name}.html.j2" for name in ("page", "parts", "report")}}
+"""What decides on a page beside modules."""
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -93,7 +97,7 @@ def expected(name: str) -> set[str]:
     files += [file for method in WHOLE.get(name, []) for file in (ROOT / "pipeline" / method).glob("*.py")]
     imported = closure(ROOT / f"stages/{name}.py", *files)
     inside = {path for path in imported if set(path.split("/")) & set(methods)}
-    return (imported - inside) | ({own} if own else set())
+    return (imported - inside) | ({own} if own else set()) | TEMPLATES.get(name, set())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -121,8 +125,9 @@ def test_no_stage_tracks_the_machine() -> None:
 
 
 def test_every_parameter_belongs_to_a_stage() -> None:
-    tracked = {name.split(".")[0] for stage in STAGES.values() for name in stage["params"]}
+    tracked = {name.split(".")[0] for stage in STAGES.values() for name in stage["params"]} - {"${item"}
     assert tracked == set(PARAMETERS) - {"runtime"}
+    assert {item["section"] for item in SCORED.values()} <= tracked
 
 
 def test_only_the_chosen_method_is_tracked() -> None:
@@ -148,11 +153,21 @@ def test_every_input_is_somebodys_output() -> None:
         items = GRAPH["stages"][name].get("foreach", [""])
         for entry in [*stage["outs"], *stage.get("metrics", []), *stage.get("plots", [])]:
             path = entry if isinstance(entry, str) else next(iter(entry))
-            outs |= {path.replace("${item}", item) for item in items}
-    read = {dep for stage in STAGES.values() for dep in stage["deps"] if dep.startswith("data/")} - {
-        "data/${item}.h5"
-    }
-    assert read <= outs
+            outs |= {path.replace("${key}", key) for key in items}
+    read = {dep for stage in STAGES.values() for dep in stage["deps"] if dep.startswith("data/")}
+    of_scores = {f"data/${{item.{slot}}}.h5": slot for slot in ("reads", "beside")}
+    assert of_scores.keys() <= read
+    scored = {f"data/{item[slot]}.h5" for item in SCORED.values() for slot in of_scores.values()}
+    assert read - of_scores.keys() | scored <= outs
+
+
+def test_every_rung_is_scored_and_reported() -> None:
+    """What stage scores takes are the rungs; that of the walk rests on two artefacts and on its parameters."""
+    assert list(SCORED) == list(RUNGS)
+    assert SCORED["walk"] == {"reads": "cams", "beside": "fields", "section": "labels"}
+    for name in set(RUNGS) - {"walk"}:
+        assert SCORED[name] == {"reads": name, "beside": name, "section": "scores"}
+    assert {f"data/scores/{name}" for name in RUNGS} <= set(STAGES["report"]["deps"])
 
 
 def test_the_library_knows_no_stage_no_parameter_file_and_no_artefact_path() -> None:

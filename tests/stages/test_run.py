@@ -36,6 +36,14 @@ def restored(repository: Path) -> Iterator[Path]:
     run(repository, "dvc", "checkout", "-q", "--force")
 
 
+LADDER = ("cams", "seeds", "walk", "labels", "predictions")
+
+
+def scores(folder: Path, name: str) -> dict[str, float]:
+    """The scores of a rung that DVC lists."""
+    return json.loads((folder / f"data/scores/{name}.json").read_text())[name]
+
+
 def stale(folder: Path) -> set[str]:
     """Stages that `dvc repro` would run now, but for those whose inputs only they will change."""
     text = run(folder, "dvc", "repro", "--dry").stdout
@@ -45,11 +53,12 @@ def stale(folder: Path) -> set[str]:
 def test_every_artefact_is_there_and_scored(repository: Path) -> None:
     for name in ("cams", "seeds", "fields", "labels", "predictions"):
         assert (repository / f"data/{name}.h5").is_file()
-    for name in ("cams", "labels", "predictions"):
-        scores = json.loads((repository / f"data/scores/{name}.json").read_text())
-        assert 0 <= scores["miou"] <= 1
-    for name in ("labels", "predictions"):
-        assert 0 <= json.loads((repository / f"data/scores/{name}.json").read_text())["instance"]["AP50"] <= 1
+    for name in LADDER:
+        found = scores(repository, name)
+        assert all(0 <= value <= 1 for value in found.values())
+        own = {"cams": "best_miou", "seeds": "coverage", "walk": "best_miou"}.get(name, "AP50")
+        assert found.keys() == {"miou", own}
+    assert scores(repository, "walk")["miou"] == scores(repository, "labels")["miou"], "as no segment votes"
     page = (repository / "data/report/index.html").read_text()
     assert "data:image" in page
     assert (repository / "data/report/sheets/train-1.png").is_file()
@@ -69,13 +78,13 @@ def test_git_sees_no_artefact(repository: Path) -> None:
     ("change", "rerun"),
     [
         ({"runtime.device": "cpu", "runtime.workers": 2, "runtime.batch": 3}, set()),
-        ({"labels.background": 0.6}, {"labels"}),
+        ({"labels.background": 0.6}, {"labels", "scores@walk"}),
         ({"labels.vote": "segments"}, {"labels"}),
         (
             {"classifier.puzzlecam.alpha": 2, "classifier.s2c.peak": 0.4, "classifier.seenet.width": 8},
             {"report"},
         ),
-        ({"scores.background": 0.2}, {"scores@cams", "scores@labels", "scores@predictions"}),
+        ({"scores.background": 0.2}, {f"scores@{name}" for name in LADDER}),
         ({"report.pictures": 3}, {"report"}),
     ],
     ids=["runtime", "labels", "vote", "options of other methods", "scores", "report"],
@@ -98,15 +107,14 @@ def test_other_methods_run_to_their_scores(restored: Path, method: str) -> None:
     assert "Running stage 'classifier'" in text
     assert ("Running stage 'cams'") in text
     assert "Running stage 'segments'" not in text
-    assert 0 <= json.loads((restored / "data/scores/cams.json").read_text())["best_miou"] <= 1
+    assert 0 <= scores(restored, "cams")["best_miou"] <= 1
 
 
 def test_without_an_instance_model_there_are_semantic_maps_alone(restored: Path) -> None:
     set_parameters(restored, {"instance.method": "none"})
     run(restored, "dvc", "repro", "scores@predictions")
-    scores = json.loads((restored / "data/scores/predictions.json").read_text())
-    assert 0 <= scores["miou"] <= 1
-    assert "instance" not in scores
+    assert 0 <= scores(restored, "predictions")["miou"] <= 1
+    assert "AP50" not in scores(restored, "predictions")
 
 
 def test_the_other_instance_model_runs_to_its_scores(restored: Path) -> None:
@@ -114,8 +122,7 @@ def test_the_other_instance_model_runs_to_its_scores(restored: Path) -> None:
     text = run(restored, "dvc", "repro", "scores@predictions").stdout
     assert "Running stage 'instance'" in text
     assert "Running stage 'semantic'" not in text
-    scores = json.loads((restored / "data/scores/predictions.json").read_text())
-    assert 0 <= scores["miou"] <= 1
+    assert 0 <= scores(restored, "predictions")["miou"] <= 1
     assert "maskrcnn" in run(restored, "weakmask", "inspect", "data/instance.safetensors").stdout
 
 
@@ -140,7 +147,7 @@ def test_a_changed_threshold_reruns_labels_and_what_follows(restored: Path) -> N
     text = run(restored, "dvc", "repro", "scores@labels").stdout
     ran = {line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")}
     assert ran == {"labels", "scores@labels"}
-    assert stale(restored) == {"semantic", "instance", "report"}, (
+    assert stale(restored) == {"scores@walk", "semantic", "instance", "report"}, (
         "the first of what follows; DVC asks the others then"
     )
     assert "labels.json" in run(restored, "dvc", "metrics", "diff").stdout

@@ -15,43 +15,54 @@ def test_every_column_of_numbers_over_the_first() -> None:
 
 def test_larger_values_are_higher_and_inside_the_box() -> None:
     (chart,) = charts.charts([{"step": i, "loss": (i - 3) ** 2 - 2.0} for i in range(8)])
-    points = coordinates(chart.line)
+    points = coordinates(chart.lines[0].path)
     assert len(points) == 8
     assert all(charts.LEFT <= x <= charts.WIDTH - charts.RIGHT for x, _ in points)
     assert all(charts.TOP <= y <= charts.HEIGHT - charts.BOTTOM for _, y in points)
-    assert min(points, key=lambda p: p[1]) == points[7] == chart.mark
+    assert min(points, key=lambda p: p[1]) == points[7] == chart.lines[0].mark
     assert max(points, key=lambda p: p[1]) == points[3]
     assert chart.note == "last 14"
-    assert chart.band == ""
+    assert chart.lines[0].band == ""
 
 
-def test_the_threshold_curve_marks_its_best() -> None:
-    rows = [{"threshold": t / 10, "miou": 0.5 - abs(t - 3) / 10} for t in range(1, 8)]
-    (chart,) = charts.charts(rows)
-    assert chart.note == "best 0.5 at 0.3"
-    assert chart.mark in coordinates(chart.line)
+def test_threshold_curves_mark_their_best_and_what_was_chosen() -> None:
+    low = [(t / 10, 0.5 - abs(t - 3) / 10) for t in range(1, 8)]
+    high = [(x, y + 0.4) for x, y in low]
+    chart = charts.curve(
+        "mIoU", "threshold", {"CAM": low, "walk": high, "none": []}, {"CAM": 0.5, "walk": 0.55}
+    )
+    assert chart is not None
+    assert chart.note == "CAM best 50.0 at 0.3, walk best 90.0 at 0.3"
+    assert [line.name for line in chart.lines] == ["CAM", "walk"]
+    for line in chart.lines:
+        assert line.mark == min(coordinates(line.path), key=lambda p: p[1])
+    first, second = chart.lines
+    assert first.chosen == [coordinates(first.path)[4]]
+    assert second.chosen == [], "no such point on the line"
+    assert first.mark[1] > second.mark[1], "one scale for both"
+    assert charts.curve("mIoU", "threshold", {"CAM": []}) is None
 
 
 def test_gaps_and_broken_numbers_are_left_out() -> None:
     rows = [{"step": i, "loss": v} for i, v in enumerate(["1", "", "nan", "inf", None, "2"])]
     (chart,) = charts.charts(rows)
-    assert len(coordinates(chart.line)) == 2
+    assert len(coordinates(chart.lines[0].path)) == 2
     assert charts.number("x") is charts.number(float("nan")) is None
 
 
 def test_long_curves_are_thinned_with_their_spread() -> None:
     rows = [{"step": i, "loss": 1.0 + (i % 2)} for i in range(100_000)]
     (chart,) = charts.charts(rows)
-    assert len(coordinates(chart.line)) <= charts.POINTS
-    heights = [y for _, y in coordinates(chart.line)]
-    spread = [y for _, y in coordinates(chart.band)]
+    assert len(coordinates(chart.lines[0].path)) <= charts.POINTS
+    heights = [y for _, y in coordinates(chart.lines[0].path)]
+    spread = [y for _, y in coordinates(chart.lines[0].band)]
     assert max(heights) - min(heights) < 0.1 * (max(spread) - min(spread))
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -3.0])
 def test_a_flat_curve_of_one_point_can_be_drawn(value: float) -> None:
     (chart,) = charts.charts([{"step": 1, "loss": value}])
-    assert len(coordinates(chart.line)) == 1
+    assert len(coordinates(chart.lines[0].path)) == 1
     assert chart.y_ticks
 
 

@@ -8,43 +8,57 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.metrics.instance import InstanceScores
-from pipeline.metrics.semantic import Confusion
-from pipeline.views.report import Example, data_uri, percent, render
+from pipeline.views.gathering import Example
+from pipeline.views.mistakes import Mistake
+from pipeline.views.pages import data_uri, percent, plain, points
+from pipeline.views.report import render
+from pipeline.views.summary import Rung, Summary
 
 EVIL = "<script>alert('x')</script>"
-CLASSES = ("cat", EVIL)
+PICTURE = np.full((30, 40, 3), (200, 40, 40), np.uint8)
 
 
 def example(name: str) -> Example:
-    picture = np.full((30, 40, 3), (200, 40, 40), np.uint8)
-    return Example(name, {"picture": picture, "truth": 255 - picture}, {"mIoU": 0.25}, [(EVIL, (1, 2, 3))])
+    return Example(
+        name, {"picture": PICTURE, "truth": 255 - PICTURE}, {"mIoU": 0.25}, [(EVIL, (1, 2, 3))], f"n {EVIL}"
+    )
+
+
+def summary() -> Summary:
+    maps = {"miou": 0.5, "best_miou": 0.612, "best_threshold": 0.21, "threshold": 0.15}
+    return Summary(
+        [
+            Rung("cams", "train", 3, maps),
+            Rung("seeds", "train", 3, {"miou": 0.9, "coverage": 0.4}),
+            Rung("labels", "train", 3, {"miou": 0.7, "AP50": 0.377, "AP": 0.2}),
+            Rung("predictions", "val", 2, {"miou": 0.65}),
+        ],
+        {step: {"background": {"iou": 0.9}, EVIL: {"iou": None, "AP50": 0.3}} for step in ("cams", "labels")},
+        {"labels": {"missed": {"count": 2, "pictures": 1, "out_of": 5}}},
+        {"cams": [(0.1, 0.2), (0.21, 0.612), (0.5, 0.1)]},
+        {"labels": {"a": 0.5}},
+        {"classifier": {"method": EVIL, "cam": {"scales": [0.5, 1.0], "path": None}}, "seed": 3},
+        {"python": "3.11.7", "numpy": "2.0"},
+    )
 
 
 def arguments() -> dict[str, Any]:
-    confusion = Confusion(CLASSES, np.array([[50, 5, 0], [5, 20, 5], [0, 10, 30]]))
-    whole = confusion.scores()
-    per_class = {name: row["iou"] for name, row in whole.pop("per_class").items()}
-    instance = InstanceScores(CLASSES).compute()
-    instance.pop("per_class")
-    names = ("background", *CLASSES)
+    names = ("background", "cat", EVIL)
     return {
         "title": f"Report of {EVIL}",
-        "scores": {
-            "labels": {"pictures": 3, **whole, "iou": per_class, "instance": {**instance, "AP50": 0.377}},
-            "cams": {"pictures": 3, **whole, "iou": per_class, "best_miou": 0.612, "best_threshold": 0.21},
-            "predictions": {},
-        },
+        "lead": EVIL,
+        "summary": summary(),
+        "panels": {"cams": PICTURE},
         "curves": {"classifier": [{"step": i, "loss": 1 / (i + 1)} for i in range(9)], EVIL: []},
         "rows": [example(f"a {EVIL}")],
-        "worst": {"labels": [example("w1"), example("w2")], "predictions": []},
-        "parameters": {
-            "classifier": {"method": EVIL, "cam": {"scales": [0.5, 1.0], "path": None}},
-            "seed": 3,
+        "mistakes": {"labels": [Mistake("missed", 2, 1, 5, example("m1")), Mistake("split", 0, 0, 5, None)]},
+        "ranked": {
+            "labels": {"worst": [example("w1"), example("w2")], "median": [], "best": [example("b1")]},
+            "predictions": {"worst": []},
         },
         "confusions": {
             "cams": [
-                {"actual": a, "predicted": p, "pixels": str(confusion.counts[i, j])}
+                {"actual": a, "predicted": p, "pixels": str(10 * i + j)}
                 for i, a in enumerate(names)
                 for j, p in enumerate(names)
             ]
@@ -85,7 +99,7 @@ def test_one_file_without_network_or_script() -> None:
     tags = parsed(page)
     assert {tag for tag, _ in tags.seen} & {"script", "link", "iframe", "object"} == set()
     references = [value for _, attrs in tags.seen for key, value in attrs.items() if key in {"src", "href"}]
-    assert len(references) == 6
+    assert len(references) == 1 + 2 * 5
     assert all(value is not None and value.startswith("data:image/webp;base64,") for value in references)
     assert not [key for _, attrs in tags.seen for key in attrs if key.startswith("on")]
 
@@ -94,19 +108,46 @@ def test_every_name_is_escaped() -> None:
     page = render(**arguments())
     assert EVIL not in page
     assert "<script" not in page
-    # Title twice, class table, picture id, its two alternative texts, its key, parameter, confusion.
-    assert page.count("&lt;script&gt;") >= 9
+    # Title twice, lead, class table, keys and notes of five pictures, an id, parameter, confusion.
+    assert page.count("&lt;script&gt;") >= 16
 
 
-def test_numbers_stand_where_they_belong() -> None:
+def text_of(page: str) -> str:
+    """The words of a page, each after one space."""
+    return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S).split())
+
+
+def test_the_ladder_says_what_each_step_gained_and_over_what() -> None:
+    text = text_of(render(**arguments()))
+    rungs = [
+        text.index(name) for name in ("Activation maps 3", "Seeds 3", "Pseudo-labels 3", "Final model 2")
+    ]
+    assert rungs == sorted(rungs)
+    for words in (
+        "at the best threshold, 0.21; 50.0 at the chosen 0.15",
+        "+28.8 90.0 of the 40.0 % of the pixels that are sure; gained over activation maps, on fewer pixels",
+        "instances: AP50 37.7, AP 20.0",
+        "−5.0 65.0 gained over pseudo-labels, which are of other pictures (train)",
+    ):
+        assert words in text
+
+
+def test_failures_pictures_and_settings_stand_where_they_belong() -> None:
     page = render(**arguments())
-    assert (
-        page.index("Activation maps</th>") < page.index("Pseudo-labels</th>") < page.index("Final model</th>")
-    )
-    for text in ("61.2", "0.21", "37.7", "Worst pictures: pseudo-labels", ">w1<", "scales", "0.5, 1.0"):
-        assert text in page
-    assert "Worst pictures: final model" not in page
-    assert page.count("<polyline") == 1
+    text = text_of(page)
+    for words in (
+        "2 missed objects 2 of 5 objects: less than a quarter is labelled as anything, in 1 picture.",
+        "None: split instances (of 5).",
+        "Pictures by score: pseudo-labels worst w1",
+        "best b1",
+        "scales 0.5, 1.0 path –",
+        "python 3.11.7 numpy 2.0",
+    ):
+        assert words in text
+    assert "Pictures by score: final model" not in text
+    assert " median " not in text
+    assert page.count("<polyline") == 2
+    assert page.count('class="ring"') == 0, "0.15 is not on this curve"
 
 
 def test_light_and_dark_and_narrow() -> None:
@@ -120,15 +161,31 @@ def test_the_same_page_for_the_same_input() -> None:
 
 
 def test_nothing_to_report_is_still_a_page() -> None:
-    page = render(title="empty", scores={}, curves={}, rows=[], worst={}, parameters={})
+    page = render(title="empty", lead="", summary=Summary([]))
     parsed(page)
     assert "<table" not in page
     assert "<svg" not in page
+    assert "nothing is scored" in page
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (0.0, "0.0"), (0.4996, "50.0"), (1, "100.0")])
 def test_percent(value: float | None, text: str) -> None:
     assert percent(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0.0, "±0.0"), (-0.0001, "±0.0"), (0.1, "+10.0"), (-0.016, "−1.6")]
+)
+def test_points(value: float | None, text: str) -> None:
+    assert points(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), ("", "–"), (True, "yes"), ([], "none"), ([1, [2.5, "x"]], "1, 2.5, x"), (0, "0")],
+)
+def test_parameters_in_plain_words(value: object, text: str) -> None:
+    assert plain(value) == text
 
 
 def test_panels_survive_the_page() -> None:

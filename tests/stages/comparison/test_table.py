@@ -64,7 +64,7 @@ def numbers(method: str, *values: float) -> list[Score]:
 
 def test_a_table_of_two_methods_and_three_seeds() -> None:
     scores = [*numbers("cam", 0.5, 0.6, 0.7), *numbers("seenet", 0.55, 0.67, 0.76)]
-    scores.append(Score("cam", 0, "labels", "instance.AP50", 0.25))
+    scores.append(Score("cam", 0, "labels", "AP50", 0.25))
     assert table(scores, ["cam", "seenet"], ["labels"]) == [
         "        seeds  pseudo-labels    instance AP50",
         "cam         3    60.0 ± 11.5         25.0 (1)",

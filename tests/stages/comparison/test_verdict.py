@@ -13,7 +13,7 @@ from stages.comparison.verdict import best, judge, scores_of
 
 
 def experiment(lock: dict[str, Any], *, here: bool = True, **metrics: Any) -> Experiment:
-    files = {f"data/scores/{name}.json": values for name, values in metrics.items()}
+    files = {f"data/scores/{name}.json": {name: values} for name, values in metrics.items()}
     return Experiment("cam-seed0", "1ad9c67", here, lock, files)
 
 
@@ -58,8 +58,8 @@ def test_only_scores_of_its_own_are_taken() -> None:
     assert scores == [Score("cam", 0, "cams", "best_miou", 0.4)]
 
 
-def test_nested_scores_are_found() -> None:
-    found = experiment({}, labels={"miou": 0.5, "instance": {"AP50": 0.25}})
+def test_every_score_of_a_step_is_found() -> None:
+    found = experiment({}, labels={"miou": 0.5, "AP50": 0.25})
     verdict = judge(asked_run(ASKED), found, [])
     scored = type(verdict)(missing=[], differences=[], other=[], scored=["labels"])
     assert [score.value for score in scores_of(asked_run(ASKED), found, scored, ["labels"])] == [0.5, 0.25]

@@ -1,0 +1,49 @@
+"""What weights and checkpoints hold, in words."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.views.inspection.words import SHOWN
+from pipeline.weights import read_weights
+
+
+def describe_weights(path: Path) -> list[str]:
+    """Lines of text on a weights file: its header, and how many tensors and values it holds."""
+    tensors, header = read_weights(path)
+    values = sum(tensor.numel() for tensor in tensors.values())
+    odd = [
+        name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    lines = [f"{header['kind']}: {len(tensors)} tensors, {values / 1e6:.2f} million values"]
+    lines += [f"  {key}: {value}" for key, value in header.items() if key != "kind"]
+    return [*lines, f"odd: not finite: {', '.join(odd[:SHOWN])}"] if odd else lines
+
+
+def describe_checkpoint(path: Path) -> list[str]:
+    """Lines of text on a checkpoint of a training: its step, its last losses, its size; raises UserError if it cannot be read.
+
+    It is replaced in one go while training goes on, so it can be read at any time.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        step, network, rows = state["step"], state["network"], state["curve"]["rows"]
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); delete it to begin anew"
+        ) from error
+    tensors = {name: value for name, value in network.items() if isinstance(value, Tensor)}
+    values = sum(tensor.numel() for tensor in tensors.values())
+    lines = [f"checkpoint: {step} steps done, {len(tensors)} tensors, {values / 1e6:.2f} million values"]
+    if rows:
+        first, last = rows[0], rows[-1]
+        lines.append(
+            f"loss: {first['loss']:.4g} at step {first['step']}, {last['loss']:.4g} at step {last['step']}"
+        )
+    odd = [name for name, one in tensors.items() if one.is_floating_point() and not one.isfinite().all()]
+    return [*lines, f"odd: not finite: {', '.join(odd[:SHOWN])}" if odd else "nothing odd"]

@@ -1,0 +1,53 @@
+"""Which pictures a report shows, and where it marks what went wrong."""
+
+import numpy as np
+import pytest
+
+from pipeline.views.gathering import ranked, spoilt, spread
+from pipeline.views.mistakes import boxed
+
+SCORES = {name: number / 100 for number, name in enumerate("abcdefghijklmnop")}
+
+
+def test_worst_median_and_best_of_many() -> None:
+    assert ranked(SCORES, 4) == {"worst": ["a", "b", "c", "d"], "median": ["h"], "best": ["p"]}
+    assert ranked(SCORES, 5) == {"worst": list("abcde"), "median": ["h", "i"], "best": ["p", "o"]}
+    assert ranked({"b": 0.5, "a": 0.5, "c": 0.1}, 1)["worst"] == ["c"]
+    assert ranked(SCORES, 0) == {"worst": [], "median": [], "best": []}
+
+
+@pytest.mark.parametrize("count", range(7))
+@pytest.mark.parametrize("worst", [1, 4, 8])
+def test_no_picture_comes_twice(count: int, worst: int) -> None:
+    found = ranked(dict(list(SCORES.items())[:count]), worst)
+    names = [name for group in found.values() for name in group]
+    assert len(names) == len(set(names))
+    assert len(found["worst"]) == min(count, worst)
+
+
+def test_the_step_that_fell_behind_most_is_named() -> None:
+    pictures = {
+        "cams": {"a": 0.4, "b": 0.5, "c": 0.6},
+        "seeds": {"a": 0.6, "b": 0.9, "c": 0.95},
+        "labels": {"a": 0.5, "b": 0.7, "c": 0.8},
+    }
+    assert spoilt("a", pictures) == ("seeds", pytest.approx(-0.3))
+    assert spoilt("c", pictures) is None
+    assert spoilt("z", pictures) is None
+
+
+def test_pictures_are_spread_evenly() -> None:
+    assert spread(list("abcdefgh"), 2) == ["c", "g"]
+    assert spread(["a"], 3) == ["a"]
+    assert spread([], 3) == []
+
+
+def test_a_frame_lies_around_its_box() -> None:
+    panel = np.full((50, 100, 3), 90, np.uint8)
+    drawn = boxed(panel, (40, 80, 60, 120), (100, 200))
+    changed = (drawn != panel).any(2)
+    assert not changed[22:28, 42:58].any(), "the inside stays"
+    assert changed[20, 38]
+    assert not changed[:15].any()
+    assert (panel == 90).all()
+    boxed(panel, (0, 0, 100, 200), (100, 200))

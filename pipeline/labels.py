@@ -74,17 +74,30 @@ def pseudo_labels(
     a strong one can then vanish), and compared with the background score. Instances below min_area * H * W are dropped; those with a
     boundary of `cut` or more inside are parted there, with 1 none (see irnet.parting).
     """
-    present = np.unique(walked.classes)
-    full = enlarge(walked.maps, walked.size) if len(walked.maps) else np.zeros((0, *walked.size), np.float32)
-    sums = np.stack([full[walked.classes == c].sum(0) for c in present]) if len(present) else full
+    full = _enlarged(walked)
     pieces = torch.from_numpy(_divided(full, walked.classes, normalise))
     instances = fragments(pieces, walked.classes.tolist(), walked.size, background, min_area)
     if cut < 1:
         instances = part(instances, enlarge(walked.boundary[None], walked.size)[0], cut, min_area)
-    return {
-        "semantic": _semantic(_divided(sums, present, normalise), present, background),
-        **instances._asdict(),
-    }
+    scores, present = _class_scores(full, walked.classes, normalise)
+    return {"semantic": _semantic(scores, present, background), **instances._asdict()}
+
+
+def class_scores(walked: Walked, normalise: str) -> tuple[np.ndarray, np.ndarray]:
+    """What is compared with the background's score: f4 [K,H,W] in [0,1], the pieces of a class added up, and the class ids [K]."""
+    return _class_scores(_enlarged(walked), walked.classes, normalise)
+
+
+def _class_scores(full: np.ndarray, classes: np.ndarray, normalise: str) -> tuple[np.ndarray, np.ndarray]:
+    """As class_scores, of enlarged maps [M,H,W] with their classes [M]."""
+    present = np.unique(classes)
+    sums = np.stack([full[classes == c].sum(0) for c in present]) if len(present) else full
+    return _divided(sums, present, normalise), present
+
+
+def _enlarged(walked: Walked) -> np.ndarray:
+    """The walk's maps at full size, f4 [M,H,W]."""
+    return enlarge(walked.maps, walked.size) if len(walked.maps) else np.zeros((0, *walked.size), np.float32)
 
 
 def _semantic(scores: np.ndarray, classes: np.ndarray, background: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 weakmask init --preset folder --source ~/pictures
 weakmask check ~/pictures
 weakmask inspect data/cams.h5 2007_000504 -o sheet.png
+weakmask browse --rev one-scale
 weakmask export labels --format voc -o exported
 weakmask predict data/semantic.safetensors photos/ -o out
 weakmask export-onnx data/semantic.safetensors -o semantic.onnx
@@ -16,6 +17,7 @@ from typing import Any
 import click
 
 from pipeline.errors import UserError
+from stages.browse import browse
 from stages.compare import compare
 from stages.entry import DATA, DATASET, PRESETS, artefact
 from stages.export import export
@@ -161,6 +163,7 @@ def scores() -> None:
     click.echo(f"report: {DATA / 'report' / 'index.html'}")
 
 
+main.add_command(browse)
 main.add_command(compare)
 main.add_command(export)
 main.add_command(export_onnx)

@@ -27,6 +27,11 @@ class Drawn:
     ignored: bool = False
     there: bool = True
 
+    @property
+    def sources(self) -> list[str]:
+        """Addresses of all images."""
+        return [url for url in (self.picture, *self.layers.values()) if url]
+
 
 class Desk:
     """Draws pictures of the runs that lie beside each other."""

@@ -167,9 +167,10 @@ class Grid:
         picture, query = self.run.index[name], self.query
         tags = ", ".join(self.run.index.classes[tag] for tag in picture.tags) or "no class"
         numbers = []
-        for key, values in measures.values.items():
-            if name in values and (key in SHORT or key in (query.sort, query.by)):
-                on = ' class="on"' if key in (query.sort, query.by) else ""
+        used = (query.sort, query.by)
+        for key, values in sorted(measures.values.items(), key=lambda entry: entry[0] not in used):
+            if name in values and (key in SHORT or key in used):
+                on = ' class="on"' if key in used else ""
                 title = SHORT.get(key, "gain" if key.startswith(GAIN) else "differs")
                 numbers.append(f"<span{on}>{title} <b>{percent(values[name])}</b></span>")
         source = self.drawings.thumbnail_source(self.run, name, query.show)

@@ -91,6 +91,8 @@ class PicturePage:
                 self.stacks = [Pane(number, run) for number, run in enumerate(self.runs)]
             drawn = await self._draw(self.name, self.view)
             self.panel = Panel(self, self.runs)
+            # the browser fetches these while it still reads the page's scripts
+            ui.add_head_html("".join(_preload(url) for one in drawn[1].values() for url in one.sources))
         self.keys = keys_dialog(KEYS)
         ui.on("key", lambda event: self._key(event.args))
         ui.on("point", lambda event: self._point(event.args))
@@ -163,7 +165,7 @@ class PicturePage:
             if not 0 <= place < len(self.names) or turn != self.turn:
                 continue
             _, drawn = await self._draw(self.names[place], view)
-            urls = [url for one in drawn.values() for url in (one.picture, *one.layers.values()) if url]
+            urls = [url for one in drawn.values() for url in one.sources]
             ui.run_javascript(f"weakmask.prefetch({urls!r})")
 
     async def _step(self, distance: int) -> None:
@@ -217,3 +219,7 @@ class PicturePage:
         run = self.runs[int(at["pane"]) % len(self.runs)]
         if self.drawn[run.name].there and 0 <= at["x"] < 1 and 0 <= at["y"] < 1:
             await self.panel.point(self.drawings.shown(run, self.name), at["x"], at["y"])
+
+
+def _preload(source: str) -> str:
+    return f'<link rel="preload" as="image" href="{escape(source)}">'

@@ -1,6 +1,7 @@
 """The server: image files by address, the pages, and the loopback socket that it listens on."""
 
 import socket
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
@@ -110,6 +111,8 @@ def serve(runs: Sequence[Run], opened: socket.socket) -> None:
     import uvicorn
 
     app = application(runs)
+    # NiceGUI looks through all objects for its server, and a deprecated one of torch complains
+    warnings.filterwarnings("ignore", category=FutureWarning, module="nicegui")
     uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run([opened])
 
 
@@ -125,6 +128,13 @@ def application(runs: Sequence[Run]) -> FastAPI:
     add_grid(drawings, disagreements)
     add_picture_page(drawings, disagreements)
     ui.run_with(
-        app, title="weakmask", favicon="🌿", tailwind=False, show_welcome_message=False, reconnect_timeout=30
+        app,
+        title="weakmask",
+        favicon="🌿",
+        tailwind=False,
+        show_welcome_message=False,
+        reconnect_timeout=30,
+        # between a server and a browser on one machine, packing costs more than it saves
+        gzip_middleware_factory=None,
     )
     return app

@@ -139,7 +139,7 @@ def outlines_over(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def arrows_over(image: np.ndarray, displacement: np.ndarray, spacing: int = 24) -> np.ndarray:
+def arrows_over(image: np.ndarray, displacement: np.ndarray, spacing: int = 40) -> np.ndarray:
     """Arrows of a displacement field over a picture, from where a cell lies to where it points.
 
     image: uint8 [H,W,3]; displacement: float [2,h,w], (y, x) in cells; spacing: about how many pixels lie between arrows.
@@ -256,6 +256,8 @@ def _painted(
 
 def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Grey diagonal stripes where the mask says so."""
+    if not where.any():
+        return image
     y, x = np.indices(where.shape)
     stripes = np.array(HATCH[::-1], np.uint8)[(x + y) // 4 % 2]
     return _blend(image, stripes, np.where(where, np.float32(0.72), 0)[..., None])

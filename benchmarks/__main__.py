@@ -65,13 +65,13 @@ def table(modules: tuple[str, ...]) -> Iterator[str]:
             yield row(benchmark, *measured(module, number, benchmark))
 
 
-def header() -> Iterator[str]:
+def header(module: str = "benchmarks") -> Iterator[str]:
     """Yield what the numbers depend on: machine, versions, command."""
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy", "scipy")]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     yield f"- machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}"
     yield f"- versions: Python {platform.python_version()}, {', '.join(versions)}"
-    yield f"- command: `{shlex.join(['python', '-m', 'benchmarks', *sys.argv[1:]])}`"
+    yield f"- command: `{shlex.join(['python', '-m', module, *sys.argv[1:]])}`"
     yield ""
 
 

@@ -86,10 +86,7 @@ def pseudo_labels(
     instances = fragments(pieces, walked.classes.tolist(), walked.size, background, min_area)
     if cut < 1:
         instances = part(instances, enlarge(walked.boundary[None], walked.size)[0], cut, min_area)
-    return {
-        "semantic": _semantic(scores, present, background),
-        **instances._asdict(),
-    }
+    return {"semantic": _semantic(scores, present, background), **instances._asdict()}
 
 
 def class_maps(walked: Walked, *, normalise: str) -> Record:

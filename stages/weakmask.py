@@ -3,6 +3,7 @@
 weakmask init --preset folder --source ~/pictures
 weakmask check ~/pictures
 weakmask inspect data/cams.h5 2007_000504 -o sheet.png
+weakmask browse --rev one-scale
 weakmask export labels --format voc -o exported
 weakmask report-diff HEAD data/report
 weakmask predict data/semantic.safetensors photos/ -o out
@@ -17,6 +18,7 @@ from typing import Any
 import click
 
 from pipeline.errors import UserError
+from stages.browse import browse
 from stages.compare import compare
 from stages.entry import DATA, PRESETS, artefact
 from stages.export import export
@@ -125,6 +127,7 @@ def scores() -> None:
     click.echo(f"report: {DATA / 'report' / 'index.html'}")
 
 
+main.add_command(browse)
 main.add_command(compare)
 main.add_command(export)
 main.add_command(export_onnx)

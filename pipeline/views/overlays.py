@@ -4,7 +4,7 @@ Overlays draw inside what they show and leave every other pixel of the picture a
 0 background, c + 1 class c, 255 ignore.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import cv2
@@ -14,6 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.label_map import IGNORE
 
 PAPER, INK = (255, 255, 255), (38, 38, 44)
+HATCH = (205, 205, 205), (150, 150, 150)
+"""The two greys of ignored pixels."""
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
 @cache
@@ -86,14 +89,18 @@ def labels_over(image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> 
     return _hatched(drawn, labels == IGNORE)
 
 
-def instances_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """Instances over a picture: a colour per id with light contours and the id where it fits.
+def regions_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+    """Regions over a picture: a colour per id with light contours.
 
     image: uint8 [H,W,3]; ids: unsigned integers [H,W], 0 none. All other pixels stay as they are.
     """
-    count = int(ids.max(initial=0))
-    colours = np.concatenate([np.zeros((1, 3), np.uint8), instance_palette(count)])
-    drawn = _painted(image, ids, colours[ids], ids > 0, opacity)
+    colours = np.concatenate([np.zeros((1, 3), np.uint8), instance_palette(int(ids.max(initial=0)))])
+    return _painted(image, ids, colours[ids], ids > 0, opacity)
+
+
+def instances_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+    """Instances over a picture: regions (see `regions_over`) with their id where it fits."""
+    drawn = regions_over(image, ids, opacity)
     size = max(12, min(ids.shape) // 13)
     for number in np.unique(ids[ids > 0]).tolist():
         mask = ids == number
@@ -115,6 +122,61 @@ def heat_over(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     strength = np.clip(cam.astype(np.float32), 0, 1)
     colours = cv2.applyColorMap(np.round(255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     return _blend(image, colours, 0.8 * strength[..., None] ** np.float32(0.6))
+
+
+def outlines_over(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Outlines of a label map's regions over a picture, two pixels wide: dark outside, the class's colour inside.
+
+    image: uint8 [H,W,3]; labels: uint8 [H,W].
+    """
+    colours = np.zeros((256, 3), np.uint8)
+    colours[1:IGNORE] = _palette(IGNORE - 1)
+    inside = (labels > 0) & (labels != IGNORE)
+    rim = inside & (cv2.erode(labels, _CROSS, iterations=2) != cv2.dilate(labels, _CROSS, iterations=2))
+    around = ~inside & cv2.dilate(inside.astype(np.uint8), _CROSS).astype(bool)
+    drawn = _blend(image, np.array(INK, np.uint8), 0.8 * around[..., None].astype(np.float32))
+    drawn[rim] = (colours // 2 + 127)[labels[rim]]
+    return drawn
+
+
+def arrows_over(image: np.ndarray, displacement: np.ndarray, spacing: int = 40) -> np.ndarray:
+    """Arrows of a displacement field over a picture, from where a cell lies to where it points.
+
+    image: uint8 [H,W,3]; displacement: float [2,h,w], (y, x) in cells; spacing: about how many pixels lie between arrows.
+    """
+    drawn = image.copy()
+    h, w = displacement.shape[1:]
+    scale = np.array([image.shape[0] / h, image.shape[1] / w])
+    steps = np.maximum(1, np.round(spacing / scale)).astype(int)
+    for y in range(steps[0] // 2, h, steps[0]):
+        for x in range(steps[1] // 2, w, steps[1]):
+            start = (np.array([y, x]) + 0.5) * scale
+            end = start + displacement[:, y, x].astype(np.float32) * scale
+            ends = [(round(float(at[1])), round(float(at[0]))) for at in (start, end)]
+            tip = min(0.4, 5 / max(1.0, float(np.hypot(*(end - start)))))
+            cv2.arrowedLine(drawn, ends[0], ends[1], INK, 1, cv2.LINE_AA, tipLength=tip)
+    return drawn
+
+
+def points_over(image: np.ndarray, points: np.ndarray, radius: int = 5) -> np.ndarray:
+    """White points with a dark rim over a picture; points: float [N,2], (y, x) in pixels."""
+    drawn = image.copy()
+    for y, x in points:
+        at = round(float(x)), round(float(y))
+        cv2.circle(drawn, at, radius + 2, INK, -1, cv2.LINE_AA)
+        cv2.circle(drawn, at, radius, PAPER, -1, cv2.LINE_AA)
+    return drawn
+
+
+def layer(draw: Callable[[np.ndarray], np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """What a drawing paints over pictures of a size (height, width), by itself: uint8 RGBA, to be blended by whoever shows it.
+
+    draw: any of the `..._over` functions with everything but the picture. Over black and over white it tells colour and cover.
+    """
+    black, white = (draw(np.full((*size, 3), value, np.uint8)).astype(np.float32) for value in (0, 255))
+    cover = 1 - (white - black).mean(-1, keepdims=True) / 255
+    colour = np.divide(black, cover, out=np.zeros_like(black), where=cover > 0)
+    return np.round(np.concatenate([np.minimum(colour, 255), 255 * cover], -1)).astype(np.uint8)
 
 
 def boundary_map(boundary: np.ndarray) -> np.ndarray:
@@ -194,8 +256,10 @@ def _painted(
 
 def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Grey diagonal stripes where the mask says so."""
+    if not where.any():
+        return image
     y, x = np.indices(where.shape)
-    stripes = np.where((x + y) // 4 % 2, 205, 150).astype(np.uint8)[..., None].repeat(3, 2)
+    stripes = np.array(HATCH[::-1], np.uint8)[(x + y) // 4 % 2]
     return _blend(image, stripes, np.where(where, np.float32(0.72), 0)[..., None])
 
 

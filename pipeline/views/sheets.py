@@ -52,9 +52,9 @@ def panels(
     drawn = {"picture": small}
     if cams is not None:
         highest = cams.max(0, initial=0).astype(np.float32)
-        drawn["CAM"] = overlays.heat_over(small, _scaled(highest, full, size))
+        drawn["CAM"] = overlays.heat_over(small, scaled(highest, full, size))
     if boundary is not None:
-        drawn["boundary"] = overlays.boundary_map(_scaled(boundary, full, size))
+        drawn["boundary"] = overlays.boundary_map(scaled(boundary, full, size))
     if displacement is not None:
         drawn["displacement"] = displacement_panel(displacement, full, size)
     label_maps = {"seeds": seeds, "pseudo-label": pseudo_label, "prediction": prediction, "truth": truth}
@@ -74,7 +74,7 @@ def panels(
 
 def displacement_panel(displacement: np.ndarray, full: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Displacement [2,h,w] of a picture of size `full`, drawn at `size` with its colour wheel in a corner."""
-    field = np.stack([_scaled(component, full, size) for component in displacement])
+    field = np.stack([scaled(component, full, size) for component in displacement])
     panel = overlays.displacement_map(field, overlays.reach(displacement))
     wheel = overlays.colour_wheel(min(36, *size))
     axis = (2 * np.arange(len(wheel)) + 1) / len(wheel) - 1
@@ -87,6 +87,17 @@ def fitted(size: Sequence[int], side: int) -> tuple[int, int]:
     """(height, width) with the same shape and the longer side `side`, at least one pixel each."""
     scale = side / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def scaled(grid: np.ndarray, full: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Stride-4 grid [h,w] at any size, by way of the pixels of the picture; NaN becomes 0."""
+    return scaled_map(overlays.upsampled(np.nan_to_num(grid.astype(np.float32)), full), size)
+
+
+def scaled_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Map f4 [H,W] at size (height, width), by area when it shrinks."""
+    shrinks = size[0] < values.shape[0]
+    return cv2.resize(values, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def legend(labels: Sequence[np.ndarray], classes: Sequence[str]) -> list[Key]:
@@ -192,13 +203,6 @@ def jpeg(image: np.ndarray) -> bytes:
 def png_name(name: str) -> str:
     """File name of a picture id: one file in one folder, different for different ids."""
     return f"{quote(name, safe=' ')}.png"
-
-
-def _scaled(grid: np.ndarray, full: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Stride-4 grid [h,w] at any size, by way of the pixels of the picture; NaN becomes 0."""
-    whole = overlays.upsampled(np.nan_to_num(grid.astype(np.float32)), full)
-    shrinks = size[0] < full[0]
-    return cv2.resize(whole, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def _blank(height: int, width: int) -> np.ndarray:

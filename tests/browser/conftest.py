@@ -1,0 +1,23 @@
+"""Runs to look into."""
+
+from pathlib import Path
+
+import pytest
+from artefacts import run_of, write_run
+
+from pipeline.browser.runs import Run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a whole run, for tests that change it."""
+    write_run(tmp_path, shift=2)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A whole run that nobody changes; its labels miss the truth by two pixels."""
+    folder = tmp_path_factory.mktemp("run")
+    write_run(folder, shift=2)
+    return run_of(folder)

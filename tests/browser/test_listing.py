@@ -1,0 +1,62 @@
+import pytest
+from artefacts import NAMES
+
+from pipeline.browser.disagreements import Disagreements
+from pipeline.browser.listing import Measures, Query, near, select
+from pipeline.browser.runs import Run
+from pipeline.browser.selection import Selection
+
+VALUES = {"a one": 0.9, "b/two": 0.2, "f": 0.5}
+MEASURES = Measures({"labels": VALUES, "disagreement": VALUES}, frozenset({"disagreement"}))
+
+
+def selected(run: Run, **parts: object) -> list[str]:
+    return select(run.index, Query(**parts), MEASURES)  # type: ignore[arg-type]
+
+
+def test_filters(run: Run) -> None:
+    assert selected(run) == sorted(NAMES)
+    assert selected(run, text="ONE") == ["a one"]
+    assert selected(run, text="日") == ["d-日本"]
+    assert selected(run, split="val") == ["c été <b>", "f"]
+    assert selected(run, classes=("cat", "日本")) == ["c été <b>", "f"]
+    assert selected(run, classes=("no such class",)) == sorted(NAMES)
+    assert selected(run, by="labels", low=20, high=50) == ["b/two", "f"]
+    assert selected(run, by="labels") == sorted(NAMES)
+
+
+def test_worst_first_and_pictures_without_a_value_last(run: Run) -> None:
+    rest = ["c été <b>", "d-日本", "e100%"]
+    assert selected(run, sort="labels") == ["b/two", "f", "a one", *rest]
+    assert selected(run, sort="labels", reverse=True) == ["a one", "f", "b/two", *rest]
+    assert selected(run, sort="disagreement") == ["a one", "f", "b/two", *rest]
+    assert selected(run, reverse=True) == sorted(NAMES, reverse=True)
+
+
+def test_near_ids() -> None:
+    names = [f"scene_{n:06d}" for n in range(10_000)]
+    assert near(names, "scene_00001")[0] == "scene_000010"
+    assert "scene_000123" in near(["scene_000123", "other"], "scene_000132")
+    assert near(["abc"], "zzzzzzzz") == []
+
+
+def test_gains_of_another_run_can_be_sorted_by(run: Run, folder) -> None:
+    from artefacts import run_of, write_table
+
+    write_table(folder, "labels", best=1.0)
+    selection = Selection([run, run_of(folder, "other")], Disagreements())
+    assert selection.titles()["gain:labels:other"] == "gain of pseudo-labels, other"
+    gains = selection.measures(Query()).values["gain:labels:other"]
+    assert gains["f"] == pytest.approx(0.1)
+
+
+def test_problems_are_named_once(folder) -> None:
+    from artefacts import run_of
+
+    (folder / "cams.h5").write_bytes(b"no HDF5")
+    (folder / "scores/labels/pictures.csv").write_text("nothing")
+    selection = Selection([run_of(folder)], Disagreements())
+    found = selection.problems()
+    assert len(found) == 1
+    assert "cams.h5" in found[0]
+    assert selection.names(Query(sort="labels")) == sorted(NAMES)

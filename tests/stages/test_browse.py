@@ -1,0 +1,173 @@
+"""`weakmask browse`: its errors, and runs read from a real DVC cache."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artefacts import PARAMETERS, write_artefact, write_dataset, write_run, write_table
+from click.testing import CliRunner
+from repositories import ENVIRONMENT, commit, run
+
+from pipeline.browser import server
+from pipeline.errors import UserError
+from stages import browse as command
+from stages import revisions
+from stages.weakmask import main
+
+GRAPH = """
+stages:
+  dataset:
+    cmd: cp -r made/dataset data/dataset
+    deps: [made/dataset]
+    outs: [data/dataset]
+  labels:
+    cmd: cp made/${labels.background}.h5 data/labels.h5
+    params: [labels]
+    outs: [data/labels.h5]
+  scores:
+    cmd: mkdir -p data/scores && cp -r made/scores/labels data/scores/labels
+    deps: [data/labels.h5]
+    outs: [data/scores/labels]
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a tagged run, and an experiment whose labels are others."""
+    folder = tmp_path_factory.mktemp("repository")
+    write_dataset(folder / "made/dataset")
+    for background, shift in ((0.25, 0), (0.5, 4)):
+        write_artefact(folder / "made", "labels", shift=shift)
+        (folder / "made/labels.h5").rename(folder / f"made/{background}.h5")
+    write_table(folder / "made", "labels")
+    revisions_yaml = revisions.yaml.safe_dump(PARAMETERS)
+    (folder / "params.yaml").write_text(revisions_yaml)
+    (folder / "dvc.yaml").write_text(GRAPH)
+    (folder / "data").mkdir()
+    (folder / ".gitignore").write_text("/data/*\n")
+    run(folder, "git", "init", "-q", "-b", "main")
+    run(folder, "dvc", "init", "-q")
+    run(folder, "dvc", "config", "core.autostage", "false")
+    commit(folder)
+    run(folder, "dvc", "repro", "-q")
+    run(folder, "git", "add", "dvc.lock")
+    run(folder, "git", "commit", "-qm", "run")
+    run(folder, "git", "tag", "first")
+    run(folder, "dvc", "exp", "run", "-q", "-S", "labels.background=0.5", "-n", "higher")
+    return folder
+
+
+@pytest.fixture
+def inside(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(repository)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    revisions._cache.cache_clear()
+    return repository
+
+
+def test_a_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path: Path) -> None:
+    first, higher = (revisions.revision(name, tmp_path / name) for name in ("first", "higher"))
+    before, after = first.reader("labels"), higher.reader("labels")
+    assert ".dvc" in before.path.parts
+    assert not np.array_equal(before["f"]["semantic"], after["f"]["semantic"])
+    assert first.parameters["labels"]["background"] == 0.25
+    assert higher.parameters["labels"]["background"] == 0.5
+    assert first.miou("labels")["f"] == pytest.approx(0.4)
+    assert first.places.dataset == Path("data/dataset")
+    assert not first.places.lacking
+    np.testing.assert_array_equal(
+        revisions.workspace().reader("labels")["f"]["semantic"], after["f"]["semantic"]
+    )
+
+
+def test_pictures_of_another_dataset_are_linked_from_the_cache(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shutil.copytree(inside, tmp_path / "copy"))
+    shutil.rmtree("data/dataset")
+    found = revisions.revision("first", tmp_path / "scratch")
+    assert found.places.dataset == tmp_path / "scratch"
+    assert found.index.image("f").shape == (30, 41, 3)
+    assert (tmp_path / "scratch/index.json").is_symlink()
+
+
+def test_what_the_cache_lacks_is_named_and_the_rest_is_there(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(inside, tmp_path / "copy")
+    monkeypatch.chdir(copy)
+    revisions._cache.cache_clear()
+    lost = revisions.revision("first", tmp_path / "a").reader("labels").path
+    assert lost.is_relative_to(copy)
+    lost.unlink()
+    found = revisions.revision("first", tmp_path / "b")
+    with pytest.raises(UserError, match=r"data/labels.h5 of first is not in DVC's cache .*`dvc fetch"):
+        found.reader("labels")
+    assert found.miou("labels")
+    assert revisions.revision("higher", tmp_path / "c").problem("labels") is None
+    revisions._cache.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "no Git revision, tag or DVC experiment of this name; experiments are higher"),
+        ("--all", "no Git revision, tag or DVC experiment"),
+        ("HEAD~1", "holds no dvc.lock"),
+    ],
+)
+def test_a_revision_without_a_run(inside: Path, tmp_path: Path, name: str, message: str) -> None:
+    result = CliRunner().invoke(main, ["browse", "--no-open", "--port", "0", "--rev", name])
+    assert result.exit_code == 1
+    assert f"--rev {name}: " in result.output
+    assert message in result.output
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the runs that would be served."""
+    names: list[str] = []
+
+    def serve(runs, opened) -> None:
+        names.extend(run.name for run in runs)
+        opened.close()
+
+    monkeypatch.setattr(server, "serve", serve)
+    return names
+
+
+def test_the_workspace_comes_first_then_the_revisions(inside: Path, served: list[str]) -> None:
+    arguments = ["browse", "--no-open", "--port", "0", "--rev", "first", "--rev", "higher", "--rev", "first"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert served == ["workspace", "first", "higher"]
+    assert "http://127.0.0.1:" in result.output
+
+
+def test_without_artefacts_one_line_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["browse", "--no-open"])
+    assert result.exit_code == 1
+    assert "data/dataset/index.json: no such file; make it anew with `dvc repro dataset`" in result.output
+
+
+def test_without_nicegui_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    result = CliRunner().invoke(main, ["browse"])
+    assert result.exit_code == 1
+    assert "pip install -e '.[browse]'" in result.output
+
+
+def test_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "data")
+    taken = server.listen(0)
+    port = taken.getsockname()[1]
+    result = CliRunner().invoke(main, ["browse", "--no-open", "--port", str(port)])
+    taken.close()
+    assert result.exit_code == 1
+    assert f"--port {port}: " in result.output
+    assert "try `weakmask browse --port" in result.output

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
@@ -98,7 +98,7 @@ def _renamed(name: str, kind: Picture) -> Picture:
 
 def _repeat(reader: Reader, path: Path, pictures: list[Picture], kinds: list[Picture]) -> None:
     """An artefact of all pictures: each has the record of its kind, or of one of the same size where a split lacks it."""
-    there = dict[tuple[int, ...], Record]()
+    there: dict[tuple[int, ...], Record] = {}
     for name in reader:
         record = reader[name]
         there.setdefault(_shape(record), record)
@@ -110,7 +110,7 @@ def _repeat(reader: Reader, path: Path, pictures: list[Picture], kinds: list[Pic
                 writer.write(picture.id, there[kind.height, kind.width])
 
 
-def _shape(record: Mapping[str, Any]) -> tuple[int, ...]:
+def _shape(record: Record) -> tuple[int, ...]:
     return tuple(record["semantic"].shape) if "semantic" in record else ()
 
 

@@ -29,15 +29,21 @@ KNOBS = {
 """Setting -> title, step and upper end of its slider."""
 
 
+class Slider(ui.slider):
+    """A slider that an answer from the server does not throw back while the hand moves it on."""
+
+    LOOPBACK = False
+
+
 class Panel:
     """The panel of one page, whose view it changes."""
 
     def __init__(self, page: "PicturePage", runs: Sequence[Run]) -> None:
         self.page, self.run, self.runs = page, runs[0], runs
         self.boxes: dict[str, ui.checkbox] = {}
-        self.sliders: dict[str, ui.slider] = {}
+        self.sliders: dict[str, Slider] = {}
         self.rows: dict[str, ui.element] = {}
-        self.knobs: dict[str, tuple[ui.slider, ui.label]] = {}
+        self.knobs: dict[str, tuple[Slider, ui.label]] = {}
         with ui.element("aside").classes("side"):
             with ui.element("section"):
                 self._layers()
@@ -57,14 +63,14 @@ class Panel:
         with ui.element("div").classes("layerrow"):
             ui.element("span")
             ui.label("Picture")
-            self.picture = ui.slider(min=0, max=1, step=0.05, value=1)
+            self.picture = Slider(min=0, max=1, step=0.05, value=1)
             self.picture.on_value_change(lambda e: self._do(replace(self.page.view, picture=e.value)))
         for number, key in enumerate(LAYERS, start=1):
             with ui.element("div").classes("layerrow") as row:
                 ui.label(str(number % 10) if number <= 10 else "").classes("digit")
                 box = ui.checkbox(LAYERS[key].title).props("dense size=xs")
                 box.on_value_change(lambda e, key=key: self.page.switch(key, on=e.value))
-                slider = ui.slider(min=0, max=1, step=0.05, value=1)
+                slider = Slider(min=0, max=1, step=0.05, value=1)
                 slider.on_value_change(lambda e, key=key: self._opacity(key, e.value))
             self.rows[key], self.boxes[key], self.sliders[key] = row, box, slider
 
@@ -91,7 +97,7 @@ class Panel:
         title, step, most = KNOBS[name]
         with ui.element("div").classes("knob").props(f"data-knob={name}"):
             ui.label(title)
-            slider = ui.slider(min=LIMITS[name][0], max=most, step=step, value=self._own(name))
+            slider = Slider(min=LIMITS[name][0], max=most, step=step, value=self._own(name))
             said = ui.label().classes("num")
         slider.on_value_change(lambda e: self._set(**{name: e.value}))
         self.knobs[name] = slider, said

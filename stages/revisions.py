@@ -81,11 +81,16 @@ def find_commit(name: str) -> str:
 
 
 def made_with(parameters: str, lock: str) -> Mapping[str, Any]:
-    """Parameters by section: those of the parameter file, or where a stage ran the ones that it ran with."""
+    """Parameters by section: those of the parameter file, or where a stage ran the ones that it ran with.
+
+    A section is its stage's own; others that track it too, such as the report, may have run before it last.
+    """
     values: dict[str, Any] = _mapping(parameters)
-    for stage in _stages(lock).values():
+    for name, stage in _stages(lock).items():
         for key, value in stage.get("params", {}).get(PARAMETERS, {}).items():
             *sections, last = key.split(".")
+            if key.split(".")[0] != name.partition("@")[0]:
+                continue
             section = values
             for part in sections:
                 section = section.setdefault(part, {})

@@ -116,7 +116,7 @@ class PicturePage:
                 label="runs beside each other",
                 value=[run.name for run in self.runs],
                 on_change=lambda e: self._choose(e.value),
-            ).props("dense outlined use-chips options-dense")
+            ).props("dense outlined use-chips options-dense").classes("panes-choice")
         ui.button(icon="grid_view", on_click=self._leave).props("flat dense round").tooltip("the grid (g)")
         ui.button(icon="keyboard", on_click=lambda: self.keys.open()).props("flat dense round")
 

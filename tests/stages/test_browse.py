@@ -110,6 +110,22 @@ def test_what_the_cache_lacks_is_named_and_the_rest_is_there(
     revisions._cache.cache_clear()
 
 
+def test_a_section_is_its_own_stages_and_not_that_of_a_report_made_before() -> None:
+    lock = {
+        "labels": {"params": {"params.yaml": {"labels": {"background": 0.5}}}},
+        "scores@labels": {"params": {"params.yaml": {"scores": {"background": 0.2}}}},
+        "classifier": {"params": {"params.yaml": {"classifier.method": "cam"}}},
+        "report": {"params": {"params.yaml": {"labels": {"background": 0.1}, "scores": {}}}},
+    }
+    text = revisions.yaml.safe_dump({"stages": lock})
+    made = revisions.made_with("labels: {background: 0.3}\nclassifier: {epochs: 3}\n", text)
+    assert made == {
+        "labels": {"background": 0.5},
+        "scores": {"background": 0.2},
+        "classifier": {"epochs": 3, "method": "cam"},
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -32,7 +32,7 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_help_lists_every_command_with_what_it_does(runner: CliRunner) -> None:
     text = runner.invoke(main, ["--help"]).output
-    for command in ("check", "compare", "export-onnx", "init", "inspect", "predict", "scores"):
+    for command in ("check", "compare", "export-onnx", "init", "inspect", "predict", "report-diff", "scores"):
         line = next(line for line in text.splitlines() if line.strip().startswith(command))
         assert len(line.split()) > 4
 
@@ -95,6 +95,10 @@ def test_inspect_describes_and_draws(runner: CliRunner) -> None:
     with Writer(Path("data/seeds.h5"), "seeds", ["boat"]) as writer:
         writer.write(name, {"seeds": np.zeros(size, np.uint8)})
     assert "2 pictures" in runner.invoke(main, ["inspect", "data/dataset"]).output
+    everything = runner.invoke(main, ["inspect"]).output.splitlines()
+    assert [line.split(":")[0] for line in everything] == ["dataset/", "seeds.h5"]
+    assert runner.invoke(main, ["inspect", "data/dataset", name, "-o", "truth.png"]).exit_code == 0
+    assert Path("truth.png").stat().st_size > 1000
     described = runner.invoke(main, ["inspect", "data/seeds.h5"])
     assert described.exit_code == 0, described.output
     assert "seeds" in described.output
@@ -105,6 +109,22 @@ def test_inspect_describes_and_draws(runner: CliRunner) -> None:
     missing = runner.invoke(main, ["inspect", "data/seeds.h5", "nobody"])
     assert missing.exit_code == 1
     assert name in missing.output
+
+
+def test_inspect_without_any_artefact_says_so(runner: CliRunner) -> None:
+    missing = runner.invoke(main, ["inspect"])
+    assert missing.exit_code == 1
+    assert missing.output == "Error: data: no such file or folder; `dvc repro` makes the artefacts\n"
+    Path("data").mkdir()
+    Path("data/.gitkeep").touch()
+    assert "data: no artefacts here; `dvc repro` makes them" in runner.invoke(main, ["inspect"]).output
+
+
+def test_inspect_tells_where_unfinished_work_lies(runner: CliRunner) -> None:
+    Path("data").mkdir()
+    Path("data/pictures.csv").write_text("id,miou\na,0.5\n")
+    Path(".work/cams/0123").mkdir(parents=True)
+    assert "unfinished work of cams: weakmask inspect .work" in runner.invoke(main, ["inspect"]).output
 
 
 def test_inspect_describes_weights(runner: CliRunner) -> None:
@@ -123,6 +143,15 @@ def test_inspect_refuses_damaged_files_in_one_line(runner: CliRunner, content: b
     assert result.exit_code == 1
     assert "cams.h5" in result.output
     assert "Traceback" not in result.output
+
+
+def test_scores_print_every_rung(runner: CliRunner) -> None:
+    Path("data/scores").mkdir(parents=True)
+    Path("data/scores/seeds.json").write_text('{"seeds": {"miou": 0.94, "coverage": 0.921}}')
+    Path("data/scores/labels.json").write_text('{"labels": {"miou": 0.882, "AP50": 0.956}}')
+    lines = [line.split() for line in runner.invoke(main, ["scores"]).output.splitlines()]
+    assert ["seeds,", "where", "sure", "train", "94.0", "of", "92.1", "%", "of", "the", "pixels"] in lines
+    assert ["pseudo-labels", "train", "88.2", "95.6"] in lines
 
 
 def test_scores_without_any_prints_dashes(runner: CliRunner) -> None:

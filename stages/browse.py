@@ -58,11 +58,21 @@ def browse(port: int, revisions: tuple[str, ...], open_: bool) -> None:
 
 def find_runs(revisions: tuple[str, ...], scratch: Path) -> list["Run"]:
     """The workspace, if it has a dataset, and the revisions; raises UserError if there is nothing to show."""
-    from stages.revisions import revision, workspace
+    from stages.revisions import workspace
 
     here = [workspace()] if DATASET.exists() or not revisions else []
     for run in here:
         # a damaged or missing dataset says so before anything is opened
         _ = run.index
     names = dict.fromkeys(revisions)
-    return [*here, *(revision(name, scratch / str(number)) for number, name in enumerate(names))]
+    return [*here, *(_find(name, scratch / str(number)) for number, name in enumerate(names))]
+
+
+def _find(name: str, scratch: Path) -> "Run":
+    """The run of a revision; errors name the option."""
+    from stages.revisions import revision
+
+    try:
+        return revision(name, scratch)
+    except UserError as error:
+        raise UserError(f"--rev {error}") from error

@@ -5,8 +5,6 @@ weakmask report-diff HEAD data/report -o diff.html
 weakmask report-diff cam-seed0 seenet-seed0
 """
 
-import json
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -16,12 +14,12 @@ from pipeline.views.difference import ladder, render
 from pipeline.views.pages import percent, points
 from pipeline.views.summary import FILE, Summary, load, parse
 from pipeline.work import write_atomically
-from stages.comparison.experiments import listed, read_lock
-from stages.comparison.repository import ExperimentError, dvc, git
+from stages.cached import cached, find_commit, folder, lock_of, lost, outs_of
 from stages.comparison.table import aligned
 from stages.entry import DATA
 
 REPORT = (DATA / "report").as_posix()
+AGAIN = "run the stage report there"
 
 
 @click.command("report-diff")
@@ -62,39 +60,19 @@ def read(place: str) -> Summary:
 
 
 def _cached(name: str) -> Path:
-    """report.json of a revision in DVC's cache; raises UserError.
-
-    A folder is cached as a list of its files, <md5>.dir (https://dvc.org/doc/user-guide/project-structure/internal-files).
-    """
-    again = "run the stage report there, or `dvc fetch` what ran elsewhere"
-    outs = read_lock(_revision(name)).get("report", {}).get("outs", [])
-    cached = [out["md5"] for out in outs if out["path"] == REPORT]
-    if not cached:
-        raise UserError(f"{name}: its dvc.lock knows no {REPORT}; {again}")
-    cache = Path(dvc("cache", "dir").strip()) / "files" / "md5"
+    """report.json of a revision in DVC's cache; raises UserError."""
     try:
-        entries = json.loads(_object(cache, cached[0]).read_text(encoding="utf-8"))
-        files = {entry["relpath"]: _object(cache, entry["md5"]) for entry in entries}
-    except FileNotFoundError as error:
-        raise UserError(f"{name}: its {REPORT} is not in DVC's cache; {again}") from error
+        commit = find_commit(name)
+    except UserError as error:
+        raise UserError(f"{error}; nor is it a report folder") from error
+    outs = outs_of(lock_of(name, commit))
+    if REPORT not in outs:
+        raise UserError(f"{name}: its dvc.lock knows no {REPORT}; {AGAIN}")
+    files = folder(outs[REPORT])
+    if files is None:
+        raise UserError(lost(REPORT, name, cached(outs[REPORT])))
     if FILE not in files:
-        raise UserError(f"{name}: its report is an older one, without {FILE}; {again}")
+        raise UserError(f"{name}: its report is an older one, without {FILE}; {AGAIN}")
     if not files[FILE].is_file():
-        raise UserError(f"{name}: {FILE} of its report is not in DVC's cache; {again}")
+        raise UserError(lost(f"{REPORT}/{FILE}", name, files[FILE]))
     return files[FILE]
-
-
-def _revision(name: str) -> str:
-    """The commit of a Git revision, or of the experiment of this name; raises UserError."""
-    with suppress(ExperimentError):
-        return git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").strip()
-    with suppress(ExperimentError):
-        for entries in listed().values():
-            for revision, experiment in entries:
-                if experiment == name:
-                    return revision
-    raise UserError(f"{name}: neither a report folder nor a Git revision nor an experiment")
-
-
-def _object(cache: Path, md5: str) -> Path:
-    return cache / md5[:2] / md5[2:]

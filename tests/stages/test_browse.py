@@ -1,10 +1,12 @@
 """`weakmask browse`: its errors, and runs read from a real DVC cache."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from artefacts import PARAMETERS, write_artefact, write_dataset, write_run, write_table
 from click.testing import CliRunner
 from repositories import ENVIRONMENT, commit, run
@@ -12,7 +14,7 @@ from repositories import ENVIRONMENT, commit, run
 from pipeline.browser import server
 from pipeline.errors import UserError
 from stages import browse as command
-from stages import revisions
+from stages import cached, revisions
 from stages.weakmask import main
 
 GRAPH = """
@@ -41,7 +43,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_artefact(folder / "made", "labels", shift=shift)
         (folder / "made/labels.h5").rename(folder / f"made/{background}.h5")
     write_table(folder / "made", "labels")
-    revisions_yaml = revisions.yaml.safe_dump(PARAMETERS)
+    revisions_yaml = yaml.safe_dump(PARAMETERS)
     (folder / "params.yaml").write_text(revisions_yaml)
     (folder / "dvc.yaml").write_text(GRAPH)
     (folder / "data").mkdir()
@@ -63,7 +65,6 @@ def inside(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(repository)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    revisions._cache.cache_clear()
     return repository
 
 
@@ -98,7 +99,6 @@ def test_what_the_cache_lacks_is_named_and_the_rest_is_there(
 ) -> None:
     copy = shutil.copytree(inside, tmp_path / "copy")
     monkeypatch.chdir(copy)
-    revisions._cache.cache_clear()
     lost = revisions.revision("first", tmp_path / "a").reader("labels").path
     assert lost.is_relative_to(copy)
     lost.unlink()
@@ -107,7 +107,17 @@ def test_what_the_cache_lacks_is_named_and_the_rest_is_there(
         found.reader("labels")
     assert found.miou("labels")
     assert revisions.revision("higher", tmp_path / "c").problem("labels") is None
-    revisions._cache.cache_clear()
+
+
+def test_no_file_of_a_cached_folder_leads_out_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a.csv", "deep/b.csv", "../c.csv", "deep/../../d.csv", "/etc/e.csv"]
+    entries = [{"relpath": name, "md5": "ab" + 30 * "0"} for name in names]
+    (tmp_path / "files/md5/cd").mkdir(parents=True)
+    (tmp_path / "files/md5/cd/0.dir").write_text(json.dumps(entries))
+    monkeypatch.setattr(cached, "cache_folder", lambda: tmp_path)
+    found = cached.folder({"path": "data/scores", "md5": "cd0.dir", "hash": "md5"})
+    assert found is not None
+    assert list(found) == ["a.csv", "deep/b.csv"]
 
 
 def test_a_section_is_its_own_stages_and_not_that_of_a_report_made_before() -> None:
@@ -117,7 +127,7 @@ def test_a_section_is_its_own_stages_and_not_that_of_a_report_made_before() -> N
         "classifier": {"params": {"params.yaml": {"classifier.method": "cam"}}},
         "report": {"params": {"params.yaml": {"labels": {"background": 0.1}, "scores": {}}}},
     }
-    text = revisions.yaml.safe_dump({"stages": lock})
+    text = yaml.safe_dump({"stages": lock})
     made = revisions.made_with("labels: {background: 0.3}\nclassifier: {epochs: 3}\n", text)
     assert made == {
         "labels": {"background": 0.5},

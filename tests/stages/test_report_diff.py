@@ -52,7 +52,7 @@ def test_what_is_no_report_is_refused_in_one_line(folder: Path) -> None:
     (folder / "old").mkdir()
     (folder / "old/index.html").touch()
     for arguments, words in (
-        (("a",), "data/report: neither a report folder"),
+        (("a",), "data/report: no Git revision, tag or DVC experiment of this name"),
         (("a", "old"), "an older one"),
         (("a", "params.yaml"), "is a file"),
     ):
@@ -72,7 +72,7 @@ def test_revisions_and_experiments_are_read_from_the_cache(folder: Path) -> None
     commit(folder)
     code, text = invoke("HEAD", "HEAD")
     assert code == 1
-    assert "HEAD: its dvc.lock knows no data/report" in text
+    assert "holds no dvc.lock" in text
     run(folder, "dvc", "repro")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "first")
@@ -90,7 +90,7 @@ def test_revisions_and_experiments_are_read_from_the_cache(folder: Path) -> None
         assert text.splitlines()[1].split()[1:] == words
     code, text = invoke("nobody")
     assert code == 1
-    assert "nobody: neither a report folder nor a Git revision nor an experiment" in text
+    assert "experiments are higher; nor is it a report folder" in text
     for path in (folder / ".dvc/cache/files/md5").rglob("*.dir"):
         path.unlink()
     code, text = invoke("HEAD", "data/report")

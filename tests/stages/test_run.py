@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from repositories import ENVIRONMENT, QUICK, commit, copy_code, run, set_parameters
+
+from pipeline.datasets.index import Index
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -108,6 +112,27 @@ def test_other_methods_run_to_their_scores(restored: Path, method: str) -> None:
     assert ("Running stage 'cams'") in text
     assert "Running stage 'segments'" not in text
     assert 0 <= scores(restored, "cams")["best_miou"] <= 1
+
+
+def test_pictures_without_masks_run_to_a_report(restored: Path, tmp_path: Path) -> None:
+    """A folder of pictures and their tags, as a user brings them: nothing to score by, everything else there."""
+    index = Index.load(restored / "data/dataset")
+    images, rows = tmp_path / "mine/images", ["image,classes"]
+    images.mkdir(parents=True)
+    for name, picture in index.items():
+        Image.fromarray(index.image(name)).save(images / f"{name}.png")
+        rows.append(f"{name},{' '.join(index.classes[tag] for tag in picture.tags)}")
+    (tmp_path / "mine/labels.csv").write_text("\n".join(rows) + "\n")
+    set_parameters(restored, {"dataset.format": "folder", "dataset.source": str(tmp_path / "mine")})
+    run(restored, "dvc", "repro")
+    assert all(scores(restored, name) == {} for name in LADDER)
+    page = (restored / "data/report/index.html").read_text()
+    assert "data:image" in page
+    assert "nan" not in page.lower().split()
+    run(restored, "weakmask", "report-diff", "HEAD", "data/report")
+    text = run(restored, "weakmask", "scores").stdout
+    assert re.search(r"pseudo-labels +train +-", text)
+    assert run(restored, "weakmask", "inspect").returncode == 0
 
 
 def test_without_an_instance_model_there_are_semantic_maps_alone(restored: Path) -> None:

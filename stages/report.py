@@ -142,12 +142,8 @@ def _ranked(gallery: Gallery, summary: Summary, step: str, worst: int) -> dict[s
 
     def example(name: str) -> Example:
         """The picture with its scores."""
-        below = spoilt(name, scores) if len(scores) > 1 else None
-        note = (
-            f"furthest below the median: {TITLES[below[0]].lower()}, by {-100 * below[1]:.1f}"
-            if below
-            else ""
-        )
+        since = spoilt(name, scores) if len(scores) > 1 else None
+        note = f"among the worst tenth from {TITLES[since].lower()} on" if since else ""
         shown = {TITLES[one].lower(): found.get(name) for one, found in scores.items()}
         return gallery.example(name, shown, note).only(SHOWN[step])
 

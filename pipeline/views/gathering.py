@@ -22,6 +22,8 @@ PANELS = {
     "predictions": {"semantic": "prediction", "instances": "predicted_instances"},
 }
 """Artefact -> array -> argument of `panels`."""
+WORST = 0.1
+"""Share of the pictures that counts as the worst ones of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +92,15 @@ def ranked(scores: Mapping[str, float], worst: int) -> dict[str, list[str]]:
     return {"worst": order[:worst], "median": between[start : start + few], "best": highest[::-1]}
 
 
-def spoilt(name: str, pictures: Mapping[str, Mapping[str, float]]) -> tuple[str, float] | None:
-    """The step whose score of a picture lies furthest below that step's median, and how far; None where none is below.
+def spoilt(name: str, pictures: Mapping[str, Mapping[str, float]]) -> str | None:
+    """The first step at which a picture is among the worst tenth; None where it never is.
 
-    pictures: step -> id -> score, in the order of the pipeline.
+    pictures: step -> id -> score, in the order of the pipeline. Ranks make steps comparable whose scores are of other sizes.
     """
-    below = {
-        step: scores[name] - float(np.median(list(scores.values())))
-        for step, scores in pictures.items()
-        if name in scores
-    }
-    step = min(below, key=lambda key: below[key], default=None)
-    return None if step is None or below[step] >= 0 else (step, below[step])
+    for step, scores in pictures.items():
+        if name in scores and sum(score < scores[name] for score in scores.values()) < WORST * len(scores):
+            return step
+    return None
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -25,14 +25,17 @@ def test_no_picture_comes_twice(count: int, worst: int) -> None:
     assert len(found["worst"]) == min(count, worst)
 
 
-def test_the_step_that_fell_behind_most_is_named() -> None:
+def test_the_first_step_is_named_at_which_a_picture_is_among_the_worst_tenth() -> None:
+    """By rank, as steps score differently: the walk spoils `a` though its seeds are further from the median than others'."""
+    others = {f"o{number:02}": 0.5 + number / 100 for number in range(18)}
     pictures = {
-        "cams": {"a": 0.4, "b": 0.5, "c": 0.6},
-        "seeds": {"a": 0.6, "b": 0.9, "c": 0.95},
-        "labels": {"a": 0.5, "b": 0.7, "c": 0.8},
+        "cams": {**others, "a": 0.6, "b": 0.2},
+        "seeds": {**{name: score + 0.3 for name, score in others.items()}, "a": 0.83, "b": 0.99},
+        "walk": {**others, "a": 0.45, "b": 0.4},
     }
-    assert spoilt("a", pictures) == ("seeds", pytest.approx(-0.3))
-    assert spoilt("c", pictures) is None
+    assert spoilt("a", pictures) == "walk"
+    assert spoilt("b", pictures) == "cams"
+    assert spoilt("o17", pictures) is None
     assert spoilt("z", pictures) is None
 
 

@@ -1,4 +1,4 @@
-"""Tiny final models without training, whose outputs vary from pixel to pixel."""
+"""Tiny final models without training, whose outputs vary from pixel to pixel; and the order of the files."""
 
 from pathlib import Path
 
@@ -10,6 +10,12 @@ from pipeline.sparseinst.network import Network
 from pipeline.weights import save_weights
 
 CLASSES = ("cat", "dog, or wolf", "日本")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: a process that takes the longest file last lets the others wait for it."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,10 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
+from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import UserError
-from stages.comparison.experiments import LOCK
-from stages.comparison.repository import ExperimentError, dvc, git
+from stages.comparison.repository import LOCK, ExperimentError, dvc, git, read_yaml
 
 EXPERIMENTS = "refs/exps"
 Out = Mapping[str, Any]
@@ -63,7 +62,7 @@ def committed(commit: str, file: str) -> str:
 
 
 def stages_of(lock: str) -> Mapping[str, Any]:
-    """The stages of a lock file's text."""
+    """The stages of a lock file's text; none in one that is empty or no YAML."""
     return mapping_of(lock).get("stages") or {}
 
 
@@ -74,10 +73,9 @@ def outs_of(lock: str) -> dict[str, Out]:
 
 def mapping_of(text: str) -> dict[str, Any]:
     """A YAML mapping; an empty one for anything else."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        values = yaml.load(text, loader)
-    except yaml.YAMLError:
+        values = read_yaml(text)
+    except YAMLError:
         return {}
     return values if isinstance(values, dict) else {}
 

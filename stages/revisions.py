@@ -20,8 +20,7 @@ from stages.cached import (
     outs_of,
     stages_of,
 )
-from stages.comparison.experiments import LOCK
-from stages.comparison.repository import PARAMETERS
+from stages.comparison.repository import LOCK, PARAMETERS
 from stages.entry import DATA, DATASET, artefact
 
 WORKSPACE = "workspace"

@@ -12,6 +12,7 @@ from pipeline.browser.walks import Settings, relabelled, setting
 from pipeline.label_map import IGNORE
 from pipeline.metrics.semantic import ThresholdCurve, threshold_grid
 from pipeline.views import overlays, sheets
+from pipeline.views.pages import percent
 
 MAPS = {"seeds": "seeds", "labels": "labels", "predictions": "predictions", "truth": "truth"}
 """Layers that are label maps as stored, and their steps."""
@@ -29,11 +30,6 @@ MADE_BY = (
     "scores",
 )
 """Sections of the parameters, in the order of the pipeline."""
-
-
-def percent(value: float | None) -> str:
-    """A ratio as a percentage with one digit; a dash for None."""
-    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def stored_scores(shown: Shown) -> dict[str, float | None]:

@@ -11,12 +11,12 @@ from nicegui import ui
 from pipeline.browser.address import grid_address, picture_address, read_query, read_view
 from pipeline.browser.disagreements import Disagreements, pairs
 from pipeline.browser.drawings import Drawings
-from pipeline.browser.facts import percent
 from pipeline.browser.frame import dress, keys_dialog, notices
 from pipeline.browser.layers import LAYERS
 from pipeline.browser.listing import DIFFER, Measures
 from pipeline.browser.selection import GAIN, Selection
 from pipeline.errors import UserError
+from pipeline.views.pages import percent
 
 PAGE = 60
 """Pictures on a page."""

@@ -4,11 +4,11 @@ from html import escape
 
 from nicegui import ui
 
-from pipeline.browser import facts
 from pipeline.browser.address import View
 from pipeline.browser.desk import Drawn
 from pipeline.browser.layers import LAYERS, OPAQUE
 from pipeline.browser.runs import Run
+from pipeline.views.pages import percent
 
 
 class Pane:
@@ -44,9 +44,7 @@ class Pane:
         for key, element in self.layers.items():
             set_source(element, drawn.layers.get(key, ""))
             element.style(f"opacity: {(view.layers or {}).get(key, 1):g}")
-        stored = [
-            f"{step} {facts.percent(value)}" for step, value in drawn.stored.items() if value is not None
-        ]
+        stored = [f"{step} {percent(value)}" for step, value in drawn.stored.items() if value is not None]
         self.scores.text = "mIoU: " + " · ".join(stored) if stored else ""
         absent = [] if drawn.there else ["This run has no such picture."]
         lines = [f"{key}: {text}" for key, text in drawn.lines.items()] if panes > 1 else []

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.comparison.repository import PARAMETERS, ExperimentError, dvc, git, read_yaml
-
-LOCK = "dvc.lock"
+from stages.cached import committed, stages_of
+from stages.comparison.repository import LOCK, PARAMETERS, dvc, git
 
 
 @dataclass(frozen=True)
@@ -67,20 +66,11 @@ def find(names: Collection[str]) -> dict[str, list[Experiment]]:
                     name=entry["name"],
                     revision=revision,
                     here=baseline["rev"] == head,
-                    lock=read_lock(revision),
+                    lock=stages_of(committed(revision, LOCK)),
                     metrics={path: value.get("data") or {} for path, value in metrics.items()},
                 )
                 found.setdefault(entry["name"], []).append(experiment)
     return {name: sorted(entries, key=lambda entry: not entry.here) for name, entries in found.items()}
-
-
-def read_lock(revision: str) -> Mapping[str, Any]:
-    """The stages of the dvc.lock of a commit; none where it has no such file."""
-    try:
-        text = git("show", f"{revision}:./{LOCK}")
-    except ExperimentError:  # no stage ever ran to its end
-        return {}
-    return (read_yaml(text) or {}).get("stages") or {}
 
 
 def made_by(lock: Mapping[str, Any], stage: str) -> list[str]:

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from pipeline.errors import UserError
 
 PARAMETERS = "params.yaml"
+LOCK = "dvc.lock"
 LOCKED = 30
 """Times a DVC command is tried again where another one holds the repository's lock."""
 

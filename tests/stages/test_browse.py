@@ -128,11 +128,11 @@ def test_a_section_is_its_own_stages_and_not_that_of_a_report_made_before() -> N
         "report": {"params": {"params.yaml": {"labels": {"background": 0.1}, "scores": {}}}},
     }
     text = yaml.safe_dump({"stages": lock})
-    made = revisions.made_with("labels: {background: 0.3}\nclassifier: {epochs: 3}\n", text)
+    made = revisions.made_with("labels: {background: 0.3}\nclassifier: {epochs: 3, lr: 1e-05}\n", text)
     assert made == {
         "labels": {"background": 0.5},
         "scores": {"background": 0.2},
-        "classifier": {"epochs": 3, "method": "cam"},
+        "classifier": {"epochs": 3, "lr": 1e-05, "method": "cam"},
     }
 
 

@@ -20,7 +20,10 @@ from stages.comparison.repository import PARAMETERS, ExperimentError, dvc, git, 
 LONGEST = 15
 """Seconds between two looks at the queue at most; each takes DVC about half a second of one core."""
 SILENT = 6
-"""Looks without any worker after which it is taken for dead; on a busy machine workers are slow to come up and to answer."""
+"""Looks in a row without a worker or a running process after which the worker is taken for dead.
+
+On a busy machine workers are slow to come up and to answer, and they still put away what an experiment made when its process has ended.
+"""
 TAIL = 12
 """Lines shown of a failed experiment's log."""
 
@@ -113,15 +116,17 @@ def watch(names: Collection[str], *, jobs: int, work: Path) -> Iterator[tuple[st
         while waiting:
             entries, workers = tasks()
             now = by_name(task for task in entries if task.name in waiting)
-            silent = 0 if workers else silent + 1
+            silent += 1
+            if workers or _alive(entries):
+                silent, patience = 0, SILENT
             queued = any(task.status == "Queued" for task in now.values())
-            if queued and silent > patience and not any(map(_alive, entries)):
+            if queued and silent > patience:
                 dvc("queue", "start", "--jobs", str(jobs), work=work)
                 silent, patience = 0, SILENT
             unseen, absent = absent, waiting - now.keys()
             for name in sorted(waiting - (absent - unseen)):
                 task = now.get(name)
-                if task and task.status == "Running" and silent >= SILENT and not _alive(task):
+                if task and task.status == "Running" and silent >= SILENT:
                     task = _bury(task)
                 if task is None or task.status not in ("Queued", "Running"):
                     waiting.discard(name)
@@ -136,14 +141,15 @@ def watch(names: Collection[str], *, jobs: int, work: Path) -> Iterator[tuple[st
                 time.sleep(min(LONGEST, 2 + (time.monotonic() - began) / 30))
 
 
-def _alive(task: Task) -> bool:
-    """Whether a task is running and its process there: DVC's worker may have died and left it, or died with it."""
-    if task.status != "Running":
+def _alive(entries: Iterable[Task]) -> bool:
+    """Whether the process of any running entry is there: DVC's worker may have died and left it, or died with it."""
+    running = tuple(task.revision for task in entries if task.status == "Running")
+    if not running:
         return False
     for baseline in json.loads(dvc("exp", "show", "--json", "--all-commits")):
         for entry in baseline.get("experiments") or []:
             local = (entry.get("executor") or {}).get("local") or {}
-            if (local.get("task_id") or "").startswith(task.revision) and local.get("pid"):
+            if (local.get("task_id") or "").startswith(running) and local.get("pid"):
                 with suppress(ProcessLookupError):
                     os.kill(local["pid"], 0)
                     return True
@@ -151,8 +157,14 @@ def _alive(task: Task) -> bool:
 
 
 def _bury(task: Task) -> Task:
-    """Let DVC note that the process of a task has died."""
-    dvc("queue", "kill", task.revision)
+    """Let DVC note that the process of a task has died; its state, where it has ended by itself meanwhile."""
+    try:
+        dvc("queue", "kill", task.revision)
+    except ExperimentError:
+        now = by_name(tasks()[0]).get(task.name, task)
+        if now.status == "Running":
+            raise
+        return now
     return replace(task, status="Lost")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from stages.comparison import queue
 from stages.comparison.queue import Task
+from stages.comparison.repository import ExperimentError
 
 STATUS = """\
 Task     Name       Created    Status
@@ -63,7 +64,7 @@ def test_no_worker_is_started_beside_one_that_is_too_busy_to_answer(
     each = iter([([running, waiting], 0)] * queue.SILENT + [([ended], 1)])
     commands = list[tuple[str, ...]]()
     monkeypatch.setattr(queue, "tasks", lambda: next(each))
-    monkeypatch.setattr(queue, "_alive", lambda task: alive and task == running)
+    monkeypatch.setattr(queue, "_alive", lambda entries: alive and running in entries)
     monkeypatch.setattr(queue, "dvc", lambda *words, **_: commands.append(words))
     monkeypatch.setattr(queue.time, "sleep", lambda _: None)
     assert list(queue.watch(["cam-seed6"], jobs=1, work=Path("work"))) == [("cam-seed6", ended)]
@@ -79,6 +80,50 @@ def test_a_worker_has_time_to_come_up_before_another_one_is_started(monkeypatch:
     monkeypatch.setattr(queue.time, "sleep", lambda _: None)
     assert len(list(queue.watch(["cam-seed6"], jobs=1, work=Path("work")))) == 1
     assert len(commands) == 2
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_worker_that_puts_away_what_a_process_left_has_time(
+    queued: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not answer meanwhile, and the entry is running still: nothing is killed, no other worker is started."""
+    running, waiting = Task("22e34c7", "cam-seed5", "Running"), Task("bbf9f24", "cam-seed6", "Queued")
+    beside = [waiting] * queued
+    ended = [replace(task, status="Success") for task in (running, *beside)]
+    looked = 2 * queue.SILENT
+    each = iter([([running, *beside], 0)] * looked + [(ended, 0)])
+    alive = iter([True] * (looked - queue.SILENT + 1) + [False] * queue.SILENT)
+    commands = list[tuple[str, ...]]()
+    monkeypatch.setattr(queue, "tasks", lambda: next(each))
+    monkeypatch.setattr(queue, "_alive", lambda entries: next(alive))
+    monkeypatch.setattr(queue, "dvc", lambda *words, **_: commands.append(words))
+    monkeypatch.setattr(queue.time, "sleep", lambda _: None)
+    found = dict(queue.watch([task.name for task in ended], jobs=1, work=Path("work")))
+    assert list(found.values()) == ended
+    assert not commands
+
+
+@pytest.mark.parametrize("status", ["Success", "Running"])
+def test_a_process_that_ends_as_it_is_given_up_has_ended_by_itself(
+    status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task("22e34c7", "cam-seed5", "Running")
+    each = iter([([task], 0)] * queue.SILENT + [([replace(task, status=status)], 0)])
+
+    def refuse(*_: str) -> str:
+        """What DVC says to `queue kill` of an entry that is no longer running."""
+        raise ExperimentError("'22e34c7' is not a valid running experiment name")
+
+    monkeypatch.setattr(queue, "tasks", lambda: next(each))
+    monkeypatch.setattr(queue, "_alive", lambda entries: False)
+    monkeypatch.setattr(queue, "dvc", refuse)
+    monkeypatch.setattr(queue.time, "sleep", lambda _: None)
+    watched = queue.watch(["cam-seed5"], jobs=1, work=Path("work"))
+    if status == "Running":
+        with pytest.raises(ExperimentError, match="22e34c7"):
+            list(watched)
+    else:
+        assert list(watched) == [("cam-seed5", replace(task, status="Success"))]
 
 
 def test_two_looks_find_an_entry_that_begins_between(monkeypatch: pytest.MonkeyPatch) -> None:

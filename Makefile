@@ -13,7 +13,7 @@ test: $(VENV)/installed-test  ## lint, types and all tests
 	ruff check .
 	ruff format --check .
 	mypy
-	OMP_NUM_THREADS=1 pytest -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/installed-test  ## speed and memory of every part
 	python -m benchmarks --output benchmarks/RESULTS.new.md

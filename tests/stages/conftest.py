@@ -1,9 +1,13 @@
-"""What the tests of `weakmask compare` and those of its parts have in common."""
+"""Folders that the tests of the commands run in."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repositories import ENVIRONMENT, ROOT, set_parameters
+from filelock import FileLock
+from repositories import ENVIRONMENT, QUICK, ROOT, commit, copy_code, run, set_parameters
 
 
 @pytest.fixture
@@ -16,3 +20,42 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this repository in which the whole graph has run, on a handful of scenes with a network without weights.
+
+    Not to be changed: all processes of a test run share it, and the first that needs it makes it.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, done = shared / "finished", shared / "finished.done"
+    with FileLock(shared / "finished.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            copy_code(folder)
+            set_parameters(folder, QUICK)
+            commit(folder)
+            run(folder, "dvc", "repro")
+            run(folder, "git", "add", "-A")
+            run(folder, "git", "commit", "-qm", "first run")
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repository(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which the whole graph has run, the file's own."""
+    folder = tmp_path_factory.mktemp("graph") / "repository"
+    shutil.copytree(finished, folder, symlinks=True)
+    return folder
+
+
+@pytest.fixture
+def restored(repository: Path) -> Iterator[Path]:
+    """The repository; parameters and artefacts are put back afterwards."""
+    yield repository
+    run(repository, "git", "checkout", "-q", "--", ".")
+    run(repository, "dvc", "checkout", "-q", "--force")

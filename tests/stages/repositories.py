@@ -1,5 +1,6 @@
 """Repositories to run the graph in, for the tests of this folder and those below."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -47,6 +48,9 @@ QUICK = {
     "report.worst": 1,
 }
 
+LADDER = ("cams", "seeds", "walk", "labels", "predictions")
+"""What is scored, in the order of the pipeline."""
+
 
 def run(
     folder: Path, *command: str, check: bool = True, **environment: str
@@ -83,3 +87,14 @@ def copy_code(folder: Path) -> None:
         if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/", "docs/", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+
+
+def scores_of(folder: Path, name: str) -> dict[str, float]:
+    """The scores of a rung that DVC lists."""
+    return json.loads((folder / f"data/scores/{name}.json").read_text())[name]
+
+
+def stale(folder: Path) -> set[str]:
+    """Stages that `dvc repro` would run now, but for those whose inputs only they will change."""
+    text = run(folder, "dvc", "repro", "--dry").stdout
+    return {line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")}

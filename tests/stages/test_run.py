@@ -1,68 +1,31 @@
-"""The whole graph through DVC, in a copy of the repository with a handful of scenes and a network without weights."""
+"""The whole graph through DVC: what runs again, what is drawn, and runs that are killed or have two ranks."""
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from repositories import ENVIRONMENT, QUICK, commit, copy_code, run, set_parameters
-
-from pipeline.datasets.index import Index
+from repositories import ENVIRONMENT, LADDER, run, scores_of, set_parameters, stale
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository in which the whole graph has run."""
-    folder = tmp_path_factory.mktemp("graph") / "repository"
-    copy_code(folder)
-    set_parameters(folder, QUICK)
-    commit(folder)
-    run(folder, "dvc", "repro")
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "first run")
-    return folder
-
-
-@pytest.fixture
-def restored(repository: Path) -> Iterator[Path]:
-    """The repository; parameters and artefacts are put back afterwards."""
-    yield repository
-    run(repository, "git", "checkout", "-q", "--", ".")
-    run(repository, "dvc", "checkout", "-q", "--force")
-
-
-LADDER = ("cams", "seeds", "walk", "labels", "predictions")
-
-
-def scores(folder: Path, name: str) -> dict[str, float]:
-    """The scores of a rung that DVC lists."""
-    return json.loads((folder / f"data/scores/{name}.json").read_text())[name]
-
-
-def stale(folder: Path) -> set[str]:
-    """Stages that `dvc repro` would run now, but for those whose inputs only they will change."""
-    text = run(folder, "dvc", "repro", "--dry").stdout
-    return {line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")}
 
 
 def test_every_artefact_is_there_and_scored(repository: Path) -> None:
     for name in ("cams", "seeds", "fields", "labels", "predictions"):
         assert (repository / f"data/{name}.h5").is_file()
     for name in LADDER:
-        found = scores(repository, name)
+        found = scores_of(repository, name)
         assert all(0 <= value <= 1 for value in found.values())
         own = {"cams": "best_miou", "seeds": "coverage", "walk": "best_miou"}.get(name, "AP50")
         assert found.keys() == {"miou", own}
-    assert scores(repository, "walk")["miou"] == scores(repository, "labels")["miou"], "as no segment votes"
+    assert scores_of(repository, "walk")["miou"] == scores_of(repository, "labels")["miou"], (
+        "as no segment votes"
+    )
     page = (repository / "data/report/index.html").read_text()
     assert "data:image" in page
     assert (repository / "data/report/sheets/train-1.png").is_file()
@@ -102,81 +65,6 @@ def test_only_what_depends_on_a_change_is_stale(
     assert rerun <= found
     assert not found & upstream
     assert bool(found) == bool(rerun)
-
-
-@pytest.mark.parametrize("method", ["puzzlecam", "s2c"])  # of seenet, test_compare sees to it
-def test_other_methods_run_to_their_scores(restored: Path, method: str) -> None:
-    set_parameters(restored, {"classifier.method": method, "classifier.s2c.warmup": 0})
-    text = run(restored, "dvc", "repro", "scores@cams").stdout
-    assert "Running stage 'classifier'" in text
-    assert ("Running stage 'cams'") in text
-    assert "Running stage 'segments'" not in text
-    assert 0 <= scores(restored, "cams")["best_miou"] <= 1
-
-
-def test_pictures_without_masks_run_to_a_report(restored: Path, tmp_path: Path) -> None:
-    """A folder of pictures and their tags, as a user brings them: nothing to score by, everything else there."""
-    index = Index.load(restored / "data/dataset")
-    images, rows = tmp_path / "mine/images", ["image,classes"]
-    images.mkdir(parents=True)
-    for name, picture in index.items():
-        Image.fromarray(index.image(name)).save(images / f"{name}.png")
-        rows.append(f"{name},{' '.join(index.classes[tag] for tag in picture.tags)}")
-    (tmp_path / "mine/labels.csv").write_text("\n".join(rows) + "\n")
-    set_parameters(restored, {"dataset.format": "folder", "dataset.source": str(tmp_path / "mine")})
-    run(restored, "dvc", "repro")
-    assert all(scores(restored, name) == {} for name in LADDER)
-    page = (restored / "data/report/index.html").read_text()
-    assert "data:image" in page
-    assert "nan" not in page.lower().split()
-    run(restored, "weakmask", "report-diff", "HEAD", "data/report")
-    text = run(restored, "weakmask", "scores").stdout
-    assert re.search(r"pseudo-labels +train +-", text)
-    assert run(restored, "weakmask", "inspect").returncode == 0
-
-
-def test_without_an_instance_model_there_are_semantic_maps_alone(restored: Path) -> None:
-    set_parameters(restored, {"instance.method": "none"})
-    run(restored, "dvc", "repro", "scores@predictions")
-    assert 0 <= scores(restored, "predictions")["miou"] <= 1
-    assert "AP50" not in scores(restored, "predictions")
-
-
-def test_the_other_instance_model_runs_to_its_scores(restored: Path) -> None:
-    set_parameters(restored, {"instance.method": "maskrcnn", "instance.maskrcnn.channels": 8})
-    text = run(restored, "dvc", "repro", "scores@predictions").stdout
-    assert "Running stage 'instance'" in text
-    assert "Running stage 'semantic'" not in text
-    assert 0 <= scores(restored, "predictions")["miou"] <= 1
-    assert "maskrcnn" in run(restored, "weakmask", "inspect", "data/instance.safetensors").stdout
-
-
-def test_a_change_of_segments_retrains_the_classifier_under_s2c_alone(restored: Path) -> None:
-    def changed() -> str:
-        set_parameters(restored, {"segments.embeddings": True})
-        run(restored, "dvc", "repro", "guidance")
-        set_parameters(restored, {"segments.embeddings": False})
-        run(restored, "dvc", "repro", "guidance")
-        return run(restored, "dvc", "status", "classifier").stdout
-
-    assert "data/guidance.h5" not in changed()
-    set_parameters(
-        restored, {"classifier.method": "s2c", "classifier.s2c.cpm": False, "segments.embeddings": True}
-    )
-    run(restored, "dvc", "repro", "classifier")
-    assert "data/guidance.h5" in changed()
-
-
-def test_a_changed_threshold_reruns_labels_and_what_follows(restored: Path) -> None:
-    set_parameters(restored, {"labels.background": 0.9})
-    text = run(restored, "dvc", "repro", "scores@labels").stdout
-    ran = {line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")}
-    assert ran == {"labels", "scores@labels"}
-    assert stale(restored) == {"scores@walk", "semantic", "instance", "report"}, (
-        "the first of what follows; DVC asks the others then"
-    )
-    assert "labels.json" in run(restored, "dvc", "metrics", "diff").stdout
-    assert "data/scores/predictions.json" in run(restored, "dvc", "metrics", "show").stdout
 
 
 @pytest.mark.parametrize(

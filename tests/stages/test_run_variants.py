@@ -1,0 +1,87 @@
+"""The whole graph through DVC with other methods, other data and other thresholds than the first run's."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from repositories import LADDER, run, scores_of, set_parameters, stale
+
+from pipeline.datasets.index import Index
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("method", ["puzzlecam", "s2c"])  # of seenet, test_compare sees to it
+def test_other_methods_run_to_their_scores(restored: Path, method: str) -> None:
+    set_parameters(restored, {"classifier.method": method, "classifier.s2c.warmup": 0})
+    text = run(restored, "dvc", "repro", "scores@cams").stdout
+    assert "Running stage 'classifier'" in text
+    assert ("Running stage 'cams'") in text
+    assert "Running stage 'segments'" not in text
+    assert 0 <= scores_of(restored, "cams")["best_miou"] <= 1
+
+
+def test_pictures_without_masks_run_to_a_report(restored: Path, tmp_path: Path) -> None:
+    """A folder of pictures and their tags, as a user brings them: nothing to score by, everything else there."""
+    index = Index.load(restored / "data/dataset")
+    images, rows = tmp_path / "mine/images", ["image,classes"]
+    images.mkdir(parents=True)
+    for name, picture in index.items():
+        Image.fromarray(index.image(name)).save(images / f"{name}.png")
+        rows.append(f"{name},{' '.join(index.classes[tag] for tag in picture.tags)}")
+    (tmp_path / "mine/labels.csv").write_text("\n".join(rows) + "\n")
+    set_parameters(restored, {"dataset.format": "folder", "dataset.source": str(tmp_path / "mine")})
+    run(restored, "dvc", "repro")
+    assert all(scores_of(restored, name) == {} for name in LADDER)
+    page = (restored / "data/report/index.html").read_text()
+    assert "data:image" in page
+    assert "nan" not in page.lower().split()
+    run(restored, "weakmask", "report-diff", "HEAD", "data/report")
+    text = run(restored, "weakmask", "scores").stdout
+    assert re.search(r"pseudo-labels +train +-", text)
+    assert run(restored, "weakmask", "inspect").returncode == 0
+
+
+def test_without_an_instance_model_there_are_semantic_maps_alone(restored: Path) -> None:
+    set_parameters(restored, {"instance.method": "none"})
+    run(restored, "dvc", "repro", "scores@predictions")
+    assert 0 <= scores_of(restored, "predictions")["miou"] <= 1
+    assert "AP50" not in scores_of(restored, "predictions")
+
+
+def test_the_other_instance_model_runs_to_its_scores(restored: Path) -> None:
+    set_parameters(restored, {"instance.method": "maskrcnn", "instance.maskrcnn.channels": 8})
+    text = run(restored, "dvc", "repro", "scores@predictions").stdout
+    assert "Running stage 'instance'" in text
+    assert "Running stage 'semantic'" not in text
+    assert 0 <= scores_of(restored, "predictions")["miou"] <= 1
+    assert "maskrcnn" in run(restored, "weakmask", "inspect", "data/instance.safetensors").stdout
+
+
+def test_a_change_of_segments_retrains_the_classifier_under_s2c_alone(restored: Path) -> None:
+    def changed() -> str:
+        set_parameters(restored, {"segments.embeddings": True})
+        run(restored, "dvc", "repro", "guidance")
+        set_parameters(restored, {"segments.embeddings": False})
+        run(restored, "dvc", "repro", "guidance")
+        return run(restored, "dvc", "status", "classifier").stdout
+
+    assert "data/guidance.h5" not in changed()
+    set_parameters(
+        restored, {"classifier.method": "s2c", "classifier.s2c.cpm": False, "segments.embeddings": True}
+    )
+    run(restored, "dvc", "repro", "classifier")
+    assert "data/guidance.h5" in changed()
+
+
+def test_a_changed_threshold_reruns_labels_and_what_follows(restored: Path) -> None:
+    set_parameters(restored, {"labels.background": 0.9})
+    text = run(restored, "dvc", "repro", "scores@labels").stdout
+    ran = {line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")}
+    assert ran == {"labels", "scores@labels"}
+    assert stale(restored) == {"scores@walk", "semantic", "instance", "report"}, (
+        "the first of what follows; DVC asks the others then"
+    )
+    assert "labels.json" in run(restored, "dvc", "metrics", "diff").stdout
+    assert "data/scores/predictions.json" in run(restored, "dvc", "metrics", "show").stdout

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
@@ -55,6 +55,11 @@ GRID = """async () => {
     const images = [...document.querySelectorAll('.card img')].filter(seen);
     if (images.length && images.every((i) => i.complete && i.naturalWidth)) return performance.now();
   }
+}"""
+SORTED = """async () => {
+  const start = performance.now();
+  while (!document.querySelector('.card .scores .on')) await new Promise((later) => setTimeout(later, 100));
+  return performance.now() - start;
 }"""
 MOVE = f"""async () => {{
   const said = document.querySelector('#cams-score'), before = said.textContent, start = performance.now();
@@ -176,6 +181,7 @@ def rows(address: str, chromium: str, times: int) -> Iterator[tuple[str, list[fl
         page = browser.new_page(viewport={"width": 1366, "height": 768})
         yield "first picture, from the grid", [_click(page, address, n) for n in range(times)]
         yield from _within(page, address, times)
+        yield from _disagreements(page, fresh, address, times)
         browser.close()
 
 
@@ -206,6 +212,19 @@ def _within(page: Any, address: str, times: int) -> Iterator[tuple[str, list[flo
     page.goto(f"{address}/picture/picture%20005000?layers=cams:1")
     page.wait_for_timeout(2000)
     yield "threshold moved, layer and mIoU", [float(page.evaluate(MOVE)) for _ in range(times)]
+
+
+def _disagreements(
+    page: Any, fresh: Callable[..., float], address: str, times: int
+) -> Iterator[tuple[str, list[float]]]:
+    """The grid by what two steps differ on: until all pictures are compared, and another grid meanwhile."""
+    page.goto(f"{address}/?sort=disagreement&differ=seeds-labels")
+    yield (
+        "grid while seeds and labels are compared",
+        [fresh(f"/?sort=disagreement&differ=seeds-labels&page={n}", GRID) for n in range(2, 2 + times)],
+    )
+    page.set_default_timeout(0)
+    yield "seeds and labels of all pictures compared, after that", [float(page.evaluate(SORTED))]
 
 
 @click.command()

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from pipeline.errors import UserError
+from pipeline.views.pages import percent
 from stages.browse import browse
 from stages.compare import compare
 from stages.entry import DATA, PRESETS, artefact
@@ -118,9 +119,9 @@ def scores() -> None:
     ):
         path = artefact(f"scores/{name}", ".json")
         values = json.loads(path.read_text(encoding="utf-8")).get(name, {}) if path.is_file() else {}
-        note = f"  of {_percent(values['coverage'])} % of the pixels" if "coverage" in values else ""
-        ap50 = _percent(values.get("AP50")) if name in ("labels", "predictions") else ""
-        rows.append((title, split, _percent(values.get(key)) + note, ap50))
+        note = f"  of {percent(values['coverage'])} % of the pixels" if "coverage" in values else ""
+        ap50 = percent(values.get("AP50")) if name in ("labels", "predictions") else ""
+        rows.append((title, split, percent(values.get(key)) + note, ap50))
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -134,10 +135,6 @@ main.add_command(export_onnx)
 main.add_command(inspect)
 main.add_command(predict)
 main.add_command(report_diff)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 if __name__ == "__main__":

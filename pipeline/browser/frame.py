@@ -34,3 +34,17 @@ def keys_dialog(keys: list[tuple[str, str]]) -> ui.dialog:
         )
         ui.html(f"<h2>Keys</h2><table>{rows}</table>", sanitize=False)
     return dialog
+
+
+def dialog_takes(dialog: ui.dialog, key: str) -> bool:
+    """Whether a key is the dialog's: `?` opens it; while it is open, `?` and Escape close it and all others do nothing.
+
+    That is for the server to say: in the browser a dialog is there until its fading out has ended, and would swallow keys.
+    """
+    if dialog.value:
+        if key in ("?", "Escape"):
+            dialog.close()
+        return True
+    if key == "?":
+        dialog.open()
+    return key == "?"

@@ -11,7 +11,7 @@ from nicegui import ui
 from pipeline.browser.address import grid_address, picture_address, read_query, read_view
 from pipeline.browser.disagreements import Disagreements, pairs
 from pipeline.browser.drawings import Drawings
-from pipeline.browser.frame import dress, keys_dialog, notices
+from pipeline.browser.frame import dialog_takes, dress, keys_dialog, notices
 from pipeline.browser.layers import LAYERS
 from pipeline.browser.listing import DIFFER, Measures
 from pipeline.browser.selection import GAIN, Selection
@@ -26,7 +26,8 @@ KEYS = [
     ("/", "search"),
     ("?", "these keys"),
 ]
-SHORT = {"cams": "maps", "labels": "labels", "predictions": "pred."}
+SHORT = {"cams": "maps", "seeds": "seeds", "walk": "walk", "labels": "labels", "predictions": "final"}
+"""What the scores are called on a card."""
 
 
 def add_grid(drawings: Drawings, disagreements: Disagreements) -> None:
@@ -195,9 +196,9 @@ class Grid:
 
     def _key(self, key: str) -> None:
         pages = {"ArrowLeft": self.page - 1, "ArrowRight": self.page + 1, "Home": 1, "End": len(self.names)}
+        if dialog_takes(self.keys, key):
+            return
         if key in pages:
             self._turn(pages[key])
-        elif key == "?":
-            self.keys.open()
         elif key == "/":
             self.search.run_method("focus")

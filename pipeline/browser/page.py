@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
 
-from fastapi import Request
+from fastapi import Request, Response
 from nicegui import ui
 
 from pipeline.browser.address import View, grid_address, picture_address, read_query, read_view
 from pipeline.browser.desk import Desk, Drawn
 from pipeline.browser.disagreements import Disagreements
 from pipeline.browser.drawings import Drawings
-from pipeline.browser.frame import dress, keys_dialog, notices
+from pipeline.browser.frame import dialog_takes, dress, keys_dialog, notices
 from pipeline.browser.layers import LAYERS
 from pipeline.browser.listing import Query, near
 from pipeline.browser.pane import Pane
@@ -38,19 +38,20 @@ def add_picture_page(drawings: Drawings, disagreements: Disagreements) -> None:
     """Serve the pictures' pages at /picture/ID."""
 
     @ui.page("/picture/{name:path}", title="weakmask browse", response_timeout=30)
-    async def picture(name: str, request: Request) -> None:
-        """The page for one visitor."""
+    async def picture(name: str, request: Request) -> Response | None:
+        """The page for one visitor; 404 where there is no such picture."""
         dress()
         query, view = read_query(request.query_params), read_view(request.query_params)
         try:
             names = list(drawings.runs[0].index)
             if name not in drawings.runs[0].index:
                 missing(name, near(names, name), query, view)
-                return
+                return ui.context.client.build_response(request, 404)
             page = PicturePage(drawings, Selection(drawings.runs, disagreements), query, view, name)
             await page.build()
         except UserError as error:
             ui.html(notices([str(error)]), sanitize=False)
+        return None
 
 
 def missing(name: str, others: Sequence[str], query: Query, view: View) -> None:
@@ -175,6 +176,8 @@ class PicturePage:
 
     async def _key(self, key: str) -> None:
         """What a key does."""
+        if dialog_takes(self.keys, key):
+            return
         if key in ("ArrowLeft", "ArrowRight"):
             await self._step(1 if key == "ArrowRight" else -1)
         elif key in ("Home", "End"):
@@ -186,9 +189,7 @@ class PicturePage:
         elif key == " ":
             await self.show(view=replace(self.view, bare=not self.view.bare))
         elif key in ("g", "Escape"):
-            self.keys.close() if self.keys.value else self._leave()
-        elif key == "?":
-            self.keys.open()
+            self._leave()
 
     async def _alone(self, distance: int) -> None:
         """The next available layer, without the others."""

@@ -13,7 +13,6 @@ window.weakmask = (() => {
       if (event.key === 'Escape') event.target.blur();
       return;
     }
-    if (document.querySelector('.q-dialog') && event.key !== 'Escape' && event.key !== '?') return;
     event.preventDefault();
     emitEvent('key', event.key);
   });

@@ -11,10 +11,11 @@ from typing import Any, Generic, TypeVar
 from pipeline.datasets.index import HEADER, TABLE, Index
 from pipeline.errors import UserError
 from pipeline.store import LAYOUTS, Reader, StoreError
+from pipeline.views.summary import TITLES
 
 Value = TypeVar("Value")
 FORMATS = tuple(LAYOUTS)
-SCORED = ("cams", "labels", "predictions")
+SCORED = tuple(TITLES)
 """Steps that are compared with pixel masks, in the order of the pipeline."""
 
 

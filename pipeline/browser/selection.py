@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pipeline.browser.disagreements import Disagreements, Progress
 from pipeline.browser.listing import DIFFER, Measures, Query, Values, select
 from pipeline.browser.runs import SCORED, Run
-from pipeline.browser.shown import STEPS
 from pipeline.errors import UserError
+from pipeline.views.summary import TITLES
 
 GAIN = "gain"
 
@@ -45,12 +45,12 @@ class Selection:
 
     def titles(self) -> dict[str, str]:
         """What can be sorted by, and how it is called."""
-        titles = {"id": "id"} | {step: f"mIoU of {STEPS[step]}" for step in self.scores()}
+        titles = {"id": "id"} | {step: f"mIoU of {TITLES[step].lower()}" for step in self.scores()}
         for name in self.measures(Query()).values:
             kind, _, rest = name.partition(":")
             if kind == GAIN:
                 step, _, run = rest.partition(":")
-                titles[name] = f"gain of {STEPS[step]}, {run}"
+                titles[name] = f"gain of {TITLES[step].lower()}, {run}"
         return titles | {DIFFER: "disagreement"}
 
     def problems(self) -> list[str]:

@@ -12,16 +12,14 @@ from pipeline.label_map import IGNORE
 from pipeline.metrics.semantic import Confusion, assign
 from pipeline.seeds import enlarge
 from pipeline.store import Record, StoreError
+from pipeline.views.summary import TITLES
 
 Value = TypeVar("Value")
 STEPS: Mapping[str, str] = {
-    "cams": "activation maps",
-    "seeds": "seeds",
-    "labels": "pseudo-labels",
-    "predictions": "predictions",
+    **{step: title.lower() for step, title in TITLES.items() if step != "walk"},
     "truth": "truth",
 }
-"""Steps that say something of every pixel, in the order of the pipeline, and what they are called."""
+"""Steps whose label map is stored or at hand, in the order of the pipeline, and what they are called."""
 
 
 class Shown:

@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import pytest
-from artefacts import NAMES
+from artefacts import NAMES, run_of, write_table
 
 from pipeline.browser.disagreements import Disagreements
 from pipeline.browser.listing import Measures, Query, near, select
-from pipeline.browser.runs import Run
+from pipeline.browser.runs import SCORED, Run
 from pipeline.browser.selection import Selection
+from pipeline.views.summary import TITLES
 
 VALUES = {"a one": 0.9, "b/two": 0.2, "f": 0.5}
 MEASURES = Measures({"labels": VALUES, "disagreement": VALUES}, frozenset({"disagreement"}))
@@ -40,9 +43,7 @@ def test_near_ids() -> None:
     assert near(["abc"], "zzzzzzzz") == []
 
 
-def test_gains_of_another_run_can_be_sorted_by(run: Run, folder) -> None:
-    from artefacts import run_of, write_table
-
+def test_gains_of_another_run_can_be_sorted_by(run: Run, folder: Path) -> None:
     write_table(folder, "labels", best=1.0)
     selection = Selection([run, run_of(folder, "other")], Disagreements())
     assert selection.titles()["gain:labels:other"] == "gain of pseudo-labels, other"
@@ -50,9 +51,7 @@ def test_gains_of_another_run_can_be_sorted_by(run: Run, folder) -> None:
     assert gains["f"] == pytest.approx(0.1)
 
 
-def test_problems_are_named_once(folder) -> None:
-    from artefacts import run_of
-
+def test_problems_are_named_once(folder: Path) -> None:
     (folder / "cams.h5").write_bytes(b"no HDF5")
     (folder / "scores/labels/pictures.csv").write_text("nothing")
     selection = Selection([run_of(folder)], Disagreements())
@@ -60,3 +59,11 @@ def test_problems_are_named_once(folder) -> None:
     assert len(found) == 1
     assert "cams.h5" in found[0]
     assert selection.names(Query(sort="labels")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("step", SCORED)
+def test_every_scored_step_sorts(folder: Path, step: str) -> None:
+    (folder / f"scores/{step}/pictures.csv").write_text("id,miou\nf,0.2\nb/two,0.1\n")
+    selection = Selection([run_of(folder)], Disagreements())
+    assert selection.names(Query(sort=step))[:2] == ["b/two", "f"]
+    assert selection.titles()[step] == f"mIoU of {TITLES[step].lower()}"

@@ -87,7 +87,8 @@ def test_the_grid_sorts_filters_and_leads_to_pictures(page) -> None:
     wait(page, lambda: ids.all_inner_texts() == ["d-日本"])
     page.goto("/?sort=labels")
     assert ids.all_inner_texts() == sorted(NAMES, reverse=True)
-    assert "maps 40.0" in page.locator(".card").first.inner_text()
+    for score in ("maps 40.0", "seeds 40.0", "walk 40.0", "labels 40.0", "final 40.0"):
+        assert score in page.locator(".card").first.inner_text()
     wait(page, lambda: page.locator(".card img").first.evaluate("i => i.complete && i.naturalWidth") > 0)
     page.locator(".card").nth(4).click()
     page.wait_for_selector("#name")
@@ -124,7 +125,11 @@ def test_keys_walk_through_pictures_and_layers(page) -> None:
     wait(page, lambda: name.inner_text() == "b/two" and shown_layers(page) == ["instances"])
     page.keyboard.press("?")
     page.get_by_text("previous, next picture").wait_for()
+    page.keyboard.press("ArrowRight")
     page.keyboard.press("Escape")
+    page.keyboard.press("1")
+    wait(page, lambda: "segments:1" in page.url)
+    assert name.inner_text() == "b/two", "arrows do nothing while the keys are shown"
     page.get_by_text("previous, next picture").wait_for(state="hidden")
     page.keyboard.press("g")
     page.wait_for_selector(".card")
@@ -179,7 +184,7 @@ def _nudge(page, box) -> bool:
 
 
 def test_an_id_that_is_not_there_proposes_others(page) -> None:
-    page.goto("/picture/b%2Ftwi")
+    assert page.goto("/picture/b%2Ftwi").status == 404
     page.get_by_text("There is no picture").wait_for()
     page.get_by_role("link", name="b/two").click()
     page.wait_for_selector("#name")

@@ -14,9 +14,11 @@ from pipeline.views.difference import ladder, render
 from pipeline.views.pages import percent, points
 from pipeline.views.summary import FILE, Summary, load, parse
 from pipeline.work import write_atomically
-from stages.cached import cached, find_commit, folder, lock_of, lost, outs_of
+from stages.cached import cached, committed, find_commit, folder, lock_of, lost, outs_of
+from stages.comparison.repository import PARAMETERS
 from stages.comparison.table import aligned
 from stages.entry import DATA
+from stages.lineage import made_with, outdated
 
 REPORT = (DATA / "report").as_posix()
 AGAIN = "run the stage report there"
@@ -65,9 +67,14 @@ def _cached(name: str) -> Path:
         commit = find_commit(name)
     except UserError as error:
         raise UserError(f"{error}; nor is it a report folder") from error
-    outs = outs_of(lock_of(name, commit))
+    lock = lock_of(name, commit)
+    outs = outs_of(lock)
     if REPORT not in outs:
         raise UserError(f"{name}: its dvc.lock knows no {REPORT}; {AGAIN}")
+    if REPORT in outdated(lock, made_with(committed(commit, PARAMETERS), lock)):
+        raise UserError(
+            f"{name}: its {REPORT} is left from another run; run the experiment without targets, or to `report`"
+        )
     files = folder(outs[REPORT])
     if files is None:
         raise UserError(lost(REPORT, name, cached(outs[REPORT])))

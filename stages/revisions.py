@@ -1,10 +1,9 @@
 """Runs to look into: the one in the workspace, and those of Git revisions and DVC experiments (see cached)."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from pipeline.browser.runs import FORMATS, SCORED, Fresh, Places, Run
 from pipeline.errors import UserError
@@ -16,12 +15,11 @@ from stages.cached import (
     folder,
     lock_of,
     lost,
-    mapping_of,
     outs_of,
-    stages_of,
 )
 from stages.comparison.repository import LOCK, PARAMETERS
 from stages.entry import DATA, DATASET, artefact
+from stages.lineage import made_with, outdated
 
 WORKSPACE = "workspace"
 
@@ -40,52 +38,40 @@ def workspace() -> Run:
 def revision(name: str, scratch: Path) -> Run:
     """The run of a Git revision, tag or DVC experiment; scratch: an empty folder for links into the cache.
 
-    What DVC's cache does not hold is listed as lacking. Raises UserError if there is no such revision, or no run in it.
+    What DVC's cache does not hold, and what is left from another run, is listed as lacking. Raises UserError if there is no such
+    revision, or no run in it.
     """
     commit = find_commit(name)
     lock = lock_of(name, commit)
     parameters = made_with(committed(commit, PARAMETERS), lock)
-    return Run(name, _places(name, outs_of(lock), scratch), lambda: parameters)
+    return Run(name, _places(name, outs_of(lock), outdated(lock, parameters), scratch), lambda: parameters)
 
 
-def made_with(parameters: str, lock: str) -> Mapping[str, Any]:
-    """Parameters by section: those of the parameter file, or where a stage ran the ones that it ran with.
-
-    A section is its stage's own; others that track it too, such as the report, may have run before it last.
-    """
-    values: dict[str, Any] = mapping_of(parameters)
-    for name, stage in stages_of(lock).items():
-        for key, value in stage.get("params", {}).get(PARAMETERS, {}).items():
-            *sections, last = key.split(".")
-            if key.split(".")[0] != name.partition("@")[0]:
-                continue
-            section = values
-            for part in sections:
-                section = section.setdefault(part, {})
-            section[last] = value
-    return values
-
-
-def _places(name: str, outs: Mapping[str, Out], scratch: Path) -> Places:
-    """Where DVC's cache holds what a run wrote."""
-    lacking: dict[str, str] = {}
-    artefacts = {}
-    for format_ in FORMATS:
-        path = artefact(format_).as_posix()
-        if path in outs:
-            artefacts[format_] = cached(outs[path])
-            if not artefacts[format_].is_file():
-                lacking[format_] = lost(path, name, artefacts[format_])
-    tables = {}
-    for step in SCORED:
-        path = (DATA / "scores" / step).as_posix()
-        if path in outs:
-            files = folder(outs[path])
-            if files is None or not files.get("pictures.csv", Path()).is_file():
-                lacking[f"scores of {step}"] = lost(path, name, cached(outs[path]))
+def _places(name: str, outs: Mapping[str, Out], left: Collection[str], scratch: Path) -> Places:
+    """Where DVC's cache holds what a run wrote; left: paths of outputs that are left from another run."""
+    tables = {step: (DATA / "scores" / step).as_posix() for step in SCORED}
+    named = {format_: artefact(format_).as_posix() for format_ in FORMATS}
+    named |= {f"scores of {step}": path for step, path in tables.items()}
+    old = [key for key, path in named.items() if path in left]
+    lacking = dict.fromkeys(
+        old,
+        f"{name}: {', '.join(old)} are left from another run, so they are not shown; "
+        "an experiment without targets makes everything",
+    )
+    there = {key: outs[path] for key, path in named.items() if path in outs and key not in old}
+    artefacts = {format_: cached(there[format_]) for format_ in FORMATS if format_ in there}
+    for format_, file in artefacts.items():
+        if not file.is_file():
+            lacking[format_] = lost(named[format_], name, file)
+    found: dict[str, Path] = {}
+    for step, path in tables.items():
+        if out := there.get(f"scores of {step}"):
+            files = folder(out) or {}
+            if files.get("pictures.csv", Path()).is_file():
+                found[step] = files["pictures.csv"]
             else:
-                tables[step] = files["pictures.csv"]
-    return Places(_dataset(name, outs, scratch), artefacts, tables, lacking)
+                lacking[f"scores of {step}"] = lost(path, name, cached(out))
+    return Places(_dataset(name, outs, scratch), artefacts, found, lacking)
 
 
 def _dataset(name: str, outs: Mapping[str, Out], scratch: Path) -> Path:

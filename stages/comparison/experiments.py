@@ -1,4 +1,4 @@
-"""Finished experiments: what DVC lists, what made their scores, and where that differs from what is here now.
+"""Finished experiments: what DVC lists, and whether their code differs from what is here now.
 
 https://dvc.org/doc/command-reference/exp, and dvc.lock in https://dvc.org/doc/user-guide/project-structure/dvcyaml-files
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.cached import committed, stages_of
-from stages.comparison.repository import LOCK, PARAMETERS, dvc, git
+from stages.comparison.repository import LOCK, dvc, git
 
 
 @dataclass(frozen=True)
@@ -71,68 +71,6 @@ def find(names: Collection[str]) -> dict[str, list[Experiment]]:
                 )
                 found.setdefault(entry["name"], []).append(experiment)
     return {name: sorted(entries, key=lambda entry: not entry.here) for name, entries in found.items()}
-
-
-def made_by(lock: Mapping[str, Any], stage: str) -> list[str]:
-    """The stages whose work `stage` rests on, itself included; none where it did not run in this experiment.
-
-    An experiment starts from the dvc.lock of its commit, so an entry may be left from another run: its dependencies then are not
-    what the stages before it wrote.
-    """
-    wrote = {
-        out["path"]: (name, out.get("md5")) for name, entry in lock.items() for out in entry.get("outs", [])
-    }
-    if stage not in lock:
-        return []
-    stages = [stage]
-    for dependency in lock[stage].get("deps", []):
-        name, content = wrote.get(dependency["path"], (None, None))
-        if name is not None:
-            before = made_by(lock, name) if content == dependency.get("md5") else []
-            if not before:
-                return []
-            stages += [other for other in before if other not in stages]
-    return stages
-
-
-def parameter_differences(
-    lock: Mapping[str, Any], stages: Iterable[str], parameters: Mapping[str, Any]
-) -> list[str]:
-    """Where the parameters these stages ran with are not those given, as `name 0.55, now 0.4`."""
-    found: dict[str, None] = {}
-    for stage in stages:
-        for key, value in lock[stage].get("params", {}).get(PARAMETERS, {}).items():
-            found |= dict.fromkeys(_differences(key, value, _look_up(parameters, key)))
-    return list(found)
-
-
-def whole_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Where two parameter files differ, but for section runtime, on which no artefact depends."""
-    sections = dict.fromkeys([*old, *new])
-    return [
-        text
-        for name in sections
-        if name != "runtime"
-        for text in _differences(name, old.get(name), new.get(name))
-    ]
-
-
-def _look_up(parameters: Mapping[str, Any], key: str) -> Any:
-    value: Any = parameters
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def _differences(name: str, old: Any, new: Any) -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = dict.fromkeys([*old, *new])
-        return [text for key in keys for text in _differences(f"{name}.{key}", old.get(key), new.get(key))]
-    return [] if old == new else [f"{name} {_shown(old)}, now {_shown(new)}"]
-
-
-def _shown(value: Any) -> str:
-    return "missing" if value is None else json.dumps(value)
 
 
 def changed_files(experiment: Experiment, stages: Iterable[str]) -> list[str]:

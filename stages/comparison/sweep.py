@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from stages import lineage
 from stages.comparison import experiments, queue, repository
 from stages.comparison.experiments import Experiment
 from stages.comparison.plan import Run
@@ -78,7 +79,7 @@ class Sweep:
         return running
 
     def _check(self, task: Task) -> None:
-        wrong = experiments.whole_differences(queue.parameters_of(task), self.runs[task.name].parameters)
+        wrong = lineage.whole_differences(queue.parameters_of(task), self.runs[task.name].parameters)
         if wrong:
             state, end = {
                 "Running": ("running", f"dvc queue kill {task.name}"),

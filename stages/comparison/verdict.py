@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from stages import lineage
 from stages.comparison import experiments
 from stages.comparison.experiments import Experiment
 from stages.comparison.plan import Run
@@ -32,13 +33,13 @@ class Verdict:
 
 def judge(run: Run, experiment: Experiment, steps: Sequence[str]) -> Verdict:
     """Compare an experiment with what is asked; nothing that the asked steps do not depend on counts."""
-    made = {step: experiments.made_by(experiment.lock, f"scores@{step}") for step in STEPS}
+    made = {step: lineage.made_by(experiment.lock, f"scores@{step}") for step in STEPS}
     scored = [step for step in STEPS if made[step]]
 
     def differences(wanted: Iterable[str]) -> list[str]:
         """Parameters and files that made these steps' scores and are not so now."""
         stages = list(dict.fromkeys(stage for step in wanted for stage in made[step]))
-        changed = experiments.parameter_differences(experiment.lock, stages, run.parameters)
+        changed = lineage.parameter_differences(experiment.lock, stages, run.parameters)
         return changed + [f"{path} has changed" for path in experiments.changed_files(experiment, stages)]
 
     asked = [step for step in scored if step in steps]

@@ -120,20 +120,18 @@ def test_no_file_of_a_cached_folder_leads_out_of_it(tmp_path: Path, monkeypatch:
     assert list(found) == ["a.csv", "deep/b.csv"]
 
 
-def test_a_section_is_its_own_stages_and_not_that_of_a_report_made_before() -> None:
-    lock = {
-        "labels": {"params": {"params.yaml": {"labels": {"background": 0.5}}}},
-        "scores@labels": {"params": {"params.yaml": {"scores": {"background": 0.2}}}},
-        "classifier": {"params": {"params.yaml": {"classifier.method": "cam"}}},
-        "report": {"params": {"params.yaml": {"labels": {"background": 0.1}, "scores": {}}}},
-    }
-    text = yaml.safe_dump({"stages": lock})
-    made = revisions.made_with("labels: {background: 0.3}\nclassifier: {epochs: 3, lr: 1e-05}\n", text)
-    assert made == {
-        "labels": {"background": 0.5},
-        "scores": {"background": 0.2},
-        "classifier": {"epochs": 3, "lr": 1e-05, "method": "cam"},
-    }
+def test_an_experiment_with_a_target_shows_no_scores_of_other_labels(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(inside, tmp_path / "copy")
+    monkeypatch.chdir(copy)
+    run(copy, "git", "checkout", "-qf", "main")
+    run(copy, "dvc", "exp", "run", "-q", "-S", "labels.background=0.5", "-n", "target", "labels")
+    found = revisions.revision("target", tmp_path / "scratch")
+    assert found.problem("labels") is None
+    assert found.miou("labels") == {}
+    assert list(found.places.lacking) == ["scores of labels"]
+    assert "left from another run" in (found.problem("scores of labels") or "")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,13 @@ from stages.weakmask import main
 
 GRAPH = """
 stages:
-  report:
-    cmd: mkdir -p data/report && cp made.json data/report/report.json
+  scores:
+    cmd: mkdir -p data && cp made.json data/scores.json
     deps: [made.json]
+    outs: [data/scores.json]
+  report:
+    cmd: mkdir -p data/report && cp data/scores.json data/report/report.json
+    deps: [data/scores.json]
     outs: [data/report]
 """
 
@@ -77,6 +81,7 @@ def test_revisions_and_experiments_are_read_from_the_cache(folder: Path) -> None
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "first")
     (folder / "made.json").write_text(made(0.6, 0.4).json())
+    run(folder, "dvc", "exp", "run", "-n", "half", "scores")
     run(folder, "dvc", "exp", "run", "-n", "higher")
     (folder / "made.json").write_text(made(0.7, 0.4).json())
     run(folder, "dvc", "repro")
@@ -88,9 +93,12 @@ def test_revisions_and_experiments_are_read_from_the_cache(folder: Path) -> None
         code, text = invoke(first, second)
         assert code == 0, text
         assert text.splitlines()[1].split()[1:] == words
+    code, text = invoke("HEAD", "half")
+    assert code == 1
+    assert "half: its data/report is left from another run" in text
     code, text = invoke("nobody")
     assert code == 1
-    assert "experiments are higher; nor is it a report folder" in text
+    assert "experiments are half, higher; nor is it a report folder" in text
     for path in (folder / ".dvc/cache/files/md5").rglob("*.dir"):
         path.unlink()
     code, text = invoke("HEAD", "data/report")

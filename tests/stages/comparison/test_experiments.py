@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from locks import ASKED, lock_of, written
+from locks import written
 from repositories import commit, run
 
 from stages.comparison import experiments
@@ -16,30 +16,6 @@ def test_the_list_of_experiments_is_read() -> None:
         "641060c": [("aaaaaaa", "cam-seed0")],
     }
     assert experiments.parse_list("") == {}
-
-
-def test_what_a_score_was_made_by() -> None:
-    assert experiments.made_by(lock_of(), "scores@labels") == ["scores@labels", "labels", "cams"]
-    assert experiments.made_by(lock_of(), "scores@predictions") == []
-
-
-def test_a_score_left_from_another_run_counts_as_missing() -> None:
-    assert experiments.made_by(lock_of(labels_from="c0"), "scores@labels") == []
-    assert experiments.made_by(lock_of(labels_from="c0"), "scores@cams") == ["scores@cams", "cams"]
-
-
-def test_parameters_are_compared_where_they_matter() -> None:
-    asked = ASKED | {"labels": {"background": 0.4}, "cams": {"scales": [0.5], "mirror": True, "new": 1}}
-    assert experiments.parameter_differences(lock_of(), ["cams"], asked) == ["cams.new missing, now 1"]
-    assert experiments.parameter_differences(lock_of(), ["labels"], asked) == [
-        "labels.background 0.55, now 0.4"
-    ]
-    assert experiments.parameter_differences(lock_of(), lock_of(), ASKED) == []
-
-
-def test_whole_parameter_files_are_compared_but_for_the_machine() -> None:
-    other = ASKED | {"runtime": {"device": "cuda"}, "base": {"seed": 1}}
-    assert experiments.whole_differences(ASKED, other) == ["base.seed 0, now 1"]
 
 
 def test_changed_code_is_found(folder: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from repositories import ENVIRONMENT, QUICK, ROOT, commit, copy_code, run, set_parameters
+
+from benchmarks.repository import ENVIRONMENT, QUICK, ROOT, commit, copy_code, run, set_parameters
 
 
 @pytest.fixture

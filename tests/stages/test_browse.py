@@ -9,8 +9,8 @@ import pytest
 import yaml
 from artefacts import PARAMETERS, write_artefact, write_dataset, write_run, write_table
 from click.testing import CliRunner
-from repositories import ENVIRONMENT, commit, run
 
+from benchmarks.repository import ENVIRONMENT, commit, run
 from pipeline.browser import server
 from pipeline.errors import UserError
 from stages import browse as command

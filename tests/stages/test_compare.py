@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from repositories import ENVIRONMENT, QUICK, ROOT, commit, copy_code, run, set_parameters
 
+from benchmarks.repository import ENVIRONMENT, QUICK, ROOT, commit, copy_code, run, set_parameters
 from stages.compare import compare
 from stages.comparison import queue
 from stages.weakmask import Commands

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from repositories import commit, run
 
+from benchmarks.repository import commit, run
 from pipeline.views.summary import Rung, Summary
 from stages.weakmask import main
 

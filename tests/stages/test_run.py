@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from repositories import ENVIRONMENT, LADDER, run, scores_of, set_parameters, stale
+
+from benchmarks.repository import ENVIRONMENT, LADDER, run, scores_of, set_parameters, stale
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from repositories import LADDER, run, scores_of, set_parameters, stale
 
+from benchmarks.repository import LADDER, run, scores_of, set_parameters, stale
 from pipeline.datasets.index import Index
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

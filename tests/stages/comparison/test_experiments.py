@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from locks import written
-from repositories import commit, run
 
+from benchmarks.repository import commit, run
 from stages.comparison import experiments
 from stages.comparison.experiments import Experiment
 

@@ -2,8 +2,8 @@
 
 import pytest
 import yaml
-from repositories import ROOT
 
+from benchmarks.repository import ROOT
 from pipeline.errors import UserError
 from stages.comparison.plan import METHODS, choose, experiment_name, override, parse_name, plan
 from stages.comparison.table import STEPS

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repositories import commit, run
 
+from benchmarks.repository import commit, run
 from pipeline.errors import UserError
 from stages.comparison import repository
 

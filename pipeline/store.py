@@ -7,6 +7,7 @@ per picture and array, chunk = the whole item, gzip 1 + shuffle, so that every H
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +18,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.work import writing
 
 Record = Mapping[str, np.ndarray]
 
@@ -66,14 +68,15 @@ class Writer:
     def __init__(self, path: Path, format_: str, classes: Sequence[str], skipped: Sequence[str] = ()) -> None:
         self.path, self.format, self.layout = path, format_, LAYOUTS[format_]
         self.part = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._names: list[str] = []
-        self._file = h5py.File(self.part, "w", libver="v108", track_order=False)
-        self._file.attrs["format"] = f"weakmask/{format_}"
-        self._file.attrs["version"] = self.layout.version
-        self._file.attrs["classes"] = json.dumps(list(classes), ensure_ascii=False)
-        self._file.attrs["skipped"] = json.dumps(sorted(skipped), ensure_ascii=False)
-        self._groups = {name: self._file.create_group(name) for name in self.layout.datasets}
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = h5py.File(self.part, "w", libver="v108", track_order=False)
+            self._file.attrs["format"] = f"weakmask/{format_}"
+            self._file.attrs["version"] = self.layout.version
+            self._file.attrs["classes"] = json.dumps(list(classes), ensure_ascii=False)
+            self._file.attrs["skipped"] = json.dumps(sorted(skipped), ensure_ascii=False)
+            self._groups = {name: self._file.create_group(name) for name in self.layout.datasets}
 
     def write(self, name: str, record: Record) -> None:
         """Append the picture `name`; arrays are cast to the layout's dtypes."""
@@ -85,9 +88,10 @@ class Writer:
             arrays = conform(self.format, record)
         except StoreError as error:
             raise StoreError(f"{self.path}: {name!r}: {error}") from error
-        for key in self.layout.datasets:
-            self._write_array(key, name, arrays[key])
-        self._attributes(name, arrays)
+        with writing(self.path):
+            for key in self.layout.datasets:
+                self._write_array(key, name, arrays[key])
+            self._attributes(name, arrays)
 
     def copy(self, reader: "Reader", name: str) -> None:
         """Append a picture of another artefact of the same layout without decoding its compressed bytes.
@@ -96,8 +100,10 @@ class Writer:
         """
         for key in self.layout.datasets:
             source = reader.file[key][escape(name)]
-            self._copy_chunk(key, name, source)
-        self._attributes(name, source.attrs)
+            with writing(self.path):
+                self._copy_chunk(key, name, source)
+        with writing(self.path):
+            self._attributes(name, source.attrs)
 
     # The next two let go of the data set when they return: HDF5 gives a chunk its place when the data set is closed, and the place
     # must not depend on the way that the chunk came.
@@ -132,9 +138,12 @@ class Writer:
     ) -> None:
         try:
             if kind is None:
-                self._finish()
+                with writing(self.path):
+                    self._finish()
         finally:
-            self._file.close()
+            # what a full disk has left unwritten is written once more on closing, and cannot be
+            with suppress(OSError, RuntimeError):
+                self._file.close()
             self.part.unlink(missing_ok=True)
 
     def _finish(self) -> None:
@@ -142,6 +151,8 @@ class Writer:
         width = max(map(len, encoded), default=1)
         self._file.create_dataset("names", data=np.array(encoded, dtype=f"S{width}"), track_times=False)
         self._file.attrs["complete"] = True
+        # closing a file reports no lack of room
+        self._file.flush()
         self._file.close()
         _flush(self.part)
         os.replace(self.part, self.path)

@@ -9,7 +9,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from pipeline import work
@@ -117,7 +117,11 @@ class Stream(Dataset[Any]):
             self._epoch = epoch
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(self.seed + 1, position))
-            return self.samples[int(self._order[place])]
+            try:
+                return self.samples[int(self._order[place])]
+            except UserError as error:
+                # out of a loader process an exception would come with that process's traceback for a message
+                return error
 
 
 @dataclass(slots=True)
@@ -196,7 +200,7 @@ def train(
     bar = tqdm(
         batches, desc=stage, initial=start, total=steps, unit="step", disable=not runtime.leads, mininterval=1
     )
-    for step, batch in enumerate(bar, start):
+    for step, batch in enumerate(_fetched(bar, stage), start):
         torch.manual_seed(_mix(plan.seed + 2 + runtime.rank, step))
         rate = plan.factor(step, steps)
         for group in optimizer.param_groups:
@@ -271,8 +275,32 @@ def _loader(samples: Samples, plan: Plan, start: int, steps: int, runtime: Runti
         Stream(samples, plan.seed),
         batch_sampler=list(positions()),
         num_workers=0 if runtime.workers == 1 else runtime.workers,
+        collate_fn=_collate,
         pin_memory=runtime.device.type == "cuda",
     )
+
+
+def _collate(samples: Sequence[Any]) -> Any:
+    """A batch, or the first reason why there is none."""
+    return next((one for one in samples if isinstance(one, UserError)), None) or default_collate(
+        list(samples)
+    )
+
+
+def _fetched(batches: Iterable[Any], stage: str) -> Iterator[Any]:
+    """The batches; raises the UserError that came in the place of one, and TrainingError when a loader process was killed."""
+    try:
+        for batch in batches:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"{stage}: a loader process was killed (out of memory?); run again, it goes on from its last checkpoint, "
+            f"if need be with fewer runtime.workers"
+        ) from error
 
 
 def _check(stage: str, step: int, values: Mapping[str, float]) -> None:

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.errors import UserError
+
 CODE = ("pipeline", "stages")
 
 ABANDONED = 24 * 3600
@@ -74,16 +76,38 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write piece by piece that takes the place of `path` when the block ends well, and is removed otherwise."""
+    """A file to write piece by piece that takes the place of `path` when the block ends well, and is removed otherwise.
+
+    Raises UserError where it cannot be written.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with writing(path):
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise UserError that names `path` where the system cannot write it: a full disk, a quota, a missing right.
+
+    Errors of other files, read meanwhile, pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = Path(error.filename) if isinstance(error.filename, str) else path
+        if not named.name.startswith(path.name) and named not in path.parents:
+            raise
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UserError(
+            f"{path}: cannot be written ({reason}); mend that and run again, finished work is kept"
+        ) from error
 
 
 def _content(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from PIL import Image
 from pipeline.datasets import scenes
 from pipeline.datasets.index import Picture
 from pipeline.datasets.processes import Progress, spread
+from pipeline.work import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def shrink(ids: np.ndarray) -> np.ndarray:
 def write_png(path: Path, array: np.ndarray) -> bytes:
     """Write an array (uint8 [H,W,3], uint8 or uint16 [H,W]) as PNG without metadata and give back the bytes
     of the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, format="PNG", compress_level=6)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path, format="PNG", compress_level=6)
     return path.read_bytes()

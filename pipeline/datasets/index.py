@@ -14,8 +14,9 @@ import numpy as np
 
 from pipeline.datasets.images import read_image
 from pipeline.datasets.problems import DatasetError, error
+from pipeline.work import write_atomically
 
-FORMAT, VERSION = "weakmask dataset", 1
+FORMAT, VERSION = "weakmask dataset", 2
 HEADER, TABLE = "index.json", "pictures.csv"
 COLUMNS = ("id", "path", "height", "width", "split", "tags", "semantic", "instances", "digest")
 MAX_CLASSES = 254
@@ -117,10 +118,11 @@ class Index(Mapping[str, Picture]):
             "pictures": _relative(self.pictures_root, folder),
             "masks": _relative(self.masks_root, folder),
             "mask_values": {str(value): label for value, label in self.mask_values.items()},
+            "digest": self.digest,
         }
-        (folder / TABLE).write_bytes(self._table().encode())
+        write_atomically(folder / TABLE, self._table().encode())
         # The header comes last: a folder without it counts as unfinished.
-        (folder / HEADER).write_bytes((json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomically(folder / HEADER, (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> "Index":
@@ -128,7 +130,10 @@ class Index(Mapping[str, Picture]):
         header = _read_header(folder / HEADER)
         roots = [folder if header[key] == "." else Path(header[key]) for key in ("pictures", "masks")]
         values = {int(value): label for value, label in header["mask_values"].items()}
-        return cls(header["classes"], _read_table(folder / TABLE), roots[0], roots[1], values)
+        index = cls(header["classes"], _read_table(folder / TABLE), roots[0], roots[1], values)
+        if index.digest != header["digest"]:
+            raise DatasetError(error(folder / TABLE, f"is not the one that {HEADER} was written with", RERUN))
+        return index
 
     def _table(self) -> str:
         text = io.StringIO()
@@ -169,7 +174,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise DatasetError(
             error(path, f"is of version {header.get('version')}, this program reads {VERSION}", RERUN)
         )
-    missing = {"classes", "pictures", "masks", "mask_values"} - header.keys()
+    missing = {"classes", "pictures", "masks", "mask_values", "digest"} - header.keys()
     if missing:
         raise DatasetError(error(path, f"lacks {', '.join(sorted(missing))}", RERUN))
     return header

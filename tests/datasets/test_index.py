@@ -87,12 +87,12 @@ def test_the_digest_follows_content_and_not_place(tmp_path: Path) -> None:
         (
             "index.json",
             '{"format": "weakmask dataset", "version": 99}',
-            "of version 99, this program reads 1",
+            "of version 99, this program reads 2",
         ),
         (
             "index.json",
-            '{"format": "weakmask dataset", "version": 1}',
-            "lacks classes, mask_values, masks, pictures",
+            '{"format": "weakmask dataset", "version": 2}',
+            "lacks classes, digest, mask_values, masks, pictures",
         ),
         ("pictures.csv", None, "pictures.csv: no such file"),
         ("pictures.csv", "id,path\n", "other columns"),
@@ -108,6 +108,17 @@ def test_a_bad_index_says_how_to_make_it_anew(
         (tmp_path / file).write_text(content)
     with pytest.raises(DatasetError, match=f"{message}.*dvc repro dataset"):
         Index.load(tmp_path)
+
+
+def test_a_table_cut_short_is_noticed(tmp_path: Path) -> None:
+    make(tmp_path).save(tmp_path)
+    lines = (tmp_path / "pictures.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    for kept in (lines[:-1], [*lines[:-1], lines[-1][:-3]]):
+        (tmp_path / "pictures.csv").write_text("".join(kept), encoding="utf-8")
+        with pytest.raises(
+            DatasetError, match=r"pictures.csv.*is not the one that index.json.*dvc repro dataset"
+        ):
+            Index.load(tmp_path)
 
 
 def test_the_header_is_plain_json(tmp_path: Path) -> None:

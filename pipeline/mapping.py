@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import multiprocessing.process
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -86,11 +85,9 @@ def run(
     shards = [ordered[start : start + runtime.shard] for start in range(0, len(ordered), runtime.shard)]
     mine = [_Shard(n, s) for n, s in enumerate(shards) if n % runtime.world == runtime.rank]
     todo = [s for s in mine if not _is_whole(_path(folder, s.number), format_, runtime.skip_bad)]
-    failures = (
-        _work_off(task, todo, folder, format_, classes, runtime, stage, done=len(mine) - len(todo))
-        if todo
-        else {}
-    )
+    if done := len(mine) - len(todo):
+        log.info("%s: goes on, %d shards were finished before", stage, done)
+    failures = _work_off(task, todo, folder, format_, classes, runtime, stage) if todo else {}
     if failures:
         reasons = "\n".join(f"  {name}: {reason}" for name, reason in sorted(failures.items()))
         message = f"{stage}: {len(failures)} of {len(names)} pictures failed:\n{reasons}"
@@ -122,7 +119,6 @@ def _work_off(
     classes: Sequence[str],
     runtime: Runtime,
     stage: str,
-    done: int,
 ) -> dict[str, str]:
     """Compute the shards and write each when whole; returns the pictures that failed with their reasons."""
     failures: dict[str, str] = {}
@@ -133,8 +129,6 @@ def _work_off(
         ) as bar,
         closing(stream(task, [shard.names for shard in shards], runtime.workers, runtime.batch)) as results,
     ):
-        if done:
-            bar.write(f"{stage}: goes on, {done} shards were finished before", file=sys.stderr)
         try:
             for name, result in results:
                 shard = shard_of[name]

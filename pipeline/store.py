@@ -4,8 +4,10 @@ Root attributes `format`, `version`, `classes`, `skipped`, `complete`; dataset `
 per picture and array, chunk = the whole item, gzip 1 + shuffle, so that every HDF5 tool reads it. Equal content gives equal bytes.
 """
 
+import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -112,12 +114,14 @@ class Writer:
         dataset = self._create(key, name, array.shape, array.dtype)
         if array.size:
             dataset[()] = array
+            _write_out(dataset)
 
     def _copy_chunk(self, key: str, name: str, source: h5py.Dataset) -> None:
         dataset = self._create(key, name, source.shape, source.dtype)
         if source.size:
             filters, chunk = source.id.read_direct_chunk((0,) * source.ndim)
             dataset.id.write_direct_chunk((0,) * source.ndim, chunk, filters)
+            _write_out(dataset)
 
     def _create(self, key: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
         whole = {"chunks": shape, "compression": "gzip", "compression_opts": 1, "shuffle": True}
@@ -141,9 +145,10 @@ class Writer:
                 with writing(self.path):
                     self._finish()
         finally:
-            # what a full disk has left unwritten is written once more on closing, and cannot be
-            with suppress(OSError, RuntimeError):
-                self._file.close()
+            if self._file:
+                _let_go(self._file)
+                with suppress(OSError, RuntimeError):
+                    self._file.close()
             self.part.unlink(missing_ok=True)
 
     def _finish(self) -> None:
@@ -151,8 +156,7 @@ class Writer:
         width = max(map(len, encoded), default=1)
         self._file.create_dataset("names", data=np.array(encoded, dtype=f"S{width}"), track_times=False)
         self._file.attrs["complete"] = True
-        # closing a file reports no lack of room
-        self._file.flush()
+        _write_out(self._file)
         self._file.close()
         _flush(self.part)
         os.replace(self.part, self.path)
@@ -305,6 +309,23 @@ def _fit(key: str, given: np.ndarray, dtype: np.dtype[Any], rank: int) -> np.nda
     if dtype.kind != "f" and not np.can_cast(given.dtype, dtype) and not np.array_equal(array, given):
         raise StoreError(f"{key} holds values that {dtype} cannot hold, from {given.min()} to {given.max()}")
     return array
+
+
+def _let_go(file: h5py.File) -> None:
+    """Let a file that is given up end in memory: on a full disk each of its objects would try to write once more, and complain."""
+    if hasattr(os, "memfd_create"):
+        nowhere = os.memfd_create("nowhere")
+        os.dup2(nowhere, file.id.get_vfd_handle())
+        os.close(nowhere)
+
+
+def _write_out(written: h5py.File | h5py.Dataset) -> None:
+    """Hand everything to the system: closing does it too, but is silent where there is no room."""
+    try:
+        written.flush()
+    except RuntimeError as error:
+        number = re.search(r"errno = (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def _flush(path: Path) -> None:

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -200,23 +201,24 @@ def train(
     bar = tqdm(
         batches, desc=stage, initial=start, total=steps, unit="step", disable=not runtime.leads, mininterval=1
     )
-    for step, batch in enumerate(_fetched(bar, stage), start):
-        torch.manual_seed(_mix(plan.seed + 2 + runtime.rank, step))
-        rate = plan.factor(step, steps)
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * rate
-        now = Step(ranks, step / steps, step * plan.batch / len(samples))
-        terms = objective(model, _to(batch, accelerator.device), now)
-        values = _values(terms, ranks)
-        _check(stage, step, values)
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(terms["loss"])
-        optimizer.step()
-        log_curve.add(step, values, plan.lr * rate)
-        bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
-        if runtime.leads and time.monotonic() - saved > runtime.checkpoint and step + 1 < steps:
-            _save(checkpoint, step + 1, network, optimizer, log_curve)
-            saved = time.monotonic()
+    with _workers_watched(stage):
+        for step, batch in enumerate(_fetched(bar), start):
+            torch.manual_seed(_mix(plan.seed + 2 + runtime.rank, step))
+            rate = plan.factor(step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * rate
+            now = Step(ranks, step / steps, step * plan.batch / len(samples))
+            terms = objective(model, _to(batch, accelerator.device), now)
+            values = _values(terms, ranks)
+            _check(stage, step, values)
+            optimizer.zero_grad(set_to_none=True)
+            accelerator.backward(terms["loss"])
+            optimizer.step()
+            log_curve.add(step, values, plan.lr * rate)
+            bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+            if runtime.leads and time.monotonic() - saved > runtime.checkpoint and step + 1 < steps:
+                _save(checkpoint, step + 1, network, optimizer, log_curve)
+                saved = time.monotonic()
     accelerator.wait_for_everyone()
     if runtime.leads:
         curve.parent.mkdir(parents=True, exist_ok=True)
@@ -287,13 +289,19 @@ def _collate(samples: Sequence[Any]) -> Any:
     )
 
 
-def _fetched(batches: Iterable[Any], stage: str) -> Iterator[Any]:
-    """The batches; raises the UserError that came in the place of one, and TrainingError when a loader process was killed."""
+def _fetched(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches; raises the UserError that came in the place of one."""
+    for batch in batches:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+@contextmanager
+def _workers_watched(stage: str) -> Iterator[None]:
+    """Raise TrainingError when a loader process is killed, which torch tells wherever the main process is just then."""
     try:
-        for batch in batches:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

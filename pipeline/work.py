@@ -80,7 +80,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Raises UserError where it cannot be written.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # of one name for all, so that what a killed process left is written over
+    part = path.with_name(f"{path.name}.part")
     try:
         with writing(path):
             with part.open("wb") as file:

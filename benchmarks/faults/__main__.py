@@ -66,13 +66,14 @@ def main(kills: int, places: int, stages: str, kinds: str, seed: int, folder: Pa
             trials += found
             for line in rows(found):
                 click.echo(line)
+            for trial in found:
+                if not trial.survived:
+                    click.echo(f"{trial.stage}, {trial.fault}: {trial.wrong}", err=True)
         whole = boxes.clean(box)
     wrong = [trial for trial in trials if not trial.survived]
     click.echo(
         f"\n{len(trials)} faults, {len(trials) - len(wrong)} survived; `dvc status` is {'clean' if whole else 'NOT clean'} after them"
     )
-    for trial in wrong:
-        click.echo(f"\n{trial.stage}, {trial.fault}: {trial.wrong}")
     sys.exit(1 if wrong or not whole else 0)
 
 

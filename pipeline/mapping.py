@@ -180,7 +180,11 @@ def stream(
         results = (
             _in_one_go(groups, pool) if task.compute is None else _staged(task, groups, batch, ahead, pool)
         )
-        yield from _taken(results, ahead)
+        try:
+            yield from _taken(results, ahead)
+        except EOFError as error:
+            # so the fork server tells of a worker that was killed before it could say its number
+            raise BrokenProcessPool(str(error)) from error
 
 
 def _in_one_go(groups: Iterable[Sequence[str]], pool: Executor) -> Iterator[_Result]:

@@ -11,9 +11,15 @@ from torchvision.transforms import InterpolationMode, v2
 
 from pipeline.label_map import IGNORE
 
+LONGEST = 16384
+"""Longer side in pixels at which an enlargement ends: a strip of 20000 x 20 pixels would come to gigabytes at a shorter side of 640."""
+
 
 class RandomResize(v2.Transform, ABC):
-    """Resize by a factor drawn from [smallest, largest] with torch's generator; bicubic, label maps nearest."""
+    """Resize by a factor drawn from [smallest, largest] with torch's generator; bicubic, label maps nearest.
+
+    Nothing is enlarged beyond a longer side of LONGEST.
+    """
 
     def __init__(self, smallest: float, largest: float) -> None:
         super().__init__()
@@ -26,7 +32,7 @@ class RandomResize(v2.Transform, ABC):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """The size that image and label map are given together."""
         height, width = v2.functional.get_size(flat_inputs[0])
-        factor = self.draw(height, width)
+        factor = min(self.draw(height, width), max(1.0, LONGEST / max(height, width)))
         return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:

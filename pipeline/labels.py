@@ -80,7 +80,7 @@ def pseudo_labels(
     a strong one can then vanish), and compared with the background score. Instances below min_area * H * W are dropped; those with a
     boundary of `cut` or more inside are parted there, with 1 none (see irnet.parting).
     """
-    full = _enlarged(walked)
+    full = enlarge(walked.maps, walked.size)
     scores, present = _class_scores(full, walked.classes, normalise)
     pieces = torch.from_numpy(_divided(full, walked.classes, normalise))
     instances = fragments(pieces, walked.classes.tolist(), walked.size, background, min_area)
@@ -91,13 +91,8 @@ def pseudo_labels(
 
 def class_maps(walked: Walked, *, normalise: str) -> Record:
     """What the semantic pseudo-label is drawn from by its background score: `maps` f4 [K,H,W] in [0,1] and their `labels` [K]."""
-    maps, labels = _class_scores(_enlarged(walked), walked.classes, normalise)
+    maps, labels = _class_scores(enlarge(walked.maps, walked.size), walked.classes, normalise)
     return {"maps": maps, "labels": labels}
-
-
-def _enlarged(walked: Walked) -> np.ndarray:
-    """Walk results at full size, f4 [M,H,W]."""
-    return enlarge(walked.maps, walked.size) if len(walked.maps) else np.zeros((0, *walked.size), np.float32)
 
 
 def _class_scores(full: np.ndarray, classes: np.ndarray, normalise: str) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,9 @@ def seed_map(
 
 
 def enlarge(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Maps [K,h,w] of the stride-4 grid at full resolution, f4 [K,H,W]: bilinear, cropped to the picture."""
+    """Maps [K,h,w] of the stride-4 grid at full resolution, f4 [K,H,W]: bilinear, cropped to the picture; of no maps none."""
+    if len(maps) == 0:
+        return np.zeros((0, *size), np.float32)
     tensor = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))[None]
     full = F.interpolate(tensor, scale_factor=4, mode="bilinear", align_corners=False)
     return full[0, :, : size[0], : size[1]].numpy()

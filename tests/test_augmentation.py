@@ -8,7 +8,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from pipeline.augmentation import LongSide, RandomScale, ShortSide, as_image, as_mask, training_crop
+from pipeline.augmentation import LONGEST, LongSide, RandomScale, ShortSide, as_image, as_mask, training_crop
 
 MEAN = (0.2, 0.4, 0.6)
 
@@ -134,3 +134,10 @@ def test_short_side_is_drawn_from_its_range(size: tuple[int, int]) -> None:
         torch.manual_seed(seed)
         seen.add(min(resize(as_image(np.zeros((*size, 3), np.uint8))).shape[1:]))
     assert seen == {30, 31, 32, 33}
+
+
+def test_a_strip_is_not_enlarged_to_gigabytes() -> None:
+    resize = ShortSide(640, 640)
+    assert resize(as_image(np.zeros((20, 20000, 3), np.uint8))).shape == (3, 20, 20000)
+    assert resize(as_image(np.zeros((4000, 4, 3), np.uint8))).shape == (3, LONGEST, 16)
+    assert RandomScale(0.5, 0.5)(as_image(np.zeros((20, 20000, 3), np.uint8))).shape == (3, 10, 10000)

@@ -98,6 +98,10 @@ def test_maps_are_enlarged_about_the_centres_of_their_cells() -> None:
     assert np.abs(full[:, 2:30] - (np.arange(2, 30)[:, None] + 0.5)).max() < 1e-5
 
 
+def test_no_maps_are_enlarged_to_none() -> None:
+    assert enlarge(np.zeros((0, 8, 11), np.float16), SIZE).shape == (0, *SIZE)
+
+
 def test_a_foreground_threshold_below_the_background_one_is_refused() -> None:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["seeds"] |= {"foreground": 0.1, "background": 0.2}

@@ -213,6 +213,9 @@ def _check_whole(pictures: Sequence[Picture], choice: Choice, root: Path, val: f
         problems.append(
             error(root, "has no picture in split 'train'", "put some there, or lower dataset.val")
         )
+    elif not count:
+        what = "has no picture in split 'train' that is tagged with a class in use"
+        problems.append(error(root, what, "tag some, or move tagged ones there: nothing can be learnt else"))
     if val > 0 and len(splits) == 1:
         problems.append(
             warning(root, f"dataset.val is {val} but all pictures fell into one split", "change dataset.val")

@@ -215,11 +215,17 @@ def test_auto_explains_the_layouts(tmp_path: Path) -> None:
     assert "JPEGImages/ (voc), annotations/ (coco), or images/ and labels.csv (folder)" in problem.do
     [problem] = check("auto", tmp_path / "none")
     assert problem.what == "no such folder"
-    coco_folder(tmp_path, [])
+    coco_folder(tmp_path, [annotation(3, [[2, 1, 8, 1, 8, 6]])])
     assert all(p.level == "warning" for p in check("auto", tmp_path))
 
 
 def test_everything_held_out_is_an_error(tmp_path: Path) -> None:
     own = own_folder(tmp_path / "own", ("a,cat,val", "b,cat,val"), "image,classes,split")
     with pytest.raises(DatasetError, match="has no picture in split 'train'"):
+        build("folder", own, tmp_path / "out")
+
+
+def test_tags_in_val_alone_are_an_error(tmp_path: Path) -> None:
+    own = own_folder(tmp_path / "own", ("a,cat,val", "b,,train"), "image,classes,split")
+    with pytest.raises(DatasetError, match=r"no picture in split 'train' that is tagged.*tag some, or move"):
         build("folder", own, tmp_path / "out")

@@ -1,0 +1,206 @@
+"""The whole graph on data that no paper has: it ends with sound artefacts, or stops and says what is wrong and what to do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from markupsafe import escape
+
+from pipeline.store import Reader, Record
+from tests.degenerate import (
+    TRAINED,
+    Photo,
+    check_artefacts,
+    check_report,
+    check_scores,
+    finite_table,
+    run_graph,
+    write_source,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A source, parameters for it, and what is not scored: rungs without a picture that has a mask."""
+
+    photos: Sequence[Photo]
+    classes: Sequence[str] = ("cat", "dog")
+    values: Mapping[str, object] = field(default_factory=dict)
+    masks: bool = True
+
+    @property
+    def unscored(self) -> set[str]:
+        """The rungs of which there is nothing to compare."""
+        if not self.masks:
+            return {"cams", "seeds", "walk", "labels", "predictions"}
+        return set() if any(photo.split == "val" for photo in self.photos) else {"predictions"}
+
+
+def several(count: int, *tags: Sequence[str]) -> list[Photo]:
+    """Pictures with these tags in turn, every fourth held out."""
+    return [
+        Photo(f"p{n:02}", tags[n % len(tags)], split="val" if n % 4 == 3 else "train") for n in range(count)
+    ]
+
+
+CAT, DOG, BOTH = ("cat",), ("dog",), ("cat", "dog")
+MIXED = several(4, CAT, DOG, BOTH)
+HUNDREDS = tuple(f"class {n}" for n in range(200))
+NAMES = ("traffic light", "кошка", "犬", "naïve, café", "<b>&\"'")
+CASES = {
+    "one class": Case(several(4, CAT), CAT),
+    "one picture": Case([Photo("only")], CAT),
+    "19 pictures": Case(several(19, CAT, DOG, BOTH)),
+    "fewer pictures than a batch": Case(
+        several(3, CAT, DOG), values={f"{stage}.batch": 16 for stage in TRAINED}
+    ),
+    "no val": Case([Photo("one", CAT), Photo("other", DOG)]),
+    "no masks": Case(MIXED, masks=False),
+    "a class in one picture": Case([*several(4, CAT), Photo("rare", DOG)]),
+    "a class in val alone": Case([*several(4, CAT), Photo("rare", DOG, split="val")]),
+    "all-background pictures": Case([*MIXED, Photo("empty", ()), Photo("nothing", (), split="val")]),
+    "all-foreground pictures": Case(
+        [Photo("full", cover=1.0), Photo("whole", DOG, cover=1.0), Photo("val", cover=1.0, split="val")]
+    ),
+    "1x1 pictures": Case([*MIXED, Photo("dot", size=(1, 1)), Photo("spot", size=(1, 1), split="val")]),
+    "1x1 pictures alone": Case([Photo("dot", size=(1, 1)), Photo("spot", size=(1, 1), split="val")], CAT),
+    "20000x20 pictures": Case(
+        [Photo("wide", size=(20, 20000)), Photo("tall", size=(20000, 20), split="val")],
+        values={"instance.resize": [416, 640], "predictions.crf.iterations": 0},
+    ),
+    "a tag whose object is invisible": Case(
+        [Photo(name, BOTH, shown=CAT, split=split) for name, split in (("a", "train"), ("b", "val"))]
+    ),
+    "200 classes": Case(
+        [
+            Photo(f"p{n}", HUNDREDS[n * 20 : n * 20 + 20], split="val" if n % 5 == 4 else "train")
+            for n in range(10)
+        ],
+        HUNDREDS,
+    ),
+    "names with spaces, signs and non-Latin letters": Case(
+        [
+            *(Photo(f"фото/é & {number}", (name,)) for number, name in enumerate(NAMES)),
+            Photo("犬 <i>", NAMES, split="val"),
+        ],
+        NAMES,
+    ),
+}
+
+
+def run_case(
+    case: Case,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    values: Mapping[str, object] | None = None,
+    last: str = "report",
+) -> dict[str, str]:
+    """Write the source of a case and run the stages up to `last` on it, with further parameters."""
+    write_source(folder / "source", case.photos, case.classes, masks=case.masks)
+    return run_graph(folder, {**case.values, **(values or {})}, monkeypatch, last)
+
+
+def record(folder: Path, format_: str, name: str) -> Record:
+    """What an artefact holds of a picture."""
+    return Reader(folder / "data" / f"{format_}.h5", format_)[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_graph_runs_to_the_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    assert run_case(case, tmp_path, monkeypatch) == {}
+    check_artefacts(tmp_path / "data", case.photos, case.classes)
+    scores = check_scores(tmp_path / "data")
+    assert {rung for rung, own in scores.items() if "miou" not in own} == case.unscored
+    page = check_report(tmp_path / "data")
+    if "labels" not in case.unscored:
+        assert all(str(escape(name)) in page for name in case.classes)
+    assert "<b>&" not in page
+    assert "<i>" not in page
+
+
+def test_without_val_there_are_predictions_of_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_case(CASES["no val"], tmp_path, monkeypatch, last="predictions") == {}
+    assert (
+        "no picture is of split `val`, so there are none to predict; set dataset.val"
+        in capsys.readouterr().out
+    )
+    assert Reader(tmp_path / "data/predictions.h5", "predictions").names == []
+
+
+def test_a_picture_without_tags_is_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES["all-background pictures"]
+    assert run_case(case, tmp_path, monkeypatch, last="scores labels") == {}
+    assert not record(tmp_path, "seeds", "empty")["seeds"].any()
+    labels = record(tmp_path, "labels", "empty")
+    assert not labels["semantic"].any()
+    assert not labels["instances"].any()
+    rows = finite_table(tmp_path / "data/scores/labels/pictures.csv")
+    assert {row["id"]: row["miou"] for row in rows}["empty"] == "1.0"
+
+
+def test_what_is_tagged_and_never_visible_scores_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES["a tag whose object is invisible"]
+    assert run_case(case, tmp_path, monkeypatch, last="scores labels") == {}
+    rows = {row["class"]: row for row in finite_table(tmp_path / "data/scores/labels/classes.csv")}
+    assert (rows["dog"]["recall"], rows["dog"]["AP50"]) == ("", "")
+
+
+@pytest.mark.parametrize("name", ["one class", "one picture", "1x1 pictures alone", "200 classes"])
+@pytest.mark.parametrize("method", ["seenet", "puzzlecam", "s2c"])
+def test_every_classifier_maps_the_tags(
+    method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES[name]
+    values = {"classifier.method": method, "classifier.s2c.warmup": 0}
+    assert run_case(case, tmp_path, monkeypatch, values, "cams") == {}
+    check_artefacts(tmp_path / "data", case.photos, case.classes, "cams")
+
+
+@pytest.mark.parametrize("name", ["one picture", "1x1 pictures alone"])
+def test_mask_rcnn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    assert run_case(case, tmp_path, monkeypatch, {"instance.method": "maskrcnn"}) == {}
+    check_artefacts(tmp_path / "data", case.photos, case.classes)
+    check_scores(tmp_path / "data")
+    check_report(tmp_path / "data")
+
+
+STOPS = {
+    "no picture": (Case([], CAT), "lists no picture; name pictures in its lists or labels"),
+    "no picture to learn from": (
+        Case([Photo("only", split="val")], CAT),
+        "has no picture in split 'train'; put some there, or lower dataset.val",
+    ),
+    "no tags to learn from": (
+        Case([Photo("empty", ()), Photo("nothing", ())]),
+        "has no picture in split 'train' that is tagged with a class in use; tag some",
+    ),
+    "255 classes": (
+        Case([Photo("only", ("c0",))], tuple(f"c{n}" for n in range(255))),
+        "there are 255 classes, more than 254; choose those you need with dataset.classes",
+    ),
+    "a chosen class without tags": (
+        Case([Photo("only")], values={"dataset.classes": ["dog"]}),
+        "has no picture in split 'train' that is tagged with a class in use; tag some",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_the_graph_stops_at_its_first_stage_and_says_why(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, words = STOPS[name]
+    stopped = run_case(case, tmp_path, monkeypatch)
+    assert stopped.keys() == {"dataset"}
+    assert words in stopped["dataset"]
+    assert len(stopped["dataset"].splitlines()) == 1
+    assert not (tmp_path / "data" / "dataset" / "index.json").exists()

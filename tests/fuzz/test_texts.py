@@ -28,6 +28,7 @@ from stages.cached import DIGEST, cached, folder, outs_of, stages_of
 from stages.comparison.repository import read_yaml
 from stages.entry import PRESETS, read_parameters
 from stages.lineage import made_by, made_with, outdated
+from stages.weakmask import _scores_of
 
 pytestmark = pytest.mark.timeout(60)
 PRESET = (PRESETS / "folder.yaml").read_bytes()
@@ -350,3 +351,15 @@ def test_an_id_without_complaint_stays_in_its_folder(tmp_path: Path, name: str) 
         assert path.resolve().is_relative_to(tmp_path.resolve())
     if complain_of_split(name) is None:
         assert (tmp_path / name).resolve().parent == tmp_path.resolve()
+
+
+@HARD
+@given(
+    data=harmed(b'{"cams": {"miou": 0.5, "coverage": null}}')
+    | json_values.map(lambda v: json.dumps({"cams": v}).encode())
+)
+def test_harmed_scores(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "cams.json"
+    path.write_bytes(data)
+    found = result_or_message(lambda: _scores_of(path, "cams"), path)
+    assert found is None or all(isinstance(value, float) for value in found.values())

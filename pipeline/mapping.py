@@ -279,7 +279,7 @@ def _is_whole(path: Path, format_: str, skip_bad: bool) -> bool:
 def _readable(path: Path, format_: str) -> bool:
     try:
         Reader(path, format_).close()
-    except (StoreError, OSError):
+    except StoreError:
         return False
     return True
 

@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +23,8 @@ from pipeline.errors import UserError
 from pipeline.work import writing
 
 Record = Mapping[str, np.ndarray]
+MOST_PACKED = 1100
+"""Bytes that one byte of a file can stand for; gzip reaches 1032."""
 
 
 class StoreError(UserError):
@@ -101,7 +103,7 @@ class Writer:
         Step by step as `write` does it: HDF5's own copy of objects lays the file out in another way.
         """
         for key in self.layout.datasets:
-            source = reader.file[key][escape(name)]
+            source = reader.stored(name, key)
             with writing(self.path):
                 self._copy_chunk(key, name, source)
         with writing(self.path):
@@ -172,7 +174,15 @@ class Reader(Mapping[str, Record]):
         self.path = Path(path)
         self._expected = format_
         self._pid = -1
-        self._load_header()
+        try:
+            self._load_header()
+        except Exception as error:  # h5py raises nearly anything on damaged bytes
+            self.close()
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(
+                f"{self.path}: damaged, or of another version ({error}); make it anew with `dvc repro -f`"
+            ) from error
 
     def _load_header(self) -> None:
         attributes = _header(self.path)
@@ -187,11 +197,13 @@ class Reader(Mapping[str, Record]):
                 f"{self.path}: version {attributes['version']}, this program reads {self.layout.version}; "
                 f"make it anew with `dvc repro -f {self.format}`"
             )
-        self.classes: tuple[str, ...] = tuple(json.loads(attributes["classes"]))
-        self.skipped: tuple[str, ...] = tuple(json.loads(attributes["skipped"]))
-        self.names: list[str] = [name.decode() for name in self.file["names"][()]]
+        self.classes: tuple[str, ...] = _texts(attributes["classes"])
+        self.skipped: tuple[str, ...] = _texts(attributes["skipped"])
+        self.names: list[str] = [name.decode() for name in _own(self.file, "names", h5py.Dataset)[()]]
         self._known = frozenset(self.names)
-        counts = {key: len(self.file[key]) for key in self.layout.datasets}
+        if self.names != sorted(self._known):
+            raise ValueError("its names are not sorted and unique")
+        counts = {key: len(_own(self.file, key, h5py.Group)) for key in self.layout.datasets}
         if any(count != len(self.names) for count in counts.values()):
             raise StoreError(
                 f"{self.path}: {len(self.names)} names but {counts}; make it anew with `dvc repro -f {self.format}`"
@@ -211,14 +223,38 @@ class Reader(Mapping[str, Record]):
     def _read(self, name: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
         if name not in self._known:
             raise KeyError(f"{self.path} has no picture {name!r} ({len(self.names)} pictures)")
-        link = escape(name)
-        try:
-            last = self.file[list(self.layout.datasets)[-1]][link]
+        with self._naming(name):
+            last = self._item(name, list(self.layout.datasets)[-1])
             return {
-                key: self.file[key][link][()] if key in self.layout.datasets else last.attrs[key]
+                key: self._item(name, key)[()] if key in self.layout.datasets else self._attribute(last, key)
                 for key in keys
             }
-        except (OSError, KeyError) as error:
+
+    def stored(self, name: str, key: str) -> h5py.Dataset:
+        """One dataset of a picture as it lies in the file, with the attributes checked that its last one has."""
+        with self._naming(name):
+            item = self._item(name, key)
+            if key == list(self.layout.datasets)[-1]:
+                for attribute in self.layout.attributes:
+                    self._attribute(item, attribute)
+            return item
+
+    def _item(self, name: str, key: str) -> h5py.Dataset:
+        item = _own(_own(self.file, key, h5py.Group), escape(name), h5py.Dataset)
+        _expect(key, item.dtype, item.shape, self.layout.datasets[key])
+        return item
+
+    def _attribute(self, item: h5py.Dataset, key: str) -> np.ndarray:
+        stored = item.attrs.get_id(key)
+        _expect(key, stored.dtype, stored.shape, self.layout.attributes[key])
+        return item.attrs[key]
+
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Raise StoreError that names the picture for whatever h5py raises on damaged bytes."""
+        try:
+            yield
+        except Exception as error:
             raise StoreError(
                 f"{self.path}: {name!r} is damaged ({error}); make it anew with `dvc repro -f {self.format}`"
             ) from error
@@ -271,7 +307,7 @@ def _header(path: Path) -> dict[str, Any]:
     try:
         with h5py.File(path, "r") as file:
             attributes = dict(file.attrs)
-    except OSError as error:
+    except Exception as error:  # h5py raises nearly anything on damaged bytes
         raise StoreError(
             f"{path}: not a readable HDF5 file ({error}); make it anew with `dvc repro -f`"
         ) from error
@@ -280,6 +316,38 @@ def _header(path: Path) -> dict[str, Any]:
     if not attributes.get("complete", False):
         raise StoreError(f"{path}: incomplete, its writer was interrupted; run the stage again")
     return attributes
+
+
+def _texts(text: Any) -> tuple[str, ...]:
+    """The texts of a JSON list; raises ValueError for anything else."""
+    values = json.loads(text)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{text[:80]!r} is no list of texts")
+    return tuple(values)
+
+
+def _own(group: h5py.Group, name: str, kind: type[h5py.HLObject]) -> Any:
+    """What lies in a group under a name; raises ValueError unless it is of this kind and all of it in this file.
+
+    Links and external storage could show any file of the machine; a small file can declare data without bounds.
+    """
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name!r} is a link")
+    found = group[name]
+    if not isinstance(found, kind):
+        raise ValueError(f"{name!r} is no {kind.__name__.lower()}")
+    if isinstance(found, h5py.Dataset):
+        if found.is_virtual or found.external:
+            raise ValueError(f"{name!r} has its values in other files")
+        if found.nbytes > MOST_PACKED * found.id.get_storage_size():
+            raise ValueError(f"{name!r} declares {found.nbytes} bytes, more than the file can hold")
+    return found
+
+
+def _expect(key: str, dtype: np.dtype[Any], shape: tuple[int, ...], wanted: tuple[str, int]) -> None:
+    """Raise ValueError unless an array is of the wanted dtype and rank."""
+    if dtype != np.dtype(wanted[0]) or len(shape) != wanted[1]:
+        raise ValueError(f"{key} is {dtype} of shape {shape}, {wanted[0]} of rank {wanted[1]} wanted")
 
 
 def conform(format_: str, record: Record) -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from pipeline import work
 from pipeline.errors import UserError
 from pipeline.runtime import Runtime
+from pipeline.weights import WeightsError, load_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -333,11 +334,19 @@ def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, cu
     """Load a checkpoint if there is one; returns the step to go on with."""
     if not path.is_file():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    curve.rows, curve.sums, curve.count = (state["curve"][key] for key in ("rows", "sums", "count"))
-    return int(state["step"])
+    again = "delete it to begin anew"
+    try:
+        state = load_checkpoint(path)
+    except WeightsError as error:
+        raise TrainingError(f"{error}; {again}") from error
+    try:
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        rows, sums, count = (state["curve"][key] for key in ("rows", "sums", "count"))
+        curve.rows, curve.sums, curve.count = [dict(row) for row in rows], dict(sums), int(count)
+        return int(state["step"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise TrainingError(f"{path}: is no checkpoint of this training ({error}); {again}") from error
 
 
 def _to(batch: Any, device: torch.device) -> Any:

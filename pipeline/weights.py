@@ -58,13 +58,32 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], Mapping
             metadata = file.metadata() or {}
             names = file.keys() if with_tensors else ()
             tensors = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise WeightsError(
-            f"{path}: not a readable safetensors file ({error}); make it anew with `dvc repro -f {path.stem}`"
-        ) from error
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({error}); {_again(path)}") from error
     if KEY not in metadata:
         raise WeightsError(f"{path}: a safetensors file, but not written by this pipeline")
-    return tensors, json.loads(metadata[KEY])
+    try:
+        header = json.loads(metadata[KEY])
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: its header is damaged ({error}); {_again(path)}") from error
+    if not isinstance(header, dict) or not {"kind", "version"} <= header.keys():
+        raise WeightsError(f"{path}: its header names no kind and version; {_again(path)}")
+    return tensors, header
+
+
+def _again(path: Path) -> str:
+    return f"make it anew with `dvc repro -f {path.stem}`"
+
+
+def load_checkpoint(path: Path) -> Any:
+    """What torch.save wrote, as long as it is tensors and plain values; nothing in the file is run. Raises WeightsError."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises nearly anything on damaged bytes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path}: holds more than weights, or is damaged ({reason})") from error
 
 
 def load_network(
@@ -72,7 +91,10 @@ def load_network(
 ) -> Net:
     """The network that build(header) makes, with the file's weights, in evaluation mode on the device; raises WeightsError."""
     tensors, header = load_weights(path, kind)
-    network = build(header)
+    try:
+        network = build(header)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise WeightsError(f"{path}: its header describes no network ({error!r}); {_again(path)}") from error
     restore(network, tensors, path)
     return network.eval().to(device)
 

@@ -4,18 +4,18 @@ https://dvc.org/doc/user-guide/project-structure/internal-files#structure-of-the
 """
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ruamel.yaml.error import YAMLError
-
 from pipeline.errors import UserError
 from stages.comparison.repository import LOCK, ExperimentError, dvc, git, read_yaml
 
 EXPERIMENTS = "refs/exps"
+DIGEST = re.compile(r"[0-9a-f]{3,}(\.dir)?")
 Out = Mapping[str, Any]
 """An output as a lock file lists it: `path`, `md5`, and more."""
 
@@ -62,8 +62,28 @@ def committed(commit: str, file: str) -> str:
 
 
 def stages_of(lock: str) -> Mapping[str, Any]:
-    """The stages of a lock file's text; none in one that is empty or no YAML."""
-    return mapping_of(lock).get("stages") or {}
+    """The stages of a lock file's text; those that are damaged are left out, all of one that is empty or no YAML."""
+    stages = mapping_of(lock).get("stages")
+    if not isinstance(stages, dict):
+        return {}
+    return {name: stage for name, stage in stages.items() if isinstance(name, str) and _is_sound(stage)}
+
+
+def _is_sound(stage: Any) -> bool:
+    """Whether the entry of a stage holds files and parameters as DVC writes them."""
+    if not isinstance(stage, dict):
+        return False
+    files = [stage.get(key, []) for key in ("deps", "outs")]
+    params = stage.get("params", {})
+    return (
+        all(isinstance(rows, list) and all(map(_is_file, rows)) for rows in files)
+        and isinstance(params, dict)
+        and all(isinstance(one, dict) and all(isinstance(key, str) for key in one) for one in params.values())
+    )
+
+
+def _is_file(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("path"), str) and isinstance(row.get("md5", ""), str)
 
 
 def outs_of(lock: str) -> dict[str, Out]:
@@ -74,28 +94,40 @@ def outs_of(lock: str) -> dict[str, Out]:
 def mapping_of(text: str) -> dict[str, Any]:
     """A YAML mapping; an empty one for anything else."""
     try:
-        values = read_yaml(text)
-    except YAMLError:
+        values = read_yaml(text, "YAML")
+    except ExperimentError:
         return {}
     return values if isinstance(values, dict) else {}
 
 
 def cached(out: Out) -> Path:
-    """Where DVC's cache holds an output; those of DVC before 3.0 name no hash and lie one level higher."""
+    """Where DVC's cache holds an output; those of DVC before 3.0 name no hash and lie one level higher.
+
+    Raises UserError for what is no digest, which could lead out of the cache.
+    """
+    if not isinstance(out.get("md5"), str) or not DIGEST.fullmatch(out["md5"]):
+        raise UserError(f"{LOCK}: {out.get('path')!r} has no sound md5; run again, or take another revision")
     top = cache_folder() / "files" / "md5" if "hash" in out else cache_folder()
     return top / out["md5"][:2] / out["md5"][2:]
 
 
 def folder(out: Out) -> dict[str, Path] | None:
-    """The files of a cached folder by relative path, which never leads out of it; None if its list is not in the cache."""
+    """The files of a cached folder by relative path, which never leads out of it; None if its list is not in the cache.
+
+    Raises UserError for a list that is damaged.
+    """
+    file = cached(out)
     try:
-        entries = json.loads(cached(out).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        paths = [PurePosixPath(entry["relpath"]) for entry in entries]
+    except OSError:
         return None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{file}: no list of a folder's files ({error}); `dvc fetch` it again") from error
     return {
-        entry["relpath"]: cached({**out, "md5": entry["md5"]})
-        for entry in entries
-        if not {"/", ".."} & {*PurePosixPath(entry["relpath"]).parts}
+        entry["relpath"]: cached({**out, "md5": entry.get("md5")})
+        for entry, path in zip(entries, paths, strict=True)
+        if not {"/", "//", ".."} & {*path.parts} and "\0" not in entry["relpath"]
     }
 
 

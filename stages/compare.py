@@ -56,7 +56,7 @@ def compare(
     if prefix and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", prefix):
         raise UserError(f"--name: must be letters, digits, `-`, `_` or `.`, got {prefix!r}")
     read_parameters(Path(PARAMETERS))
-    parameters = read_yaml(Path(PARAMETERS).read_text(encoding="utf-8"))
+    parameters = read_yaml(Path(PARAMETERS).read_text(encoding="utf-8"), PARAMETERS)
     check_repository()
     if show:
         there = [parse_name(prefix, name) for entries in experiments.listed().values() for _, name in entries]

@@ -11,6 +11,7 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.params import Parameters, parse
+from pipeline.params.aliases import check_aliases
 from pipeline.runtime import Runtime, resolve
 
 DATA = Path("data")
@@ -22,16 +23,23 @@ PRESETS = Path(__file__).resolve().parent.parent / "pipeline" / "presets"
 def read_parameters(path: Path) -> Parameters:
     """The checked parameters of a yaml file; raises UserError."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; `weakmask init` writes one") from error
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name a file of parameters") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from error
+    try:
+        check_aliases(text)
+        values = yaml.safe_load(text)
+    except Exception as error:  # PyYAML raises nearly anything where a tag does not fit its value
         raise UserError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(
             f"{path}: must hold sections such as `classifier:`; `weakmask init` writes a whole file"
         )
-    return parse(values)
+    return parse(values, str(path))
 
 
 def artefact(stage: str, suffix: str = ".h5") -> Path:

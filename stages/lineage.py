@@ -20,16 +20,26 @@ def made_by(lock: Mapping[str, Any], stage: str) -> list[str]:
     wrote = {
         out["path"]: (name, out.get("md5")) for name, entry in lock.items() for out in entry.get("outs", [])
     }
-    if stage not in lock:
-        return []
+    return _made_by(lock, stage, wrote, {})
+
+
+def _made_by(
+    lock: Mapping[str, Any], stage: str, wrote: Mapping[str, tuple[str, Any]], known: dict[str, list[str]]
+) -> list[str]:
+    """See made_by; `wrote` is path -> (stage, digest), `known` what was found before, nothing for stages in a ring."""
+    if stage not in lock or stage in known:
+        return known.get(stage, [])
+    known[stage] = []
     stages = [stage]
     for dependency in lock[stage].get("deps", []):
         name, content = wrote.get(dependency["path"], (None, None))
         if name is not None:
-            before = made_by(lock, name) if content == dependency.get("md5") else []
+            same = content == dependency.get("md5")
+            before = _made_by(lock, name, wrote, known) if same else []
             if not before:
                 return []
             stages += [other for other in before if other not in stages]
+    known[stage] = stages
     return stages
 
 
@@ -46,7 +56,9 @@ def made_with(parameters: str, lock: str) -> Mapping[str, Any]:
                 continue
             section = values
             for part in sections:
-                section = section.setdefault(part, {})
+                if not isinstance(section.get(part), dict):
+                    section[part] = {}
+                section = section[part]
             section[last] = value
     return values
 

@@ -12,6 +12,7 @@ weakmask export-onnx data/semantic.safetensors -o semantic.onnx
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def scores() -> None:
         ("predictions", "miou", "val", "final models"),
     ):
         path = artefact(f"scores/{name}", ".json")
-        values = json.loads(path.read_text(encoding="utf-8")).get(name, {}) if path.is_file() else {}
+        values = _scores_of(path, name) if path.is_file() else {}
         note = f"  of {percent(values['coverage'])} % of the pixels" if "coverage" in values else ""
         ap50 = percent(values.get("AP50")) if name in ("labels", "predictions") else ""
         rows.append((title, split, percent(values.get(key)) + note, ap50))
@@ -126,6 +127,17 @@ def scores() -> None:
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     click.echo(f"report: {DATA / 'report' / 'index.html'}")
+
+
+def _scores_of(path: Path, name: str) -> Mapping[str, float]:
+    """The scores of a step as the stage scores wrote them; raises UserError."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))[name]
+        return {key: float(value) for key, value in values.items() if value is not None}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: damaged ({error}); make it anew with `dvc repro -f scores@{name}`"
+        ) from error
 
 
 main.add_command(browse)

@@ -121,16 +121,7 @@ def _identity(path: Path) -> tuple[int, ...] | None:
 
 
 def _opener(path: Path, format_: str) -> Callable[[], Reader]:
-    def load() -> Reader:
-        """The reader; what is not even well-formed counts as damaged."""
-        try:
-            return Reader(path, format_)
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            raise StoreError(
-                f"{path}: damaged ({error}); make it anew with `dvc repro -f {format_}`"
-            ) from error
-
-    return load
+    return lambda: Reader(path, format_)
 
 
 def _table(path: Path) -> Callable[[], dict[str, float]]:

@@ -1,6 +1,7 @@
 """Everything that may be wrong with a source, found in one pass."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pipeline.datasets.index import MAX_CLASSES, Picture
 from pipeline.datasets.inspection import Finding, Inspection
 from pipeline.datasets.problems import DatasetError, Problem, error, warning
 from pipeline.datasets.processes import Progress, spread
-from pipeline.datasets.source import Entry, Source, complain_of_id
+from pipeline.datasets.source import Entry, Source, complain_of_id, complain_of_split
 from pipeline.label_map import IGNORE
 
 
@@ -75,8 +76,7 @@ def check(
 
 def guess(source: Path) -> str:
     """The format of a folder by its layout; raises DatasetError that shows the layouts there are."""
-    if not source.is_dir():
-        raise DatasetError(error(source, "no such folder", "give the folder of your pictures"))
+    _expect_source(source, "give the folder of your pictures")
     if (source / "JPEGImages").is_dir():
         return "voc"
     if (source / "annotations").is_dir():
@@ -92,11 +92,21 @@ def read_source(name: str, source: Path, options: Options) -> Source:
     missing folder."""
     if name not in READERS:
         raise DatasetError(error("dataset.format", f"{name!r} is unknown", f"valid are {', '.join(FORMATS)}"))
-    if not source.is_dir():
-        raise DatasetError(
-            error(source, "no such folder", "set dataset.source to the folder of your pictures")
-        )
+    _expect_source(source, "set dataset.source to the folder of your pictures")
     return READERS[name](source, options)
+
+
+def _expect_source(source: Path, do: str) -> None:
+    """Raise DatasetError unless the source is a folder whose files can be listed."""
+    try:
+        os.scandir(source).close()
+    except FileNotFoundError:
+        raise DatasetError(error(source, "no such folder", do)) from None
+    except NotADirectoryError:
+        raise DatasetError(error(source, "is a file, no folder", do)) from None
+    except (OSError, ValueError) as problem:
+        what = f"cannot be read ({getattr(problem, 'strerror', problem)})"
+        raise DatasetError(error(source, what, do)) from None
 
 
 def choose(known: Sequence[str], wanted: Sequence[str]) -> Choice:
@@ -114,6 +124,13 @@ def choose(known: Sequence[str], wanted: Sequence[str]) -> Choice:
             problems.append(
                 error("dataset.classes", f"{name!r} is listed {count} times", "list every class once")
             )
+    for name in dict.fromkeys(classes):
+        if name.lower() == "background":
+            do = "leave it out: what shows no class is background"
+            problems.append(error("dataset.classes", f"{name!r} is the name of what is no class", do))
+        elif not name or name != name.strip() or not name.isprintable():
+            what = f"the class name {name!r} is empty, has blanks at its ends or holds control characters"
+            problems.append(error("dataset.classes", what, "give it a readable name"))
     if len(classes) > MAX_CLASSES:
         what = f"there are {len(classes)} classes, more than {MAX_CLASSES}"
         problems.append(error("dataset.classes", what, "choose those you need with dataset.classes"))
@@ -147,6 +164,7 @@ def examine(
     for entry, finding in zip(entries, findings, strict=True):
         problems += finding.problems
         problems += _check_tags(entry)
+        problems += _check_split(entry)
         if finding.size != (0, 0):
             pictures.append(_picture(entry, finding, choice, val))
     problems += _check_whole(pictures, choice, source.root, val)
@@ -190,6 +208,13 @@ def _check_tags(entry: Entry) -> list[Problem]:
     return []
 
 
+def _check_split(entry: Entry) -> list[Problem]:
+    complaint = None if entry.split is None else complain_of_split(entry.split)
+    if complaint is None:
+        return []
+    return [error(entry.where, f"the split {entry.split!r} {complaint}", "call it train, val or the like")]
+
+
 def _picture(entry: Entry, finding: Finding, choice: Choice, val: float) -> Picture:
     tags = sorted(choice.labels[tag] - 1 for tag in entry.tags or () if tag in choice.labels)
     split = entry.split or ("val" if held_out(entry.id, val) else "train")
@@ -208,6 +233,7 @@ def _check_whole(pictures: Sequence[Picture], choice: Choice, root: Path, val: f
         if not count[label]:
             do = "tag some, or leave it out of dataset.classes"
             problems.append(warning(root, f"class {name!r} has no pictures in split 'train'", do))
+    problems += _check_twins(pictures, root)
     splits = {picture.split for picture in pictures}
     if "train" not in splits:
         problems.append(
@@ -220,4 +246,24 @@ def _check_whole(pictures: Sequence[Picture], choice: Choice, root: Path, val: f
         problems.append(
             warning(root, f"dataset.val is {val} but all pictures fell into one split", "change dataset.val")
         )
+    return problems
+
+
+def _check_twins(pictures: Sequence[Picture], root: Path) -> list[Problem]:
+    """Pictures whose ids become one where case does not count, and equal pictures in two splits."""
+    problems = []
+    ids: dict[str, Picture] = {}
+    contents: dict[str, Picture] = {}
+    for picture in pictures:
+        other = ids.setdefault(picture.id.casefold(), picture)
+        if other is not picture:
+            what = f"{picture.id!r} and {other.id!r} differ by case alone"
+            do = "rename one of the two: Windows and macOS keep files of both names as one"
+            problems.append(warning(root, what, do))
+        twin = contents.setdefault(picture.digest, picture)
+        if twin.split != picture.split:
+            what = f"{picture.id!r} of split {picture.split!r} is the same picture as {twin.id!r} of {twin.split!r}"
+            problems.append(
+                warning(root, what, "keep one of the two, or scores tell of what was learnt by heart")
+            )
     return problems

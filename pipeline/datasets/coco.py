@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pipeline.datasets.images import read_bytes
 from pipeline.datasets.outlines import Outline, Painting
 from pipeline.datasets.problems import DatasetError, error
-from pipeline.datasets.source import Entry, Source, expect_folder, normalise, without_suffix
+from pipeline.datasets.source import OUTSIDE, Entry, Source, expect_folder, leaves, normalise, without_suffix
 
 Json = dict[str, Any]
+MAX_JSON = 4 * 2**30
+"""Largest json that is read, in bytes; that of COCO's train2017 has a ninth of it."""
 
 
 def read(root: Path, annotations: Mapping[str, tuple[str, str]] | None = None) -> Source:
@@ -21,6 +24,9 @@ def read(root: Path, annotations: Mapping[str, tuple[str, str]] | None = None) -
     annotations that are no crowds. Raises DatasetError where a json as a whole cannot be used.
     """
     named = {split: pair for split, pair in (annotations or {}).items() if pair[0]} or _guess(root)
+    for file, _ in named.values():
+        if leaves(root, file):
+            raise DatasetError(error(root / file, OUTSIDE, "copy it into the folder, or take a hard link"))
     files = {split: (root / path, _load(root / path), folder) for split, (path, folder) in named.items()}
     for _, _, folder in files.values():
         expect_folder(root, folder)
@@ -52,11 +58,9 @@ def _guess(root: Path) -> dict[str, tuple[str, str]]:
 
 
 def _load(path: Path) -> Json:
+    data = read_bytes(path, "put the file there or name another in dataset.coco", MAX_JSON)
     try:
-        content = json.loads(path.read_bytes())
-    except OSError as problem:
-        what = f"cannot be read ({problem.strerror})"
-        raise DatasetError(error(path, what, "put the file there or name another in dataset.coco")) from None
+        content = json.loads(data)
     except (ValueError, RecursionError) as problem:
         raise DatasetError(error(path, f"is no json ({problem})", "download or export it anew")) from problem
     for key in ("images", "annotations", "categories"):
@@ -68,11 +72,12 @@ def _load(path: Path) -> Json:
 
 def _categories(path: Path, content: Json) -> dict[int, str]:
     try:
-        names = {int(row["id"]): str(row["name"]) for row in content["categories"]}
-    except (KeyError, TypeError, ValueError):
-        raise DatasetError(
-            error(path, "has categories without id or name", "give each an id and a name")
-        ) from None
+        pairs = [(int(row["id"]), row["name"]) for row in content["categories"]]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pairs = [(0, None)]
+    if not all(isinstance(name, str) for _, name in pairs):
+        raise DatasetError(error(path, "has categories without id or name", "give each an id and a name"))
+    names = dict(pairs)
     if len(set(names.values())) < len(content["categories"]):
         raise DatasetError(error(path, "has categories of equal id or name", "give each its own"))
     return names

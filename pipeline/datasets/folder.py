@@ -1,5 +1,6 @@
 """A folder of one's own: images/, labels.csv and, for scoring, masks/."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def _entry(source: Source, row: Row, found: Mapping[str, str]) -> Entry:
 def _masks(root: Path, path: str) -> tuple[str | None, str | None]:
     """Mask files of a picture: masks/semantic/<id>.png or masks/<id>.png, and masks/instances/<id>.png."""
     file = without_suffix(path.removeprefix(f"{PICTURES}/")) + ".png"
-    there = [f"{folder}/{file}" for folder in SEMANTIC if (root / folder / file).is_file()]
+    there = [f"{folder}/{file}" for folder in SEMANTIC if os.path.lexists(root / folder / file)]
     if not there:
         return None, None
     instances = f"{INSTANCES}/{file}"
-    return there[0], instances if (root / instances).is_file() else None
+    return there[0], instances if os.path.lexists(root / instances) else None

@@ -1,5 +1,6 @@
 """Picture files: whatever a camera, scanner or web site saved comes out as upright 8-bit RGB."""
 
+import stat
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +13,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded, in pixels; Pillow's own limit against decompression bombs."""
+
+MAX_BYTES = 2**30
+"""Largest file of a picture that is read; one of MAX_PIXELS in 16-bit colours, uncompressed, has half of it."""
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -34,17 +38,36 @@ def read_image(path: Path) -> np.ndarray:
     return decode_image(read_bytes(path, "put the file there or take it off the list"), path)
 
 
-def read_bytes(path: Path, do: str) -> bytes:
-    """The bytes of a file; raises DatasetError that names it and says what to `do`."""
+def read_bytes(path: Path, do: str, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes; raises DatasetError that names it and says what
+    to `do`.
+
+    Pipes and devices, which may never end, are refused.
+    """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(error(path, "cannot be read (it is a folder, pipe or device, no file)", do))
+        if status.st_size > limit:
+            raise DatasetError(error(path, f"is larger than {limit} bytes", do))
         return path.read_bytes()
     except OSError as problem:
         raise DatasetError(error(path, f"cannot be read ({problem.strerror})", do)) from None
+    except ValueError:
+        raise DatasetError(error(path, "cannot be read (the name holds a NUL character)", do)) from None
 
 
 def decode_image(data: bytes, path: Path) -> np.ndarray:
     """The picture in the bytes of a file, see read_image; `path` is for the error message."""
-    return np.array(_upright_rgb(open_checked(data, path, FORMATS)))
+    image = open_checked(data, path, FORMATS)
+    try:
+        return np.array(_upright_rgb(image))
+    except (
+        Exception
+    ) as problem:  # a damaged palette or alpha channel shows only when it is turned into colours
+        raise DatasetError(
+            error(path, f"is damaged ({problem})", "save it anew or take it off the list")
+        ) from problem
 
 
 def open_checked(data: bytes, path: Path, formats: tuple[str, ...]) -> Image.Image:

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,8 @@ class Index(Mapping[str, Picture]):
         header = _read_header(folder / HEADER)
         roots = [folder if header[key] == "." else Path(header[key]) for key in ("pictures", "masks")]
         values = {int(value): label for value, label in header["mask_values"].items()}
-        index = cls(header["classes"], _read_table(folder / TABLE), roots[0], roots[1], values)
+        pictures = _read_table(folder / TABLE, len(header["classes"]))
+        index = cls(header["classes"], pictures, roots[0], roots[1], values)
         if index.digest != header["digest"]:
             raise DatasetError(error(folder / TABLE, f"is not the one that {HEADER} was written with", RERUN))
         return index
@@ -166,7 +168,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         header = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DatasetError(error(path, "no such file", RERUN)) from None
-    except ValueError as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise DatasetError(error(path, f"damaged ({problem})", RERUN)) from problem
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise DatasetError(error(path, "is no index of a dataset", RERUN))
@@ -177,25 +179,46 @@ def _read_header(path: Path) -> dict[str, Any]:
     missing = {"classes", "pictures", "masks", "mask_values", "digest"} - header.keys()
     if missing:
         raise DatasetError(error(path, f"lacks {', '.join(sorted(missing))}", RERUN))
+    if not _is_sound(header):
+        raise DatasetError(error(path, "damaged (values of other kinds than it is written with)", RERUN))
     return header
 
 
-def _read_table(path: Path) -> list[Picture]:
+def _is_sound(header: Mapping[str, Any]) -> bool:
+    """Whether a header holds a list of texts, texts, and a table from mask values to labels."""
+    classes, values = header["classes"], header["mask_values"]
+    return (
+        isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and all(isinstance(header[key], str) and "\0" not in header[key] for key in ("pictures", "masks"))
+        and isinstance(values, dict)
+        and all(re.fullmatch(r"\d{1,5}", value, re.ASCII) for value in values)
+        and all(type(label) is int and 0 <= label <= MAX_CLASSES + 1 for label in values.values())
+    )
+
+
+def _read_table(path: Path, classes: int) -> list[Picture]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
             if tuple(next(rows, ())) != COLUMNS:
                 raise DatasetError(error(path, f"has other columns than {', '.join(COLUMNS)}", RERUN))
-            return [_picture(row) for row in rows]
+            return [_picture(row, classes) for row in rows]
     except FileNotFoundError:
         raise DatasetError(error(path, "no such file", RERUN)) from None
-    except (ValueError, csv.Error) as problem:
+    except (OSError, ValueError, csv.Error) as problem:
         raise DatasetError(error(path, f"damaged ({problem})", RERUN)) from problem
 
 
-def _picture(row: Sequence[str]) -> Picture:
+def _picture(row: Sequence[str], classes: int) -> Picture:
+    """A row of the table; raises ValueError for numbers out of range and for paths that could lead out of the roots."""
     name, path, height, width, split, tags, semantic, instances, digest = row
-    classes = tuple(map(int, tags.split()))
+    labels = tuple(map(int, tags.split()))
+    if min(int(height), int(width)) < 1 or not all(0 <= label < classes for label in labels):
+        raise ValueError(f"picture {name!r} has no size, or tags that are no class")
+    for file in (path, semantic, instances):
+        if file.startswith("/") or "\0" in file or ".." in file.split("/"):
+            raise ValueError(f"picture {name!r} has the path {file!r}, which leaves the folder")
     return Picture(
-        name, path, int(height), int(width), split, classes, semantic or None, instances or None, digest
+        name, path, int(height), int(width), split, labels, semantic or None, instances or None, digest
     )

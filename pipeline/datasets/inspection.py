@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets.builtin import shrink, write_png
-from pipeline.datasets.images import decode_image
+from pipeline.datasets.images import decode_image, read_bytes
 from pipeline.datasets.masks import decode_values, number_instances, translate
 from pipeline.datasets.problems import DatasetError, Problem, error, warning
 from pipeline.datasets.source import OUTSIDE, Entry, leaves
@@ -98,11 +98,7 @@ class _Look:
         full = self.setting.root / path
         if leaves(self.setting.root, path):
             raise DatasetError(error(full, OUTSIDE, "copy it into the folder, or take a hard link"))
-        try:
-            data = full.read_bytes()
-        except OSError as problem:
-            what = f"cannot be read ({problem.strerror})"
-            raise DatasetError(error(full, what, "put the file there or take it off the list")) from None
+        data = read_bytes(full, "put the file there or take it off the list")
         self.digest.update(data)
         return data, full
 

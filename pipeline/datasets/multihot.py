@@ -83,7 +83,7 @@ def _identify(key: Any) -> str:
 
 
 def _names(row: Any, classes: Sequence[str]) -> frozenset[str]:
+    if np.shape(row) != (len(classes),):
+        raise ValueError(f"a row of shape {np.shape(row)} for {len(classes)} classes")
     values = np.asarray(row, np.float32)
-    if values.shape != (len(classes),):
-        raise ValueError(f"a row of shape {values.shape} for {len(classes)} classes")
     return frozenset(name for name, value in zip(classes, values, strict=True) if value > 0)

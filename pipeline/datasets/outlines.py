@@ -99,7 +99,7 @@ def _from_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> np.ndarray
 
 def _from_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     """Runs of 0 and 1 in turn, column by column."""
-    if list(runs.get("size", ())) != list(size):
+    if runs.get("size") not in (list(size), size):
         raise ValueError(
             f"run lengths of size {runs.get('size')} on a picture of {list(size)} (height, width)"
         )

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pipeline.errors import UserError
 
+LONGEST = 4000
+"""Letters of a message's part from which on its middle is left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -35,12 +38,20 @@ class DatasetError(UserError):
 
 def error(where: object, what: str, do: str) -> Problem:
     """A problem that stops."""
-    return Problem("error", str(where), what, do)
+    return Problem("error", one_line(str(where)), one_line(what), one_line(do))
 
 
 def warning(where: object, what: str, do: str) -> Problem:
     """A problem that does not stop."""
-    return Problem("warning", str(where), what, do)
+    return Problem("warning", one_line(str(where)), one_line(what), one_line(do))
+
+
+def one_line(text: str) -> str:
+    """The text as a terminal can show it on a line: control characters and broken Unicode, as hostile file
+    names hold them, as escapes; the middle of a very long one is left out."""
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def stop_at_errors(problems: Iterable[Problem]) -> None:

@@ -2,6 +2,7 @@
 with them."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from pipeline.datasets.images import SUFFIXES
 from pipeline.datasets.problems import DatasetError, Problem, error, warning
 
 FOREIGN = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".tif", ".tiff")
+MAX_NAME = 240
+"""Bytes that a part of an id may have: file systems admit 255 with the suffix and `.part`."""
 OUTSIDE = "lies outside the source folder (by `..` or a link)"
 Render = Callable[[Mapping[str, int], tuple[int, int]], tuple[np.ndarray, np.ndarray]]
 """From class name -> label and the size (height, width) of the picture to its label map uint8 [H,W] and
@@ -78,12 +81,26 @@ def complain_of_id(name: str) -> str | None:
         return "leaves the folder or has empty parts"
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
         return "holds control characters"
+    if any(part.startswith(".") for part in name.split("/")):
+        return "begins with a dot, as hidden files do, which are left out"
+    if any(len(part.encode()) > MAX_NAME for part in name.split("/")):
+        return f"has a part of more than {MAX_NAME} bytes, which no file can be named after"
+    return None
+
+
+def complain_of_split(name: str) -> str | None:
+    """What is wrong with the name of a split, after which exports name files, or None."""
+    if re.fullmatch(r"[\w-][\w.-]{0,99}", name) is None:
+        return "is no word of letters, digits, `_`, `-` and `.`"
     return None
 
 
 def leaves(root: Path, path: str) -> bool:
     """Whether a relative path ends up outside the folder, by `..` or by a link."""
-    return not (root / path).resolve().is_relative_to(root.resolve())
+    try:
+        return not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root))
+    except ValueError:  # a NUL character
+        return True
 
 
 def identify(image: str, folder: str, found: Mapping[str, str]) -> str:
@@ -112,8 +129,13 @@ def find_pictures(root: Path, folder: str) -> tuple[dict[str, str], list[Problem
     files of one id are an error."""
     expect_folder(root, folder)
     found: dict[str, str] = {}
-    problems = []
-    for directory, folders, files in os.walk(root / folder):
+    problems: list[Problem] = []
+
+    def complain(problem: OSError) -> None:
+        what = f"cannot be read ({problem.strerror})"
+        problems.append(error(problem.filename, what, "give yourself the right to read it"))
+
+    for directory, folders, files in os.walk(root / folder, onerror=complain):
         here = Path(directory)
         linked = [here / name for name in sorted(folders) if (here / name).is_symlink()]
         do = "move the pictures into the source folder"

@@ -6,9 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.datasets.images import read_bytes
 from pipeline.datasets.problems import DatasetError, error
 
 COLUMNS = ("image", "classes", "split")
+MAX_TEXT = 256 * 2**20
+"""Largest text file that is read, in bytes: a labels.csv of some million pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +27,12 @@ class Row:
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with or without byte order mark; raises DatasetError."""
+    data = read_bytes(path, "put the file there", MAX_TEXT)
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
-        line = path.read_bytes()[: problem.start].count(b"\n") + 1
+        line = data[: problem.start].count(b"\n") + 1
         raise DatasetError(error(f"{path}:{line}", "is not UTF-8", "save the file as UTF-8")) from None
-    except OSError as problem:
-        raise DatasetError(
-            error(path, f"cannot be read ({problem.strerror})", "put the file there")
-        ) from None
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

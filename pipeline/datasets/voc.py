@@ -4,6 +4,7 @@ three kinds.
 Everingham et al., The PASCAL Visual Object Classes Challenge 2012, development kit.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,11 +13,13 @@ from xml.etree import ElementTree
 from pipeline.datasets.multihot import read_multihot
 from pipeline.datasets.problems import DatasetError, error
 from pipeline.datasets.source import (
+    OUTSIDE,
     Entry,
     Source,
     complain_of_id,
     find_pictures,
     identify,
+    leaves,
     normalise,
     without_suffix,
 )
@@ -46,6 +49,7 @@ CLASSES = (
 )
 LISTS = {"train": "train", "val": "val"}
 PICTURES = "JPEGImages"
+LISTED = "ImageSets/Segmentation"
 SEMANTIC = ("SegmentationClass", "SegmentationClassAug")
 INSTANCES = "SegmentationObject"
 MAX_XML = 2**20
@@ -83,14 +87,21 @@ def read(root: Path, lists: Mapping[str, str] | None = None) -> Source:
 
 def _read_list(source: Source, name: str) -> list[tuple[str, str]]:
     """Id and place of every line of a list."""
-    path = source.root / "ImageSets" / "Segmentation" / f"{name}.txt"
-    if not path.is_file():
+    path = source.root / LISTED / f"{name}.txt"
+    if leaves(source.root, f"{LISTED}/{name}.txt"):
+        source.problems.append(error(path, OUTSIDE, "copy it into the folder, or take a hard link"))
+        return []
+    if not os.path.isfile(path):
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
         do = f"name another one, or none, in dataset.voc; lists there are: {there}"
         source.problems.append(error(path, "no such list", do))
         return []
     lines = enumerate(read_text(path).splitlines(), start=1)
-    return [(_parse_line(line), f"{path}:{number}") for number, line in lines if line.strip()]
+    rows = [(_parse_line(line), f"{path}:{number}") for number, line in lines if line.strip()]
+    if not rows:
+        do = "name pictures in it, or leave its name in dataset.voc empty"
+        source.problems.append(error(path, "lists no picture", do))
+    return rows
 
 
 def _parse_line(line: str) -> str:
@@ -107,7 +118,7 @@ def _entry(
         return Entry(name, path, where)
     file = without_suffix(path.removeprefix(f"{PICTURES}/")) + ".png"
     masks = [f"{folder}/{file}" for folder in (*SEMANTIC, INSTANCES)]
-    there = [mask if (source.root / mask).is_file() else None for mask in masks]
+    there = [mask if os.path.lexists(source.root / mask) else None for mask in masks]
     semantic = there[0] or there[1]
     return Entry(name, path, where, tags(name), split, semantic, there[2] if semantic else None)
 
@@ -155,9 +166,9 @@ def read_objects(path: Path) -> frozenset[str] | None:
 
     A document type or entities, which can grow without bound or read other files, are refused.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    if path.stat().st_size > MAX_XML:
+    if path.is_file() and path.stat().st_size > MAX_XML:
         raise DatasetError(
             error(path, f"is larger than {MAX_XML} bytes", "an annotation of VOC has a few kB")
         )

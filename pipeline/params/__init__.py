@@ -17,6 +17,9 @@ from pipeline.params.pictures import Base, Dataset, Runtime, Segments
 from pipeline.params.relations import Fields, Irnet, Labels
 from pipeline.params.section import Section
 
+LONGEST = 400
+"""Letters of a wrong value from which on a message leaves its middle out."""
+
 
 class ParameterError(UserError):
     """A parameter has a wrong name or value; the message names it and says what is allowed."""
@@ -42,8 +45,8 @@ class Parameters(Section):
     report: Report
 
 
-def parse(values: Mapping[str, Any]) -> Parameters:
-    """Check all parameters and return them typed.
+def parse(values: Mapping[str, Any], file: str = "params.yaml") -> Parameters:
+    """Check all parameters and return them typed; `file` is for the message.
 
     Raises ParameterError that lists every wrong one: for an unknown name the valid names (and the nearest), for a wrong value
     what is allowed.
@@ -52,7 +55,7 @@ def parse(values: Mapping[str, Any]) -> Parameters:
         return Parameters.model_validate(values)
     except ValidationError as error:
         problems = [_explain(problem) for problem in error.errors()]
-    raise ParameterError("params.yaml is not valid:\n" + "\n".join(f"  {line}" for line in problems))
+    raise ParameterError(f"{file} is not valid:\n" + "\n".join(f"  {line}" for line in problems))
 
 
 def _explain(problem: Any) -> str:
@@ -68,7 +71,13 @@ def _explain(problem: Any) -> str:
         return f"{name}: {problem['ctx']['error']}"
     if problem["type"] == "missing":
         return f"{name}: missing; set it (the presets show a value)"
-    return f"{name}: {problem['msg']}, got {problem['input']!r}"
+    return f"{name}: {problem['msg']}, got {_shorten(problem['input'])}"
+
+
+def _shorten(value: Any) -> str:
+    """A value as in Python, its middle left out where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def _names(path: list[str]) -> list[str]:

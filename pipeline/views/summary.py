@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from pipeline.errors import UserError
 
 TITLES = {
@@ -37,11 +39,14 @@ FORMAT, VERSION = "weakmask/report", 1
 FILE = "report.json"
 Table = Sequence[Mapping[str, str]]
 Number = float | None
+STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
     """One rung of the ladder: its step, the split and number of its pictures, and all its scores by name, ratios in 0..1."""
+
+    __pydantic_config__ = STRICT
 
     step: str
     split: str
@@ -61,6 +66,8 @@ class Summary:
     classes: step -> class -> `iou`, `AP50` and so on; failures: step -> kind -> `count`, `pictures`, `out_of`; curves: step ->
     (threshold, mIoU); pictures: step -> id -> mIoU; parameters: nested; versions: package -> version.
     """
+
+    __pydantic_config__ = STRICT
 
     ladder: list[Rung]
     classes: dict[str, dict[str, dict[str, Number]]] = field(default_factory=dict)
@@ -134,6 +141,8 @@ def load(path: Path) -> Summary:
             else again
         )
         raise UserError(f"{path}: no such file; {hint}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); {again}") from error
 
 
 def parse(text: str, name: str) -> Summary:
@@ -141,17 +150,18 @@ def parse(text: str, name: str) -> Summary:
     again = "make it anew with `dvc repro -f report`"
     try:
         content = dict(json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{name}: damaged ({error}); {again}") from error
     if content.pop("format", None) != FORMAT:
         raise UserError(f"{name}: not the numbers of a report; {again}")
     if (version := content.pop("version", None)) != VERSION:
         raise UserError(f"{name}: version {version}, this program reads {VERSION}; {again}")
     try:
-        content["ladder"] = [Rung(**rung) for rung in content["ladder"]]
-        return Summary(**content)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{name}: damaged ({error}); {again}") from error
+        return TypeAdapter(Summary).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{name}: damaged ({where}: {first['msg']}); {again}") from error
 
 
 def _scores(rows: Table) -> dict[str, Number]:

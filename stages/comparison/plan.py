@@ -59,7 +59,7 @@ def override(parameters: Mapping[str, Any], text: str) -> dict[str, Any]:
     if key in ("classifier.method", "base.seed"):
         option = {"classifier.method": "--methods", "base.seed": "--seed"}[key]
         raise UserError(f"-S {text}: {option} says that")
-    plain = read_yaml(value)
+    plain = read_yaml(value, text)
     if isinstance(plain, str) and "," in plain:
         raise UserError(f"-S {text}: must be one value; for several run compare once each, with --name")
     changed: Any = copy.deepcopy(dict(parameters))

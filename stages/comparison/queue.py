@@ -78,7 +78,7 @@ def add(name: str, overrides: Sequence[str], targets: Sequence[str], copies: Seq
 
 def parameters_of(task: Task) -> dict[str, Any]:
     """The parameters that a queued or running experiment was given."""
-    return read_yaml(git("show", f"{task.revision}:./{PARAMETERS}"))
+    return read_yaml(git("show", f"{task.revision}:./{PARAMETERS}"), f"{task.revision}:{PARAMETERS}")
 
 
 def log(task: Task) -> list[str]:

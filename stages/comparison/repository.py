@@ -15,6 +15,7 @@ from typing import IO, Any
 from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
+from pipeline.params.aliases import check_aliases
 
 PARAMETERS = "params.yaml"
 LOCK = "dvc.lock"
@@ -77,9 +78,13 @@ def _files(parameters: Any) -> Iterator[str]:
             yield value
 
 
-def read_yaml(text: str) -> Any:
-    """YAML as DVC reads it (version 1.2)."""
-    return YAML(typ="safe", pure=True).load(text)
+def read_yaml(text: str, name: str) -> Any:
+    """YAML as DVC reads it (version 1.2); `name` is for the message. Raises ExperimentError."""
+    try:
+        check_aliases(text)
+        return YAML(typ="safe", pure=True).load(text)
+    except Exception as error:  # a tag that does not fit its value may raise anything
+        raise ExperimentError(f"{name}: not valid YAML: {error}") from error
 
 
 def git(*arguments: str) -> str:

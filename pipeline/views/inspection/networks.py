@@ -31,19 +31,16 @@ def describe_checkpoint(path: Path) -> list[str]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         step, network, rows = state["step"], state["network"], state["curve"]["rows"]
+        tensors = {name: value for name, value in network.items() if isinstance(value, Tensor)}
+        told = [f"{float(row['loss']):.4g} at step {row['step']}" for row in (*rows[:1], *rows[-1:])]
     except FileNotFoundError:
         raise
-    except Exception as error:
-        raise UserError(
-            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); delete it to begin anew"
-        ) from error
-    tensors = {name: value for name, value in network.items() if isinstance(value, Tensor)}
+    except Exception as error:  # torch raises nearly anything on damaged bytes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); delete it to begin anew") from error
     values = sum(tensor.numel() for tensor in tensors.values())
     lines = [f"checkpoint: {step} steps done, {len(tensors)} tensors, {values / 1e6:.2f} million values"]
-    if rows:
-        first, last = rows[0], rows[-1]
-        lines.append(
-            f"loss: {first['loss']:.4g} at step {first['step']}, {last['loss']:.4g} at step {last['step']}"
-        )
+    if told:
+        lines.append(f"loss: {', '.join(told)}")
     odd = [name for name, one in tensors.items() if one.is_floating_point() and not one.isfinite().all()]
     return [*lines, f"odd: not finite: {', '.join(odd[:SHOWN])}" if odd else "nothing odd"]

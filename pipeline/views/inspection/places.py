@@ -72,12 +72,7 @@ def look_up(path: Path, name: str, dataset: Path) -> np.ndarray | list[str]:
 
 def reader(path: Path) -> Reader:
     """The artefact at `path`; raises UserError in one line for anything that is none, or was made by an older version."""
-    try:
-        return Reader(path)
-    except (KeyError, ValueError, OSError) as error:
-        raise UserError(
-            f"{path}: damaged, or of another version ({error}); make it anew with `dvc repro -f`"
-        ) from error
+    return Reader(path)
 
 
 def _drawn(artefact: Reader | unfinished.Shards, path: Path, name: str, dataset: Path) -> np.ndarray:

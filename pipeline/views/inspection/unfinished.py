@@ -61,7 +61,7 @@ def whole(folder: Path) -> tuple[list[Reader], list[str]]:
     for path in sorted(folder.glob("shard-*.h5")):
         try:
             reader = Reader(path)
-        except (StoreError, OSError, KeyError, ValueError):
+        except StoreError:
             broken.append(path.name)
             continue
         reader.close()

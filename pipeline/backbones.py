@@ -1,7 +1,8 @@
 """timm feature extractors, at output stride 16 or with the strides of a pyramid, and where their weights come from."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
 
 from pipeline.errors import UserError
 
@@ -79,6 +82,45 @@ def fix_batch_norm(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.eval()
+
+
+def share_batch(network: nn.Module) -> None:
+    """Let batch normalisations that learn take their statistics of the batches of all ranks together, and let dropouts draw for all
+    of them, so that training does not depend on the number of ranks.
+
+    Each rank must give as many pictures, of one size, and hold the same random state. On a GPU torch's kernels normalise; these do
+    not run on a CPU: there each rank normalises the whole batch and keeps its share.
+    """
+    if next(network.parameters()).is_cuda:
+        convert_sync_batchnorm(network)
+    for part in network.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and not isinstance(part, nn.SyncBatchNorm):
+            part.forward = partial(_normalised, part, part.forward)
+        elif isinstance(part, nn.modules.dropout._DropoutNd):
+            part.forward = partial(_dropped, part, part.forward)
+
+
+def _normalised(part: nn.Module, alone: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """What `alone` makes of the inputs of all ranks while `part` trains; the results of this one."""
+    if not part.training:
+        return alone(inputs)
+    # Flat, because torch sends gradients as they lie in memory, whatever their format; a later dropout draws by it, so it is kept.
+    last = inputs.dim() == 4 and inputs.is_contiguous(memory_format=torch.channels_last)
+    whole = torch.cat([share.view(inputs.shape) for share in all_gather(inputs.flatten())])
+    return _share(alone(whole.contiguous(memory_format=torch.channels_last) if last else whole))
+
+
+def _dropped(part: nn.Module, alone: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """The inputs of this rank with what `alone` drops for it of those of all ranks."""
+    if not part.training:
+        return alone(inputs)
+    everyone = [torch.ones_like(inputs)] * torch.distributed.get_world_size()
+    return inputs * _share(alone(torch.cat(everyone)))
+
+
+def _share(batch: Tensor) -> Tensor:
+    """The part of this rank of what was computed for all."""
+    return batch.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
 def passes(inputs: Tensor) -> tuple[Tensor, ...]:

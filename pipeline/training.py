@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from pipeline import work
+from pipeline.backbones import share_batch
 from pipeline.errors import UserError
 from pipeline.runtime import Runtime
 from pipeline.weights import WeightsError, load_checkpoint
@@ -185,6 +186,8 @@ def train(
         raise TrainingError(f"{stage}.batch: {plan.batch} does not divide over {runtime.world} ranks")
     accelerator = _accelerator(runtime)
     network.to(accelerator.device)
+    if runtime.world > 1:
+        share_batch(network)
     optimizer = _optimizer(network, set(new), plan)
     steps = plan.steps(len(samples))
     folder = work.folder(runtime.work, stage, fingerprint)
@@ -204,7 +207,7 @@ def train(
     )
     with _workers_watched(stage):
         for step, batch in enumerate(_fetched(bar), start):
-            torch.manual_seed(_mix(plan.seed + 2 + runtime.rank, step))
+            torch.manual_seed(_mix(plan.seed + 2, step))
             rate = plan.factor(step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * rate

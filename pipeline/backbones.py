@@ -95,7 +95,7 @@ def share_batch(network: nn.Module) -> None:
         convert_sync_batchnorm(network)
     for part in network.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and not isinstance(part, nn.SyncBatchNorm):
-            part.forward = partial(_normalised, part, part.forward)
+            part.forward = partial(_normalised, part, part.forward)  # type: ignore[method-assign]
         elif isinstance(part, nn.modules.dropout._DropoutNd):
             part.forward = partial(_dropped, part, part.forward)
 

@@ -81,9 +81,8 @@ def load_checkpoint(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # torch raises nearly anything on damaged bytes
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path}: holds more than weights, or is damaged ({reason})") from error
+    except Exception as error:  # torch raises nearly anything on damaged bytes, and advises to run what is in them
+        raise WeightsError(f"{path}: holds more than weights, or is damaged") from error
 
 
 def load_network(

@@ -4,7 +4,6 @@ The package `segment-anything` is needed only where a network is made or used, s
 """
 
 import hashlib
-import pickle
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.weights import WeightsError, load_checkpoint
 
 
 class SamError(UserError):
@@ -97,12 +97,9 @@ def _check(official: Official, checkpoint: Path, sha256: str) -> None:
 
 def _state(checkpoint: Path) -> dict[str, Tensor]:
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise SamError(
-            f"segments.checkpoint: {checkpoint} holds more than weights, or no weights ({error}); give a state dict as torch.save "
-            f"writes it"
-        ) from error
+        state = load_checkpoint(checkpoint)
+    except WeightsError as error:
+        raise SamError(f"segments.checkpoint: {error}; give a state dict as torch.save writes it") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise SamError(
             f"segments.checkpoint: {checkpoint} is no state dict of tensors; save the network's own state_dict()"

@@ -1,16 +1,14 @@
 """Weights of the authors' checkpoints under our names (specification, section 3.3); detectron2's ResNet becomes timm's."""
 
 import hashlib
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pipeline.sparseinst.network import Network
-from pipeline.weights import WeightsError, restore
+from pipeline.weights import WeightsError, load_checkpoint, restore
 
 NAMES = (
     (r"^encoder\.fpn_laterals\.", "encoder.laterals."),
@@ -62,10 +60,7 @@ def load_upstream(network: Network, path: Path, sha256: str) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256.lower():
         raise WeightsError(f"{path}: has SHA-256 {found}, not {sha256}; fetch it again, or give its own")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(f"{path}: holds more than weights, or none ({error})") from error
+    content = load_checkpoint(path)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds no state dict; give the file as the authors published it")
     counters = {

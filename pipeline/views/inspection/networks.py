@@ -1,14 +1,12 @@
 """What weights and checkpoints hold, in words."""
 
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.views.inspection.words import SHOWN
-from pipeline.weights import read_weights
+from pipeline.weights import WeightsError, load_checkpoint, read_weights
 
 
 def describe_weights(path: Path) -> list[str]:
@@ -29,15 +27,16 @@ def describe_checkpoint(path: Path) -> list[str]:
     It is replaced in one go while training goes on, so it can be read at any time.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_checkpoint(path)
         step, network, rows = state["step"], state["network"], state["curve"]["rows"]
         tensors = {name: value for name, value in network.items() if isinstance(value, Tensor)}
         told = [f"{float(row['loss']):.4g} at step {row['step']}" for row in (*rows[:1], *rows[-1:])]
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises nearly anything on damaged bytes
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); delete it to begin anew") from error
+    except WeightsError as error:
+        raise UserError(f"{error}; delete it to begin anew") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"{path}: is no checkpoint of a training ({error}); delete it to begin anew"
+        ) from error
     values = sum(tensor.numel() for tensor in tensors.values())
     lines = [f"checkpoint: {step} steps done, {len(tensors)} tensors, {values / 1e6:.2f} million values"]
     if told:

@@ -1,4 +1,4 @@
-"""Repositories to run the graph in, for the tests of this folder and those below."""
+"""Repositories to run the graph in, for tests and benchmarks."""
 
 import json
 import os
@@ -92,6 +92,11 @@ def copy_code(folder: Path) -> None:
 def scores_of(folder: Path, name: str) -> dict[str, float]:
     """The scores of a rung that DVC lists."""
     return json.loads((folder / f"data/scores/{name}.json").read_text())[name]
+
+
+def up_to_date(folder: Path) -> bool:
+    """Whether DVC finds everything as it was when it ran."""
+    return "up to date" in run(folder, "dvc", "status", check=False).stdout
 
 
 def stale(folder: Path) -> set[str]:

@@ -28,6 +28,7 @@ from benchmarks.faults.trials import (
     truncated,
     without_worker,
 )
+from benchmarks.repository import up_to_date
 
 APART = "WEAKMASK_FAULTS_APART"
 
@@ -69,7 +70,7 @@ def main(kills: int, places: int, stages: str, kinds: str, seed: int, folder: Pa
             for trial in found:
                 if not trial.survived:
                     click.echo(f"{trial.stage}, {trial.fault}: {trial.wrong}", err=True)
-        whole = boxes.clean(box)
+        whole = up_to_date(box.folder)
     wrong = [trial for trial in trials if not trial.survived]
     click.echo(
         f"\n{len(trials)} faults, {len(trials) - len(wrong)} survived; `dvc status` is {'clean' if whole else 'NOT clean'} after them"

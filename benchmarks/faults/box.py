@@ -148,12 +148,6 @@ def make(folder: Path) -> Box:
     return Box(folder)
 
 
-def clean(box: Box) -> bool:
-    """Whether DVC finds everything as it was."""
-    status = run(box.folder, "dvc", "status", check=False).stdout
-    return "up to date" in status
-
-
 def alive(group: int) -> bool:
     """Whether a process of a session is left."""
     try:

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.datasets.images import read_image
 from pipeline.datasets.masks import read_values, translate
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.timeout(60), pytest.mark.filterwarnings("ignore::UserWarning:PIL")]
 
 
 def encoded(mode: str, format_: str) -> bytes:

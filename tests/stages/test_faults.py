@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults.box import Box, clean
+from benchmarks.faults.box import Box
 from benchmarks.faults.trials import Trial, killed, sabotaged, truncated, without_worker
-from benchmarks.repository import ENVIRONMENT, ROOT, set_parameters
+from benchmarks.repository import ENVIRONMENT, ROOT, set_parameters, up_to_date
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -55,7 +55,7 @@ def test_an_input_cut_to_half_is_named(box: Box, stage: str) -> None:
 
 def test_dvc_finds_everything_as_it_was(box: Box) -> None:
     box.restore()
-    assert clean(box)
+    assert up_to_date(box.folder)
 
 
 def test_a_full_disk_is_told_and_the_rest_is_kept(box: Box) -> None:

@@ -90,7 +90,9 @@ def test_a_checkpoint_tells_step_and_loss(tmp_path: Path) -> None:
         checkpoint(tmp_path / "irnet/0123", float("nan")) / "checkpoint.pt"
     )
     (tmp_path / "irnet/0123/checkpoint.pt").write_bytes(b"no zip")
-    with pytest.raises(UserError, match=r"checkpoint.pt: holds more than weights, or is damaged; delete it to begin anew"):
+    with pytest.raises(
+        UserError, match=r"checkpoint.pt: holds more than weights, or is damaged; delete it to begin anew"
+    ):
         inspect(tmp_path / "irnet/0123")
 
 

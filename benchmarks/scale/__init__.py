@@ -1,0 +1,1 @@
+"""Many pictures on one box: what each stage takes in time and memory, and what stays on the disk."""

@@ -1,0 +1,153 @@
+"""Run the graph on many scenes and print what each stage takes: pictures a second, memory, disk, and what is flat.
+
+    python -m benchmarks.scale                                20,000 scenes; more than an hour on two cores
+    python -m benchmarks.scale --pictures 2000 --plot scale.png
+
+Trainings take as many steps as on the 400 scenes of the preset, whatever the number of pictures; maps are made at one scale.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+import yaml
+
+from benchmarks.__main__ import header
+from benchmarks.repository import ENVIRONMENT, ROOT, commit, copy_code, run, set_parameters, up_to_date
+from benchmarks.scale.plot import draw
+from benchmarks.scale.watch import Watched, watch
+
+SCENES = 400
+"""Pictures for which the preset's epochs are meant."""
+SETTINGS: dict[str, object] = {
+    "segments.backend": "none",
+    "classifier.method": "cam",
+    "cams.scales": [1.0],
+    "cams.mirror": False,
+    "runtime.workers": 0,
+}
+TRAINED = ("classifier", "irnet", "semantic", "instance")
+PUBLISHED, NPY = 10582, 12 * 2**30
+"""Pictures of VOC's train_aug, and the bytes that the published CAMs of IRNet take of them."""
+STRETCHES = 4
+REPEATS = 5
+
+
+@click.command()
+@click.option("--pictures", default=20000, show_default=True, type=click.IntRange(40))
+@click.option(
+    "--stages", default="", metavar="A,B", help="Stages to run, in the order of the graph; all by default."
+)
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw memory and speed to this file."
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Where to run, kept; what is finished there is not done again.",
+)
+def main(pictures: int, stages: str, plot: Path | None, folder: Path | None) -> None:
+    """Print a table of stages; the exit status is 1 if one failed."""
+    for line in header("benchmarks.scale"):
+        click.echo(line)
+    with tempfile.TemporaryDirectory(prefix="weakmask-scale-") as name:
+        box = folder or Path(name) / "run"
+        if not (box / "params.yaml").exists():
+            prepare(box, pictures)
+        done: dict[str, Watched] = {}
+        click.echo(
+            "| stage | pictures or steps | time | a second | first to last quarter | memory | first to last quarter |"
+        )
+        click.echo("|---|---|---|---|---|---|---|")
+        for stage in stages.split(",") if stages else names(box):
+            done[stage] = watch(
+                [sys.executable, "-m", "dvc", "repro", "-s", stage], box, ENVIRONMENT | _threads()
+            )
+            click.echo(row(stage, done[stage]))
+            if done[stage].code:
+                click.echo(done[stage].said.decode(errors="replace")[-2000:], err=True)
+                sys.exit(1)
+        for line in (*disk(box), *unchanged(box)):
+            click.echo(line)
+        if plot:
+            draw(done, plot)
+
+
+def prepare(box: Path, pictures: int) -> None:
+    """A copy of this repository with parameters for so many pictures."""
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+    copy_code(box)
+    share = {f"{stage}.epochs": parameters[stage]["epochs"] * SCENES / pictures for stage in TRAINED}
+    set_parameters(box, {**SETTINGS, **share, "dataset.scenes.pictures": pictures})
+    commit(box)
+
+
+def _threads() -> dict[str, str]:
+    """As many threads as cores: the tests' environment allows one."""
+    return {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+
+
+def names(box: Path) -> list[str]:
+    """All stages in the order of dvc.yaml, which is one in which they can run."""
+    return run(box, "dvc", "stage", "list", "--name-only").stdout.split()
+
+
+def row(stage: str, found: Watched) -> str:
+    """A row of the table; the last columns compare the first quarter of the work with the last."""
+    parts = found.parts(STRETCHES)
+    rate = f"{found.total / found.seconds:.1f}" if found.total else ""
+    speed = f"{parts[0][0]:.1f} to {parts[-1][0]:.1f}" if parts else ""
+    memory = f"{parts[0][1] / 2**20:.0f} to {parts[-1][1] / 2**20:.0f} MB" if parts else ""
+    cells = (
+        stage,
+        str(found.total or ""),
+        f"{found.seconds:.0f} s",
+        rate,
+        speed,
+        f"{found.peak / 2**20:.0f} MB",
+        memory,
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def disk(box: Path) -> Iterator[str]:
+    """What the outputs take, in all and for each picture, beside the published CAMs."""
+    yield ""
+    yield "| output | disk | a picture |"
+    yield "|---|---|---|"
+    pictures = len((box / "data/dataset/pictures.csv").read_text().splitlines()) - 1
+    whole = 0
+    for path in sorted((box / "data").iterdir()):
+        size = sum(file.stat().st_size for file in _files(path))
+        if size:
+            whole += size
+            yield f"| {path.name} | {size / 2**20:.1f} MB | {size / pictures / 1000:.1f} kB |"
+    yield f"| all | {whole / 2**30:.2f} GB | {whole / pictures / 1000:.1f} kB |"
+    yield f"| published CAMs of {PUBLISHED} pictures (npy) | {NPY / 2**30:.0f} GB | {NPY / PUBLISHED / 1000:.0f} kB |"
+
+
+def _files(path: Path) -> Sequence[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+
+
+def unchanged(box: Path) -> Iterator[str]:
+    """How long `dvc repro` takes that finds nothing to do."""
+    yield ""
+    if not up_to_date(box):
+        yield "dvc repro is not timed: some stages have not run"
+        return
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.monotonic()
+        run(box, "dvc", "repro")
+        seconds.append(time.monotonic() - began)
+    yield f"dvc repro, nothing changed: {statistics.median(seconds):.2f} s (slowest of {REPEATS}: {max(seconds):.2f} s)"
+
+
+if __name__ == "__main__":
+    main()

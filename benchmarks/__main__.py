@@ -32,6 +32,7 @@ MODULES = (
     "segments",
     "sam",
     "crf",
+    "seeds",
     "store",
     "repro",
 )

@@ -6,21 +6,25 @@
 Trainings take as many steps as on the 400 scenes of the preset, whatever the number of pictures; maps are made at one scale.
 """
 
+import json
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
 
 from benchmarks.__main__ import header
 from benchmarks.repository import ENVIRONMENT, ROOT, commit, copy_code, run, set_parameters, up_to_date
+from benchmarks.scale import sheet
 from benchmarks.scale.plot import draw
 from benchmarks.scale.watch import Watched, watch
+from pipeline.datasets.index import Index
 
 SCENES = 400
 """Pictures for which the preset's epochs are meant."""
@@ -47,18 +51,28 @@ REPEATS = 5
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw memory and speed to this file."
 )
 @click.option(
+    "--rates",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what benchmarks.scale.sheet reads.",
+)
+@click.option(
+    "--whole", is_flag=True, help="The preset's own parameters: all scales, segments and its classifier."
+)
+@click.option(
     "--folder",
     type=click.Path(path_type=Path),
     help="Where to run, kept; what is finished there is not done again.",
 )
-def main(pictures: int, stages: str, plot: Path | None, folder: Path | None) -> None:
+def main(
+    pictures: int, stages: str, plot: Path | None, rates: Path | None, whole: bool, folder: Path | None
+) -> None:
     """Print a table of stages; the exit status is 1 if one failed."""
     for line in header("benchmarks.scale"):
         click.echo(line)
     with tempfile.TemporaryDirectory(prefix="weakmask-scale-") as name:
         box = folder or Path(name) / "run"
         if not (box / "params.yaml").exists():
-            prepare(box, pictures)
+            prepare(box, pictures, {} if whole else SETTINGS)
         done: dict[str, Watched] = {}
         click.echo(
             "| stage | pictures or steps | time | a second | first to last quarter | memory | first to last quarter |"
@@ -74,16 +88,18 @@ def main(pictures: int, stages: str, plot: Path | None, folder: Path | None) -> 
                 sys.exit(1)
         for line in (*disk(box), *unchanged(box)):
             click.echo(line)
+        if rates:
+            rates.write_text(json.dumps(measured(box, done), indent=1) + "\n")
         if plot:
             draw(done, plot)
 
 
-def prepare(box: Path, pictures: int) -> None:
+def prepare(box: Path, pictures: int, settings: Mapping[str, object]) -> None:
     """A copy of this repository with parameters for so many pictures."""
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
     copy_code(box)
     share = {f"{stage}.epochs": parameters[stage]["epochs"] * SCENES / pictures for stage in TRAINED}
-    set_parameters(box, {**SETTINGS, **share, "dataset.scenes.pictures": pictures})
+    set_parameters(box, {**settings, **share, "dataset.scenes.pictures": pictures})
     commit(box)
 
 
@@ -129,6 +145,22 @@ def disk(box: Path) -> Iterator[str]:
             yield f"| {path.name} | {size / 2**20:.1f} MB | {size / pictures / 1000:.1f} kB |"
     yield f"| all | {whole / 2**30:.2f} GB | {whole / pictures / 1000:.1f} kB |"
     yield f"| published CAMs of {PUBLISHED} pictures (npy) | {NPY / 2**30:.0f} GB | {NPY / PUBLISHED / 1000:.0f} kB |"
+
+
+def measured(box: Path, done: Mapping[str, Watched]) -> dict[str, Any]:
+    """The rates of a run and where they come from."""
+    index = Index.load(box / "data/dataset")
+    train = len(index.select("train"))
+    pixels = statistics.mean(picture.height * picture.width for picture in index.values()) / 1e6
+    machine, _, command, _ = (line.removeprefix("- ") for line in header("benchmarks.scale"))
+    outputs = {path.name: path.stat().st_size for path in (box / "data").glob("*.h5")}
+    found = sheet.rates(
+        yaml.safe_load((box / "params.yaml").read_text()),
+        sheet.Data(train, len(index) - train, pixels, ""),
+        {stage: watched.seconds for stage, watched in done.items()},
+        outputs,
+    )
+    return {"machine": machine, "command": command, **found}
 
 
 def _files(path: Path) -> Sequence[Path]:

@@ -30,7 +30,6 @@ BLUR = 12.0
 def with_workers(number: int) -> Callable[[], object]:
     folder = _folder()
     set_parameters(folder, {"runtime.workers": number})
-    shutil.rmtree(folder / ".work", ignore_errors=True)
     return lambda: run(folder, sys.executable, "-m", "stages.seeds")
 
 

@@ -1,5 +1,6 @@
 """Damage for files: random bytes, and flips, cuts, insertions and swaps in sound ones."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 
+LONG = int(os.environ.get("WEAKMASK_FUZZ", "0"))
+"""Examples a test, new ones in every run; 0 for a few that are always the same."""
+
 HARD = settings(
-    max_examples=120,
+    max_examples=LONG or 120,
+    derandomize=not LONG,
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,

@@ -19,8 +19,14 @@ from pipeline.params.aliases import check_aliases
 
 PARAMETERS = "params.yaml"
 LOCK = "dvc.lock"
-LOCKED = 30
-"""Times a DVC command is tried again where another one holds the repository's lock."""
+TRIES = 30
+"""Times a DVC command is tried again where another one is in its way."""
+HELD = re.compile(r"acquire lock|is busy")
+"""How DVC ends where another command holds the repository's lock."""
+HALF_READ = re.compile(r"unexpected error")
+"""How DVC ends, too, when it looks at a file that its workers are just writing."""
+LOOKS = (("queue", "status"), ("queue", "logs"), ("exp", "show"), ("exp", "list"))
+"""Commands that change nothing, so that they may be given again after any end."""
 
 
 class ExperimentError(UserError):
@@ -98,11 +104,12 @@ def dvc(*arguments: str, work: Path | None = None) -> str:
     environment = os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
     if work is not None:
         environment.setdefault("WEAKMASK_WORK", str(work.resolve()))
-    for _ in range(LOCKED):
+    passing = [HELD, HALF_READ] if arguments[:2] in LOOKS else [HELD]
+    for _ in range(TRIES):
         try:
             return _output(sys.executable, "-m", "dvc", *arguments, environment=environment)
         except ExperimentError as error:
-            if not re.search(r"acquire lock|is busy", str(error)):
+            if not any(pattern.search(str(error)) for pattern in passing):
                 raise
             time.sleep(1)
     return _output(sys.executable, "-m", "dvc", *arguments, environment=environment)

@@ -1,6 +1,7 @@
 """Git and DVC: what experiments would lack, and what the two say."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -69,3 +70,39 @@ def test_ctrl_c_waits_for_dvc_to_bring_changes_back() -> None:
         time.sleep(0.05)
         done = True
     assert done
+
+
+HELD = "failed to acquire lock"
+HALF_READ = "unexpected error - Expecting value: line 1 column 1 (char 0)"
+
+
+@pytest.mark.parametrize(
+    ("command", "ends", "tries"),
+    [
+        (("queue", "status"), [HALF_READ, HELD], 3),
+        (("exp", "show", "--json"), [HALF_READ], 2),
+        (("queue", "start"), [HELD], 2),
+        (("exp", "run", "--queue"), [HALF_READ], 1),
+        (("queue", "status"), ["no such command"], 1),
+    ],
+)
+def test_what_passes_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], ends: list[str], tries: int
+) -> None:
+    """DVC fails where it looks at a file that a worker of its queue is just writing; what changes something is not given twice."""
+    given: list[tuple[str, ...]] = []
+
+    def output(*words: str, environment: object) -> str:
+        given.append(words[3:])
+        if len(given) <= len(ends):
+            raise repository.ExperimentError(ends[len(given) - 1])
+        return "done"
+
+    monkeypatch.setattr(repository, "_output", output)
+    monkeypatch.setattr(repository.time, "sleep", lambda seconds: None)
+    if tries > len(ends):
+        assert repository.dvc(*command) == "done"
+    else:
+        with pytest.raises(UserError, match=re.escape(ends[-1])):
+            repository.dvc(*command)
+    assert given == [command] * tries

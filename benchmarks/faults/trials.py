@@ -70,14 +70,18 @@ def sabotaged(box: Box, stage: str, most: int) -> Iterator[Trial]:
 
 
 def without_worker(box: Box, stage: str, chance: random.Random) -> Iterator[Trial]:
-    """SIGKILL to one of two worker processes; nothing is tried on a stage that has none."""
+    """SIGKILL to one of two worker processes; nothing is tried on a stage that has none.
+
+    Workers of a short stage may be gone before their time comes: then again, with less patience.
+    """
     with _workers(box, 2):
-        box.forget(stage)
-        began = time.time()
-        process = box.start("-m", *box.command(stage))
-        if _kill_worker(process, chance):
-            yield _go_on(box, stage, "worker killed", began, box.wait(process, began))
-        else:
+        for patience in (0.5, 0.1, 0.0, 0.0, 0.0):
+            box.forget(stage)
+            began = time.time()
+            process = box.start("-m", *box.command(stage))
+            if _kill_worker(process, chance, chance.uniform(0, patience)):
+                yield _go_on(box, stage, "worker killed", began, box.wait(process, began))
+                return
             box.wait(process, began)
 
 
@@ -165,8 +169,8 @@ def _spread(calls: int, most: int) -> list[int]:
     return sorted({calls - calls * part // most for part in range(most)} - {0}) if calls else []
 
 
-def _kill_worker(process: subprocess.Popen[str], chance: random.Random) -> bool:
-    """Kill a worker of a process once it has one; whether there was one."""
+def _kill_worker(process: subprocess.Popen[str], chance: random.Random, wait: float) -> bool:
+    """Kill a worker of a process `wait` seconds after it has one; whether there was one."""
     me = psutil.Process(process.pid)
     command = me.cmdline()
     while process.poll() is None:
@@ -175,7 +179,7 @@ def _kill_worker(process: subprocess.Popen[str], chance: random.Random) -> bool:
             workers = [child for child in children if child.cmdline() == command]
             workers += [other for child in children for other in child.children()]
             if workers:
-                time.sleep(chance.uniform(0, 0.5))
+                time.sleep(wait)
                 chance.choice(workers).kill()
                 return True
         except psutil.NoSuchProcess:

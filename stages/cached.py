@@ -135,6 +135,18 @@ def folder(out: Out) -> dict[str, Path] | None:
     }
 
 
+def digest_in(out: Out, path: PurePosixPath) -> str | None:
+    """The digest of what an output, or a file in it, holds; None if the list of its files is not in the cache, or lacks that one.
+
+    Raises UserError for a list that is damaged.
+    """
+    inside = path.relative_to(out["path"])
+    if not inside.parts:
+        return out.get("md5")
+    file = (folder(out) or {}).get(str(inside))
+    return None if file is None else file.parent.name + file.name
+
+
 def cache_folder() -> Path:
     """The folder of DVC's cache."""
     return _asked(Path.cwd())

@@ -5,9 +5,10 @@ https://dvc.org/doc/user-guide/project-structure/dvcyaml-files#dvclock-file
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-from stages.cached import mapping_of, stages_of
+from stages.cached import Out, digest_in, mapping_of, stages_of
 from stages.comparison.repository import PARAMETERS
 
 
@@ -17,24 +18,24 @@ def made_by(lock: Mapping[str, Any], stage: str) -> list[str]:
     An experiment starts from the dvc.lock of its commit, so an entry may be left from another run: its dependencies then are not
     what the stages before it wrote.
     """
-    wrote = {
-        out["path"]: (name, out.get("md5")) for name, entry in lock.items() for out in entry.get("outs", [])
-    }
+    wrote = {out["path"]: (name, out) for name, entry in lock.items() for out in entry.get("outs", [])}
     return _made_by(lock, stage, wrote, {})
 
 
 def _made_by(
-    lock: Mapping[str, Any], stage: str, wrote: Mapping[str, tuple[str, Any]], known: dict[str, list[str]]
+    lock: Mapping[str, Any], stage: str, wrote: Mapping[str, tuple[str, Out]], known: dict[str, list[str]]
 ) -> list[str]:
-    """See made_by; `wrote` is path -> (stage, digest), `known` what was found before, nothing for stages in a ring."""
+    """See made_by; `wrote` is path -> (stage, output), `known` what was found before, nothing for stages in a ring."""
     if stage not in lock or stage in known:
         return known.get(stage, [])
     known[stage] = []
     stages = [stage]
     for dependency in lock[stage].get("deps", []):
-        name, content = wrote.get(dependency["path"], (None, None))
-        if name is not None:
-            same = content == dependency.get("md5")
+        path = PurePosixPath(dependency["path"])
+        holder = next((str(place) for place in (path, *path.parents) if str(place) in wrote), None)
+        if holder is not None:
+            name, out = wrote[holder]
+            same = digest_in(out, path) == dependency.get("md5")
             before = _made_by(lock, name, wrote, known) if same else []
             if not before:
                 return []

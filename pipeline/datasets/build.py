@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.datasets import scenes
-from pipeline.datasets.builtin import draw_all
+from pipeline.datasets.archive import MASKS
+from pipeline.datasets.builtin import IMAGES, draw_all
 from pipeline.datasets.checks import Options, choose, examine, read_source
 from pipeline.datasets.index import FORMAT, HEADER, TABLE, Index
 from pipeline.datasets.problems import DatasetError, Problem, error, stop_at_errors
@@ -70,7 +71,7 @@ def _build_scenes(
     _clear(out)
     labels = {k: choice.labels[name] - 1 for k, name in enumerate(scenes.CLASSES) if name in choice.labels}
     drawn = draw_all(out, pictures, seed, val, labels, workers, progress)
-    return Index(choice.classes, drawn, out, out, choice.values)
+    return Index(choice.classes, drawn, out, out / MASKS, choice.values)
 
 
 def _build_source(
@@ -97,7 +98,7 @@ def _build_source(
     _log(problems)
     if any(entry.render for entry in found.entries):
         drawn = {0: 0, **{label: label for label in choice.labels.values()}, IGNORE: IGNORE}
-        return Index(choice.classes, pictures, source, out, drawn)
+        return Index(choice.classes, pictures, source, out / MASKS, drawn)
     return Index(choice.classes, pictures, source, source, choice.values)
 
 
@@ -108,10 +109,9 @@ def _clear(out: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         ours = False
     if ours:
-        for file in (HEADER, TABLE):
+        for file in (HEADER, TABLE, MASKS):
             (out / file).unlink(missing_ok=True)
-        for folder in ("images", "masks"):
-            shutil.rmtree(out / folder, ignore_errors=True)
+        shutil.rmtree(out / IMAGES, ignore_errors=True)
 
 
 def _log(problems: Sequence[Problem]) -> None:

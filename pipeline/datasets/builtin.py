@@ -1,6 +1,7 @@
 """The built-in scenes as files: pictures and exact masks, drawn anew from a seed and without a download."""
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import numpy as np
 from PIL import Image
 
 from pipeline.datasets import scenes
+from pipeline.datasets.archive import INSTANCES, MASKS, SEMANTIC, writing_archive
 from pipeline.datasets.index import Picture
 from pipeline.datasets.processes import Progress, spread
 from pipeline.work import writing
+
+IMAGES = "images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +27,20 @@ class Drawing:
     val: float
     labels: dict[int, int]
 
-    def __call__(self, index: int) -> Picture:
+    def __call__(self, index: int) -> tuple[Picture, bytes, bytes]:
+        """The picture, and the PNG files of its semantic and its instance mask."""
         scene = scenes.draw(index, self.seed)
         name = f"scene_{index:06d}"
-        arrays = {
-            f"images/{name}.png": scene.image,
-            f"masks/semantic/{name}.png": scene.semantic,
-            f"masks/instances/{name}.png": shrink(scene.instances),
-        }
-        digest = hashlib.blake2b(digest_size=16)
-        for path, array in arrays.items():
-            digest.update(write_png(self.out / path, array))
+        files = [encode_png(array) for array in (scene.image, scene.semantic, shrink(scene.instances))]
+        image = f"{IMAGES}/{name}.png"
+        with writing(self.out / image):
+            (self.out / image).write_bytes(files[0])
+        digest = hashlib.blake2b(b"".join(files), digest_size=16).hexdigest()
         height, width = scene.image.shape[:2]
         tags = tuple(sorted(self.labels[tag] for tag in scene.tags if tag in self.labels))
-        image, semantic, instances = arrays
         split = "val" if is_val(index, self.val) else "train"
-        return Picture(name, image, height, width, split, tags, semantic, instances, digest.hexdigest())
+        masks = SEMANTIC.format(name), INSTANCES.format(name)
+        return Picture(name, image, height, width, split, tags, *masks, digest), files[1], files[2]
 
 
 def draw_all(
@@ -50,10 +52,16 @@ def draw_all(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> list[Picture]:
-    """Draw pictures 0..pictures-1 into out/images and out/masks; the same bytes for any number of workers."""
-    for folder in ("images", "masks/semantic", "masks/instances"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    return spread(Drawing(out, seed, val, labels), range(pictures), workers, progress)
+    """Draw pictures 0..pictures-1 into out/images and out/masks.zip; the same bytes for any number of workers."""
+    with writing(out / IMAGES):
+        (out / IMAGES).mkdir(parents=True, exist_ok=True)
+    drawn = []
+    with writing_archive(out / MASKS) as add:
+        for picture, *masks in spread(Drawing(out, seed, val, labels), range(pictures), workers, progress):
+            for name, data in zip((picture.semantic, picture.instances), masks, strict=True):
+                add(str(name), data)
+            drawn.append(picture)
+    return drawn
 
 
 def is_val(index: int, val: float) -> bool:
@@ -68,10 +76,8 @@ def shrink(ids: np.ndarray) -> np.ndarray:
     return ids.astype(np.uint8 if ids.max(initial=0) < 255 else np.uint16)
 
 
-def write_png(path: Path, array: np.ndarray) -> bytes:
-    """Write an array (uint8 [H,W,3], uint8 or uint16 [H,W]) as PNG without metadata and give back the bytes
-    of the file."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(path, format="PNG", compress_level=6)
-    return path.read_bytes()
+def encode_png(array: np.ndarray) -> bytes:
+    """An array (uint8 [H,W,3], uint8 or uint16 [H,W]) as the bytes of a PNG file without metadata."""
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, format="PNG", compress_level=6)
+    return stream.getvalue()

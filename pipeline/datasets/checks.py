@@ -4,10 +4,12 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.datasets import coco, folder, scenes, voc
+from pipeline.datasets.archive import MASKS, writing_archive
 from pipeline.datasets.index import MAX_CLASSES, Picture
 from pipeline.datasets.inspection import Finding, Inspection
 from pipeline.datasets.problems import DatasetError, Problem, error, warning
@@ -152,21 +154,25 @@ def examine(
 ) -> tuple[list[Picture], list[Problem]]:
     """Look at all files; the pictures that are fit for an index, and all problems of the source.
 
-    Masks that have to be drawn go below `out`, nowhere for None.
+    Masks that have to be drawn go into an archive in `out`, nowhere for None.
     """
     problems = list(source.problems)
     entries = _listed_once(source.entries, problems)
-    look = Inspection(source.root, choice.labels, choice.values, out)
+    look = Inspection(source.root, choice.labels, choice.values)
     if not source.entries:
         problems.append(error(source.root, "lists no picture", "name pictures in its lists or labels"))
-    findings = spread(look, entries, workers, progress)
+    draws = out is not None and any(entry.render for entry in entries)
     pictures = []
-    for entry, finding in zip(entries, findings, strict=True):
-        problems += finding.problems
-        problems += _check_tags(entry)
-        problems += _check_split(entry)
-        if finding.size != (0, 0):
-            pictures.append(_picture(entry, finding, choice, val))
+    with writing_archive(out / MASKS) if out is not None and draws else nullcontext() as add:
+        for entry, finding in zip(entries, spread(look, entries, workers, progress), strict=True):
+            problems += finding.problems
+            problems += _check_tags(entry)
+            problems += _check_split(entry)
+            if finding.size != (0, 0):
+                pictures.append(_picture(entry, finding, choice, val))
+            if add is not None and finding.drawn is not None:
+                add(str(finding.semantic), finding.drawn[0])
+                add(str(finding.instances), finding.drawn[1])
     problems += _check_whole(pictures, choice, source.root, val)
     return pictures, problems
 

@@ -129,7 +129,10 @@ class Index(Mapping[str, Picture]):
     def load(cls, folder: Path) -> "Index":
         """Read what save wrote; raises DatasetError when it is missing, damaged or of another version."""
         header = _read_header(folder / HEADER)
-        roots = [folder if header[key] == "." else Path(header[key]) for key in ("pictures", "masks")]
+        roots = [
+            folder / header[key] if header[key].split("/")[0] == "." else Path(header[key])
+            for key in ("pictures", "masks")
+        ]
         values = {int(value): label for value, label in header["mask_values"].items()}
         pictures = _read_table(folder / TABLE, len(header["classes"]))
         index = cls(header["classes"], pictures, roots[0], roots[1], values)
@@ -160,7 +163,9 @@ class Index(Mapping[str, Picture]):
 
 
 def _relative(root: Path, folder: Path) -> str:
-    return "." if root == folder else root.as_posix()
+    """A path for the header: from `folder` on, with a dot in front, for what lies in it, so that the folder can be moved."""
+    inside = root.is_relative_to(folder)
+    return f"./{root.relative_to(folder).as_posix()}".removesuffix("/.") if inside else root.as_posix()
 
 
 def _read_header(path: Path) -> dict[str, Any]:

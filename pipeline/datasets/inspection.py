@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.builtin import shrink, write_png
+from pipeline.datasets.archive import INSTANCES, SEMANTIC
+from pipeline.datasets.builtin import encode_png, shrink
 from pipeline.datasets.images import decode_image, read_bytes
 from pipeline.datasets.masks import decode_values, number_instances, translate
 from pipeline.datasets.problems import DatasetError, Problem, error, warning
@@ -17,35 +18,37 @@ from pipeline.label_map import IGNORE
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the files of an entry turned out to be; size (0, 0) where the picture cannot be read."""
+    """What the files of an entry turned out to be; size (0, 0) where the picture cannot be read.
+
+    drawn: the PNG files of its semantic and its instance mask where they had to be drawn.
+    """
 
     size: tuple[int, int]
     digest: str
     semantic: str | None
     instances: str | None
     problems: tuple[Problem, ...]
+    drawn: tuple[bytes, bytes] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """Looks at entries below `root`; labels are class name -> label in use, `values` the table of mask
-    values.
-
-    Rendered masks go into `out`, or nowhere when that is None.
-    """
+    values."""
 
     root: Path
     labels: Mapping[str, int]
     values: Mapping[int, int]
-    out: Path | None = None
 
     def __call__(self, entry: Entry) -> Finding:
         look = _Look(self)
         size = look.picture(entry)
-        semantic = instances = None
-        if size != (0, 0):
-            semantic, instances = look.rendered(entry, size) if entry.render else look.files(entry, size)
-        return Finding(size, look.digest.hexdigest(), semantic, instances, tuple(look.problems))
+        semantic = instances = drawn = None
+        if size != (0, 0) and entry.render is None:
+            semantic, instances = look.files(entry, size)
+        elif size != (0, 0) and (drawn := look.rendered(entry, size)):
+            semantic, instances = SEMANTIC.format(entry.id), INSTANCES.format(entry.id)
+        return Finding(size, look.digest.hexdigest(), semantic, instances, tuple(look.problems), drawn)
 
 
 class _Look:
@@ -80,19 +83,18 @@ class _Look:
             return entry.semantic, None
         return entry.semantic, entry.instances if self._complete(entry, labels, instances) else None
 
-    def rendered(self, entry: Entry, size: tuple[int, int]) -> tuple[str | None, str | None]:
-        """Draw the masks of the entry and write them."""
+    def rendered(self, entry: Entry, size: tuple[int, int]) -> tuple[bytes, bytes] | None:
+        """The semantic and the instance mask of the entry as PNG files; None, and a problem, where they cannot be drawn."""
         assert entry.render is not None
         try:
             semantic, instances = entry.render(self.setting.labels, size)
         except ValueError as problem:
             self.problems.append(error(entry.where, str(problem), "mend or delete the annotation"))
-            return None, None
-        names = f"masks/semantic/{entry.id}.png", f"masks/instances/{entry.id}.png"
-        if self.setting.out is not None:
-            self.digest.update(write_png(self.setting.out / names[0], semantic))
-            self.digest.update(write_png(self.setting.out / names[1], shrink(instances)))
-        return names
+            return None
+        drawn = encode_png(semantic), encode_png(shrink(instances))
+        for data in drawn:
+            self.digest.update(data)
+        return drawn
 
     def _read(self, path: str) -> tuple[bytes, Path]:
         full = self.setting.root / path

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipeline.datasets.archive import MASKS, read_archived
 from pipeline.datasets.images import open_checked, read_bytes
 from pipeline.datasets.index import Index
 from pipeline.datasets.problems import DatasetError, error
@@ -21,9 +22,7 @@ def read_semantic(index: Index, name: str) -> np.ndarray:
     if file is None:
         raise DatasetError(error(name, "has no semantic mask", "ask index.has_masks first"))
     path = index.masks_root / file
-    values = read_values(path)
-    _expect_size(values, index, name, path)
-    return translate(values, index.mask_values, path)
+    return translate(_values(index, name, file), index.mask_values, path)
 
 
 def read_instances(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -37,10 +36,7 @@ def read_instances(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
     file = index[name].instances
     if file is None:
         raise DatasetError(error(name, "has no instance mask", "ask index.has_instances first"))
-    path = index.masks_root / file
-    ids = read_values(path)
-    _expect_size(ids, index, name, path)
-    return number_instances(ids, read_semantic(index, name))
+    return number_instances(_values(index, name, file), read_semantic(index, name))
 
 
 def number_instances(ids: np.ndarray, semantic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,10 +101,16 @@ def shorten(table: Mapping[int, int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}..{last}" for first, last in runs)
 
 
-def _expect_size(values: np.ndarray, index: Index, name: str, path: Path) -> None:
-    picture = index[name]
+def _values(index: Index, name: str, file: str) -> np.ndarray:
+    """The values of a mask file, which may lie in an archive and must be as large as its picture; raises DatasetError."""
+    path, picture = index.masks_root / file, index[name]
+    if index.masks_root.name == MASKS:
+        values = decode_values(read_archived(index.masks_root, file), path)
+    else:
+        values = read_values(path)
     if values.shape != (picture.height, picture.width):
         what = (
             f"is {values.shape[1]} x {values.shape[0]} pixels, its picture {picture.width} x {picture.height}"
         )
         raise DatasetError(error(path, what, AGAIN))
+    return values

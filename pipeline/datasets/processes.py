@@ -1,7 +1,7 @@
 """Work on many files at once, in processes."""
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -15,31 +15,30 @@ Progress = Callable[[int, int], None]
 
 def spread(
     work: Callable[[Item], Result], items: Sequence[Item], workers: int = 1, progress: Progress | None = None
-) -> list[Result]:
-    """Apply `work` (picklable) to all items in `workers` processes, 1 for this one; results in the order of
-    the items.
+) -> Iterator[Result]:
+    """Apply `work` (picklable) to all items in `workers` processes, 1 for this one; yields results in the order
+    of the items.
 
     `progress(done, total)` is called in this process after every item. Raises UserError when a worker is killed.
     """
     if workers <= 1 or len(items) < 2:
-        return _collect(map(work, items), len(items), progress)
+        yield from _counted(map(work, items), len(items), progress)
+        return
     # Forked copies of a process with threads (OpenMP, CUDA) can hang; a fork server is clean and starts
     # quickly.
     context = multiprocessing.get_context("forkserver")
     chunk = max(1, min(32, len(items) // (4 * workers)))
     try:
         with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
-            return _collect(pool.map(work, items, chunksize=chunk), len(items), progress)
+            yield from _counted(pool.map(work, items, chunksize=chunk), len(items), progress)
     except BrokenProcessPool as error:
         raise UserError(
             "a worker process was killed (out of memory?) while reading the source; run again, if need be with fewer runtime.workers"
         ) from error
 
 
-def _collect(results: Iterable[Result], total: int, progress: Progress | None) -> list[Result]:
-    collected = []
-    for result in results:
-        collected.append(result)
+def _counted(results: Iterable[Result], total: int, progress: Progress | None) -> Iterator[Result]:
+    for done, result in enumerate(results, start=1):
         if progress is not None:
-            progress(len(collected), total)
-    return collected
+            progress(done, total)
+        yield result

@@ -64,7 +64,7 @@ def test_equal_bytes_for_any_number_of_workers_and_a_second_run(tmp_path: Path, 
     out = tmp_path / "out"
     build("scenes", Path(), out, pictures=3, val=0.4)
     first = content(out)
-    assert len(first) == 2 + 3 * 3
+    assert len(first) == 3 + 3
     build("scenes", Path(), out, pictures=5, val=0.4)
     build("scenes", Path(), out, pictures=3, val=0.4, workers=workers)
     assert content(out) == first

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -153,6 +154,10 @@ def test_a_folder_of_pictures_that_is_missing_is_named_once(tmp_path: Path) -> N
 def test_rebuilding_takes_old_masks_away(tmp_path: Path) -> None:
     coco = coco_folder(tmp_path / "coco", [annotation(3, CAT)])
     build("coco", coco, tmp_path / "out")
-    save(tmp_path / "out/masks/semantic/stale.png", mask())
+    first = (tmp_path / "out/masks.zip").read_bytes()
+    with ZipFile(tmp_path / "out/masks.zip", "a") as archive:
+        archive.writestr("semantic/stale.png", b"stale")
     build("coco", coco, tmp_path / "out")
-    assert {p.stem for p in (tmp_path / "out").rglob("*.png")} == {SEVEN, EIGHT}
+    assert (tmp_path / "out/masks.zip").read_bytes() == first
+    with ZipFile(tmp_path / "out/masks.zip") as archive:
+        assert {Path(name).stem for name in archive.namelist()} == {SEVEN, EIGHT}

@@ -21,12 +21,11 @@ def die(number: int) -> int:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_order_and_progress_counts_all(workers: int) -> None:
     seen: list[tuple[int, int]] = []
-    assert spread(square, list(range(9)), workers, lambda done, total: seen.append((done, total))) == [
-        n * n for n in range(9)
-    ]
+    results = spread(square, list(range(9)), workers, lambda done, total: seen.append((done, total)))
+    assert list(results) == [n * n for n in range(9)]
     assert seen == [(n + 1, 9) for n in range(9)]
 
 
 def test_a_killed_worker_is_said_in_words() -> None:
     with pytest.raises(UserError, match=r"killed.*runtime\.workers"):
-        spread(die, [1, 2, 3], workers=2)
+        list(spread(die, [1, 2, 3], workers=2))

@@ -148,7 +148,7 @@ def test_pixel_masks_are_read_by_scores_report_and_the_upper_bound_alone() -> No
 
 
 def test_every_input_is_somebodys_output() -> None:
-    outs = {"data/dataset"}
+    outs = {"data/dataset/index.json"}  # which holds the digests of all that lies beside it
     for name, stage in STAGES.items():
         items = GRAPH["stages"][name].get("foreach", [""])
         for entry in [*stage["outs"], *stage.get("metrics", []), *stage.get("plots", [])]:

@@ -1,10 +1,13 @@
 """What stages were made from and with, by their lock file."""
 
+import json
+from pathlib import Path
+
 import pytest
 import yaml
-from locks import ASKED, lock_of
+from locks import ASKED, lock_of, written
 
-from stages import lineage
+from stages import cached, lineage
 
 
 def test_what_a_score_was_made_by() -> None:
@@ -15,6 +18,32 @@ def test_what_a_score_was_made_by() -> None:
 def test_a_score_left_from_another_run_counts_as_missing() -> None:
     assert lineage.made_by(lock_of(labels_from="c0"), "scores@labels") == []
     assert lineage.made_by(lock_of(labels_from="c0"), "scores@cams") == ["scores@cams", "cams"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "rests"), [("i1", ["cams", "dataset"]), ("i2", []), (None, [])], ids=["same", "other", "lost"]
+)
+def test_a_file_in_a_folder_is_looked_up_in_the_list_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: str | None, rests: list[str]
+) -> None:
+    """Stages depend on the dataset's index alone, which DVC keeps in the list of the folder's files."""
+    monkeypatch.setattr(cached, "cache_folder", lambda: tmp_path)
+    digests = {"i1": "1" * 32, "i2": "2" * 32}
+    lock = {
+        "dataset": {"outs": [written("data/dataset", "abc.dir")]},
+        "cams": {
+            "deps": [written("data/dataset/index.json", digests["i1"])],
+            "outs": [written("data/cams.h5", "c1")],
+        },
+    }
+    if listed is not None:
+        (tmp_path / "files/md5/ab").mkdir(parents=True)
+        files = [
+            {"relpath": "images/a.png", "md5": "3" * 32},
+            {"relpath": "index.json", "md5": digests[listed]},
+        ]
+        (tmp_path / "files/md5/ab/c.dir").write_text(json.dumps(files))
+    assert lineage.made_by(lock, "cams") == rests
 
 
 def test_parameters_are_compared_where_they_matter() -> None:

@@ -81,9 +81,7 @@ def load_checkpoint(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except (
-        Exception
-    ) as error:  # torch raises nearly anything on damaged bytes, and advises to run what is in them
+    except Exception as error:  # torch raises nearly anything, and advises to run what is in the file
         raise WeightsError(f"{path}: holds more than weights, or is damaged") from error
 
 

@@ -160,7 +160,8 @@ class Writer:
         self._file.attrs["complete"] = True
         _write_out(self._file)
         self._file.close()
-        _flush(self.part)
+        with self.part.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(self.part, self.path)
 
 
@@ -394,8 +395,3 @@ def _write_out(written: h5py.File | h5py.Dataset) -> None:
     except RuntimeError as error:
         number = re.search(r"errno = (\d+)", str(error))
         raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -4,22 +4,32 @@ Reads data/dataset, data/seeds.h5; writes data/irnet.safetensors and data/curves
     dvc repro irnet
 """
 
+import logging
+
 import torch
 
 from pipeline.backbones import normalisation
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import stack
 from pipeline.irnet.network import IRNet
-from pipeline.irnet.training import SeedCrops, mean_displacement, objective
+from pipeline.irnet.training import SeedCrops, mean_displacement, objective, show_boundaries
 from pipeline.store import Reader
 from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 from stages.fitting import fit, save
+
+log = logging.getLogger(__name__)
 
 
 @stage
 def irnet(parameters: Parameters, runtime: Runtime) -> None:
     """Train the inter-pixel relation network on the seeds."""
     index, seeds, section = Index.load(DATASET), Reader(artefact("seeds"), "seeds"), parameters.irnet
+    if runtime.leads and not show_boundaries(seeds):
+        log.warning(
+            "%s: no picture has sure pixels of two labels, so IRNet learns no class boundary; look at the maps with "
+            "`weakmask browse`, then lower seeds.foreground or raise seeds.background",
+            seeds.path,
+        )
     torch.manual_seed(parameters.base.seed)
     network = IRNet(section.backbone.name, section.backbone.weights)
     mean, _ = normalisation(section.backbone.name)

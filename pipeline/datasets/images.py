@@ -62,9 +62,7 @@ def decode_image(data: bytes, path: Path) -> np.ndarray:
     image = open_checked(data, path, FORMATS)
     try:
         return np.array(_upright_rgb(image))
-    except (
-        Exception
-    ) as problem:  # a damaged palette or alpha channel shows only when it is turned into colours
+    except Exception as problem:  # a damaged palette or alpha channel shows only here
         raise DatasetError(
             error(path, f"is damaged ({problem})", "save it anew or take it off the list")
         ) from problem

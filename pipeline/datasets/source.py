@@ -132,6 +132,7 @@ def find_pictures(root: Path, folder: str) -> tuple[dict[str, str], list[Problem
     problems: list[Problem] = []
 
     def complain(problem: OSError) -> None:
+        """Note a folder that cannot be listed."""
         what = f"cannot be read ({problem.strerror})"
         problems.append(error(problem.filename, what, "give yourself the right to read it"))
 

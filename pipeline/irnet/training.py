@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +10,7 @@ from pipeline.augmentation import RandomScale, as_image, as_mask, training_crop
 from pipeline.datasets.index import Index
 from pipeline.irnet.losses import pair_counts, pair_losses, total_loss
 from pipeline.irnet.network import STRIDE, IRNet
+from pipeline.label_map import IGNORE
 from pipeline.store import Reader
 from pipeline.training import Objective, Step
 
@@ -33,6 +35,12 @@ class SeedCrops:
             torch.arange(0, side, STRIDE).add(STRIDE // 2).clamp(max=side - 1) for side in labels.shape[1:]
         ]
         return image, labels[0][centres[0][:, None], centres[1]].as_subclass(Tensor)
+
+
+def show_boundaries(seeds: Reader) -> bool:
+    """Whether any picture has sure pixels of two labels; where none has, no pair of pixels tells of a class boundary."""
+    maps = (seeds[name]["seeds"] for name in seeds.names)
+    return any(len(set(np.unique(labels)) - {IGNORE}) > 1 for labels in maps)
 
 
 def objective(radius: int) -> Objective:

@@ -6,16 +6,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.segmenters.sam_network import SamError
+
 
 def encode(net: Any, image: np.ndarray) -> Tensor:
     """Embeddings [1,D,h,w] of a uint8 RGB picture [H,W,3], on the device of `net` (segment_anything's Sam).
 
     The picture is resized to SAM's longest side and padded below and to the right as the package does it; the whole padded grid
-    comes back. ViT-H/L/B: D 256, h = w = 64 (Kirillov et al., Segment Anything, 2023, appendix A).
+    comes back. ViT-H/L/B: D 256, h = w = 64 (Kirillov et al., Segment Anything, 2023, appendix A). Raises SamError for a picture
+    so narrow that nothing is left of its shorter side.
     """
     from segment_anything.utils.transforms import ResizeLongestSide
 
-    resized = ResizeLongestSide(net.image_encoder.img_size).apply_image(image)
+    height, width = image.shape[:2]
+    side = net.image_encoder.img_size
+    if min(ResizeLongestSide.get_preprocess_shape(height, width, side)) == 0:
+        raise SamError(
+            f"{width} x {height} pixels are too narrow for SAM, whose input is {side} wide; cut the picture, take it off the list "
+            "or set segments.backend: superpixels"
+        )
+    resized = ResizeLongestSide(side).apply_image(image)
     pixels = torch.from_numpy(resized).to(net.device).permute(2, 0, 1)[None]
     return _vit(net.image_encoder, net.preprocess(pixels))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.datasets.index import Index, Picture
 from pipeline.irnet.network import IRNet, fields_of
-from pipeline.irnet.training import SeedCrops, mean_displacement, objective
+from pipeline.irnet.training import SeedCrops, mean_displacement, objective, show_boundaries
 from pipeline.store import Reader, Writer
 from pipeline.training import Ranks, Step
 
@@ -157,3 +157,22 @@ def test_without_pictures_there_is_no_shift() -> None:
     network = IRNet(SMALL).eval()
     assert mean_displacement(network, []).tolist() == [0, 0]
     assert mean_displacement(network, pictures()[:1]).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("maps", "shown"),
+    [
+        ([[0, 1]], True),
+        ([[0, 0], [1, 2]], True),
+        ([[0, 255], [1, 255], [2, 2]], False),
+        ([[255, 255]], False),
+        ([], False),
+    ],
+)
+def test_a_boundary_needs_two_sure_labels_in_one_picture(
+    maps: list[list[int]], shown: bool, tmp_path: Path
+) -> None:
+    with Writer(tmp_path / "seeds.h5", "seeds", ("a", "b")) as writer:
+        for number, row in enumerate(maps):
+            writer.write(str(number), {"seeds": np.array([row], np.uint8)})
+    assert show_boundaries(Reader(tmp_path / "seeds.h5", "seeds")) == shown

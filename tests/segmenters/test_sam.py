@@ -60,6 +60,18 @@ def test_embeddings_are_the_packages(net, size):
     torch.testing.assert_close(found, predictor.features, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(1, 2 * SIDE + 1), (3 * SIDE, 1)])
+def test_a_picture_of_which_no_line_is_left_is_refused_with_the_way_out(net, size):
+    height, width = size
+    message = f"{width} x {height} pixels are too narrow for SAM, .* segments.backend: superpixels"
+    with pytest.raises(SamError, match=message):
+        encode(net, np.zeros((*size, 3), np.uint8))
+
+
+def test_the_narrowest_picture_that_leaves_a_line_is_taken(net):
+    assert encode(net, np.zeros((1, 2 * SIDE, 3), np.uint8)).isfinite().all()
+
+
 def test_record_fits_the_layout(records):
     for record, size in zip(records, SIZES, strict=True):
         arrays = conform("segments", record)

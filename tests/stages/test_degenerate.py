@@ -133,6 +133,13 @@ def test_without_val_there_are_predictions_of_no_picture(
     assert Reader(tmp_path / "data/predictions.h5", "predictions").names == []
 
 
+def test_irnet_says_when_there_is_no_boundary_to_learn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run_case(CASES["1x1 pictures alone"], tmp_path, monkeypatch, last="irnet") == {}
+    assert "data/seeds.h5: no picture has sure pixels of two labels, so IRNet learns no class" in caplog.text
+
+
 def test_a_picture_without_tags_is_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES["all-background pictures"]
     assert run_case(case, tmp_path, monkeypatch, last="scores labels") == {}

@@ -69,7 +69,7 @@ def main(stages: str, worlds: str, folder: Path | None) -> None:
     whole = True
     with tempfile.TemporaryDirectory(prefix="weakmask-ranks-") as name:
         box = Box(folder) if folder else make(Path(name) / "run")
-        click.echo("| stage | " + " | ".join(f"{number} ranks" for number in numbers) + " |")
+        click.echo("| stage | " + " | ".join(f"ranks: {number}" for number in numbers) + " |")
         click.echo("|---|" + "---|" * len(numbers))
         for stage in stages.split(",") if stages else box.stages:
             curve, cells = losses(box, stage), []

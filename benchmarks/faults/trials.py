@@ -18,6 +18,8 @@ import psutil
 
 from benchmarks.faults.box import Box, Ended
 from benchmarks.repository import set_parameters
+from pipeline.datasets.archive import MASKS
+from pipeline.datasets.index import HEADER, TABLE
 
 SABOTAGE = str(Path(__file__).with_name("sabotage.py"))
 PAGE = 4096
@@ -108,8 +110,10 @@ def truncated(box: Box, stage: str) -> Iterator[Trial]:
     """Each file that the stage depends on, cut to half: the message names it and nothing is written, or, where these parameters do
     not need it, the result is right."""
     for path in box.inputs[stage]:
-        table = (box.folder / path).with_name("pictures.csv")
-        for file in (box.folder / path, table) if table.is_file() else (box.folder / path,):
+        read = [box.folder / path]
+        if read[0].name == HEADER:  # it stands for what lies beside it
+            read += [read[0].with_name(name) for name in (TABLE, MASKS)]
+        for file in read:
             box.forget(stage)
             content = file.read_bytes()
             file.unlink()

@@ -1,9 +1,10 @@
 """Run the graph on many scenes and print what each stage takes: pictures a second, memory, disk, and what is flat.
 
-    python -m benchmarks.scale                                20,000 scenes; more than an hour on two cores
+    python -m benchmarks.scale                                20,000 scenes; more than two hours on two cores
     python -m benchmarks.scale --pictures 2000 --plot scale.png
 
-Trainings take as many steps as on the 400 scenes of the preset, whatever the number of pictures; maps are made at one scale.
+Trainings take a tenth of the preset's steps on its 400 scenes, whatever the number of pictures: a step does not know of that number.
+Maps are made at one scale.
 """
 
 import json
@@ -56,6 +57,13 @@ REPEATS = 5
     help="Write what benchmarks.scale.sheet reads.",
 )
 @click.option(
+    "--training",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Share of the preset's training steps.",
+)
+@click.option(
     "--whole", is_flag=True, help="The preset's own parameters: all scales, segments and its classifier."
 )
 @click.option(
@@ -64,7 +72,13 @@ REPEATS = 5
     help="Where to run, kept; what is finished there is not done again.",
 )
 def main(
-    pictures: int, stages: str, plot: Path | None, rates: Path | None, whole: bool, folder: Path | None
+    pictures: int,
+    stages: str,
+    plot: Path | None,
+    rates: Path | None,
+    training: float,
+    whole: bool,
+    folder: Path | None,
 ) -> None:
     """Print a table of stages; the exit status is 1 if one failed."""
     for line in header("benchmarks.scale"):
@@ -72,7 +86,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="weakmask-scale-") as name:
         box = folder or Path(name) / "run"
         if not (box / "params.yaml").exists():
-            prepare(box, pictures, {} if whole else SETTINGS)
+            prepare(box, pictures, training, {} if whole else SETTINGS)
         done: dict[str, Watched] = {}
         click.echo(
             "| stage | pictures or steps | time | a second | first to last quarter | memory | first to last quarter |"
@@ -94,11 +108,13 @@ def main(
             draw(done, plot)
 
 
-def prepare(box: Path, pictures: int, settings: Mapping[str, object]) -> None:
-    """A copy of this repository with parameters for so many pictures."""
+def prepare(box: Path, pictures: int, training: float, settings: Mapping[str, object]) -> None:
+    """A copy of this repository with parameters for so many pictures and such a share of the training steps."""
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
     copy_code(box)
-    share = {f"{stage}.epochs": parameters[stage]["epochs"] * SCENES / pictures for stage in TRAINED}
+    share = {
+        f"{stage}.epochs": parameters[stage]["epochs"] * training * SCENES / pictures for stage in TRAINED
+    }
     set_parameters(box, {**settings, **share, "dataset.scenes.pictures": pictures})
     commit(box)
 

@@ -69,8 +69,8 @@ def works(parameters: Parameters, data: Data) -> dict[str, float]:
         "classifier": _training(parameters["classifier"], data, BACKWARD),
         "cams": pixels * _views(parameters["cams"]) * _network(parameters["classifier"]),
         "seeds": pixels,
-        # the backbone is fixed
-        "irnet": _training(parameters["irnet"], data, 1),
+        # the backbone is fixed; the mean displacement takes each picture once more
+        "irnet": _training(parameters["irnet"], data, 1) + pixels * _network(parameters["irnet"]),
         "fields": pixels * 2 * _network(parameters["irnet"]),
         "labels": pixels,
         "semantic": _training(parameters["semantic"], data, BACKWARD),

@@ -67,16 +67,16 @@ class Watched:
 def watch(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Watched:
     """Run a command to its end and watch it."""
     found, began = Watched(), time.monotonic()
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert process.stdout is not None
-    reader = threading.Thread(target=_listen, args=(process.stdout, found.said))
-    reader.start()
-    while process.poll() is None:
-        found.samples.append(Sample(time.monotonic() - began, memory(process.pid), _progress(found.said)))
-        time.sleep(EVERY)
-    reader.join()
+    ) as process:
+        assert process.stdout is not None
+        reader = threading.Thread(target=_listen, args=(process.stdout, found.said))
+        reader.start()
+        while process.poll() is None:
+            found.samples.append(Sample(time.monotonic() - began, memory(process.pid), _progress(found.said)))
+            time.sleep(EVERY)
+        reader.join()
     found.seconds, found.code = time.monotonic() - began, process.returncode
     if found.samples:
         last = found.samples[-1]

@@ -1,0 +1,55 @@
+"""The benchmark of many pictures: what is reckoned from its rates, and what is seen of a command that is watched."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.repository import ROOT
+from benchmarks.scale.sheet import SETS, Data, rates, sheet, works
+from benchmarks.scale.watch import Sample, Watched, watch
+
+PRESET = yaml.safe_load((ROOT / "pipeline/presets/voc12.yaml").read_text())
+VOC = SETS["VOC 2012 train_aug"]
+
+
+def cells(lines: list[str], stage: str) -> list[float]:
+    row = next(line for line in lines if line.startswith(f"| {stage} |"))
+    return [float(cell.replace(",", "")) for cell in row.split("|")[2:-1]]
+
+
+def test_the_measured_data_set_takes_what_was_measured() -> None:
+    hours = {stage: 1.0 + number for number, stage in enumerate(works(PRESET, VOC))}
+    seconds = {stage: 3600 * value for stage, value in hours.items()}
+    disk = {"cams.h5": 5 * 10**9, "classifier.safetensors": 10**9}
+    lines = list(sheet(rates(PRESET, VOC, seconds, disk), ranks=1))
+    assert {stage: cells(lines, stage)[0] for stage in hours} == hours
+    assert cells(lines, "cams.h5")[0] == 5.0
+    assert not any("safetensors" in line for line in lines)
+
+
+def test_twice_the_ranks_take_half_the_hours() -> None:
+    found = rates(PRESET, VOC, {"seeds": 3600.0}, {})
+    assert cells(list(sheet(found, 2)), "seeds")[0] == 0.5
+
+
+def test_work_grows_with_the_pictures() -> None:
+    twice = works(PRESET, Data(2 * VOC.train, 2 * VOC.val, VOC.megapixels, ""))
+    assert twice == pytest.approx({stage: 2 * work for stage, work in works(PRESET, VOC).items()})
+
+
+def test_a_watched_command_is_counted_to_its_end(tmp_path: Path) -> None:
+    code = "import sys; [print(f'{n}/40 [', file=sys.stderr) for n in range(41)]; sys.exit(3)"
+    found = watch([sys.executable, "-c", code], tmp_path, dict(os.environ))
+    assert found.total == 40
+    assert found.code == 3
+    assert found.parts(4) == []
+
+
+def test_stretches_show_what_becomes_slower_and_larger() -> None:
+    slowing = [Sample(n if n <= 20 else 20 + 2 * (n - 20), 100 + n, n) for n in range(41)]
+    parts = Watched(slowing).parts(2)
+    assert [rate for rate, _ in parts] == pytest.approx([1.0, 0.5], rel=0.05)
+    assert parts[1][1] == 140 > parts[0][1]

@@ -48,6 +48,13 @@ def test_a_watched_command_is_counted_to_its_end(tmp_path: Path) -> None:
     assert found.parts(4) == []
 
 
+def test_what_was_watched_is_kept(tmp_path: Path) -> None:
+    found = Watched([Sample(0.5, 100, 0), Sample(1.5, 200, 7)], bytearray(b"7/7 ["), 2.0, 0)
+    found.save(tmp_path / "cams.json")
+    kept = Watched.load(tmp_path / "cams.json")
+    assert (kept.samples, kept.seconds, kept.code) == (found.samples, 2.0, 0)
+
+
 def test_stretches_show_what_becomes_slower_and_larger() -> None:
     slowing = [Sample(n if n <= 20 else 20 + 2 * (n - 20), 100 + n, n) for n in range(41)]
     parts = Watched(slowing).parts(2)

@@ -69,7 +69,7 @@ REPEATS = 5
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
-    help="Where to run, kept; what is finished there is not done again.",
+    help="Where to run, kept with what was measured: a call that was cut off is gone on with.",
 )
 def main(
     pictures: int,
@@ -93,9 +93,7 @@ def main(
         )
         click.echo("|---|---|---|---|---|---|---|")
         for stage in stages.split(",") if stages else names(box):
-            done[stage] = watch(
-                [sys.executable, "-m", "dvc", "repro", "-s", stage], box, ENVIRONMENT | _threads()
-            )
+            done[stage] = repro(box, stage)
             click.echo(row(stage, done[stage]))
             if done[stage].code:
                 click.echo(done[stage].said.decode(errors="replace")[-2000:], err=True)
@@ -117,6 +115,17 @@ def prepare(box: Path, pictures: int, training: float, settings: Mapping[str, ob
     }
     set_parameters(box, {**settings, **share, "dataset.scenes.pictures": pictures})
     commit(box)
+
+
+def repro(box: Path, stage: str) -> Watched:
+    """Run a stage and watch it; of one that an earlier call has finished here, what was seen then."""
+    kept = box / f".scale/{stage}.json"
+    found = watch([sys.executable, "-m", "dvc", "repro", "-s", stage], box, ENVIRONMENT | _threads())
+    if kept.exists() and b"didn't change" in found.said:
+        return Watched.load(kept)
+    kept.parent.mkdir(exist_ok=True)
+    found.save(kept)
+    return found
 
 
 def _threads() -> dict[str, str]:

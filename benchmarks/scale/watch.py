@@ -1,6 +1,7 @@
 """A process and those it started, watched: memory over time, and how many pictures were done."""
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -36,6 +37,18 @@ class Watched:
     said: bytearray = field(default_factory=bytearray)
     seconds: float = 0.0
     code: int = 0
+
+    def save(self, path: Path) -> None:
+        """Write all but what the command said."""
+        samples = [(sample.seconds, sample.memory, sample.done) for sample in self.samples]
+        path.write_text(json.dumps({"seconds": self.seconds, "code": self.code, "samples": samples}))
+
+    @classmethod
+    def load(cls, path: Path) -> "Watched":
+        """Read what save wrote."""
+        kept = json.loads(path.read_text())
+        samples = [Sample(*sample) for sample in kept["samples"]]
+        return cls(samples, seconds=kept["seconds"], code=kept["code"])
 
     @property
     def total(self) -> int:

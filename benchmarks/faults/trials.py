@@ -110,10 +110,11 @@ def truncated(box: Box, stage: str) -> Iterator[Trial]:
     """Each file that the stage depends on, cut to half: the message names it and nothing is written, or, where these parameters do
     not need it, the result is right."""
     for path in box.inputs[stage]:
-        read = [box.folder / path]
-        if read[0].name == HEADER:  # it stands for what lies beside it
-            read += [read[0].with_name(name) for name in (TABLE, MASKS)]
-        for file in read:
+        read = box.folder / path
+        files = sorted(read.iterdir()) if read.is_dir() else [read]
+        if read.name == HEADER:  # it stands for what lies beside it
+            files += [read.with_name(name) for name in (TABLE, MASKS)]
+        for file in files:
             box.forget(stage)
             content = file.read_bytes()
             file.unlink()

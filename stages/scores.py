@@ -8,6 +8,7 @@ to tables in data/scores/NAME/.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,10 +75,15 @@ def walk(
 
     task = mapping.Task(pair.load, None, compute)
     with closing(mapping.stream(task, [names], runtime.workers, runtime.batch)) as results:
-        for name, walked in results:
-            if isinstance(walked, BaseException):
-                raise UserError(f"scores walk: {name}: {walked}") from walked
-            yield name, class_maps(walked, normalise=section.normalise)
+        try:
+            for name, walked in results:
+                if isinstance(walked, BaseException):
+                    raise UserError(f"scores walk: {name}: {walked}") from walked
+                yield name, class_maps(walked, normalise=section.normalise)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "scores walk: a worker process was killed (out of memory?); run again, if need be with fewer runtime.workers"
+            ) from error
 
 
 def write(tables: Tables, folder: Path) -> None:

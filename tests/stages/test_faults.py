@@ -43,7 +43,7 @@ def test_killed_within_a_write_and_a_merge_nothing_is_half_there(box: Box, stage
     check(list(sabotaged(box, stage, 2)), least)
 
 
-@pytest.mark.parametrize("stage", [BY_PICTURE, TRAINED])
+@pytest.mark.parametrize("stage", [BY_PICTURE, TRAINED, "scores@walk"])
 def test_a_worker_that_is_killed_is_told_and_the_rest_is_kept(box: Box, stage: str) -> None:
     check(list(without_worker(box, stage, random.Random(0))), 1)
 

@@ -45,14 +45,20 @@ def products(height: int, width: int, maps: int, pictures: int = 1) -> Callable[
 
 def squarings(height: int, width: int, maps: int) -> Callable[[], object]:
     boundary, scores = picture(height, width, maps)
+    return lambda: squared(*dense(boundary, scores))
 
-    def call() -> torch.Tensor:
-        transition = torch.from_numpy(_transitions(boundary.numpy()).toarray())
-        for _ in range(STEPS.bit_length() - 1):
-            transition = transition @ transition
-        return (scores * (1 - boundary)).flatten(1) @ transition
 
-    return call
+def dense(boundary: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the transition matrix [cells,cells] and the seeds [K,cells]."""
+    transition = torch.from_numpy(_transitions(boundary.numpy()).toarray())
+    return transition, (scores * (1 - boundary)).flatten(1)
+
+
+def squared(transition: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+    """Return the seeds after STEPS steps of a dense transition matrix."""
+    for _ in range(STEPS.bit_length() - 1):
+        transition = transition @ transition
+    return seeds @ transition
 
 
 def _products(boundary: np.ndarray, scores: np.ndarray) -> np.ndarray:

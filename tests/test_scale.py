@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks.repository import ROOT
 from benchmarks.scale.sheet import SETS, Data, rates, sheet, works
-from benchmarks.scale.watch import Sample, Watched, watch
+from benchmarks.scale.watch import GPUS, Sample, Watched, gpus_busy, watch
 
 PRESET = yaml.safe_load((ROOT / "pipeline/presets/voc12.yaml").read_text())
 VOC = SETS["VOC 2012 train_aug"]
@@ -49,7 +49,7 @@ def test_a_watched_command_is_counted_to_its_end(tmp_path: Path) -> None:
 
 
 def test_what_was_watched_is_kept(tmp_path: Path) -> None:
-    found = Watched([Sample(0.5, 100, 0), Sample(1.5, 200, 7)], bytearray(b"7/7 ["), 2.0, 0)
+    found = Watched([Sample(0.5, 100, 0), Sample(1.5, 200, 7, 40.0)], bytearray(b"7/7 ["), 2.0, 0)
     found.save(tmp_path / "cams.json")
     kept = Watched.load(tmp_path / "cams.json")
     assert (kept.samples, kept.seconds, kept.code) == (found.samples, 2.0, 0)
@@ -60,3 +60,23 @@ def test_stretches_show_what_becomes_slower_and_larger() -> None:
     parts = Watched(slowing).parts(2)
     assert [rate for rate, _ in parts] == pytest.approx([1.0, 0.5], rel=0.05)
     assert parts[1][1] == 140 > parts[0][1]
+
+
+@pytest.mark.parametrize(
+    ("says", "busy"), [("35\n71\n", 53.0), ("[N/A]\n", None), ("No devices were found\n", None)]
+)
+def test_gpus_are_as_busy_as_the_driver_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, busy: float | None
+) -> None:
+    tool = tmp_path / GPUS[0]
+    tool.write_text(f"#!/bin/sh\nprintf '{says}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert gpus_busy() == busy
+
+
+def test_without_gpu_nothing_is_said_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus_busy() is None
+    assert Watched([Sample(1.0, 1, 1)]).busy is None
+    assert Watched([Sample(1.0, 1, 1, 40.0), Sample(2.0, 1, 1, 80.0)]).busy == 60.0

@@ -89,9 +89,9 @@ def main(
             prepare(box, pictures, training, {} if whole else SETTINGS)
         done: dict[str, Watched] = {}
         click.echo(
-            "| stage | pictures or steps | time | a second | first to last quarter | memory | first to last quarter |"
+            "| stage | pictures or steps | time | a second | first to last quarter | memory | first to last quarter | GPUs busy |"
         )
-        click.echo("|---|---|---|---|---|---|---|")
+        click.echo("|---|---|---|---|---|---|---|---|")
         for stage in stages.split(",") if stages else names(box):
             done[stage] = repro(box, stage)
             click.echo(row(stage, done[stage]))
@@ -152,6 +152,7 @@ def row(stage: str, found: Watched) -> str:
         speed,
         f"{found.peak / 2**20:.0f} MB",
         memory,
+        "" if found.busy is None else f"{found.busy:.0f} %",
     )
     return "| " + " | ".join(cells) + " |"
 

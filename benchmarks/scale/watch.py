@@ -1,14 +1,16 @@
-"""A process and those it started, watched: memory over time, and how many pictures were done."""
+"""A process and those it started, watched: memory over time, how many pictures were done, and how busy the GPUs were."""
 
 import itertools
 import json
 import os
 import re
+import shutil
+import statistics
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -18,15 +20,18 @@ EVERY = 1.0
 """Seconds between two looks at the memory."""
 DONE = re.compile(rb"(\d+)/(\d+) \[")
 """Progress as tqdm writes it."""
+GPUS = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits")
+"""Tells for each GPU in how many percent of the last moments it computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Memory in bytes after so many seconds, shared pages counted once, and pictures or steps done until then."""
+    """Memory in bytes after so many seconds, shared pages counted once, pictures or steps done until then, and percent of GPUs busy."""
 
     seconds: float
     memory: int
     done: int
+    busy: float | None = None
 
 
 @dataclass(slots=True)
@@ -40,7 +45,7 @@ class Watched:
 
     def save(self, path: Path) -> None:
         """Write all but what the command said."""
-        samples = [(sample.seconds, sample.memory, sample.done) for sample in self.samples]
+        samples = [astuple(sample) for sample in self.samples]
         path.write_text(json.dumps({"seconds": self.seconds, "code": self.code, "samples": samples}))
 
     @classmethod
@@ -59,6 +64,12 @@ class Watched:
     def peak(self) -> int:
         """Most memory, in bytes."""
         return max((sample.memory for sample in self.samples), default=0)
+
+    @property
+    def busy(self) -> float | None:
+        """Mean percent of the time in which the GPUs computed; None without GPU."""
+        seen = [sample.busy for sample in self.samples if sample.busy is not None]
+        return statistics.mean(seen) if seen else None
 
     def parts(self, count: int) -> list[tuple[float, int]]:
         """Pictures a second and most memory in each of `count` equal stretches of the work; none of work too short to be seen."""
@@ -87,7 +98,8 @@ def watch(command: Sequence[str], folder: Path, environment: Mapping[str, str]) 
         reader = threading.Thread(target=_listen, args=(process.stdout, found.said))
         reader.start()
         while process.poll() is None:
-            found.samples.append(Sample(time.monotonic() - began, memory(process.pid), _progress(found.said)))
+            seconds, done = time.monotonic() - began, _progress(found.said)
+            found.samples.append(Sample(seconds, memory(process.pid), done, gpus_busy()))
             time.sleep(EVERY)
         reader.join()
     found.seconds, found.code = time.monotonic() - began, process.returncode
@@ -110,6 +122,15 @@ def _progress(said: bytearray) -> int:
 def memory(pid: int) -> int:
     """Bytes that a process and all below it hold, pages that several share counted once; 0 when it has ended."""
     return sum(_own(process) for process in _family(pid))
+
+
+def gpus_busy() -> float | None:
+    """Mean percent in which this machine's GPUs compute now; None where the driver's tool finds none."""
+    if shutil.which(GPUS[0]) is None:
+        return None
+    said = subprocess.run(GPUS, capture_output=True, text=True, check=False).stdout
+    found = [float(line) for line in said.split() if line.isdecimal()]
+    return statistics.mean(found) if found else None
 
 
 def _family(pid: int) -> Iterator[psutil.Process]:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from benchmarks.repository import ROOT
+from benchmarks.scale.plot import draw, speeds
 from benchmarks.scale.sheet import SETS, Data, rates, sheet, works
 from benchmarks.scale.watch import GPUS, Sample, Watched, gpus_busy, watch
 
@@ -80,3 +81,20 @@ def test_without_gpu_nothing_is_said_of_one(tmp_path: Path, monkeypatch: pytest.
     assert gpus_busy() is None
     assert Watched([Sample(1.0, 1, 1)]).busy is None
     assert Watched([Sample(1.0, 1, 1, 40.0), Sample(2.0, 1, 1, 80.0)]).busy == 60.0
+
+
+def test_joining_the_results_makes_no_stretch_slower() -> None:
+    steady = [Sample(n, 100, n) for n in range(41)]
+    joining = [Sample(41.0 + n, 300, 40) for n in range(30)]
+    assert Watched(steady + joining).parts(4) == [(1.0, 100)] * 4
+
+
+def test_speeds_are_drawn_of_work_that_takes_a_while(tmp_path: Path) -> None:
+    steady = Watched([Sample(float(n), 100, n) for n in range(122)])
+    assert speeds(steady) == [(16.0 + 15 * n, 1.0) for n in range(8)]
+    short = Watched([Sample(float(n), 100, 0) for n in range(9)])
+    assert speeds(short) == speeds(Watched()) == []
+    draw({"seeds": steady, "guidance": short}, tmp_path / "scale.png")
+    assert (tmp_path / "scale.png").stat().st_size > 1000
+    draw({"guidance": short}, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()

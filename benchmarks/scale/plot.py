@@ -1,5 +1,6 @@
 """Memory and speed of the stages over their work, as a picture."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,37 +8,49 @@ from benchmarks.scale.watch import Watched
 
 WINDOW = 15.0
 """Seconds over which the speed is taken."""
+POINTS = 4
+"""Speeds that make a curve."""
+COLUMNS = 5
 
 
 def draw(done: Mapping[str, Watched], path: Path) -> None:
-    """Write a picture with a column for each stage that counts pictures: memory above, speed below."""
+    """Write a picture with memory above speed for each stage that counts pictures or steps and takes a while."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = {name: found for name, found in done.items() if found.total > 1}
+    shown = {name: found for name, found in done.items() if len(speeds(found)) >= POINTS}
     if not shown:
         return
+    lines = math.ceil(len(shown) / COLUMNS)
+    columns = math.ceil(len(shown) / lines)
     figure, axes = plt.subplots(
-        2, len(shown), figsize=(2.6 * len(shown), 4.2), squeeze=False, layout="constrained"
+        2 * lines, columns, figsize=(2.4 * columns, 3.6 * lines), squeeze=False, layout="constrained"
     )
-    for (name, found), (above, below) in zip(shown.items(), axes.T, strict=True):
+    for number, (name, found) in enumerate(shown.items()):
+        above, below = axes[2 * (number // columns) :][:2, number % columns]
         above.plot([s.seconds for s in found.samples], [s.memory / 2**30 for s in found.samples], lw=1)
         above.set(title=name, ylim=(0, None))
         below.plot(*zip(*speeds(found), strict=True), lw=1)
         below.set(xlabel="seconds", ylim=(0, None))
-    axes[0, 0].set_ylabel("memory, GB")
-    axes[1, 0].set_ylabel("a second")
-    figure.savefig(path, dpi=110)
+    for ax in axes.flat:
+        ax.set_visible(ax.has_data())
+    for above, below in zip(axes[::2, 0], axes[1::2, 0], strict=True):
+        above.set_ylabel("memory, GB")
+        below.set_ylabel("a second")
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
 def speeds(found: Watched) -> list[tuple[float, float]]:
-    """(seconds, pictures or steps a second) over windows; a single zero where the work was too short."""
-    points, last = [], found.samples[0]
-    for sample in found.samples:
+    """(seconds, pictures or steps a second) over windows; none of work shorter than one."""
+    points: list[tuple[float, float]] = []
+    if not (working := found.working):
+        return points
+    last = working[0]
+    for sample in working:
         if sample.seconds - last.seconds >= WINDOW:
             points.append((sample.seconds, (sample.done - last.done) / (sample.seconds - last.seconds)))
             last = sample
-    return points or [(0.0, 0.0)]
+    return points

@@ -71,9 +71,15 @@ class Watched:
         seen = [sample.busy for sample in self.samples if sample.busy is not None]
         return statistics.mean(seen) if seen else None
 
+    @property
+    def working(self) -> list[Sample]:
+        """Samples from the first picture done to the last; after that results are joined and written."""
+        end = next((number for number, sample in enumerate(self.samples) if sample.done == self.total), 0)
+        return [sample for sample in self.samples[: end + 1] if sample.done > 0]
+
     def parts(self, count: int) -> list[tuple[float, int]]:
         """Pictures a second and most memory in each of `count` equal stretches of the work; none of work too short to be seen."""
-        busy = [sample for sample in self.samples if sample.done > 0]
+        busy = self.working
         if len(busy) < 2 * count:
             return []
         first, last = busy[0].done, busy[-1].done

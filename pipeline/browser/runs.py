@@ -1,6 +1,5 @@
 """What exists of one run: the index, readers by format, score tables, parameters; each is read anew when its file is another one."""
 
-import csv
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from pipeline.datasets.index import HEADER, TABLE, Index
 from pipeline.errors import UserError
 from pipeline.store import LAYOUTS, Reader, StoreError
+from pipeline.views.gathering import read_rows
 from pipeline.views.summary import TITLES
 
 Value = TypeVar("Value")
@@ -102,7 +102,7 @@ class Run:
         return None
 
     def miou(self, step: str) -> Mapping[str, float]:
-        """mIoU by picture of a scored step; empty where there is no table, raises StoreError for a damaged one."""
+        """mIoU by picture of a scored step; empty where there is no table, raises UserError for a damaged one."""
         table = self._tables.get(step)
         return table() if table is not None and table.files[0].is_file() else {}
 
@@ -128,9 +128,8 @@ def _table(path: Path) -> Callable[[], dict[str, float]]:
     def load() -> dict[str, float]:
         """mIoU by id; pictures in which nothing was counted are left out."""
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                return {row["id"]: float(row["miou"]) for row in csv.DictReader(file) if row["miou"]}
-        except (OSError, KeyError, ValueError, csv.Error) as error:
+            return {row["id"]: float(row["miou"]) for row in read_rows(path) if row["miou"]}
+        except (KeyError, ValueError) as error:
             step = path.parent.name
             raise StoreError(
                 f"{path}: no score table ({error!r}); make it anew with `dvc repro -f scores@{step}`"

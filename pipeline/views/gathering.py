@@ -1,6 +1,7 @@
 """Collects what all artefacts hold of one picture, for sheets and the report, and which pictures to show."""
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from pipeline.datasets.index import Index
 from pipeline.datasets.masks import read_instances, read_semantic
+from pipeline.errors import UserError
 from pipeline.instances.masks import exclusive_record
 from pipeline.store import Reader
 from pipeline.views.sheets import Key, legend, panels
@@ -22,6 +24,7 @@ PANELS = {
     "predictions": {"semantic": "prediction", "instances": "predicted_instances"},
 }
 """Artefact -> array -> argument of `panels`."""
+AGAIN = "`dvc repro` makes it anew"
 WORST = 0.1
 """Share of the pictures that counts as the worst ones of a step."""
 
@@ -104,9 +107,17 @@ def spoilt(name: str, pictures: Mapping[str, Mapping[str, float]]) -> str | None
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a csv file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    """Rows of a csv file that a stage wrote; none of an empty one. Raises UserError for one that is missing, cut off or damaged."""
+    try:
+        text = path.read_bytes().decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: no readable table ({error}); {AGAIN}") from error
+    if text and not text.endswith("\n"):
+        raise UserError(f"{path}: damaged, it ends within a line; {AGAIN}")
+    if any(None in row or None in row.values() for row in rows):
+        raise UserError(f"{path}: damaged, its rows have other lengths than its header; {AGAIN}")
+    return rows
 
 
 def read_tables(folder: Path) -> dict[str, list[dict[str, str]]]:

@@ -56,8 +56,9 @@ def test_problems_are_named_once(folder: Path) -> None:
     (folder / "scores/labels/pictures.csv").write_text("nothing")
     selection = Selection([run_of(folder)], Disagreements())
     found = selection.problems()
-    assert len(found) == 1
+    assert len(found) == 2
     assert "cams.h5" in found[0]
+    assert "labels/pictures.csv" in found[1]
     assert selection.names(Query(sort="labels")) == sorted(NAMES)
 
 

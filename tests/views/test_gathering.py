@@ -1,9 +1,12 @@
 """Which pictures a report shows, and where it marks what went wrong."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pipeline.views.gathering import ranked, spoilt, spread
+from pipeline.errors import UserError
+from pipeline.views.gathering import ranked, read_rows, spoilt, spread
 from pipeline.views.mistakes import boxed
 
 SCORES = {name: number / 100 for number, name in enumerate("abcdefghijklmnop")}
@@ -54,3 +57,31 @@ def test_a_frame_lies_around_its_box() -> None:
     assert not changed[:15].any()
     assert (panel == 90).all()
     boxed(panel, (0, 0, 100, 200), (100, 200))
+
+
+TABLE = "id,miou\nbeach,0.5\nfarm,0.25\n"
+
+
+def test_a_table_is_read_and_an_empty_one_has_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.csv"
+    path.write_text(TABLE)
+    assert read_rows(path) == [{"id": "beach", "miou": "0.5"}, {"id": "farm", "miou": "0.25"}]
+    path.write_text("")
+    assert read_rows(path) == []
+
+
+@pytest.mark.parametrize("length", [n for n in range(1, len(TABLE)) if not TABLE[:n].endswith("\n")])
+def test_a_table_that_is_cut_off_is_named(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "pictures.csv"
+    path.write_text(TABLE[:length])
+    with pytest.raises(UserError, match=r"pictures\.csv: damaged, .* `dvc repro` makes it anew"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize("content", [b"id,miou\nbeach\n", b"id,miou\nbeach,0.5,1\n", b"id\xff\n", None])
+def test_a_damaged_or_missing_table_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "pictures.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"pictures\.csv: .*`dvc repro` makes it anew"):
+        read_rows(path)

@@ -34,7 +34,7 @@ def describe_scores(path: Path) -> list[str]:
 
 def describe_table(path: Path) -> list[str]:
     """Lines of text on a csv file: rows, ranges of its columns, values that are empty or not finite, ids that come twice."""
-    rows = _rows(path)
+    rows = read_rows(path)
     if not rows:
         return [f"{path.stem}: no rows", "odd: nothing in it"]
     lines, odd = [f"{path.stem}: {count(len(rows), 'row')}, columns {', '.join(rows[0])}"], []
@@ -56,7 +56,7 @@ def describe_table(path: Path) -> list[str]:
 
 def rows_of(path: Path, name: str) -> list[str]:
     """Lines of text with the rows of one picture in a table; none where it has none. Raises UserError."""
-    own = [row for row in _rows(path) if row.get("id") == name]
+    own = [row for row in read_rows(path) if row.get("id") == name]
     return [
         f"{path.parent.name}/{path.stem}: "
         + ", ".join(f"{key} {value or '-'}" for key, value in row.items() if key != "id")
@@ -66,17 +66,7 @@ def rows_of(path: Path, name: str) -> list[str]:
 
 def ids_of(path: Path) -> list[str]:
     """The ids in a table, each once; raises UserError."""
-    return list(dict.fromkeys(row["id"] for row in _rows(path) if "id" in row))
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        rows = read_rows(path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not a readable csv file ({error})") from error
-    if any(None in row or None in row.values() for row in rows):
-        raise UserError(f"{path}: damaged, its rows have other lengths than its header")
-    return rows
+    return list(dict.fromkeys(row["id"] for row in read_rows(path) if "id" in row))
 
 
 def _course(rows: Sequence[Mapping[str, str]], name: str, found: Sequence[float]) -> str:

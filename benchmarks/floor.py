@@ -1,10 +1,12 @@
 """The parts that run on the device against the least time that their operations and bytes could take there.
 
     python -m benchmarks.floor                       on the GPU where there is one, else on the CPU
-    python -m benchmarks.floor --device cpu --walk 32x48 --pictures 4 --crop 128 --batch 4
+    python -m benchmarks.floor --device cpu --walk 32 48 --pictures 4 --crop 128 --batch 4
 
 Operations and bytes a second are the machine's own, measured in the same run: products of large matrices, and copies of a tensor that
-no cache holds. The walk is also done as published, by squaring the dense transition matrix.
+no cache holds. A network's operators each read their inputs and write their outputs; the walk's stencil is read once a product. What
+caches and fused operators spare can therefore fall below the floor of bytes. The walk is also done as published, by squaring the dense
+transition matrix.
 """
 
 import time

@@ -107,7 +107,10 @@ def spoilt(name: str, pictures: Mapping[str, Mapping[str, float]]) -> str | None
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a csv file that a stage wrote; none of an empty one. Raises UserError for one that is missing, cut off or damaged."""
+    """Rows of a csv file that a stage wrote; none of an empty one. Raises UserError for one that is missing, cut off or damaged.
+
+    A cut between two lines leaves a whole table; only DVC, which knows the file's hash, can tell.
+    """
     try:
         text = path.read_bytes().decode()
         rows = list(csv.DictReader(io.StringIO(text, newline="")))

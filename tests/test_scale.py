@@ -24,10 +24,11 @@ def cells(lines: list[str], stage: str) -> list[float]:
 def test_the_measured_data_set_takes_what_was_measured() -> None:
     hours = {stage: 1.0 + number for number, stage in enumerate(works(PRESET, VOC))}
     seconds = {stage: 3600 * value for stage, value in hours.items()}
-    disk = {"cams.h5": 5 * 10**9, "classifier.safetensors": 10**9}
+    disk = {"cams.h5": 5 * 10**9, "predictions.h5": 10**9, "classifier.safetensors": 10**9}
     lines = list(sheet(rates(PRESET, VOC, seconds, disk), ranks=1))
     assert {stage: cells(lines, stage)[0] for stage in hours} == hours
     assert cells(lines, "cams.h5")[0] == 5.0
+    assert cells(lines, "predictions.h5")[:3] == [1.0, pytest.approx(46, rel=0.01), 0.0]
     assert not any("safetensors" in line for line in lines)
 
 

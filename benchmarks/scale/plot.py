@@ -30,10 +30,11 @@ def draw(done: Mapping[str, Watched], path: Path) -> None:
     )
     for number, (name, found) in enumerate(shown.items()):
         above, below = axes[2 * (number // columns) :][:2, number % columns]
+        seconds, rates = zip(*speeds(found), strict=True)
         above.plot([s.seconds for s in found.samples], [s.memory / 2**30 for s in found.samples], lw=1)
-        above.set(title=name, ylim=(0, None))
-        below.plot(*zip(*speeds(found), strict=True), lw=1)
-        below.set(xlabel="seconds", ylim=(0, None))
+        above.set(title=name, ylim=(0, 1.1 * found.peak / 2**30))
+        below.plot(seconds, rates, lw=1)
+        below.set(xlabel="seconds", ylim=(0, 1.1 * max(rates)))
     for ax in axes.flat:
         ax.set_visible(ax.has_data())
     for above, below in zip(axes[::2, 0], axes[1::2, 0], strict=True):

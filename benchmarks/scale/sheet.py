@@ -103,13 +103,17 @@ def rates(
     seconds: by stage; disk: bytes by output, of which weights, tables and the report do not grow with the pictures.
     """
     todo = works(parameters, data)
-    pixels = data.pictures * data.megapixels
     return {
         "work_per_second": {stage: todo[stage] / seconds[stage] for stage in todo if stage in seconds},
         "bytes_per_megapixel": {
-            name: size / pixels for name, size in disk.items() if name.endswith(".h5") and size
+            name: size / _held(name, data) for name, size in disk.items() if name.endswith(".h5") and size
         },
     }
+
+
+def _held(output: str, data: Data) -> float:
+    """Millions of pixels of the pictures that an output holds."""
+    return (data.val if output == "predictions.h5" else data.train) * data.megapixels
 
 
 def sheet(measured: Mapping[str, Any], ranks: int) -> Iterator[str]:
@@ -133,7 +137,7 @@ def sheet(measured: Mapping[str, Any], ranks: int) -> Iterator[str]:
     yield "| GB | " + " | ".join(SETS) + " |"
     yield "|---|" + "---|" * len(SETS)
     room = {
-        name: [size * data.pictures * data.megapixels / 1e9 for data in SETS.values()]
+        name: [size * _held(name, data) / 1e9 for data in SETS.values()]
         for name, size in measured["bytes_per_megapixel"].items()
     }
     for name, cells in room.items():

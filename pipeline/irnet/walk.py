@@ -16,6 +16,7 @@ the cells.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import accumulate
 from math import comb
@@ -28,6 +29,8 @@ from pipeline.irnet.paths import directions, line_maxima
 
 CELLS_AT_ONCE = {"cpu": 2**14, "cuda": 2**21}
 """Cells of pictures put on one strip: few enough for the CPU's cache, enough to keep a GPU busy."""
+ONE_THREAD = 2**18
+"""Values on a strip up to which a CPU's threads would wait for each other longer than they work."""
 
 
 @torch.no_grad()
@@ -184,9 +187,21 @@ def _walk_strip(
     strip = _lay_out([boundary.shape for boundary in boundaries], radius)
     stencil = _stencil(_place(boundaries, strip, fill=1.0), strip, beta)
     start = _place(seeds, strip, fill=0.0)
-    walked = _chebyshev_sum(start * stencil.root, stencil, strip, coefficients) / stencil.root
+    with _threads(1 if start.numel() <= ONE_THREAD else torch.get_num_threads()):
+        walked = _chebyshev_sum(start * stencil.root, stencil, strip, coefficients) / stencil.root
     walked = walked.unflatten(-1, (strip.rows, strip.pitch))
     return [_within(walked[cut], seed) for cut, seed in zip(_cuts(seeds, strip), seeds, strict=True)]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with so many threads on a CPU; each value is computed alike by any number of them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _chebyshev_sum(start: Tensor, stencil: _Stencil, strip: _Strip, coefficients: list[float]) -> Tensor:

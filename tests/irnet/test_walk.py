@@ -225,3 +225,18 @@ def test_bad_input_is_refused() -> None:
         random_walk([boundary], [])
     with pytest.raises(ValueError, match="beta is 0"):
         single(boundary, maps, beta=0)
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_threads_change_no_bit_and_are_left_as_they_were(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    boundary, maps = torch.rand(120, 150), torch.rand(4, 120, 150)
+    before = torch.get_num_threads()
+    (expected,) = random_walk([boundary], [maps], steps=16)
+    try:
+        torch.set_num_threads(3)
+        monkeypatch.setattr(walk, "ONE_THREAD", limit)
+        (found,) = random_walk([boundary], [maps], steps=16)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, expected)

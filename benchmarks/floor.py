@@ -128,7 +128,15 @@ def walking(height: int, width: int, pictures: int, device: torch.device) -> Par
     cells, neighbours = pictures * height * width, len(directions(walk.RADIUS))
     return Part(
         f"walk, {walk.STEPS} steps, {height}x{width}, {MAPS} maps",
-        partial(random_walk, boundaries, maps, radius=walk.RADIUS, beta=walk.BETA, steps=walk.STEPS),
+        partial(
+            random_walk,
+            boundaries,
+            maps,
+            radius=walk.RADIUS,
+            beta=walk.BETA,
+            steps=walk.STEPS,
+            tolerance=TOLERANCE,
+        ),
         pictures,
         2 * products * cells * MAPS * (2 * neighbours + 1),
         4 * products * cells * (neighbours + 1 + 4 * MAPS),

@@ -10,9 +10,10 @@ transition matrix.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import click
@@ -115,9 +116,19 @@ def limits(here: Runtime) -> Limits:
 def counted(what: str, call: Call, pictures: int) -> Part:
     """A part whose operations and bytes are those of the operators that it calls."""
     call()  # what is made once is not counted
-    with FlopCounterMode(display=False) as counter, Traffic() as traffic:
+    mapping = {torch.ops.aten.convolution_backward: _convolution_backward}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter, Traffic() as traffic:
         call()
     return Part(what, call, pictures, counter.get_total_flops(), traffic.bytes)
+
+
+def _convolution_backward(
+    gradient: Sequence[int], inputs: Sequence[int], weights: Sequence[int], *settings: Any, **_: Any
+) -> int:
+    """Operations of a convolution's gradients, for shapes; PyTorch counts a grouped one as if it had no groups."""
+    transposed, wanted = settings[4], settings[7]
+    forward = 2 * prod(inputs if transposed else gradient) * prod(weights[1:])
+    return forward * sum(wanted[:2])
 
 
 def walking(height: int, width: int, pictures: int, device: torch.device) -> Part:

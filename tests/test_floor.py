@@ -22,6 +22,15 @@ def test_operations_of_a_product_are_counted_once() -> None:
     assert (part.operations, part.bytes) == (2 * 8 * 16 * 4, 4 * (8 * 16 + 16 * 4 + 8 * 4))
 
 
+@pytest.mark.parametrize("groups", [1, 4, 8])
+@pytest.mark.parametrize("kind", [torch.nn.Conv2d, torch.nn.ConvTranspose2d])
+def test_a_convolutions_gradients_take_twice_its_operations(kind: type[torch.nn.Module], groups: int) -> None:
+    layer, inputs = kind(8, 8, 3, groups=groups), torch.ones(2, 8, 6, 7, requires_grad=True)
+    forward = floor.counted("forward", lambda: layer(inputs), 1)
+    both = floor.counted("both", lambda: layer(inputs).sum().backward(), 1)
+    assert both.operations == 3 * forward.operations
+
+
 def test_both_walks_are_the_same_walk() -> None:
     ours, dense = floor.walking(12, 17, 1, CPU), floor.squaring(12, 17, CPU)
     (walked,) = ours.call()

@@ -11,28 +11,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.irnet.centroids import centroids, clusters, fragments, instance_maps
+from pipeline.irnet.centroids import centroids, clusters, fetched, fragments, instance_maps, patches
 from pipeline.irnet.parting import part
 from pipeline.irnet.walk import random_walk
 from pipeline.seeds import enlarge
 from pipeline.store import Record
 
+AT_ONCE = {"cpu": 1, "cuda": 256}
+"""Pictures that walk together at least: what a GPU is asked to do is nearly the same for one and for hundreds."""
+EVIDENCE = {"cams": np.float32, "boundary": np.float32, "displacement": np.float32, "centres": np.int64}
+"""What of a picture's evidence the walk needs on the device, and as what."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of one picture: CAMs [K,h,w] with their class ids [K], boundary [h,w], displacement [2,h,w], size (H,W)."""
+    """What is known of one picture: CAMs [K,h,w] with their class ids [K], boundary [h,w], displacement [2,h,w], size (H,W).
+
+    centres: int64 [h,w], ids of the patches of weak displacement, 0 outside any.
+    """
 
     cams: np.ndarray
     labels: np.ndarray
     boundary: np.ndarray
     displacement: np.ndarray
+    centres: np.ndarray
     size: tuple[int, int]
 
 
-def evidence(cams: Record, fields: Record) -> Evidence:
-    """What records of layouts cams and fields hold of one picture."""
+def evidence(cams: Record, fields: Record, weak: float) -> Evidence:
+    """What records of layouts cams and fields hold of one picture; displacements below `weak` cells are centres of objects."""
     height, width = map(int, cams["size"])
-    return Evidence(cams["cams"], cams["labels"], fields["boundary"], fields["displacement"], (height, width))
+    displacement = fields["displacement"]
+    centres = patches(displacement, weak)
+    return Evidence(cams["cams"], cams["labels"], fields["boundary"], displacement, centres, (height, width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +64,26 @@ def walk_instances(
     beta: float,
     steps: int,
     iterations: int,
-    weak: float,
 ) -> list[Walked]:
     """Split the CAMs of each picture by centroid cluster and walk those with mass, all pictures in one batch of any sizes."""
-    boundaries, maps, owners = [], [], []
-    for item in batch:
-        displacement = _tensor(item.displacement, device)
-        parts = clusters(displacement, centroids(displacement, iterations), weak)
-        split, classes, _ = instance_maps(_tensor(item.cams, device), parts)
-        boundaries.append(_tensor(item.boundary, device))
-        maps.append(split)
-        owners.append(item.labels[classes.cpu().numpy()])
-    walked = random_walk(boundaries, maps, radius=radius, beta=beta, steps=steps)
+    cams, boundaries, displacements, centres = (
+        _sent([getattr(item, name) for item in batch], kind, device) for name, kind in EVIDENCE.items()
+    )
+    ends = centroids(displacements, iterations)
+    parts = [clusters(own, end) for own, end in zip(centres, ends, strict=True)]
+    pieces = instance_maps(cams, parts, [int(item.centres.max()) + 1 for item in batch])
+    walked = random_walk(boundaries, [maps for maps, _, _ in pieces], radius=radius, beta=beta, steps=steps)
     return [
-        Walked(result.cpu().numpy(), classes, item.boundary, item.size)
-        for result, classes, item in zip(walked, owners, batch, strict=True)
+        Walked(maps, item.labels[classes], item.boundary, item.size)
+        for maps, (_, classes, _), item in zip(fetched(walked), pieces, batch, strict=True)
     ]
+
+
+def _sent(arrays: Sequence[np.ndarray], kind: type, device: torch.device) -> list[Tensor]:
+    """Arrays on the device, sent at once."""
+    values = np.concatenate([np.asarray(array, kind).ravel() for array in arrays])
+    parts = torch.from_numpy(values).to(device).split([array.size for array in arrays])
+    return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
 def pseudo_labels(
@@ -119,7 +134,3 @@ def _divided(maps: np.ndarray, classes: np.ndarray, normalise: str) -> np.ndarra
     else:
         peaks = np.full_like(peaks, peaks.max())
     return maps / np.maximum(peaks, np.finfo(np.float32).tiny)[:, None, None]
-
-
-def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.asarray(array, np.float32)).to(device)

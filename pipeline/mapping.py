@@ -40,14 +40,16 @@ class Task:
     """What is done to every picture.
 
     load(name) and finish(name, computed) run in worker processes and must be picklable; compute(names, loaded) runs on the device in
-    the rank's own process, on pictures of equal `key`. Without compute, a worker does finish(name, load(name)) in one go; without
-    finish, what was computed is the result: for `run` the record of the picture.
+    the rank's own process, on pictures of equal `key`; at_once: at least how many of them together, if there are so many. Without
+    compute, a worker does finish(name, load(name)) in one go; without finish, what was computed is the result: for `run` the record
+    of the picture.
     """
 
     load: Callable[[str], Any]
     finish: Callable[[str, Any], Any] | None = None
     compute: Callable[[list[str], list[Any]], Sequence[Any]] | None = None
     key: Callable[[str], Hashable] = lambda name: None
+    at_once: int = 1
 
 
 @dataclass(slots=True)
@@ -172,9 +174,11 @@ def stream(
 ) -> Generator[tuple[str, Any]]:
     """Apply `task` to pictures in `workers` processes, 1 for this one: yields (name, result, or the exception that it ended with).
 
-    groups: names, each once; those of a group and of equal key go through the device together, at most `batch` of them. A bounded
-    number of pictures is on the way. Raises BrokenProcessPool when a worker is killed; close it to end the workers early.
+    groups: names, each once; those of a group and of equal key go through the device together, at most `batch` of them, or
+    task.at_once if that is more. A bounded number of pictures is on the way. Raises BrokenProcessPool when a worker is killed; close
+    it to end the workers early.
     """
+    batch = max(batch, task.at_once)
     ahead = max(2 * workers, 2 * batch)
     with _pool(workers, task) as pool:
         results = (

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import mapping
 from pipeline.errors import UserError
-from pipeline.labels import Evidence, Walked, evidence, pseudo_labels, walk_instances
+from pipeline.labels import AT_ONCE, Evidence, Walked, evidence, pseudo_labels, walk_instances
 from pipeline.store import Reader, Record
 from pipeline.voting import vote_record
 from stages import pictures
@@ -21,17 +21,18 @@ from stages.entry import Parameters, Runtime, artefact, stage
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the worker processes read and the thresholds they apply; rules: options of pseudo_labels."""
+    """What the worker processes read and the thresholds they apply; weak: of evidence, rules: options of pseudo_labels."""
 
     cams: Reader
     fields: Reader
     segments: Reader | None
+    weak: float
     rules: Mapping[str, Any]
     agreement: float
 
     def load(self, name: str) -> Evidence:
         """CAMs and fields of a picture."""
-        return evidence(self.cams[name], self.fields[name])
+        return evidence(self.cams[name], self.fields[name], self.weak)
 
     def finish(self, name: str, walked: Walked) -> Record:
         """The pseudo-labels, voted on by the segments if there are any."""
@@ -50,15 +51,16 @@ def labels(parameters: Parameters, runtime: Runtime) -> None:
     if voters is not None and not voters.names:
         raise UserError("labels.vote: there are no segments; set segments.backend to superpixels or sam")
     rules = section.model_dump(include={"background", "normalise", "min_area", "cut"})
-    sources = Sources(cams, fields, voters, rules, section.agreement)
+    centroids = section.centroids
+    sources = Sources(cams, fields, voters, centroids.weak, rules, section.agreement)
 
     def compute(names: Sequence[str], loaded: Sequence[Evidence]) -> list[Walked]:
         """What the walk makes of each picture's evidence."""
         return walk_instances(
-            loaded, runtime.device, **section.walk.model_dump(), **section.centroids.model_dump()
+            loaded, runtime.device, **section.walk.model_dump(), iterations=centroids.iterations
         )
 
-    task = mapping.Task(sources.load, sources.finish, compute)
+    task = mapping.Task(sources.load, sources.finish, compute, at_once=AT_ONCE[runtime.device.type])
     names = [name for name in cams.names if name in fields]
     inputs = [reader.path for reader in (cams, fields, voters) if reader is not None]
     pictures.run("labels", task, names, cams.classes, section, inputs, runtime)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pipeline import mapping
 from pipeline.datasets.index import Index
 from pipeline.errors import UserError
-from pipeline.labels import Evidence, Walked, class_maps, evidence, walk_instances
+from pipeline.labels import AT_ONCE, Evidence, Walked, class_maps, evidence, walk_instances
 from pipeline.metrics.evaluation import evaluate
 from pipeline.metrics.rungs import RUNGS
 from pipeline.metrics.tables import Tables
@@ -40,7 +40,7 @@ def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
         click.echo(
             f"scores: no picture of {readers[0].path} has a pixel mask, so there is nothing to compare with; no scores written"
         )
-    records = walk(Pair(*readers), names, parameters, runtime) if walked else _stored(readers[0], names)
+    records = walk(names, parameters, runtime, *readers) if walked else _stored(readers[0], names)
     shown = tqdm(records, desc=f"scores {name}", total=len(names), unit="picture", mininterval=1)
     threshold = parameters.labels.background if walked else parameters.scores.background
     write(evaluate(index, name, shown, threshold=threshold), DATA / "scores")
@@ -56,24 +56,26 @@ class Pair:
 
     cams: Reader
     fields: Reader
+    weak: float
 
     def load(self, name: str) -> Evidence:
         """CAMs and fields of a picture."""
-        return evidence(self.cams[name], self.fields[name])
+        return evidence(self.cams[name], self.fields[name], self.weak)
 
 
 def walk(
-    pair: Pair, names: Sequence[str], parameters: Parameters, runtime: Runtime
+    names: Sequence[str], parameters: Parameters, runtime: Runtime, cams: Reader, fields: Reader
 ) -> Iterator[tuple[str, Record]]:
     """Class maps that the walk makes of the pictures, as stage labels does before its threshold; raises UserError if one fails."""
     section = parameters.labels
-    options = section.walk.model_dump() | section.centroids.model_dump()
+    pair = Pair(cams, fields, section.centroids.weak)
+    options = section.walk.model_dump() | {"iterations": section.centroids.iterations}
 
     def compute(names: Sequence[str], loaded: Sequence[Evidence]) -> list[Walked]:
         """What the walk makes of each picture's evidence."""
         return walk_instances(loaded, runtime.device, **options)
 
-    task = mapping.Task(pair.load, None, compute)
+    task = mapping.Task(pair.load, None, compute, at_once=AT_ONCE[runtime.device.type])
     with closing(mapping.stream(task, [names], runtime.workers, runtime.batch)) as results:
         try:
             for name, walked in results:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.standin import DEVICE, StandIn
+from pipeline.irnet.centroids import patches
 from pipeline.irnet.walk import random_walk
 from pipeline.labels import Evidence, Walked, pseudo_labels, walk_instances
 from pipeline.seeds import enlarge
@@ -11,7 +13,8 @@ from pipeline.store import LAYOUTS, Record
 
 CPU = torch.device("cpu")
 WALK = {"radius": 5, "beta": 10.0, "steps": 64}
-CENTROIDS = {"iterations": 60, "weak": 2.5}
+CENTROIDS = {"iterations": 60}
+WEAK = 2.5
 
 
 def walked(*evidence: Evidence) -> list[Walked]:
@@ -31,11 +34,13 @@ def evidence(
     size: tuple[int, int] | None = None,
 ) -> Evidence:
     h, w = cams.shape[1:]
+    field = (np.zeros((2, h, w)) if displacement is None else displacement).astype(np.float16)
     return Evidence(
         cams.astype(np.float16),
         np.array(ids, np.uint8),
         (np.full((h, w), 0.1) if boundary is None else boundary).astype(np.float16),
-        (np.zeros((2, h, w)) if displacement is None else displacement).astype(np.float16),
+        field,
+        patches(field, WEAK),
         size or (4 * h, 4 * w),
     )
 
@@ -212,3 +217,17 @@ def test_objects_are_parted_where_the_boundary_is_strong_enough() -> None:
     parted = labels(two_touching(0.5), cut=0.3)["instances"]
     assert set(np.unique(parted[:, :56])) == {0, 1}
     assert set(np.unique(parted[:, 64:])) == {0, 2}
+
+
+def test_a_gpu_is_asked_once_for_many_pictures() -> None:
+    """Of every further picture a GPU hears a few small operators, and the program waits for nothing more."""
+
+    def asked(pictures: int) -> tuple[int, int]:
+        items = [random_evidence(14, 17 + number % 3, [1, 4], number % 3) for number in range(pictures)]
+        with StandIn() as device:
+            walk_instances(items, DEVICE, **WALK, **CENTROIDS)  # type: ignore[arg-type]
+        return device.operators.total(), device.waits.total()
+
+    (few, short), (many, long) = asked(3), asked(12)
+    assert long == short <= 16
+    assert (many - few) / 9 < 80 < few / 10

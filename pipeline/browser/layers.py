@@ -8,7 +8,7 @@ import torch
 
 from pipeline.browser.shown import Shown
 from pipeline.browser.walks import Settings, own, relabelled, scores, setting
-from pipeline.irnet.centroids import centroids, clusters
+from pipeline.irnet.centroids import centroids, clusters, patches
 from pipeline.views import overlays, sheets
 
 Size = tuple[int, int]
@@ -127,13 +127,15 @@ def _centroids(shown: Shown, settings: Settings, size: Size) -> Draw:
 
 
 def _resting(shown: Shown) -> tuple[np.ndarray, np.ndarray]:
-    """Cells [N,2] (y, x) in which any other comes to rest, and the cluster [h,w] of every cell."""
-    displacement = torch.from_numpy(np.asarray(shown.record("fields")["displacement"], np.float32))
+    """Cells [N,2] (y, x) in which any other comes to rest, and the cluster [h,w] of every cell, numbered without gaps."""
+    displacement = np.asarray(shown.record("fields")["displacement"], np.float32)
     parameters = shown.run.parameters
-    ends = centroids(displacement, own(parameters, "labels", "centroids", "iterations"))
-    parts = (
-        clusters(displacement, ends, own(parameters, "labels", "centroids", "weak")).numpy().astype(np.uint16)
+    (ends,) = centroids(
+        [torch.from_numpy(displacement)], own(parameters, "labels", "centroids", "iterations")
     )
+    centres = patches(displacement, own(parameters, "labels", "centroids", "weak"))
+    found = clusters(torch.from_numpy(centres), ends).numpy()
+    parts = np.unique(found, return_inverse=True)[1].reshape(found.shape).astype(np.uint16)
     return np.unique(ends.flatten(1).numpy(), axis=1).T, parts
 
 

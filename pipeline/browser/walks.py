@@ -82,11 +82,14 @@ def relabelled(shown: Shown, settings: Settings) -> Record:
 def _walk(shown: Shown, beta: float, steps: int) -> Walked:
     parameters = shown.run.parameters
     return walk_instances(
-        [evidence(shown.record("cams"), shown.record("fields"))],
+        [
+            evidence(
+                shown.record("cams"), shown.record("fields"), own(parameters, "labels", "centroids", "weak")
+            )
+        ],
         torch.device("cpu"),
         radius=own(parameters, "labels", "walk", "radius"),
         beta=beta,
         steps=steps,
         iterations=own(parameters, "labels", "centroids", "iterations"),
-        weak=own(parameters, "labels", "centroids", "weak"),
     )[0]

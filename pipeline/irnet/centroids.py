@@ -5,7 +5,7 @@ weak field are one cluster. Class maps cut into clusters are walked each on its 
 afterwards names its instance.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,56 +13,79 @@ import torch
 from skimage.measure import label as connected_components
 from torch import Tensor
 
+from pipeline.irnet.groups import groups
+
 RESTING_CHECK = 8
 """Steps between looking for cells that rest: looking costs about as much as a step."""
 
 
 @torch.no_grad()
-def centroids(displacement: Tensor, iterations: int = 300) -> Tensor:
-    """Return the cell (y, x) where every cell rests in the end: int64 [...,2,h,w], rounded half to even.
+def centroids(displacements: Sequence[Tensor], iterations: int = 300) -> list[Tensor]:
+    """Return for every picture the cell (y, x) where every cell rests in the end: int64 [2,h,w], rounded half to even.
 
-    displacement [2,h,w] or [B,2,h,w], (y, x) in cells, computed in float32. From its own coordinate c each
-    cell takes `iterations` steps c <- clip(c + D(c)), D read bilinearly at the position before the step. A
-    step that does not move a cell never will again, so resting cells are dropped without changing the result.
-    ValueError where D is not finite.
+    displacements: [2,h,w] per picture, (y, x) in cells, on one device, computed in float32. From its own coordinate c each cell
+    takes `iterations` steps c <- clip(c + D(c)), D read bilinearly at the position before the step. A step that does not move a cell
+    never will again, so resting cells are dropped without changing the result. ValueError where D is not finite.
     """
-    if displacement.dim() not in (3, 4) or displacement.shape[-3] != 2:
-        raise ValueError(f"displacement is {tuple(displacement.shape)}: expected [2,h,w] or [B,2,h,w]")
-    *leading, _, height, width = displacement.shape
-    field = displacement.float().reshape(-1, 2, height, width)
-    if not torch.isfinite(field).all():
+    for displacement in displacements:
+        if displacement.dim() != 3 or len(displacement) != 2:
+            raise ValueError(f"displacement is {tuple(displacement.shape)}: expected [2,h,w]")
+    fields = [displacement.float() for displacement in displacements]
+    if fields and not torch.stack([torch.isfinite(field).all() for field in fields]).all():
         raise ValueError(
             "the displacement field holds values that are not finite: its network diverged, train it again"
         )
-    ends = _follow(_Bilinear(field), iterations).round_().long()
-    return ends.view(2, -1, height, width).transpose(0, 1).reshape(*leading, 2, height, width)
+    return [end for group in groups(fields) for end in _rest(fields[group], iterations)]
 
 
-def clusters(displacement: Tensor, ends: Tensor, weak: float = 2.5) -> Tensor:
-    """Return which cells rest together: int64 [h,w], ids 0..K-1 without gaps, on the device of ends.
+def patches(displacement: np.ndarray, weak: float = 2.5) -> np.ndarray:
+    """Return the objects' centres, the 4-connected patches where the field is shorter than `weak` cells: ids 1..P, else 0.
 
-    displacement [2,h,w] in cells; ends [2,h,w] as of `centroids`. Where the field is shorter than `weak`
-    cells, 4-connected patches are the objects' centres. All cells that rest outside any patch share one id,
-    the lowest.
+    displacement [2,h,w] in cells -> int64 [h,w].
     """
-    patches = connected_components((displacement.float().norm(dim=0) < weak).cpu().numpy(), connectivity=1)
-    y, x = ends.cpu().numpy()
-    _, ids = np.unique(patches[y, x], return_inverse=True)
-    return torch.from_numpy(ids.reshape(y.shape).astype(np.int64)).to(ends.device)
+    length = torch.from_numpy(np.asarray(displacement, np.float32)).norm(dim=0)
+    found: np.ndarray = connected_components((length < weak).numpy(), connectivity=1)
+    return found.astype(np.int64)
 
 
-def instance_maps(cams: Tensor, cluster: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut class maps [C,h,w] by clusters [h,w] (int64, 0..K-1); keep the pieces whose peak exceeds floor.
+def clusters(centres: Tensor, ends: Tensor) -> Tensor:
+    """Return which cells rest together, int64 [h,w]: the id of the patch where each comes to rest, 0 outside any.
 
-    Returns the pieces [M,h,w] (zero outside their cluster), their class [M] in 0..C-1 and cluster [M], int64,
-    class by class. A walked piece never exceeds its own peak: no piece under `threshold` times the peak of
-    any walked one can win a pixel.
+    centres: ids [h,w] as of `patches`; ends [2,h,w] as of `centroids`.
     """
-    number = int(cluster.max()) + 1
-    where = cluster.flatten().expand(len(cams), -1)
-    peaks = cams.new_zeros(len(cams), number).scatter_reduce(1, where, cams.flatten(1), "amax")
-    classes, kept = (peaks > floor).nonzero(as_tuple=True)
-    return cams[classes] * (cluster == kept[:, None, None]), classes, kept
+    return centres[ends[0], ends[1]]
+
+
+def instance_maps(
+    cams: Sequence[Tensor], parts: Sequence[Tensor], numbers: Sequence[int], floor: float = 0.0
+) -> list[tuple[Tensor, np.ndarray, np.ndarray]]:
+    """Cut every picture's class maps [C,h,w] by its clusters [h,w]; keep the pieces whose peak exceeds floor.
+
+    parts: clusters int64 [h,w], below numbers[picture]. Returns for every picture the pieces [M,h,w] (zero outside their cluster),
+    their class [M] in 0..C-1 and cluster [M], int64, class by class. A walked piece never exceeds its own peak: no piece under
+    `threshold` times the peak of any walked one can win a pixel.
+    """
+    kept = []
+    for stack, part, number in zip(cams, parts, numbers, strict=True):
+        where = part.flatten().expand(len(stack), -1)
+        peaks = stack.new_zeros(len(stack), number).scatter_reduce(1, where, stack.flatten(1), "amax")
+        kept.append(peaks > floor)
+    pieces = []
+    for stack, part, table in zip(cams, parts, fetched(kept), strict=True):
+        classes, owners = table.nonzero()
+        chosen, own = (torch.from_numpy(ids).to(part.device) for ids in (classes, owners))
+        pieces.append((stack[chosen] * (part == own[:, None, None]), classes, owners))
+    return pieces
+
+
+def fetched(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    """The values of tensors of one device and type, waited for once."""
+    if not tensors:
+        return []
+    values = torch.cat([tensor.flatten() for tensor in tensors]).cpu().numpy()
+    cuts = np.cumsum([tensor.numel() for tensor in tensors])[:-1]
+    parts = np.split(values, cuts)
+    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 class Instances(NamedTuple):
@@ -125,49 +148,77 @@ def _contest(
     return best.cpu().numpy(), owner.cpu().numpy()
 
 
-class _Bilinear:
-    """A field [B,2,h,w] read between cells as a + y b + x (c + y d), with [a, b, c, d] ready for every cell.
+def _differences(field: Tensor) -> Tensor:
+    """[a, b, c, d], [8,h,w], by which a field [2,h,w] is read between cells as a + y b + x (c + y d)."""
+    right = torch.cat([field[..., 1:], field[..., -1:]], -1) - field
+    below = torch.cat([field[..., 1:, :], field[..., -1:, :]], -2) - field
+    across = torch.cat([right[..., 1:, :], right[..., -1:, :]], -2) - right
+    return torch.cat([field, below, right, across])
 
-    The table and the points keep one row per number, so that every operation of a step runs along memory.
+
+class _Place(NamedTuple):
+    """Whose cells they are: where their picture begins in the table [N], how wide it is [N], and its last row and column [2,N]."""
+
+    first: Tensor
+    width: Tensor
+    limits: Tensor
+
+    def select(self, cells: Tensor) -> "_Place":
+        """Some of the cells."""
+        return _Place(*(values.index_select(-1, cells) for values in self))
+
+
+def _step(table: Tensor, points: Tensor, place: _Place) -> Tensor:
+    """Return where points [2,N] of the pictures at `place` are after one step; table [8,N] of all pictures' differences.
+
+    Table and points keep one row per number, so that every operation runs along memory.
     """
-
-    def __init__(self, field: Tensor) -> None:
-        self.batch, _, self.height, self.width = field.shape
-        right = torch.cat([field[..., 1:], field[..., -1:]], -1) - field
-        below = torch.cat([field[..., 1:, :], field[..., -1:, :]], -2) - field
-        across = torch.cat([right[..., 1:, :], right[..., -1:, :]], -2) - right
-        self.table = torch.stack([field, below, right, across]).transpose(1, 2).reshape(8, -1)
-        self.limits = field.new_tensor([[self.height - 1], [self.width - 1]])
-
-    def starts(self) -> tuple[Tensor, Tensor]:
-        """Return all cells' coordinates, float32 [2, B*h*w], and where their pictures begin in the table."""
-        count = self.height * self.width
-        cell = torch.arange(self.batch * count, device=self.table.device)
-        inside = cell % count
-        points = torch.stack([inside // self.width, inside % self.width]).to(self.table.dtype)
-        return points, cell - inside
-
-    def step(self, points: Tensor, first: Tensor) -> Tensor:
-        """Return where points [2,N] of the pictures that begin at `first` [N] are after one step."""
-        corner = points.floor()
-        y, x = points - corner
-        cell = first + (corner[0] * self.width + corner[1]).long()
-        a, b, c, d = self.table.index_select(1, cell).view(4, 2, -1)
-        moved = points + (a + y * b + x * (c + y * d))
-        return moved.clamp_(min=0).minimum(self.limits)
+    corner = points.floor()
+    y, x = points - corner
+    cell = place.first + (corner[0] * place.width + corner[1]).long()
+    a, b, c, d = table.index_select(1, cell).view(4, 2, -1)
+    moved = points + (a + y * b + x * (c + y * d))
+    return moved.clamp_(min=0).minimum(place.limits)
 
 
-def _follow(field: _Bilinear, iterations: int) -> Tensor:
-    """Return the positions [2, B*h*w] of all cells after `iterations` steps, stepping only those that still move."""
-    points, first = field.starts()
+def _starts(fields: Sequence[Tensor]) -> tuple[Tensor, _Place]:
+    """Return all cells' coordinates, float32 [2,N], and their place."""
+    points, firsts, widths, limits, begin = [], [], [], [], 0
+    for field in fields:
+        _, height, width = field.shape
+        rows, columns = (
+            torch.arange(side, dtype=field.dtype, device=field.device) for side in (height, width)
+        )
+        points.append(torch.stack(torch.meshgrid(rows, columns, indexing="ij")).flatten(1))
+        count = height * width
+        firsts.append(torch.full((count,), begin, device=field.device))
+        widths.append(field.new_full((count,), width))
+        limits.append(torch.stack([field.new_full((count,), side - 1) for side in (height, width)]))
+        begin += count
+    place = _Place(torch.cat(firsts), torch.cat(widths), torch.cat(limits, 1))
+    return torch.cat(points, 1), place
+
+
+def _rest(fields: Sequence[Tensor], iterations: int) -> Iterator[Tensor]:
+    """Yield where the cells of every field [2,h,w] rest, int64."""
+    ends = _follow(fields, iterations).round_().long()
+    cuts = ends.split([field[0].numel() for field in fields], 1)
+    yield from (end.view(field.shape) for end, field in zip(cuts, fields, strict=True))
+
+
+def _follow(fields: Sequence[Tensor], iterations: int) -> Tensor:
+    """Return the positions [2,N] of all cells after `iterations` steps, stepping only those that still move."""
+    table = torch.cat([_differences(field).flatten(1) for field in fields], 1)
+    points, place = _starts(fields)
     ends = points.clone()
-    moving = torch.arange(len(first), device=points.device)
+    moving = torch.arange(points.shape[1], device=points.device)
     for step in range(iterations):
-        moved = field.step(points, first)
+        moved = _step(table, points, place)
         if step % RESTING_CHECK == RESTING_CHECK - 1:
             ends[:, moving] = moved
             goes_on = (moved != points).any(0).nonzero()[:, 0]
-            moved, first, moving = (values.index_select(-1, goes_on) for values in (moved, first, moving))
+            moved, moving = (values.index_select(-1, goes_on) for values in (moved, moving))
+            place = place.select(goes_on)
         points = moved
         if len(moving) == 0:
             break

@@ -15,6 +15,7 @@ hundreds of unequal size are therefore the same few thousand operations, on CPU 
 the cells.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -25,10 +26,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.irnet.groups import groups
 from pipeline.irnet.paths import directions, line_maxima
 
-CELLS_AT_ONCE = {"cpu": 2**14, "cuda": 2**21}
-"""Cells of pictures put on one strip: few enough for the CPU's cache, enough to keep a GPU busy."""
 ONE_THREAD = 2**18
 """Values on a strip up to which a CPU's threads would wait for each other longer than they work."""
 
@@ -57,15 +57,14 @@ def random_walk(
         raise ValueError(
             f"{len(boundaries)} boundaries came with {len(maps)} stacks of maps: give one of each per picture"
         )
-    for number, (boundary, stack) in enumerate(zip(boundaries, maps, strict=True)):
-        _check_picture(number, boundary, stack)
+    _check_pictures(boundaries, maps)
     precise = any(boundary.dtype == torch.float64 for boundary in boundaries)
     walls = [boundary.to(torch.float64 if precise else torch.float32) for boundary in boundaries]
     seeds = [stack.to(wall.dtype) * (1 - wall) for wall, stack in zip(walls, maps, strict=True)]
     coefficients = chebyshev_coefficients(steps, tolerance)
     results: list[Tensor] = []
-    for start, stop in _groups(walls):
-        results += _walk_strip(walls[start:stop], seeds[start:stop], radius, beta, coefficients)
+    for group in groups(walls):
+        results += _walk_strip(walls[group], seeds[group], radius, beta, coefficients)
     return results
 
 
@@ -76,7 +75,7 @@ def affinities(boundary: Tensor, radius: int = 5) -> Tensor:
     boundary [h,w] in [0,1] -> [D,h,w] in the order of `directions(radius)`; 0 where the neighbour lies
     outside the picture.
     """
-    _check_picture(0, boundary, boundary.new_empty(0, *boundary.shape))
+    _check_pictures([boundary], [boundary.new_empty(0, *boundary.shape)])
     strip = _lay_out([boundary.shape], radius)
     wall = boundary.to(torch.promote_types(boundary.dtype, torch.float32))
     canvas = _strip_affinities(_place([wall], strip, fill=1.0), strip)[:, strip.margin :]
@@ -247,28 +246,29 @@ def _within(walked: Tensor, seeds: Tensor) -> Tensor:
     return walked.clamp(low[:, None, None], high[:, None, None])
 
 
-def _groups(boundaries: Sequence[Tensor]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of consecutive pictures to put on one strip."""
-    start, cells = 0, 0
-    for number, boundary in enumerate(boundaries):
-        cells += boundary.numel()
-        if number > start and (cells > CELLS_AT_ONCE.get(boundary.device.type, CELLS_AT_ONCE["cuda"])):
-            yield start, number
-            start, cells = number, boundary.numel()
-    if boundaries:
-        yield start, len(boundaries)
-
-
-def _check_picture(number: int, boundary: Tensor, stack: Tensor) -> None:
-    if boundary.dim() != 2 or boundary.numel() == 0 or stack.shape[1:] != boundary.shape or stack.dim() != 3:
-        raise ValueError(
-            f"picture {number}: a boundary of shape {tuple(boundary.shape)} came with maps of shape"
-            f" {tuple(stack.shape)}: expected [h,w] and [K,h,w], h and w at least 1"
-        )
-    low, high = boundary.aminmax()
-    if not (low >= 0 and high <= 1):
-        finite = torch.isfinite(boundary).all()
-        wrong = f"values in [{low}, {high}]" if finite else "values that are not finite"
-        raise ValueError(f"picture {number}: the boundary map holds {wrong}: expected probabilities in [0,1]")
-    if not torch.isfinite(stack).all():
-        raise ValueError(f"picture {number}: the maps to walk hold values that are not finite")
+def _check_pictures(boundaries: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
+    """Raise ValueError for the first picture whose shapes or values are wrong; all values are asked for at once."""
+    for number, (boundary, stack) in enumerate(zip(boundaries, maps, strict=True)):
+        if (
+            boundary.dim() != 2
+            or boundary.numel() == 0
+            or stack.shape[1:] != boundary.shape
+            or stack.dim() != 3
+        ):
+            raise ValueError(
+                f"picture {number}: a boundary of shape {tuple(boundary.shape)} came with maps of shape"
+                f" {tuple(stack.shape)}: expected [h,w] and [K,h,w], h and w at least 1"
+            )
+    facts = [
+        torch.stack([*boundary.double().aminmax(), torch.isfinite(stack).all()])
+        for boundary, stack in zip(boundaries, maps, strict=True)
+    ]
+    for number, (low, high, finite) in enumerate(torch.stack(facts).tolist() if facts else []):
+        if not (low >= 0 and high <= 1):
+            known = math.isfinite(low) and math.isfinite(high)
+            wrong = f"values in [{low}, {high}]" if known else "values that are not finite"
+            raise ValueError(
+                f"picture {number}: the boundary map holds {wrong}: expected probabilities in [0,1]"
+            )
+        if not finite:
+            raise ValueError(f"picture {number}: the maps to walk hold values that are not finite")

@@ -13,7 +13,7 @@ Both losses sum over millions of pairs, yet neither needs a pair in memory:
 The counts depend on the predictions only through order, so they need no gradient and autograd does the rest.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -29,38 +29,34 @@ BACKGROUND, FOREGROUND, NEGATIVE, UNRELATED = range(4)
 
 
 def pair_losses(
-    edge_logits: Tensor, displacement: Tensor, labels: Tensor, radius: int = 10, counts: Tensor | None = None
+    edge_logits: Tensor,
+    displacement: Tensor,
+    labels: Tensor,
+    radius: int = 10,
+    share: Callable[[Tensor], Tensor] = lambda counts: counts,
 ) -> dict[str, Tensor]:
     """Return IRNet's four loss terms, each a scalar averaged over its pairs in the whole batch.
 
     edge_logits [B,1,h,w] and displacement [B,2,h,w] (y, x in cells), any floating type, computed in at least
     float32; labels [B,h,w] uint8: 0 background, c + 1 class c, 255 ignore. A pair counts when both ends are
     labelled, its source lies in rows 0..h-radius and columns radius-1..w-radius, and its direction is in the
-    half disc. counts [3] are the sizes of the pair sets (background, foreground, negative) to average over;
-    by default those of this batch. Ranks that share a batch pass the sum of their `pair_counts`; their losses
-    and gradients then add up to those of the whole batch. Where gradients are
-    averaged over ranks instead, multiply the loss by their number. Returns `pos`, `neg`, `disp_fg`, `disp_bg`;
-    a set without pairs gives 0. ValueError on shapes that do not match.
+    half disc. share makes of this batch's number of pairs [3] (background, foreground, negative) those to
+    average over. Ranks that share a batch sum the counts; their losses and gradients then add up to those of
+    the whole batch. Where gradients are averaged over ranks instead, they average the counts, too. Returns
+    `pos`, `neg`, `disp_fg`, `disp_bg`; a set without pairs gives 0. ValueError on shapes that do not match.
     """
     _check_shapes(edge_logits, displacement, labels, radius)
-    wins = _line_winners(edge_logits.detach(), labels, radius)
-    if counts is None:
-        counts = wins.sum(dim=(1, 2, 3))
-    number = counts.to(edge_logits.device, torch.float64)
-    return edge_losses(edge_logits, wins, number) | displacement_losses(displacement, labels, radius, number)
+    foreground = (labels != 0).unsqueeze(1)
+    pointed = displacement.to(_at_least_float32(displacement))
+    pointed = pointed + _positions(pointed) * foreground
+    wins, pulls = _pair_sums(edge_logits.detach(), pointed.detach(), labels, radius)
+    number = share(wins.sum(dim=(1, 2, 3))).to(edge_logits.device, torch.float64)
+    return edge_losses(edge_logits, wins, number) | displacement_losses(pointed, pulls, foreground, number)
 
 
 def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
     """Return the loss to minimise: half the sum of the four terms of `pair_losses` (scalar)."""
     return (terms["pos"] + terms["neg"] + terms["disp_fg"] + terms["disp_bg"]) / 2
-
-
-def pair_counts(labels: Tensor, radius: int = 10) -> Tensor:
-    """Return how many background, foreground and negative pairs label maps [B,h,w] hold: int64 [3]."""
-    counts = torch.zeros(4, dtype=torch.int64, device=labels.device)
-    for _, kinds in _pair_kinds(labels, radius):
-        counts += torch.stack([(kinds == kind).sum() for kind in range(4)])
-    return counts[:UNRELATED]
 
 
 def edge_losses(edge_logits: Tensor, wins: Tensor, number: Tensor) -> dict[str, Tensor]:
@@ -83,31 +79,30 @@ def edge_losses(edge_logits: Tensor, wins: Tensor, number: Tensor) -> dict[str, 
 
 
 def displacement_losses(
-    displacement: Tensor, labels: Tensor, radius: int, number: Tensor
+    pointed: Tensor, pulls: Tensor, foreground: Tensor, number: Tensor
 ) -> dict[str, Tensor]:
     """Return `disp_fg` and `disp_bg` (section 4.3): mean L1 distance of where two cells point.
 
-    displacement [B,2,h,w]; labels [B,h,w]; number [3] pairs of each kind. Foreground cells of one class
+    pointed [B,2,h,w] is D, on `foreground` cells [B,1,h,w] plus the cell's own place; pulls [B,2,h,w] the
+    derivative of the summed distances in it; number [3] pairs of each kind. Foreground cells of one class
     within the radius should point at the same place, |(D_i - D_j) - (x_j - x_i)|; background cells should not
     differ, |D_i - D_j|.
     """
-    field = displacement.to(_at_least_float32(displacement))
-    foreground = (labels != 0).unsqueeze(1)
-    pointed = field + _positions(field) * foreground
-    pulls = _pulls(pointed.detach(), labels, radius)
     energy = (pulls * pointed).double()
     mean = 1 / (2 * number + EPSILON)
     terms = {
         "disp_fg": (energy * foreground).sum() * mean[FOREGROUND],
         "disp_bg": (energy * ~foreground).sum() * mean[BACKGROUND],
     }
-    return {name: term.to(field.dtype) for name, term in terms.items()}
+    return {name: term.to(pointed.dtype) for name, term in terms.items()}
 
 
-def _line_winners(edge_logits: Tensor, labels: Tensor, radius: int) -> Tensor:
-    """Count the pairs of each kind whose largest boundary value lies at a cell: int32 [3,B,h,w].
+def _pair_sums(edge_logits: Tensor, pointed: Tensor, labels: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """Return what is summed over all pairs.
 
-    Equal values are told apart by the sort, so exactly one cell of a line wins.
+    First the pairs of each kind whose largest boundary value lies at a cell, int32 [3,B,h,w]: equal values are told apart
+    by the sort, so exactly one cell of a line wins. Then the derivative of the summed L1 distances in `pointed`
+    [B,2,h,w]: whole numbers of its type.
     """
     order = edge_logits.flatten().argsort()
     cells = order.numel()
@@ -115,25 +110,19 @@ def _line_winners(edge_logits: Tensor, labels: Tensor, radius: int) -> Tensor:
     ranks[order] = torch.arange(cells, dtype=torch.int32, device=order.device)
     wins = torch.zeros(4 * cells, dtype=torch.int32, device=order.device)
     ones = wins.new_ones(()).expand(cells)
-    maxima = line_maxima(ranks, labels.shape[-1], radius)
-    for (_, kinds), (_, winner) in zip(_pair_kinds(labels, radius), maxima, strict=True):
-        bins = kinds.int().mul_(cells).add_(winner).long()
-        wins.scatter_add_(0, bins, ones[: bins.numel()])
-    return wins.view(4, cells)[:UNRELATED, ranks.long()].view(UNRELATED, *labels.shape)
-
-
-def _pulls(pointed: Tensor, labels: Tensor, radius: int) -> Tensor:
-    """Return the derivative of the summed L1 distances in `pointed` [B,2,h,w]: whole numbers of its type."""
     flat = pointed.transpose(0, 1).flatten(1)
     pulls = torch.zeros_like(flat)
     difference: Tensor | None = None
-    for (sources, targets), kinds in _pair_kinds(labels, radius):
-        related = (kinds < NEGATIVE).to(flat.dtype)
+    maxima = line_maxima(ranks, labels.shape[-1], radius)
+    for ((sources, targets), kinds), (_, winner) in zip(_pair_kinds(labels, radius), maxima, strict=True):
+        bins = kinds.int().mul_(cells).add_(winner).long()
+        wins.scatter_add_(0, bins, ones[: bins.numel()])
         difference = torch.sub(flat[:, sources], flat[:, targets], out=difference)
-        difference.sign_().mul_(related)
+        difference.sign_().mul_((kinds < NEGATIVE).to(flat.dtype))
         pulls[:, sources].add_(difference)
         pulls[:, targets].sub_(difference)
-    return pulls.view(2, pointed.shape[0], *pointed.shape[2:]).transpose(0, 1)
+    by_cell = wins.view(4, cells)[:UNRELATED, ranks.long()].view(UNRELATED, *labels.shape)
+    return by_cell, pulls.view(2, pointed.shape[0], *pointed.shape[2:]).transpose(0, 1)
 
 
 def _pair_kinds(labels: Tensor, radius: int) -> Iterator[tuple[tuple[slice, slice], Tensor]]:

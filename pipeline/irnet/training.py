@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.augmentation import RandomScale, as_image, as_mask, training_crop
 from pipeline.datasets.index import Index
-from pipeline.irnet.losses import pair_counts, pair_losses, total_loss
+from pipeline.irnet.losses import pair_losses, total_loss
 from pipeline.irnet.network import STRIDE, IRNet
 from pipeline.label_map import IGNORE
 from pipeline.store import Reader
@@ -50,8 +50,7 @@ def objective(radius: int) -> Objective:
         """`loss`, half the sum, and its terms, for images [B,3,S,S] and labels [B,h,w] on the stride-4 grid."""
         images, labels = batch
         logits, displacement = network(images)
-        counts = step.ranks.mean(pair_counts(labels, radius))
-        terms = pair_losses(logits, displacement, labels, radius, counts)
+        terms = pair_losses(logits, displacement, labels, radius, step.ranks.mean)
         return {"loss": total_loss(terms), **terms}
 
     return losses

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.irnet.losses import pair_counts, pair_losses, total_loss
+from pipeline.irnet.losses import pair_losses, total_loss
 from pipeline.irnet.paths import directions, line_cells
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "loss_40x48.npz"
@@ -24,6 +24,18 @@ def random_batch(
     labels = torch.randint(0, classes + 1, (batch, height, width), generator=generator, dtype=torch.uint8)
     labels[torch.rand(labels.shape, generator=generator) < 0.2] = 255
     return logits, displacement, labels
+
+
+def counts_of(logits: Tensor, displacement: Tensor, labels: Tensor, radius: int) -> Tensor:
+    """What a rank's share of a batch is asked to make the whole batch's counts of."""
+    found: list[Tensor] = []
+
+    def share(counts: Tensor) -> Tensor:
+        found.append(counts)
+        return counts
+
+    pair_losses(logits, displacement, labels, radius, share)
+    return found[0]
 
 
 def slow_losses(
@@ -81,7 +93,7 @@ def test_losses_and_counts_match_the_equations(radius: int) -> None:
     logits, displacement, labels = random_batch(seed=radius)
     terms = pair_losses(logits, displacement, labels, radius)
     expected, counts = slow_losses(logits, displacement, labels, radius)
-    assert pair_counts(labels, radius).tolist() == counts
+    assert counts_of(logits, displacement, labels, radius).tolist() == counts
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-9)
 
 
@@ -151,8 +163,9 @@ def test_ranks_that_share_counts_add_up_to_the_whole_batch() -> None:
     logits, displacement, labels = random_batch(batch=3)
     whole = pair_losses(logits, displacement, labels, 4)
     parts = [slice(0, 1), slice(1, 3)]
-    counts = torch.stack([pair_counts(labels[part], 4) for part in parts]).sum(0)
-    shares = [pair_losses(logits[part], displacement[part], labels[part], 4, counts) for part in parts]
+    batches = [(logits[part], displacement[part], labels[part]) for part in parts]
+    counts = torch.stack([counts_of(*batch, 4) for batch in batches]).sum(0)
+    shares = [pair_losses(*batch, 4, lambda own: counts) for batch in batches]
     for name in TERMS:
         assert sum(share[name].item() for share in shares) == pytest.approx(whole[name].item(), rel=1e-12)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ CUDA: Mapping[str, Callable[..., Any]] = {
     "current_device": lambda: 0,
     "is_bf16_supported": lambda *arguments: False,
     "synchronize": lambda device=None: None,
+    "Event": lambda: Mock(),
 }
 """What torch.cuda says of it: one device, which computes in float32 so that its results can be held against the CPU's."""
 Place = tuple[str, str]
@@ -180,7 +181,7 @@ class _Functions(TorchFunctionMode):
     ) -> Tensor:
         """A tensor on another device, as another type, or both."""
         there, asked = is_there(tensor), {Tensor.cpu: HOST, Tensor.cuda: DEVICE}.get(func)
-        named.pop("non_blocking", None)
+        waits = not named.pop("non_blocking", False)
         device = named.pop("device", asked)
         types = [named.pop("dtype")] if "dtype" in named else []
         for value in args:
@@ -194,10 +195,10 @@ class _Functions(TorchFunctionMode):
         out = tensor.to(*types, **named) if types or named else tensor
         if goes == there:
             return out
-        if there:
+        if there and waits:
             self.stand_in.wait("copy to the CPU")
         else:
-            self.stand_in.operators["copy to the device"] += 1
+            self.stand_in.operators["copy"] += 1
         out = out.clone() if out.untyped_storage() is tensor.untyped_storage() else out
         _put(out, goes)
         return out

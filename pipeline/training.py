@@ -4,14 +4,13 @@ Sampling, augmentation and dropout are functions of (seed, step), so a checkpoin
 the same weights on CPU as an undisturbed one, and the number of loader processes changes nothing.
 """
 
-import csv
 import io
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,14 +23,12 @@ from tqdm import tqdm
 
 from pipeline import work
 from pipeline.backbones import share_batch
+from pipeline.curve import ROWS, Curve
 from pipeline.errors import UserError
 from pipeline.runtime import Runtime
 from pipeline.weights import WeightsError, load_checkpoint
 
 log = logging.getLogger(__name__)
-
-ROWS = 100
-"""Rows of a training curve, about."""
 
 
 class TrainingError(UserError):
@@ -127,38 +124,6 @@ class Stream(Dataset[Any]):
                 return error
 
 
-@dataclass(slots=True)
-class _Curve:
-    """Means of the loss terms over equal stretches of steps."""
-
-    every: int
-    rows: list[dict[str, float]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
-
-    def add(self, step: int, terms: Mapping[str, float], lr: float) -> None:
-        """Count the terms of a step; a row is added when its stretch ends."""
-        for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
-        if (step + 1) % self.every == 0:
-            means = {name: value / self.count for name, value in self.sums.items()}
-            self.rows.append({"step": step + 1, "lr": lr, **means})
-            self.sums, self.count = {}, 0
-
-    def csv(self) -> bytes:
-        """The rows as csv, numbers to six digits; empty without rows."""
-        out = io.StringIO()
-        writer = csv.DictWriter(out, self.rows[0], lineterminator="\n") if self.rows else None
-        if writer:
-            writer.writeheader()
-            writer.writerows(
-                {key: value if key == "step" else f"{value:.6g}" for key, value in row.items()}
-                for row in self.rows
-            )
-        return out.getvalue().encode()
-
-
 def train(
     network: nn.Module,
     samples: Samples,
@@ -176,7 +141,7 @@ def train(
 
     new: parameters without pretrained values, which learn at head_lr times the rate.
     prepare(network) is called after every switch to training mode (to fix batch normalisation, say). Raises TrainingError without
-    pictures, for a batch that the ranks cannot share, and at the first loss that is not finite.
+    pictures and for a batch that the ranks cannot share, LossError for a loss that is not finite, before anything is kept of it.
     """
     if not len(samples):
         raise TrainingError(
@@ -191,8 +156,8 @@ def train(
     optimizer = _optimizer(network, set(new), plan)
     steps = plan.steps(len(samples))
     folder = work.folder(runtime.work, stage, fingerprint)
-    checkpoint, log_curve = folder / "checkpoint.pt", _Curve(max(1, steps // ROWS))
-    start = _resume(checkpoint, network, optimizer, log_curve)
+    checkpoint, losses = folder / "checkpoint.pt", Curve(stage, max(1, steps // ROWS))
+    start = _resume(checkpoint, network, optimizer, losses)
     if start:
         log.info("%s: goes on at step %d of %d", stage, start, steps)
     ranks, saved = Ranks(accelerator), time.monotonic()
@@ -212,29 +177,40 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * rate
             now = Step(ranks, step / steps, step * plan.batch / len(samples))
-            terms = objective(model, _to(batch, accelerator.device), now)
-            values = _values(terms, ranks)
-            _check(stage, step, values)
+            with _explained(losses):
+                terms = objective(model, _to(batch, accelerator.device), now)
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(terms["loss"])
             optimizer.step()
-            log_curve.add(step, values, plan.lr * rate)
-            bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+            losses.add(step, plan.lr * rate, tuple(terms), _stacked(terms, ranks))
+            if losses.last:
+                bar.set_postfix(loss=f"{losses.last['loss']:.3f}", refresh=False)
             if runtime.leads and time.monotonic() - saved > runtime.checkpoint and step + 1 < steps:
-                _save(checkpoint, step + 1, network, optimizer, log_curve)
+                losses.settle()
+                _save(checkpoint, step + 1, network, optimizer, losses)
                 saved = time.monotonic()
+    losses.settle()
     accelerator.wait_for_everyone()
     if runtime.leads:
         curve.parent.mkdir(parents=True, exist_ok=True)
-        work.write_atomically(curve, log_curve.csv())
+        work.write_atomically(curve, losses.csv())
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return network.eval()
 
 
-def _values(terms: Mapping[str, Tensor], ranks: Ranks) -> dict[str, float]:
-    """The loss terms of the whole batch, fetched from the device at once; all ranks get the same and stop together."""
-    stacked = ranks.mean(torch.stack([value.detach().float() for value in terms.values()]))
-    return dict(zip(terms, stacked.tolist(), strict=True))
+def _stacked(terms: Mapping[str, Tensor], ranks: Ranks) -> Tensor:
+    """The loss terms [T] of the whole batch; all ranks get the same and stop together."""
+    return ranks.mean(torch.stack([value.detach().float() for value in terms.values()]))
+
+
+@contextmanager
+def _explained(losses: Curve) -> Iterator[None]:
+    """Where an objective fails, a loss before that was not finite is the reason to tell of."""
+    try:
+        yield
+    except Exception:
+        losses.settle()
+        raise
 
 
 def _accelerator(runtime: Runtime) -> Accelerator:
@@ -315,25 +291,19 @@ def _workers_watched(stage: str) -> Iterator[None]:
         ) from error
 
 
-def _check(stage: str, step: int, values: Mapping[str, float]) -> None:
-    if not all(math.isfinite(value) for value in values.values()):
-        listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        raise TrainingError(f"{stage}: loss not finite at step {step}: {listed}; lower {stage}.optimizer.lr")
-
-
-def _save(path: Path, step: int, network: nn.Module, optimizer: Any, curve: _Curve) -> None:
+def _save(path: Path, step: int, network: nn.Module, optimizer: Any, losses: Curve) -> None:
     buffer = io.BytesIO()
     state = {
         "step": step,
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "curve": {"rows": curve.rows, "sums": curve.sums, "count": curve.count},
+        "curve": losses.state(),
     }
     torch.save(state, buffer)
     work.write_atomically(path, buffer.getvalue())
 
 
-def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, curve: _Curve) -> int:
+def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, losses: Curve) -> int:
     """Load a checkpoint if there is one; returns the step to go on with."""
     if not path.is_file():
         return 0
@@ -345,8 +315,7 @@ def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, cu
     try:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-        rows, sums, count = (state["curve"][key] for key in ("rows", "sums", "count"))
-        curve.rows, curve.sums, curve.count = [dict(row) for row in rows], dict(sums), int(count)
+        losses.restore(state["curve"])
         return int(state["step"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise TrainingError(f"{path}: is no checkpoint of this training ({error}); {again}") from error

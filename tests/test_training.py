@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.curve import LossError
 from pipeline.runtime import Runtime
 from pipeline.training import Plan, Step, Stream, TrainingError, _loader, train
 
@@ -290,10 +291,47 @@ def test_a_loss_that_is_not_finite_stops_and_shows_its_terms(tmp_path: Path, val
         return {"loss": fine + wrong, "fine": fine, "wrong": wrong}
 
     with pytest.raises(
-        TrainingError, match=f"not finite at step 2: loss {value}, fine .*, wrong {value}"
+        LossError, match=f"not finite at step 2: loss {value}, fine .*, wrong {value}"
     ) as caught:
         go(tmp_path, objective=failing)
     assert "classifier.optimizer.lr" in str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_explains_what_fails_after_it(tmp_path: Path) -> None:
+    steps = itertools.count()
+
+    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
+        number = next(steps)
+        if number == 3:
+            raise ValueError("matrix contains invalid numeric entries")
+        return {"loss": network(batch[0]).square().mean() * (float("nan") if number == 2 else 1)}
+
+    with pytest.raises(LossError, match="not finite at step 2"):
+        go(tmp_path, objective=failing)
+
+
+def test_what_fails_after_good_losses_is_told_as_it_is(tmp_path: Path) -> None:
+    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
+        if step.progress > 0.5:
+            raise ValueError("matrix contains invalid numeric entries")
+        return {"loss": network(batch[0]).square().mean()}
+
+    with pytest.raises(ValueError, match="invalid numeric entries"):
+        go(tmp_path, objective=failing)
+
+
+def test_nothing_is_kept_of_a_training_whose_losses_are_not_finite(tmp_path: Path) -> None:
+    steps = itertools.count()
+
+    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
+        return {"loss": network(batch[0]).square().mean() * (float("nan") if next(steps) == 2 else 1)}
+
+    with pytest.raises(LossError):
+        go(tmp_path, objective=failing, checkpoint=0)
+    (kept,) = (tmp_path / "work").rglob("checkpoint.pt")
+    state = torch.load(kept, weights_only=True)
+    assert state["step"] == 2
+    assert all(torch.isfinite(value).all() for value in state["network"].values())
 
 
 def test_prepare_comes_after_the_switch_to_training(tmp_path: Path) -> None:

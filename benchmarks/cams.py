@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from benchmarks.measure import Benchmark
 from pipeline.classifiers.cam.network import Network
-from pipeline.classifiers.extraction import activation_maps, cam_record
+from pipeline.classifiers.extraction import activation_maps, cam_records
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 HEIGHT, WIDTH, CLASSES = 240, 320, 20
@@ -29,7 +29,7 @@ def ours(pictures: int) -> Callable[[], object]:
     def call() -> list[object]:
         normalised, tags = network.backbone.normalise(images), torch.ones(pictures, CLASSES)
         maps = activation_maps(network, normalised, tags, SCALES, mirror=True)
-        return [cam_record(m, TAGS, (HEIGHT, WIDTH)) for m in maps]
+        return cam_records(maps, [TAGS] * len(maps), (HEIGHT, WIDTH))
 
     return call
 

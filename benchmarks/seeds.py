@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.measure import Benchmark
 from benchmarks.repository import copy_code, run, set_parameters
-from pipeline.classifiers.extraction import cam_record
+from pipeline.classifiers.extraction import cam_records
 from pipeline.datasets.index import Index
 from pipeline.datasets.masks import read_semantic
 from pipeline.store import Record, Writer
@@ -52,7 +52,8 @@ def _cams(index: Index, name: str) -> Record:
     truth = read_semantic(index, name)
     masks = [(truth == label + 1).astype(np.float32) for label in range(len(index.classes))]
     maps = np.stack([cv2.GaussianBlur(mask, (0, 0), BLUR)[::4, ::4] for mask in masks])
-    return cam_record(torch.from_numpy(maps), index[name].tags, (truth.shape[0], truth.shape[1]))
+    (record,) = cam_records(torch.from_numpy(maps)[None], [index[name].tags], truth.shape[:2])
+    return record
 
 
 CORES = os.cpu_count() or 1

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pipeline import mapping
-from pipeline.classifiers.extraction import activation_maps, cam_record
+from pipeline.classifiers.extraction import activation_maps, cam_records
 from pipeline.datasets.index import Index
 from pipeline.datasets.loading import Pictures, stack
 from pipeline.methods import CLASSIFIERS, rebuild
@@ -35,9 +35,7 @@ def cams(parameters: Parameters, runtime: Runtime) -> None:
         tags = torch.from_numpy(np.stack([index.target(name) for name in names])).to(runtime.device)
         with runtime.autocast():
             maps = activation_maps(network, normalised, tags, section.scales, section.mirror)
-        return [
-            cam_record(m, index[name].tags, images[0].shape[:2]) for name, m in zip(names, maps, strict=True)
-        ]
+        return cam_records(maps, [index[name].tags for name in names], images[0].shape[:2])
 
     task = mapping.Task(source.load, compute=compute, key=source.size)
     names = index.select("train")

@@ -62,13 +62,20 @@ def normalise(maps: Tensor) -> Tensor:
     return maps / (maps.amax((-2, -1), keepdim=True) + EPSILON)
 
 
-def cam_record(maps: Tensor, tags: Sequence[int], size: tuple[int, int]) -> Record:
-    """What is stored of a picture: the normalised maps [K,h,w] of its tags out of the maps [C,h,w] of all classes."""
-    return {
-        "cams": normalise(maps[list(tags)]).cpu().numpy(),
-        "labels": np.array(tags, np.uint8),
-        "size": np.array(size, np.int32),
-    }
+def cam_records(maps: Tensor, tags: Sequence[Sequence[int]], size: tuple[int, int]) -> list[Record]:
+    """What is stored of pictures of one size (H, W): the normalised maps [K,h,w] of each one's K tags out of those of all, [B,C,h,w].
+
+    All maps leave the device at once.
+    """
+    owners = [picture for picture, own in enumerate(tags) for _ in own]
+    classes = [tag for own in tags for tag in own]
+    places = torch.tensor([owners, classes], dtype=torch.long).to(maps.device)
+    chosen = normalise(maps[places[0], places[1]]).cpu().numpy()
+    stacks = np.split(chosen, np.cumsum([len(own) for own in tags])[:-1])
+    return [
+        {"cams": stack, "labels": np.array(own, np.uint8), "size": np.array(size, np.int32)}
+        for stack, own in zip(stacks, tags, strict=True)
+    ]
 
 
 def pad_to_multiple(normalised: Tensor, multiple: int) -> Tensor:

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.standin import DEVICE, StandIn
 from pipeline.classifiers.cam.network import Network
-from pipeline.classifiers.extraction import ClassMaps, cam_record, normalise, pad_to_multiple
+from pipeline.classifiers.extraction import ClassMaps, cam_records, normalise, pad_to_multiple
 from pipeline.classifiers.extraction import activation_maps as tagged_maps
 from pipeline.store import LAYOUTS
 
@@ -135,14 +137,14 @@ def test_every_class_is_divided_by_its_own_maximum() -> None:
 
 
 def test_an_empty_map_stays_empty_and_is_never_nan() -> None:
-    record = cam_record(torch.zeros(4, 5, 6), (1, 3), (20, 24))
+    (record,) = cam_records(torch.zeros(1, 4, 5, 6), [(1, 3)], (20, 24))
     assert record["cams"].shape == (2, 5, 6)
     assert not record["cams"].any()
 
 
 def test_the_record_holds_the_tags_in_order_and_fits_its_layout() -> None:
     maps = torch.arange(1, 6).view(5, 1, 1) * torch.rand(5, 4, 7)
-    record = cam_record(maps, (0, 4), (13, 26))
+    (record,) = cam_records(maps[None], [(0, 4)], (13, 26))
     assert record["labels"].tolist() == [0, 4]
     assert record["size"].tolist() == [13, 26]
     assert torch.equal(torch.from_numpy(record["cams"]), normalise(maps)[[0, 4]])
@@ -151,9 +153,19 @@ def test_the_record_holds_the_tags_in_order_and_fits_its_layout() -> None:
 
 
 def test_a_picture_without_tags_has_no_maps() -> None:
-    record = cam_record(torch.rand(5, 4, 7), (), (13, 26))
+    (record,) = cam_records(torch.rand(1, 5, 4, 7), [()], (13, 26))
     assert record["cams"].shape == (0, 4, 7)
     assert record["labels"].shape == (0,)
+
+
+def test_the_records_of_a_batch_are_those_of_its_pictures_and_leave_a_gpu_at_once() -> None:
+    maps, tags = torch.rand(4, 5, 3, 7), [(2,), (), (0, 3, 4), (1, 2)]
+    singles = [cam_records(own[None], [tag], (11, 26))[0] for own, tag in zip(maps, tags, strict=True)]
+    with StandIn() as device:
+        together = cam_records(maps.to(DEVICE), tags, (11, 26))
+    assert device.waits.total() == 1
+    for one, other in zip(singles, together, strict=True):
+        assert all(np.array_equal(one[key], other[key]) for key in one)
 
 
 def test_padding_is_on_the_right_and_below_and_no_more_than_needed() -> None:

@@ -26,7 +26,7 @@ def inputs(pictures: int) -> tuple[Network, Tensor]:
 def ours(pictures: int) -> Callable[[], object]:
     network, images = inputs(pictures)
 
-    def call() -> list[object]:
+    def call() -> object:
         normalised, tags = network.backbone.normalise(images), torch.ones(pictures, CLASSES)
         maps = activation_maps(network, normalised, tags, SCALES, mirror=True)
         return cam_records(maps, [TAGS] * len(maps), (HEIGHT, WIDTH))

@@ -10,6 +10,8 @@ Differences from the published code: absent classes are no competitors (there th
 data set has more); a map that reaches less than FLOOR is divided by that; every picture weighs the same.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,15 +28,18 @@ def map_loss(maps: Tensor, tags: Tensor, labels: Tensor, inside: Tensor) -> Tens
     maps: A [B,C,h,w]; tags: 0/1 [B,C]; labels: uint8 [B,S,S], 0 background, c + 1 a present class c, IGNORE; inside: bool [B,S,S],
     where the crops show the picture: maxima outside do not count.
     """
-    losses = [_picture(*picture) for picture in zip(maps, tags, labels, inside, strict=True)]
+    labelled = (labels != IGNORE).flatten(1).any(1)
+    known: list[list[bool]] = torch.cat([tags > 0, labelled[:, None]], 1).tolist()
+    losses = [_picture(*picture) for picture in zip(maps, known, labels, inside, strict=True)]
     return torch.stack(losses).mean()
 
 
-def _picture(maps: Tensor, tags: Tensor, labels: Tensor, inside: Tensor) -> Tensor:
-    """The loss of one picture."""
-    present, labelled = tags.nonzero()[:, 0], labels != IGNORE
-    if not len(present) or not labelled.any():
+def _picture(maps: Tensor, known: Sequence[bool], labels: Tensor, inside: Tensor) -> Tensor:
+    """The loss of one picture; known: for each class whether it is present, and whether any pixel is labelled."""
+    *tags, labelled = known
+    if not any(tags) or not labelled:
         return maps.new_zeros(())
+    present = torch.tensor([number for number, tag in enumerate(tags) if tag]).to(maps.device)
     places = torch.full((IGNORE + 1,), IGNORE, device=labels.device)
     places[0] = 0
     places[present + 1] = torch.arange(1, len(present) + 1, device=labels.device)

@@ -42,7 +42,8 @@ def segment_contrast(features: Tensor, segments: Tensor, temperature: float, str
     sizes = zip(segments.shape[1:], features.shape[2:], strict=True)
     rows, columns = (taps(side, cells, stride, features) for side, cells in sizes)
     places = segments[:, stride // 2 :: stride, stride // 2 :: stride].long()
-    losses = [_picture(f, ids, rows, columns, temperature) for f, ids in zip(features, places, strict=True)]
+    pictures = zip(features, *ranks(places), strict=True)
+    losses = [_picture(*picture, rows, columns, temperature) for picture in pictures]
     return torch.stack(losses).mean()
 
 
@@ -55,9 +56,10 @@ def taps(side: int, cells: int, stride: int, like: Tensor) -> Taps:
     return Taps(torch.stack([low, (low + 1).clamp(max=cells - 1)], 1), torch.stack([1 - share, share], 1))
 
 
-def _picture(features: Tensor, ids: Tensor, rows: Taps, columns: Taps, temperature: float) -> Tensor:
-    """The loss of one picture: features [D,h,w], ids [P,Q] at the pixels of the taps."""
-    targets, count = ranks(ids)
+def _picture(
+    features: Tensor, targets: Tensor, count: int, rows: Taps, columns: Taps, temperature: float
+) -> Tensor:
+    """The loss of one picture: features [D,h,w], targets [P,Q] below count, or NONE, at the pixels of the taps."""
     if count == 0:
         return features.new_zeros(())
     down, across = rows.matrix(features.shape[1]), columns.matrix(features.shape[2])
@@ -79,12 +81,13 @@ def _rows(products: Tensor, down: Tensor, factors: Tensor, targets: Tensor) -> T
     return F.cross_entropy(logits, targets.flatten(), ignore_index=NONE, reduction="sum")
 
 
-def ranks(ids: Tensor) -> tuple[Tensor, int]:
-    """Number those ids above 0 that occur from 0 on: the targets, of the shape of ids and NONE where they are 0, and how many."""
-    occurs = torch.bincount(ids.flatten()) > 0
-    occurs[0] = False
-    numbers = torch.where(occurs, occurs.cumsum(0) - 1, NONE)
-    return numbers[ids], int(occurs.sum())
+def ranks(ids: Tensor) -> tuple[Tensor, list[int]]:
+    """Number in each picture those ids [B,P,Q] above 0 that occur from 0 on: targets [B,P,Q], NONE where ids are 0, and how many."""
+    flat = ids.flatten(1)
+    occurs = ids.new_zeros(len(ids), int(ids.max()) + 1, dtype=torch.bool).scatter_(1, flat, True)
+    occurs[:, 0] = False
+    numbers = torch.where(occurs, occurs.cumsum(1) - 1, NONE)
+    return numbers.gather(1, flat).view(ids.shape), occurs.sum(1).tolist()
 
 
 def cell_weights(targets: Tensor, count: int, rows: Taps, columns: Taps, size: tuple[int, ...]) -> Tensor:

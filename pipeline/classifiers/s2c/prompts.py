@@ -7,6 +7,7 @@ Masks are asked for in the whole picture, which a segmenter has encoded once and
 of its pixels; A^c is normalised to a maximum of 1.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,14 +61,16 @@ class Prompting:
         0 where no mask is, and IGNORE outside the picture. Where a present class got no mask, nobody knows what is background:
         IGNORE then stands for 0, too.
         """
-        present, inside = tags.nonzero(), origins[:, 0] >= 0
+        pairs, inside = tags.cpu().nonzero(), origins[:, 0] >= 0
+        present = pairs.to(maps.device)
         with torch.no_grad():
             scores = self._scores(network, images, maps.detach(), present) * inside[present[:, 0]]
         scores = scores / scores.amax((1, 2), keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
-        found = self._ask(scores, present, origins, records)
+        found = self._ask(scores, pairs.tolist(), origins, records)
+        counts = pairs[:, 0].bincount(minlength=len(tags)).tolist()
         labels = [
-            paint(found[picture], known=len(found[picture]) == count, inside=inside[picture])
-            for picture, count in enumerate((tags > 0).sum(1).tolist())
+            paint(own, known=len(own) == count, inside=shown)
+            for own, count, shown in zip(found, counts, inside, strict=True)
         ]
         return torch.stack(labels)
 
@@ -82,26 +85,39 @@ class Prompting:
         return total
 
     def _ask(
-        self, scores: Tensor, present: Tensor, origins: Tensor, records: Sequence[Record | None]
+        self,
+        scores: Tensor,
+        pairs: Sequence[Sequence[int]],
+        origins: Tensor,
+        records: Sequence[Record | None],
     ) -> list[list[Found]]:
-        """The masks found in each crop; all prompts of the batch are one call."""
+        """The masks found in each crop; pairs: (picture, class) of each of the scores. All prompts of the batch are one call."""
         queries, asked, sources = [], [], origins.cpu().numpy()
-        for pair, ((picture, _), score) in enumerate(
-            zip(present.tolist(), scores.cpu().numpy(), strict=True)
-        ):
+        for place, score in enumerate(scores.cpu().numpy()):
+            picture = pairs[place][0]
             record, points = records[picture], peaks(score, self.peak, self.distance)
             if record is not None and len(points):
                 queries.append(Query(record, _points_xy(sources[picture], points)))
-                asked.append(pair)
-        found: list[list[Found]] = [[] for _ in records]
+                asked.append(place)
         answers = self.prompter.prompt(queries) if queries else []
-        for pair, answer in zip(asked, answers, strict=True):
-            picture, label = present[pair].tolist()
-            mask = into_crop(answer.mask.to(origins.device), origins[picture])
-            if mask.any():
-                confidence = answer.stability * float(scores[pair][mask].mean())
-                found[picture].append(Found(confidence, label + 1, mask))
+        masks = [
+            into_crop(answer.mask.to(origins.device), origins[pairs[place][0]])
+            for place, answer in zip(asked, answers, strict=True)
+        ]
+        found: list[list[Found]] = [[] for _ in records]
+        means = _means([scores[place] for place in asked], masks)
+        for place, answer, mask, mean in zip(asked, answers, masks, means, strict=True):
+            picture, label = pairs[place]
+            if not math.isnan(mean):
+                found[picture].append(Found(answer.stability * mean, label + 1, mask))
         return found
+
+
+def _means(scores: Sequence[Tensor], masks: Sequence[Tensor]) -> list[float]:
+    """The mean of each map's scores on its mask, nan on an empty one."""
+    means = [(s * m).sum(dtype=torch.float64) / m.sum() for s, m in zip(scores, masks, strict=True)]
+    found: list[float] = torch.stack(means).tolist() if means else []
+    return found
 
 
 def into_crop(mask: Tensor, origins: Tensor) -> Tensor:
@@ -117,7 +133,7 @@ def paint(found: Sequence[Found], known: bool, inside: Tensor) -> Tensor:
     """
     labels = torch.full_like(inside, 0 if known else IGNORE, dtype=torch.uint8)
     for _, label, mask in sorted(found, key=lambda one: (one.confidence, -one.label)):
-        labels[mask] = label
+        labels.masked_fill_(mask, label)
     return labels.masked_fill(~inside, IGNORE)
 
 

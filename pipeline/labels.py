@@ -17,8 +17,8 @@ from pipeline.irnet.walk import random_walk
 from pipeline.seeds import enlarge
 from pipeline.store import Record
 
-AT_ONCE = {"cpu": 1, "cuda": 256}
-"""Pictures that walk together at least: what a GPU is asked to do is nearly the same for one and for hundreds."""
+AT_ONCE = 256
+"""Pictures that walk together on a GPU: what it is asked to do is nearly the same for one and for hundreds."""
 EVIDENCE = {"cams": np.float32, "boundary": np.float32, "displacement": np.float32, "centres": np.int64}
 """What of a picture's evidence the walk needs on the device, and as what."""
 

@@ -6,35 +6,28 @@ Reads data/cams.h5, data/fields.h5, data/segments.h5; writes data/labels.h5.
     dvc exp run -S labels.vote=segments
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import mapping
 from pipeline.errors import UserError
-from pipeline.labels import AT_ONCE, Evidence, Walked, evidence, pseudo_labels, walk_instances
+from pipeline.labels import Walked, pseudo_labels
 from pipeline.store import Reader, Record
 from pipeline.voting import vote_record
 from stages import pictures
 from stages.entry import Parameters, Runtime, artefact, stage
+from stages.walking import walking
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """What the worker processes read and the thresholds they apply; weak: of evidence, rules: options of pseudo_labels."""
+class Labelling:
+    """How the worker processes label; rules: options of pseudo_labels, segments: those that vote, if any."""
 
-    cams: Reader
-    fields: Reader
-    segments: Reader | None
-    weak: float
     rules: Mapping[str, Any]
+    segments: Reader | None
     agreement: float
 
-    def load(self, name: str) -> Evidence:
-        """CAMs and fields of a picture."""
-        return evidence(self.cams[name], self.fields[name], self.weak)
-
-    def finish(self, name: str, walked: Walked) -> Record:
+    def __call__(self, name: str, walked: Walked) -> Record:
         """The pseudo-labels, voted on by the segments if there are any."""
         record = pseudo_labels(walked, **self.rules)
         if self.segments is None:
@@ -51,16 +44,7 @@ def labels(parameters: Parameters, runtime: Runtime) -> None:
     if voters is not None and not voters.names:
         raise UserError("labels.vote: there are no segments; set segments.backend to superpixels or sam")
     rules = section.model_dump(include={"background", "normalise", "min_area", "cut"})
-    centroids = section.centroids
-    sources = Sources(cams, fields, voters, centroids.weak, rules, section.agreement)
-
-    def compute(names: Sequence[str], loaded: Sequence[Evidence]) -> list[Walked]:
-        """What the walk makes of each picture's evidence."""
-        return walk_instances(
-            loaded, runtime.device, **section.walk.model_dump(), iterations=centroids.iterations
-        )
-
-    task = mapping.Task(sources.load, sources.finish, compute, at_once=AT_ONCE[runtime.device.type])
+    task = walking(cams, fields, parameters, runtime, Labelling(rules, voters, section.agreement))
     names = [name for name in cams.names if name in fields]
     inputs = [reader.path for reader in (cams, fields, voters) if reader is not None]
     pictures.run("labels", task, names, cams.classes, section, inputs, runtime)

@@ -19,13 +19,14 @@ from tqdm import tqdm
 from pipeline import mapping
 from pipeline.datasets.index import Index
 from pipeline.errors import UserError
-from pipeline.labels import AT_ONCE, Evidence, Walked, class_maps, evidence, walk_instances
+from pipeline.labels import Walked, class_maps
 from pipeline.metrics.evaluation import evaluate
 from pipeline.metrics.rungs import RUNGS
 from pipeline.metrics.tables import Tables
 from pipeline.store import Reader, Record
 from pipeline.work import write_atomically
 from stages.entry import DATA, DATASET, Parameters, Runtime, artefact, stage
+from stages.walking import walking
 
 
 @stage
@@ -51,37 +52,27 @@ def _stored(reader: Reader, names: Sequence[str]) -> Iterator[tuple[str, Record]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """What the worker processes read for the walk."""
+class Scoring:
+    """What the worker processes make of a walk."""
 
-    cams: Reader
-    fields: Reader
-    weak: float
+    normalise: str
 
-    def load(self, name: str) -> Evidence:
-        """CAMs and fields of a picture."""
-        return evidence(self.cams[name], self.fields[name], self.weak)
+    def __call__(self, name: str, walked: Walked) -> Record:
+        """Class maps before the threshold."""
+        return class_maps(walked, normalise=self.normalise)
 
 
 def walk(
     names: Sequence[str], parameters: Parameters, runtime: Runtime, cams: Reader, fields: Reader
 ) -> Iterator[tuple[str, Record]]:
     """Class maps that the walk makes of the pictures, as stage labels does before its threshold; raises UserError if one fails."""
-    section = parameters.labels
-    pair = Pair(cams, fields, section.centroids.weak)
-    options = section.walk.model_dump() | {"iterations": section.centroids.iterations}
-
-    def compute(names: Sequence[str], loaded: Sequence[Evidence]) -> list[Walked]:
-        """What the walk makes of each picture's evidence."""
-        return walk_instances(loaded, runtime.device, **options)
-
-    task = mapping.Task(pair.load, None, compute, at_once=AT_ONCE[runtime.device.type])
+    task = walking(cams, fields, parameters, runtime, Scoring(parameters.labels.normalise))
     with closing(mapping.stream(task, [names], runtime.workers, runtime.batch)) as results:
         try:
-            for name, walked in results:
-                if isinstance(walked, BaseException):
-                    raise UserError(f"scores walk: {name}: {walked}") from walked
-                yield name, class_maps(walked, normalise=section.normalise)
+            for name, record in results:
+                if isinstance(record, BaseException):
+                    raise UserError(f"scores walk: {name}: {record}") from record
+                yield name, record
         except BrokenProcessPool as error:
             raise UserError(
                 "scores walk: a worker process was killed (out of memory?); run again, if need be with fewer runtime.workers"

@@ -169,6 +169,23 @@ def _write(shard: _Shard, folder: Path, format_: str, classes: Sequence[str], sk
     shard.records.clear()
 
 
+def results(task: Task, names: Sequence[str], *, stage: str, runtime: Runtime) -> Iterator[tuple[str, Any]]:
+    """Apply `task` to pictures and yield each with its result, in an order that follows from their names; nothing is kept.
+
+    Raises PictureError for the first that fails, and when a worker is killed.
+    """
+    with closing(stream(task, [names], runtime.workers, runtime.batch)) as found:
+        try:
+            for name, result in found:
+                if isinstance(result, BaseException):
+                    raise PictureError(f"{stage}: {name}: {result}") from result
+                yield name, result
+        except BrokenProcessPool as error:
+            raise PictureError(
+                f"{stage}: a worker process was killed (out of memory?); run again, if need be with fewer runtime.workers"
+            ) from error
+
+
 def stream(
     task: Task, groups: Iterable[Sequence[str]], workers: int, batch: int
 ) -> Generator[tuple[str, Any]]:

@@ -4,6 +4,8 @@ weakmask browse
 weakmask browse --rev one-scale --rev v1.0 --port 8090 --no-open
 """
 
+import signal
+import sys
 import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +41,8 @@ def browse(port: int, revisions: tuple[str, ...], open_: bool) -> None:
     A grid of pictures to sort and filter, worst first, and a page per picture with every step as a layer. Nothing is written, nothing
     leaves this machine, and artefacts may be replaced by `dvc repro` meanwhile. Ctrl-C ends it.
     """
+    # else nothing is tidied up when a session or a container ends
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if find_spec("nicegui") is None:
         raise UserError("browse: needs the package nicegui; `pip install -e '.[browse]'`")
     # the page's library and the networks' take seconds to import, which other commands need not wait for

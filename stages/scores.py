@@ -8,8 +8,6 @@ to tables in data/scores/NAME/.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from tqdm import tqdm
 
 from pipeline import mapping
 from pipeline.datasets.index import Index
-from pipeline.errors import UserError
 from pipeline.labels import Walked, class_maps
 from pipeline.metrics.evaluation import evaluate
 from pipeline.metrics.rungs import RUNGS
@@ -65,18 +62,9 @@ class Scoring:
 def walk(
     names: Sequence[str], parameters: Parameters, runtime: Runtime, cams: Reader, fields: Reader
 ) -> Iterator[tuple[str, Record]]:
-    """Class maps that the walk makes of the pictures, as stage labels does before its threshold; raises UserError if one fails."""
+    """Class maps that the walk makes of the pictures, as stage labels does before its threshold; raises PictureError if one fails."""
     task = walking(cams, fields, parameters, runtime, Scoring(parameters.labels.normalise))
-    with closing(mapping.stream(task, [names], runtime.workers, runtime.batch)) as results:
-        try:
-            for name, record in results:
-                if isinstance(record, BaseException):
-                    raise UserError(f"scores walk: {name}: {record}") from record
-                yield name, record
-        except BrokenProcessPool as error:
-            raise UserError(
-                "scores walk: a worker process was killed (out of memory?); run again, if need be with fewer runtime.workers"
-            ) from error
+    return mapping.results(task, names, stage="scores walk", runtime=runtime)
 
 
 def write(tables: Tables, folder: Path) -> None:

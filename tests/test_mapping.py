@@ -395,3 +395,31 @@ def test_a_killed_worker_is_told_of_and_finished_shards_are_kept(
     assert "Traceback" not in text
     assert len(shards(tmp_path)) >= 1
     assert go(logged.task(), tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_without_an_artefact(tmp_path: Path, workers: int) -> None:
+    work = Work(tmp_path / "log")
+    task = Task(work.load, compute=lambda names, items: [item**2 for item in items])
+    found = mapping.results(task, NAMES, stage="scores walk", runtime=runtime(tmp_path, workers=workers))
+    assert dict(found) == {name: int(name[-2:]) ** 2 for name in NAMES}
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_first_picture_that_fails_ends_the_results(tmp_path: Path) -> None:
+    work = Work(tmp_path / "log", bad=(NAMES[3],))
+    found = mapping.results(Task(work.load), NAMES, stage="scores walk", runtime=runtime(tmp_path))
+    with pytest.raises(PictureError, match=rf"scores walk: {NAMES[3]}: cannot read {NAMES[3]}.jpg"):
+        list(found)
+
+
+def test_pictures_that_belong_together_are_computed_together(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def compute(names: Sequence[str], items: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(items))
+        return items
+
+    task = Task(Work(tmp_path / "log").load, compute=compute, at_once=8)
+    list(mapping.results(task, NAMES, stage="labels", runtime=runtime(tmp_path)))
+    assert sizes == [8, 8, 4]

@@ -1,12 +1,13 @@
 """What IRNet learns from: crops with seed maps, the pair losses, and the mean displacement afterwards (specification, 1, 7, 8)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.augmentation import RandomScale, as_image, as_mask, training_crop
+from pipeline.backbones import passes
 from pipeline.datasets.index import Index
 from pipeline.irnet.losses import pair_losses, total_loss
 from pipeline.irnet.network import STRIDE, IRNet
@@ -57,14 +58,14 @@ def objective(radius: int) -> Objective:
 
 
 @torch.inference_mode()
-def mean_displacement(network: IRNet, pictures: Iterable[Tensor]) -> Tensor:
-    """Mean over the pictures [1,3,H,W] (0..255) of the spatial mean of D, [2]; pictures are taken whole, in the order given.
+def mean_displacements(network: IRNet, pictures: Tensor) -> Tensor:
+    """The spatial mean of D, before any shift, of each of the pictures [B,3,H,W] (0..255): float64 [B,2] on the CPU.
 
-    It is what evaluation takes off, so that the average displacement is zero and background, trained to be constant, sits near zero.
+    Their mean over a data set is what evaluation takes off, so that the average displacement is zero and background, trained to be
+    constant, sits near zero.
     """
     shift, network.mean_shift = network.mean_shift, torch.zeros_like(network.mean_shift)
     try:
-        means = [network(picture)[1].double().mean((0, 2, 3)).cpu() for picture in pictures]
+        return torch.cat([network(part)[1].double().mean((2, 3)) for part in passes(pictures)]).cpu()
     finally:
         network.mean_shift = shift
-    return torch.stack(means).mean(0).to(shift) if means else torch.zeros_like(shift)

@@ -1,6 +1,5 @@
 """What IRNet learns from: crops whose labels lie where the picture's colours do, and the mean displacement afterwards."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from pipeline.datasets.index import Index, Picture
 from pipeline.irnet.network import IRNet, fields_of
-from pipeline.irnet.training import SeedCrops, mean_displacement, objective, show_boundaries
+from pipeline.irnet.training import SeedCrops, mean_displacements, objective, show_boundaries
 from pipeline.store import Reader, Writer
 from pipeline.training import Ranks, Step
 
@@ -117,10 +116,14 @@ def pictures() -> list[Tensor]:
     return [torch.randint(0, 256, (1, 3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
 
 
+def means_of(network: IRNet) -> Tensor:
+    return torch.cat([mean_displacements(network, picture) for picture in pictures()])
+
+
 def test_after_the_shift_the_average_displacement_is_zero() -> None:
     """Of any sizes, those included that are no multiple of 16."""
     network = IRNet(SMALL).eval()
-    network.mean_shift = mean_displacement(network, pictures())
+    network.mean_shift = means_of(network).mean(0).float()
     assert network.mean_shift.abs().max() > 1e-3
     means = [
         fields_of(network, network.backbone.normalise(p), mirror=True)[1].mean((0, 2, 3)) for p in pictures()
@@ -128,35 +131,25 @@ def test_after_the_shift_the_average_displacement_is_zero() -> None:
     assert torch.stack(means).mean(0).abs().max() < 1e-5
 
 
-def test_every_picture_counts_alike_whatever_its_size_and_place() -> None:
+def test_a_picture_has_the_mean_displacement_that_it_has_alone() -> None:
     network = IRNet(SMALL).eval()
-    one_by_one = torch.stack([mean_displacement(network, [p]) for p in pictures()]).mean(0)
-    assert torch.allclose(mean_displacement(network, pictures()), one_by_one, atol=1e-6)
-    assert torch.allclose(mean_displacement(network, pictures()[::-1]), one_by_one, atol=1e-6)
-    assert torch.equal(mean_displacement(network, pictures()), mean_displacement(network, iter(pictures())))
+    batch = torch.cat([pictures()[0], pictures()[3], pictures()[0].flip(3)])
+    alone = torch.cat([mean_displacements(network, picture[None]) for picture in batch])
+    assert torch.equal(mean_displacements(network, batch), alone)
+    assert alone.shape == (3, 2)
+    assert alone.dtype == torch.float64
+    field = network(batch[1:2])[1].detach().double()
+    assert torch.allclose(alone[1], field.flatten(2).mean(2)[0])
 
 
 def test_an_earlier_shift_does_not_count_and_is_put_back() -> None:
     network = IRNet(SMALL).eval()
-    fresh = mean_displacement(network, pictures())
+    fresh = means_of(network)
     network.mean_shift = torch.tensor([5.0, -7.0])
-    assert torch.equal(mean_displacement(network, pictures()), fresh)
+    assert torch.equal(means_of(network), fresh)
+    with pytest.raises(RuntimeError):
+        mean_displacements(network, torch.zeros(1, 4, 8, 8))
     assert network.mean_shift.tolist() == [5, -7]
-
-    def failing() -> Iterator[Tensor]:
-        yield pictures()[0]
-        raise OSError("unreadable")
-
-    with pytest.raises(OSError, match="unreadable"):
-        mean_displacement(network, failing())
-    assert network.mean_shift.tolist() == [5, -7]
-
-
-def test_without_pictures_there_is_no_shift() -> None:
-    """Fewer pictures than a batch is no special case either."""
-    network = IRNet(SMALL).eval()
-    assert mean_displacement(network, []).tolist() == [0, 0]
-    assert mean_displacement(network, pictures()[:1]).shape == (2,)
 
 
 @pytest.mark.parametrize(

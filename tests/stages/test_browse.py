@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ import yaml
 from artefacts import PARAMETERS, write_artefact, write_dataset, write_run, write_table
 from click.testing import CliRunner
 
-from benchmarks.repository import ENVIRONMENT, commit, run
+from benchmarks.repository import ENVIRONMENT, ROOT, commit, run
 from pipeline.browser import server
 from pipeline.errors import UserError
 from stages import browse as command
@@ -195,3 +199,30 @@ def test_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 1
     assert f"--port {port}: " in result.output
     assert "try `weakmask browse --port" in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_behind_when_it_is_ended(
+    inside: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "stages.weakmask",
+        "browse",
+        "--no-open",
+        "--port",
+        "0",
+        "--rev",
+        "first",
+    ]
+    paths = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=ENVIRONMENT | paths, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "Ctrl-C ends it" in process.stdout.readline()
+        assert len(list(tmp_path.glob("weakmask-browse-*"))) == 1
+        time.sleep(1)
+        process.send_signal(ending)
+        process.communicate(timeout=60)
+    assert not list(tmp_path.glob("weakmask-browse-*"))

@@ -36,6 +36,7 @@ CUDA: Mapping[str, Callable[..., Any]] = {
     "is_bf16_supported": lambda *arguments: False,
     "synchronize": lambda device=None: None,
     "Event": lambda: Mock(),
+    "is_current_stream_capturing": lambda: False,
 }
 """What torch.cuda says of it: one device, which computes in float32 so that its results can be held against the CPU's."""
 Place = tuple[str, str]

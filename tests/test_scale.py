@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.repository import ROOT
+from benchmarks.repository import ROOT, run
+from benchmarks.scale.__main__ import alone, names, prepare
 from benchmarks.scale.plot import draw, speeds
 from benchmarks.scale.sheet import SETS, Data, rates, sheet, works
 from benchmarks.scale.watch import GPUS, Sample, Watched, gpus_busy, watch
@@ -30,6 +31,18 @@ def test_the_measured_data_set_takes_what_was_measured() -> None:
     assert cells(lines, "cams.h5")[0] == 5.0
     assert cells(lines, "predictions.h5")[:3] == [1.0, pytest.approx(46, rel=0.01), 0.0]
     assert not any("safetensors" in line for line in lines)
+
+
+def test_stages_are_those_that_dvc_lists() -> None:
+    assert names(ROOT) == run(ROOT, "dvc", "stage", "list", "--name-only").stdout.split()
+
+
+def test_a_stage_runs_without_dvc(tmp_path: Path) -> None:
+    prepare(tmp_path, 40, 0.1, {"dataset.scenes.pictures": 2})
+    found = alone(tmp_path, "dataset")
+    assert found.code == 0, found.said
+    assert (tmp_path / "data/dataset/pictures.csv").is_file()
+    assert not (tmp_path / "dvc.lock").exists()
 
 
 def test_twice_the_ranks_take_half_the_hours() -> None:

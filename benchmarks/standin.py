@@ -5,29 +5,45 @@ operator stands for what a GPU is asked to do (most are one kernel), a wait for 
 and can ask for nothing more meanwhile. Neither is a time.
 """
 
+import sysconfig
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock, patch
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.repository import ROOT
 
 DEVICE, HOST = torch.device("cuda", 0), torch.device("cpu")
-WAITING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "bincount", "unique", "_unique2")
+WAITING = (
+    "_local_scalar_dense",
+    "nonzero",
+    "equal",
+    "masked_select",
+    "bincount",
+    "_unique2",
+    "repeat_interleave",
+)
 """Operators whose result has a size, or is a value, that the program waits for."""
 COPYING = ("copy_", "_to_copy")
 """Operators that may read from one device and write to the other."""
+TO_HOST, TO_DEVICE = "copy to the CPU", "copy to the device"
+"""Copies, which PyTorch waits for in both directions unless they are `non_blocking`."""
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 """Operators that take their indices from either device; a mask must be counted first."""
+FILLED_HERE = (torch.tensor, torch.as_tensor, Tensor.new_tensor)
+"""Functions that make a tensor of values of the program's and copy it."""
+MAKING = (torch.nn.functional.one_hot,)
+"""Functions that make tensors of their own where their input is, unseen from Python."""
 CUDA: Mapping[str, Callable[..., Any]] = {
     "is_available": lambda: True,
     "device_count": lambda: 1,
@@ -35,10 +51,11 @@ CUDA: Mapping[str, Callable[..., Any]] = {
     "current_device": lambda: 0,
     "is_bf16_supported": lambda *arguments: False,
     "synchronize": lambda device=None: None,
-    "Event": lambda: Mock(),
     "is_current_stream_capturing": lambda: False,
 }
 """What torch.cuda says of it: one device, which computes in float32 so that its results can be held against the CPU's."""
+LIBRARIES = tuple(Path(path) for path in {sysconfig.get_path("purelib"), sysconfig.get_path("stdlib")})
+"""Where a wait is not looked for."""
 Place = tuple[str, str]
 """What waited, and the line of the program that asked for it."""
 
@@ -53,12 +70,14 @@ class StandIn:
     def __init__(self) -> None:
         self.operators: Counter[str] = Counter()
         self.waits: Counter[Place] = Counter()
+        self.copies: deque[tuple[Tensor, Tensor]] = deque()
         self._modes = ExitStack()
 
     def __enter__(self) -> "StandIn":
         for name, answer in CUDA.items():
             self._modes.enter_context(patch.object(torch.cuda, name, answer))
         self._modes.enter_context(patch.object(torch.accelerator, "current_stream", _Stream))
+        self._modes.enter_context(patch.object(torch.cuda, "Event", partial(_Event, self)))
         self._modes.enter_context(_Operators(self))
         self._modes.enter_context(_Functions(self))
         return self
@@ -92,7 +111,26 @@ def _tensors(values: object) -> list[Tensor]:
 
 
 def _of_program(path: Path) -> bool:
-    return "site-packages" not in path.parts and path.suffix == ".py" and "lib" not in path.parts
+    return path.suffix == ".py" and not any(path.is_relative_to(folder) for folder in LIBRARIES)
+
+
+class _Event:
+    """What has been asked of the stand-in so far: copies that are not waited for have arrived once it is."""
+
+    def __init__(self, stand_in: StandIn) -> None:
+        self.stand_in = stand_in
+        self.before: list[tuple[Tensor, Tensor]] = []
+
+    def record(self) -> None:
+        """Remember the copies under way."""
+        self.before = list(self.stand_in.copies)
+        self.stand_in.copies.clear()
+
+    def synchronize(self) -> None:
+        """Let them arrive."""
+        for target, source in self.before:
+            with torch.no_grad():
+                target.copy_(source)
 
 
 class _Stream:
@@ -136,8 +174,15 @@ class _Operators(TorchDispatchMode):
         if apart and name not in COPYING and torch._C._current_autograd_node() is None:
             shapes = ", ".join(f"{tuple(tensor.shape)} on {_device(tensor)}" for tensor in tensors)
             raise MixedDevicesError(f"{name} got tensors of two devices: {shapes}")
-        if name == "copy_" and is_there(args[1]) and not is_there(args[0]):
-            self.stand_in.wait("copy to the CPU")
+        if name == "copy_" and not any(args[2:3]):
+            self._copied(*args[:2])
+        if name in INDEXING and not all(map(is_there, _tensors(args[1]))):
+            self.stand_in.wait(TO_DEVICE)
+
+    def _copied(self, target: Tensor, source: Tensor) -> None:
+        """Count the wait for a copy; a number that is put in a place is made on the device."""
+        if is_there(source) != is_there(target) and (is_there(source) or source.dim()):
+            self.stand_in.wait(TO_HOST if is_there(source) else TO_DEVICE)
 
 
 def _device(tensor: Tensor) -> torch.device:
@@ -166,6 +211,11 @@ class _Functions(TorchFunctionMode):
             raise MixedDevicesError(f"numpy asked for {tuple(args[0].shape)} on {DEVICE}")
         if func == Tensor.tolist and is_there(args[0]) and args[0].dim():
             self.stand_in.wait("tolist")
+        if func in MAKING and is_there(args[0]):
+            with _disable_current_modes():
+                out = func(*args, **named)
+            _put(out, there=True)
+            return out
         if func == Tensor.pin_memory:
             return args[0]
         device = named.get("device")
@@ -175,6 +225,8 @@ class _Functions(TorchFunctionMode):
             return func(*args, **named)
         out = func(*args, **named | {"device": HOST})
         _put(out, there=True)
+        if func in FILLED_HERE:
+            self.stand_in.wait(TO_DEVICE)
         return out
 
     def _moved(
@@ -196,10 +248,15 @@ class _Functions(TorchFunctionMode):
         out = tensor.to(*types, **named) if types or named else tensor
         if goes == there:
             return out
-        if there and waits:
-            self.stand_in.wait("copy to the CPU")
-        else:
-            self.stand_in.operators["copy"] += 1
+        if waits:
+            self.stand_in.wait(TO_HOST if there else TO_DEVICE)
+        if not there:
+            self.stand_in.operators[TO_DEVICE] += 1
         out = out.clone() if out.untyped_storage() is tensor.untyped_storage() else out
         _put(out, goes)
+        if there and not waits:
+            source = out.clone()
+            self.stand_in.copies.append(
+                (out.fill_(torch.nan) if out.is_floating_point() else out.zero_(), source)
+            )
         return out

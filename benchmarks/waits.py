@@ -1,4 +1,4 @@
-"""How much every stage asks of a GPU, and how often it waits for it: counted on a stand-in, so no GPU is needed.
+"""How much the stages ask of a GPU, and how often they wait for it: counted on a stand-in, so no GPU is needed.
 
     python -m benchmarks.waits                       on a small run made for it
     python -m benchmarks.waits --run FOLDER          on a copy of the repository in which the graph has run; it is changed
@@ -115,6 +115,8 @@ def _recorded(device: StandIn) -> Iterator[list[Asked]]:
 
 def row(name: str, asked: Sequence[Asked]) -> str:
     """A line of the table: means over the batches of most pictures, without the first of several."""
+    if not asked:
+        return f"| {name} | | | | | |"
     most = max(one.pictures for one in asked)
     full = [one for one in asked if one.pictures == most]
     counted = full[1:] or full

@@ -62,6 +62,7 @@ class Curve:
             self._take()
 
     def _take(self) -> None:
+        """Wait for the terms that were sent for first, check them, and count them."""
         step, rate, names, values, arrival = self._coming.popleft()
         if arrival is not None:
             arrival.synchronize()
@@ -71,6 +72,10 @@ class Curve:
             raise LossError(
                 f"{self.stage}: loss not finite at step {step}: {listed}; lower {self.stage}.optimizer.lr"
             )
+        self._count(step, rate)
+
+    def _count(self, step: int, rate: float) -> None:
+        """Add the last terms to their stretch, and a row where it ends."""
         for name, value in self.last.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from pipeline.irnet.centroids import centroids, clusters, fetched, fragments, instance_maps, patches
+from pipeline.irnet.centroids import centroids, clusters, fetched, fragments, instance_maps, patches, sent
 from pipeline.irnet.parting import part
 from pipeline.irnet.walk import random_walk
 from pipeline.seeds import enlarge
@@ -19,8 +18,6 @@ from pipeline.store import Record
 
 AT_ONCE = 256
 """Pictures that walk together on a GPU: what it is asked to do is nearly the same for one and for hundreds."""
-EVIDENCE = {"cams": np.float32, "boundary": np.float32, "displacement": np.float32, "centres": np.int64}
-"""What of a picture's evidence the walk needs on the device, and as what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +63,10 @@ def walk_instances(
     iterations: int,
 ) -> list[Walked]:
     """Split the CAMs of each picture by centroid cluster and walk those with mass, all pictures in one batch of any sizes."""
-    cams, boundaries, displacements, centres = (
-        _sent([getattr(item, name) for item in batch], kind, device) for name, kind in EVIDENCE.items()
-    )
+    cams = sent([item.cams for item in batch], np.float32, device)
+    boundaries = sent([item.boundary for item in batch], np.float32, device)
+    displacements = sent([item.displacement for item in batch], np.float32, device)
+    centres = sent([item.centres for item in batch], np.int64, device)
     ends = centroids(displacements, iterations)
     parts = [clusters(own, end) for own, end in zip(centres, ends, strict=True)]
     pieces = instance_maps(cams, parts, [int(item.centres.max()) + 1 for item in batch])
@@ -77,13 +75,6 @@ def walk_instances(
         Walked(maps, item.labels[classes], item.boundary, item.size)
         for maps, (_, classes, _), item in zip(fetched(walked), pieces, batch, strict=True)
     ]
-
-
-def _sent(arrays: Sequence[np.ndarray], kind: type, device: torch.device) -> list[Tensor]:
-    """Arrays on the device, sent at once."""
-    values = np.concatenate([np.asarray(array, kind).ravel() for array in arrays])
-    parts = torch.from_numpy(values).to(device).split([array.size for array in arrays])
-    return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
 def pseudo_labels(

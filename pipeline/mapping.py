@@ -195,11 +195,10 @@ def stream(
     task.at_once if that is more. A bounded number of pictures is on the way. Raises BrokenProcessPool when a worker is killed; close
     it to end the workers early.
     """
-    batch = max(batch, task.at_once)
     ahead = max(2 * workers, 2 * batch)
     with _pool(workers, task) as pool:
         results = (
-            _in_one_go(groups, pool) if task.compute is None else _staged(task, groups, batch, ahead, pool)
+            _in_one_go(groups, pool) if task.compute is None else _staged(task, groups, batch, workers, pool)
         )
         try:
             yield from _taken(results, ahead)
@@ -214,9 +213,11 @@ def _in_one_go(groups: Iterable[Sequence[str]], pool: Executor) -> Iterator[_Res
 
 
 def _staged(
-    task: Task, groups: Iterable[Sequence[str]], batch: int, ahead: int, pool: Executor
+    task: Task, groups: Iterable[Sequence[str]], batch: int, workers: int, pool: Executor
 ) -> Iterator[_Result]:
     """Pictures loaded ahead, computed in batches and handed back to the workers."""
+    batch = max(batch, task.at_once)
+    ahead = max(2 * workers, 2 * batch)
     loading: deque[tuple[Sequence[str], list[Future[Any]]]] = deque()
     for names in (names for group in groups for names in _batches(group, task.key, batch)):
         loading.append((names, [pool.submit(_load, name) for name in names]))
@@ -274,7 +275,9 @@ def _guarded(task: Task, names: list[str], items: list[Any]) -> Sequence[Any]:
     except Exception as error:
         if len(items) == 1:
             return [error]
-        return [_guarded(task, [name], [item])[0] for name, item in zip(names, items, strict=True)]
+        log.warning("%d pictures failed together, tried one by one: %s", len(items), error)
+    # not while the error is handled, which would keep what the failed attempt had made
+    return [_guarded(task, [name], [item])[0] for name, item in zip(names, items, strict=True)]
 
 
 def _batches(names: Sequence[str], key: Callable[[str], Hashable], size: int) -> list[list[str]]:

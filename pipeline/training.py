@@ -199,7 +199,7 @@ def train(
 
 
 def _stacked(terms: Mapping[str, Tensor], ranks: Ranks) -> Tensor:
-    """The loss terms [T] of the whole batch; all ranks get the same and stop together."""
+    """The loss terms [T] of the whole batch, the same for all ranks."""
     return ranks.mean(torch.stack([value.detach().float() for value in terms.values()]))
 
 

@@ -41,8 +41,6 @@ def browse(port: int, revisions: tuple[str, ...], open_: bool) -> None:
     A grid of pictures to sort and filter, worst first, and a page per picture with every step as a layer. Nothing is written, nothing
     leaves this machine, and artefacts may be replaced by `dvc repro` meanwhile. Ctrl-C ends it.
     """
-    # else nothing is tidied up when a session or a container ends
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if find_spec("nicegui") is None:
         raise UserError("browse: needs the package nicegui; `pip install -e '.[browse]'`")
     # the page's library and the networks' take seconds to import, which other commands need not wait for
@@ -57,7 +55,12 @@ def browse(port: int, revisions: tuple[str, ...], open_: bool) -> None:
         if open_:
             # some browsers hold the caller until they are closed
             Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        server.serve(runs, opened)
+        # else nothing is tidied up when a session or a container ends
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        try:
+            server.serve(runs, opened)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def find_runs(revisions: tuple[str, ...], scratch: Path) -> list["Run"]:

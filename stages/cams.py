@@ -32,7 +32,8 @@ def cams(parameters: Parameters, runtime: Runtime) -> None:
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
         """The maps of pictures of one size."""
         normalised = network.backbone.normalise(stack(images, runtime.device))
-        tags = torch.from_numpy(np.stack([index.target(name) for name in names])).to(runtime.device)
+        tags = torch.from_numpy(np.stack([index.target(name) for name in names]))
+        tags = tags.to(runtime.device, non_blocking=True)
         with runtime.autocast():
             maps = activation_maps(network, normalised, tags, section.scales, section.mirror)
         return cam_records(maps, [index[name].tags for name in names], images[0].shape[:2])

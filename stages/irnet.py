@@ -5,19 +5,14 @@ Reads data/dataset, data/seeds.h5; writes data/irnet.safetensors and data/curves
 """
 
 import logging
-from collections.abc import Sequence
 
-import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
-from pipeline import mapping
 from pipeline.backbones import normalisation
 from pipeline.datasets.index import Index
-from pipeline.datasets.loading import Pictures, stack
+from pipeline.datasets.loading import Pictures
 from pipeline.irnet.network import IRNet
-from pipeline.irnet.training import SeedCrops, mean_displacements, objective, show_boundaries
+from pipeline.irnet.training import SeedCrops, mean_shift, objective, show_boundaries
 from pipeline.store import Reader
 from stages.entry import DATASET, Parameters, Runtime, artefact, stage
 from stages.fitting import fit, save
@@ -49,36 +44,8 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
         runtime,
         new=network.displacement.parameters(),
     )
-    network.mean_shift = mean_shift(network, index, seeds.names, runtime)
+    network.mean_shift = mean_shift(network, Pictures(index), seeds.names, runtime)
     save("irnet", network, runtime, backbone=section.backbone.name)
-
-
-def mean_shift(network: IRNet, index: Index, names: Sequence[str], runtime: Runtime) -> Tensor:
-    """The mean displacement of the pictures [2], whose shares the ranks take; each picture counts alike, none give zero."""
-    source = Pictures(index)
-
-    def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Tensor]:
-        """Mean displacements of pictures of one size."""
-        with runtime.autocast():
-            return list(mean_displacements(network, stack(images, runtime.device)))
-
-    task = mapping.Task(source.load, compute=compute, key=source.size)
-    mine = names[runtime.rank :: runtime.world]
-    found = mapping.results(task, mine, stage="irnet", runtime=runtime)
-    shown = {"desc": "irnet, mean displacement", "unit": "picture", "disable": not runtime.leads}
-    own = dict(tqdm(found, total=len(mine), mininterval=1, **shown))
-    means = everyone(own, runtime)
-    shift = torch.stack([means[name] for name in names]).mean(0) if names else torch.zeros(2)
-    return shift.to(network.mean_shift)
-
-
-def everyone(own: dict[str, Tensor], runtime: Runtime) -> dict[str, Tensor]:
-    """What all ranks have found, each for its own pictures."""
-    if runtime.world == 1:
-        return own
-    shares: list[dict[str, Tensor]] = [{}] * runtime.world
-    torch.distributed.all_gather_object(shares, own)
-    return {name: value for share in shares for name, value in share.items()}
 
 
 if __name__ == "__main__":

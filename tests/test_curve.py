@@ -74,7 +74,7 @@ def test_a_gpu_is_not_waited_for() -> None:
     with StandIn() as device:
         curve = Curve("irnet", 1)
         for step in range(5):
-            curve.add(step, 0.1, NAMES, torch.tensor([1.0, step], device=DEVICE))
+            curve.add(step, 0.1, NAMES, torch.tensor([1.0, step]).to(DEVICE, non_blocking=True))
         curve.settle()
         assert not device.waits
     assert [row["edge"] for row in curve.rows] == [0, 1, 2, 3, 4]

@@ -230,4 +230,4 @@ def test_a_gpu_is_asked_once_for_many_pictures() -> None:
 
     (few, short), (many, long) = asked(3), asked(12)
     assert long == short <= 16
-    assert (many - few) / 9 < 80 < few / 10
+    assert (many - few) / 9 < 60 < few / 10

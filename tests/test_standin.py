@@ -81,7 +81,7 @@ def test_what_pytorch_allows_is_allowed(device: StandIn) -> None:
 
 def test_what_is_waited_for_is_counted_with_its_line(device: StandIn) -> None:
     with device:
-        there = torch.ones(3).to(DEVICE)
+        there = torch.ones(3).to(DEVICE, non_blocking=True)
         float(there.sum())
         there.cpu()
         there.tolist()
@@ -89,11 +89,27 @@ def test_what_is_waited_for_is_counted_with_its_line(device: StandIn) -> None:
         there.nonzero()
         if (there > 0).all():
             torch.zeros(3).copy_(there)
+        torch.ones(3).to(DEVICE)
+        torch.tensor([1.0], device=DEVICE)
+        there[torch.tensor([0, 2])]
         torch.ones(3).tolist()
         torch.ones(3).sum().item()
-    assert device.waits.total() == 7
+    assert device.waits.total() == 10
     assert all(place.startswith("tests/test_standin.py:") for _, place in device.waits)
-    assert len({place for _, place in device.waits}) == 7
+    assert len({place for _, place in device.waits}) == 10
+
+
+def test_a_copy_that_is_not_waited_for_has_not_arrived_before_its_event(device: StandIn) -> None:
+    with device:
+        there = torch.arange(3.0, device=DEVICE)
+        here, arrival = there.to("cpu", non_blocking=True), torch.cuda.Event()
+        arrival.record()
+        later = (there + 1).to("cpu", non_blocking=True)
+        assert here.isnan().all()
+        arrival.synchronize()
+        assert here.tolist() == [0, 1, 2]
+        assert later.isnan().all()
+        assert not device.waits
 
 
 def test_a_training_step_is_the_same_there(device: StandIn) -> None:
@@ -117,7 +133,7 @@ def test_a_training_step_is_the_same_there(device: StandIn) -> None:
     with device:
         found = losses(DEVICE)
     assert found == pytest.approx(expected, rel=1e-4)
-    assert device.waits.total() == 3
+    assert sum(number for (what, _), number in device.waits.items() if "copy" not in what) == 3
     assert device.operators["convolution_backward"] == 3
 
 

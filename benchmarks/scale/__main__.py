@@ -133,10 +133,17 @@ def repro(box: Path, stage: str) -> Watched:
 
 
 def alone(box: Path, stage: str) -> Watched:
-    """Run a stage's own command and watch it."""
+    """Run a stage's own command and watch it; of one that an earlier call has finished here, what was seen then."""
     name, _, argument = stage.partition("@")
     command = [sys.executable, "-m", f"stages.{name}", *filter(None, [argument])]
-    return watch(command, box, ENVIRONMENT | _threads())
+    kept = box / f".scale/{stage}.json"
+    if kept.exists():
+        return Watched.load(kept)
+    found = watch(command, box, ENVIRONMENT | _threads())
+    if not found.code:
+        kept.parent.mkdir(exist_ok=True)
+        found.save(kept)
+    return found
 
 
 def _threads() -> dict[str, str]:

@@ -69,7 +69,7 @@ def cam_records(maps: Tensor, tags: Sequence[Sequence[int]], size: tuple[int, in
     """
     owners = [picture for picture, own in enumerate(tags) for _ in own]
     classes = [tag for own in tags for tag in own]
-    places = torch.tensor([owners, classes], dtype=torch.long).to(maps.device)
+    places = torch.tensor([owners, classes], dtype=torch.long).to(maps.device, non_blocking=True)
     chosen = normalise(maps[places[0], places[1]]).cpu().numpy()
     stacks = np.split(chosen, np.cumsum([len(own) for own in tags])[:-1])
     return [

@@ -27,4 +27,4 @@ class Pictures:
 
 def stack(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """Pictures uint8 [H,W,3] of one size as a uint8 tensor [B,3,H,W] on the device."""
-    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)

@@ -70,12 +70,21 @@ def instance_maps(
         where = part.flatten().expand(len(stack), -1)
         peaks = stack.new_zeros(len(stack), number).scatter_reduce(1, where, stack.flatten(1), "amax")
         kept.append(peaks > floor)
-    pieces = []
-    for stack, part, table in zip(cams, parts, fetched(kept), strict=True):
-        classes, owners = table.nonzero()
-        chosen, own = (torch.from_numpy(ids).to(part.device) for ids in (classes, owners))
-        pieces.append((stack[chosen] * (part == own[:, None, None]), classes, owners))
-    return pieces
+    wanted = [np.stack(table.nonzero()) for table in fetched(kept)]
+    chosen = sent([ids.T for ids in wanted], np.int64, parts[0].device) if parts else []
+    return [
+        (stack[ids[:, 0]] * (part == ids[:, 1, None, None]), classes, owners)
+        for stack, part, ids, (classes, owners) in zip(cams, parts, chosen, wanted, strict=True)
+    ]
+
+
+def sent(arrays: Sequence[np.ndarray], kind: type, device: torch.device) -> list[Tensor]:
+    """Arrays as tensors of a numpy type on the device, sent at once."""
+    if not arrays:
+        return []
+    values = np.concatenate([np.asarray(array, kind).ravel() for array in arrays])
+    parts = torch.from_numpy(values).to(device, non_blocking=True).split([array.size for array in arrays])
+    return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
 def fetched(tensors: Sequence[Tensor]) -> list[np.ndarray]:

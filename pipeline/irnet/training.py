@@ -1,17 +1,21 @@
 """What IRNet learns from: crops with seed maps, the pair losses, and the mean displacement afterwards (specification, 1, 7, 8)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from pipeline import mapping
 from pipeline.augmentation import RandomScale, as_image, as_mask, training_crop
 from pipeline.backbones import passes
 from pipeline.datasets.index import Index
+from pipeline.datasets.loading import Pictures, stack
 from pipeline.irnet.losses import pair_losses, total_loss
 from pipeline.irnet.network import STRIDE, IRNet
 from pipeline.label_map import IGNORE
+from pipeline.runtime import Runtime
 from pipeline.store import Reader
 from pipeline.training import Objective, Step
 
@@ -59,13 +63,42 @@ def objective(radius: int) -> Objective:
 
 @torch.inference_mode()
 def mean_displacements(network: IRNet, pictures: Tensor) -> Tensor:
-    """The spatial mean of D, before any shift, of each of the pictures [B,3,H,W] (0..255): float64 [B,2] on the CPU.
-
-    Their mean over a data set is what evaluation takes off, so that the average displacement is zero and background, trained to be
-    constant, sits near zero.
-    """
+    """The spatial mean of D, before any shift, of each of the pictures [B,3,H,W] (0..255): float64 [B,2] on the CPU."""
     shift, network.mean_shift = network.mean_shift, torch.zeros_like(network.mean_shift)
     try:
         return torch.cat([network(part)[1].double().mean((2, 3)) for part in passes(pictures)]).cpu()
     finally:
         network.mean_shift = shift
+
+
+def mean_shift(network: IRNet, source: Pictures, names: Sequence[str], runtime: Runtime) -> Tensor:
+    """The mean over the pictures `names` of their mean displacements [2], each counting alike; without any, zero.
+
+    It is what evaluation takes off, so that the average displacement is zero and background, trained to be constant, sits near
+    zero. Ranks share the pictures; the result is the same for any number. Raises PictureError.
+    """
+
+    def compute(batch: Sequence[str], images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Mean displacements of pictures of one size."""
+        with runtime.autocast():
+            return list(mean_displacements(network, stack(images, runtime.device)).numpy())
+
+    place = {name: number for number, name in enumerate(names)}
+    mine = names[runtime.rank :: runtime.world]
+    task = mapping.Task(source.load, compute=compute, key=source.size)
+    found = mapping.results(task, mine, stage="irnet", runtime=runtime)
+    means = torch.zeros(len(names), 2, dtype=torch.float64)
+    for name, mean in tqdm(
+        found,
+        desc="irnet, mean displacement",
+        total=len(mine),
+        unit="picture",
+        disable=not runtime.leads,
+        mininterval=1,
+    ):
+        means[place[name]] = torch.from_numpy(mean)
+    if runtime.world > 1:  # of each picture all ranks but one hold zeros
+        everywhere = means.to(runtime.device)
+        torch.distributed.all_reduce(everywhere)
+        means = everywhere.cpu()
+    return means.sum(0).div(max(1, len(names))).to(network.mean_shift)

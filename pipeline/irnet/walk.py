@@ -63,7 +63,7 @@ def random_walk(
     seeds = [stack.to(wall.dtype) * (1 - wall) for wall, stack in zip(walls, maps, strict=True)]
     coefficients = chebyshev_coefficients(steps, tolerance)
     results: list[Tensor] = []
-    for group in groups(walls):
+    for group in groups(seeds):
         results += _walk_strip(walls[group], seeds[group], radius, beta, coefficients)
     return results
 

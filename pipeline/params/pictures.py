@@ -24,7 +24,7 @@ class Runtime(Section):
     workers: Annotated[int, Field(ge=0)]
     """Processes for CPU work; 0 = as many as cores."""
     batch: Count
-    """Pictures per forward pass where nothing is learnt."""
+    """Pictures per forward pass where nothing is learnt; the walk takes more at once on a GPU."""
     shard: Count
     """Pictures per shard file: the most work of a per-picture stage that a kill can lose."""
     checkpoint: Positive

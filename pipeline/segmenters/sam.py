@@ -148,7 +148,8 @@ class SamPrompter:
             rows, columns = self.decoder.extent((height, width))
             row[: len(query.points_xy)] = query.points_xy * (columns / width, rows / height) - 0.5
             empty[: len(query.points_xy)] = False
-        return torch.from_numpy(points).to(self.device), torch.from_numpy(padding).to(self.device)
+        sent = (torch.from_numpy(part).to(self.device, non_blocking=True) for part in (points, padding))
+        return next(sent), next(sent)
 
     def _embeddings(self, queries: Sequence[Query]) -> Tensor:
         """Embeddings [B,D,h,w] float32, or [1,D,h,w] if all ask about one picture; each picture's go to the device once."""
@@ -161,7 +162,7 @@ class SamPrompter:
                     f"segments.sam.model, and run `dvc repro segments`"
                 )
         stacked = torch.from_numpy(np.stack([record["embeddings"] for record in records.values()]))
-        embeddings = stacked.to(self.device).float()
+        embeddings = stacked.to(self.device, non_blocking=True).float()
         places = {key: place for place, key in enumerate(records)}
         if len(places) == 1:
             return embeddings

@@ -26,7 +26,7 @@ def encode(net: Any, image: np.ndarray) -> Tensor:
             "or set segments.backend: superpixels"
         )
     resized = ResizeLongestSide(side).apply_image(image)
-    pixels = torch.from_numpy(resized).to(net.device).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(resized).to(net.device, non_blocking=True).permute(2, 0, 1)[None]
     return _vit(net.image_encoder, net.preprocess(pixels))
 
 

@@ -94,7 +94,7 @@ def segment_everything(
     dropped; ids run from the largest segment to the smallest.
     The generator's filter of boxes near a crop's edge has no effect where the crop is the picture, so it is not here.
     """
-    points = point_grid(points_per_side, decoder.extent(size)).to(embeddings.device)
+    points = point_grid(points_per_side, decoder.extent(size)).to(embeddings.device, non_blocking=True)
     batches = [
         _survivors(decoder, embeddings, some, size, filters) for some in points.split(points_per_batch)
     ]
@@ -175,7 +175,7 @@ def _full_size(
         for mask in decoder.resize(some, size) > 0:
             if min_area:
                 whole, changed = mended(mask.cpu().numpy(), min_area)
-                yield torch.from_numpy(whole).to(mask.device), changed
+                yield torch.from_numpy(whole).to(mask.device, non_blocking=True), changed
             else:
                 yield mask, False
 
@@ -194,7 +194,11 @@ def _after_mending(decoder: PointDecoder, masks: Masks, size: tuple[int, int], f
         return masks
     masks = masks._replace(box_xyxy=torch.stack(boxes), area=torch.stack(areas))
     return masks.take(
-        nms(masks.box_xyxy.float(), torch.tensor(intact, device=masks.iou.device), filters.box_nms)
+        nms(
+            masks.box_xyxy.float(),
+            torch.tensor(intact).to(masks.iou.device, non_blocking=True),
+            filters.box_nms,
+        )
     )
 
 

@@ -43,7 +43,7 @@ def axis(cells: int, inner: int, size: int, resizing: str, like: Tensor) -> Axis
         weights = _hats(pixels * (inner / size) - 0.5, inner) @ _hats(input_pixels / MASK_STRIDE - 0.5, cells)
     positive = weights > 0
     first, last = positive.argmax(1), cells - 1 - positive[:, ::-1].argmax(1)
-    return Axis(torch.from_numpy(weights).to(like), first, last)
+    return Axis(torch.from_numpy(weights).to(like, non_blocking=True), first, last)
 
 
 def _hats(places: np.ndarray, cells: int) -> np.ndarray:

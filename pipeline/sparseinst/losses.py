@@ -77,7 +77,7 @@ def semantic_loss(logits: Tensor, targets: Targets, cells: Tensor) -> Tensor:
 def _class_shares(targets: Targets, labels: int) -> Tensor:
     """Shares [B,1+K,h,w] of background and classes in each cell, those of instances scaled by their weights."""
     shares = targets.masks.new_zeros(len(targets.counts), labels, *targets.valid.shape[1:])
-    counts = torch.tensor(targets.counts, device=shares.device)
+    counts = torch.tensor(targets.counts).to(shares.device, non_blocking=True)
     picture = torch.arange(len(counts), device=shares.device).repeat_interleave(counts)
     shares[:, 0].index_put_((picture,), -targets.masks, accumulate=True).add_(1).clamp_(min=0)
     weighted = targets.masks * targets.weights[:, None, None]

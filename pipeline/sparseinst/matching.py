@@ -43,7 +43,7 @@ def match(outputs: Outputs, targets: Targets, alpha: float = 0.8, beta: float = 
         found.append((np.full_like(query, picture), query, target + start))
         start += part.shape[1]
     joined = torch.from_numpy(np.stack([np.concatenate(part) for part in zip(*found, strict=True)]))
-    return Matches(*joined.to(outputs.masks.device))
+    return Matches(*joined.to(outputs.masks.device, non_blocking=True))
 
 
 def dice(products: Tensor, squares: Tensor, target_squares: Tensor) -> Tensor:

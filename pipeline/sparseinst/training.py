@@ -33,7 +33,7 @@ def objective(
         outputs, semantic = network(images)
         wanted = from_id_maps(ids, classes, scores if weighted else torch.ones_like(scores), targets)
         matches = match(outputs, wanted, alpha, beta)
-        pairs = step.ranks.mean(matches.query.new_tensor(len(matches.query)).float()).clamp(min=1)
+        pairs = step.ranks.mean(matches.query.new_full((), len(matches.query)).float()).clamp(min=1)
         terms = losses(outputs, wanted, matches, pairs, iou_threshold)
         if semantic is not None:
             terms["semantic"] = semantic_loss(semantic, wanted, step.ranks.mean(wanted.valid.sum()))

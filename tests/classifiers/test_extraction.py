@@ -162,7 +162,7 @@ def test_the_records_of_a_batch_are_those_of_its_pictures_and_leave_a_gpu_at_onc
     maps, tags = torch.rand(4, 5, 3, 7), [(2,), (), (0, 3, 4), (1, 2)]
     singles = [cam_records(own[None], [tag], (11, 26))[0] for own, tag in zip(maps, tags, strict=True)]
     with StandIn() as device:
-        together = cam_records(maps.to(DEVICE), tags, (11, 26))
+        together = cam_records(maps.to(DEVICE, non_blocking=True), tags, (11, 26))
     assert device.waits.total() == 1
     for one, other in zip(singles, together, strict=True):
         assert all(np.array_equal(one[key], other[key]) for key in one)

@@ -91,7 +91,7 @@ def test_dropping_resting_cells_changes_nothing(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("at_once", [1, 300, 10**9])
 def test_pictures_of_any_sizes_together_are_each_alone(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(groups, "CELLS_AT_ONCE", {"cpu": at_once})
+    monkeypatch.setattr(groups, "VALUES_AT_ONCE", {"cpu": at_once})
     sizes = [(9, 13), (17, 8), (1, 1), (9, 13), (6, 21)]
     fields = [random_field(*size, seed, 4) for seed, size in enumerate(sizes)]
     found = centroids(fields)

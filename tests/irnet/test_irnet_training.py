@@ -1,5 +1,6 @@
 """What IRNet learns from: crops whose labels lie where the picture's colours do, and the mean displacement afterwards."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from pipeline.datasets.index import Index, Picture
 from pipeline.irnet.network import IRNet, fields_of
-from pipeline.irnet.training import SeedCrops, mean_displacements, objective, show_boundaries
+from pipeline.irnet.training import SeedCrops, mean_displacements, mean_shift, objective, show_boundaries
+from pipeline.mapping import PictureError
+from pipeline.runtime import resolve
 from pipeline.store import Reader, Writer
 from pipeline.training import Ranks, Step
 
@@ -150,6 +153,65 @@ def test_an_earlier_shift_does_not_count_and_is_put_back() -> None:
     with pytest.raises(RuntimeError):
         mean_displacements(network, torch.zeros(1, 4, 8, 8))
     assert network.mean_shift.tolist() == [5, -7]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures by number; `3` cannot be read."""
+
+    def load(self, name: str) -> np.ndarray:
+        if name == "3":
+            raise OSError("unreadable")
+        return pictures()[int(name)][0].permute(1, 2, 0).numpy()
+
+    def size(self, name: str) -> tuple[int, ...]:
+        return tuple(pictures()[int(name)].shape[2:])
+
+
+def shift(network: IRNet, folder: Path, *names: str, rank: int = 0, world: int = 1) -> Tensor:
+    here = resolve(
+        device="cpu",
+        precision="float32",
+        workers=1,
+        batch=2,
+        shard=4,
+        checkpoint=60,
+        skip_bad=False,
+        work=str(folder),
+    )
+    return mean_shift(network, Source(), names, replace(here, rank=rank, world=world))  # type: ignore[arg-type]
+
+
+def test_every_picture_counts_alike_whatever_its_size_and_place(tmp_path: Path) -> None:
+    network = IRNet(SMALL).eval()
+    expected = means_of(network)[:3].mean(0).float()
+    assert torch.equal(shift(network, tmp_path, "0", "1", "2"), expected)
+    assert torch.allclose(shift(network, tmp_path, "2", "0", "1"), expected, atol=1e-6)
+    assert not torch.allclose(shift(network, tmp_path, "0", "1"), expected, atol=1e-6)
+
+
+def test_without_pictures_there_is_no_shift(tmp_path: Path) -> None:
+    assert shift(IRNet(SMALL).eval(), tmp_path).tolist() == [0, 0]
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="irnet: 3: unreadable"):
+        shift(IRNet(SMALL).eval(), tmp_path, "0", "3")
+
+
+@pytest.mark.parametrize("names", [("0", "1", "2"), ("1",), ()])
+def test_ranks_share_the_pictures(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also fewer pictures than ranks."""
+    network, held = IRNet(SMALL).eval(), list[Tensor]()
+    alone = shift(network, tmp_path, *names)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda means: held.append(means.clone()))
+    for rank in (0, 1):
+        shift(network, tmp_path, *names, rank=rank, world=2)
+    assert not (held[0].bool() & held[1].bool()).any()
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda means: means.add_(held[1]))
+    assert torch.equal(shift(network, tmp_path, *names, rank=0, world=2), alone)
 
 
 @pytest.mark.parametrize(

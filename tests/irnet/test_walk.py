@@ -148,7 +148,7 @@ def test_all_zero_maps_stay_zero() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 10**9])
 def test_batched_equals_single(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(groups, "CELLS_AT_ONCE", {"cpu": at_once, "cuda": at_once})
+    monkeypatch.setattr(groups, "VALUES_AT_ONCE", {"cpu": at_once})
     pictures = [
         random_picture(9, 14, 2, 1),
         random_picture(21, 5, 0, 2),

@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import importlib
 import re
@@ -11,6 +12,7 @@ from sam_nets import SIDE, picture, small_sam
 from torch import nn
 
 import pipeline.segmenters
+from benchmarks.standin import DEVICE, StandIn
 from pipeline.errors import UserError
 from pipeline.segmenters.prompting import Query
 from pipeline.segmenters.sam import Everything, SamPrompter, load_sam
@@ -100,6 +102,22 @@ def test_segments_in_half_precision_are_nearly_the_same(net, records):
     covered, same = found["segments"] > 0, records[0]["segments"] > 0
     assert (covered != same).mean() < 0.1
     assert not np.array_equal(found["iou"], records[0]["iou"])  # it did compute in another precision
+
+
+def test_a_gpu_gives_the_same_segments_and_answers(net, records, queries):
+    """On one that is played on the CPU, where no tensors of two devices may meet."""
+    expected = SamPrompter(net).prompt(queries)
+    with StandIn():
+        there = copy.deepcopy(net).to(DEVICE)
+        found = Everything(there, points_per_side=2, **EVERY, embeddings=True).segment(picture(*SIZES[0], 0))
+        answers = SamPrompter(there).prompt(queries)
+        assert all(answer.mask.is_cuda for answer in answers)
+        masks = [answer.mask.cpu() for answer in answers]
+    for key, values in found.items():
+        np.testing.assert_allclose(values, records[0][key], atol=1e-3)
+    for answer, mask, known in zip(answers, masks, expected, strict=True):
+        assert torch.equal(mask, known.mask)
+        assert answer.stability == pytest.approx(known.stability)
 
 
 def test_too_fine_a_grid_is_refused(net):

@@ -224,5 +224,8 @@ def test_nothing_is_left_behind_when_it_is_ended(
         assert len(list(tmp_path.glob("weakmask-browse-*"))) == 1
         time.sleep(1)
         process.send_signal(ending)
-        process.communicate(timeout=60)
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert not list(tmp_path.glob("weakmask-browse-*"))

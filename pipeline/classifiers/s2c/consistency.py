@@ -10,8 +10,6 @@ Differences from the published code: absent classes are no competitors (there th
 data set has more); a map that reaches less than FLOOR is divided by that; every picture weighs the same.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,16 +28,18 @@ def map_loss(maps: Tensor, tags: Tensor, labels: Tensor, inside: Tensor) -> Tens
     """
     labelled = (labels != IGNORE).flatten(1).any(1)
     known: list[list[bool]] = torch.cat([tags > 0, labelled[:, None]], 1).tolist()
-    losses = [_picture(*picture) for picture in zip(maps, known, labels, inside, strict=True)]
+    classes = [[number for number, tag in enumerate(own) if tag] for *own, _ in known]
+    present = torch.tensor([number for own in classes for number in own], dtype=torch.long)
+    chosen = present.to(maps.device, non_blocking=True).split([len(own) for own in classes])
+    losses = [
+        _picture(*picture) if len(picture[1]) and any_labelled else maps.new_zeros(())
+        for *picture, (*_, any_labelled) in zip(maps, chosen, labels, inside, known, strict=True)
+    ]
     return torch.stack(losses).mean()
 
 
-def _picture(maps: Tensor, known: Sequence[bool], labels: Tensor, inside: Tensor) -> Tensor:
-    """The loss of one picture; known: for each class whether it is present, and whether any pixel is labelled."""
-    *tags, labelled = known
-    if not any(tags) or not labelled:
-        return maps.new_zeros(())
-    present = torch.tensor([number for number, tag in enumerate(tags) if tag]).to(maps.device)
+def _picture(maps: Tensor, present: Tensor, labels: Tensor, inside: Tensor) -> Tensor:
+    """The loss of one picture with labelled pixels, of the present classes [K], at least one."""
     places = torch.full((IGNORE + 1,), IGNORE, device=labels.device)
     places[0] = 0
     places[present + 1] = torch.arange(1, len(present) + 1, device=labels.device)

@@ -62,7 +62,7 @@ class Prompting:
         IGNORE then stands for 0, too.
         """
         pairs, inside = tags.cpu().nonzero(), origins[:, 0] >= 0
-        present = pairs.to(maps.device)
+        present = pairs.to(maps.device, non_blocking=True)
         with torch.no_grad():
             scores = self._scores(network, images, maps.detach(), present) * inside[present[:, 0]]
         scores = scores / scores.amax((1, 2), keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
@@ -101,7 +101,7 @@ class Prompting:
                 asked.append(place)
         answers = self.prompter.prompt(queries) if queries else []
         masks = [
-            into_crop(answer.mask.to(origins.device), origins[pairs[place][0]])
+            into_crop(answer.mask.to(origins.device, non_blocking=True), origins[pairs[place][0]])
             for place, answer in zip(asked, answers, strict=True)
         ]
         found: list[list[Found]] = [[] for _ in records]

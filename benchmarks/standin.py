@@ -211,13 +211,15 @@ class _Functions(TorchFunctionMode):
             raise MixedDevicesError(f"numpy asked for {tuple(args[0].shape)} on {DEVICE}")
         if func == Tensor.tolist and is_there(args[0]) and args[0].dim():
             self.stand_in.wait("tolist")
+        return args[0] if func == Tensor.pin_memory else self._made(func, args, named)
+
+    def _made(self, func: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Any:
+        """What a function makes, on the device that it names, if any."""
         if func in MAKING and is_there(args[0]):
             with _disable_current_modes():
                 out = func(*args, **named)
             _put(out, there=True)
             return out
-        if func == Tensor.pin_memory:
-            return args[0]
         device = named.get("device")
         if device is None and func == Tensor.new_tensor:
             device = _device(args[0])

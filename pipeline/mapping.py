@@ -8,6 +8,8 @@ import logging
 import multiprocessing
 import multiprocessing.process
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections import deque
@@ -16,6 +18,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from tqdm import tqdm
 
 from pipeline import work
 from pipeline.errors import UserError
+from pipeline.parcels import post, receive
 from pipeline.runtime import Runtime
 from pipeline.store import Reader, Record, StoreError, Writer, conform, merge
 
@@ -242,7 +246,7 @@ def _take(name: str, future: Future[Any]) -> tuple[str, Any]:
     error = future.exception()
     if isinstance(error, BrokenProcessPool):
         raise error
-    return name, error if error is not None else future.result()
+    return name, error if error is not None else receive(future.result())
 
 
 def _compute(task: Task, batch: Sequence[str], loads: list[Future[Any]], pool: Executor) -> Iterator[_Result]:
@@ -250,7 +254,7 @@ def _compute(task: Task, batch: Sequence[str], loads: list[Future[Any]], pool: E
     ready = []
     for name, load in zip(batch, loads, strict=True):
         if load.exception() is None:
-            ready.append((name, load.result()))
+            ready.append((name, receive(load.result())))
         else:
             yield name, load
     names, items = [name for name, _ in ready], [item for _, item in ready]
@@ -327,6 +331,17 @@ class _Inline(Executor):
         return future
 
 
+class _Posting(Executor):
+    """Lets the jobs of a pool of processes hand back large results by file; `receive` them."""
+
+    def __init__(self, pool: Executor, folder: str) -> None:
+        self.pool, self.folder = pool, folder
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """The job as one of the pool."""
+        return self.pool.submit(post, self.folder, partial(function, *args, **kwargs))
+
+
 _at_work: dict[str, Any] = {}
 """The task's functions in this worker process, sent once when it starts and not with every picture."""
 
@@ -354,16 +369,17 @@ def _pool(workers: int, task: Task) -> Iterator[Executor]:
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "cv2", "pipeline.mapping"])
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(task.load, task.finish)
-    )
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with tempfile.TemporaryDirectory(prefix="weakmask-") as parcels:
+        pool = ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start_worker, initargs=(task.load, task.finish, parcels)
+        )
+        try:
+            yield _Posting(pool, parcels)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(load: Callable[..., Any], finish: Callable[..., Any] | None) -> None:
+def _start_worker(load: Callable[..., Any], finish: Callable[..., Any] | None, parcels: str) -> None:
     """One thread per worker, and an end with the parent, also when that is killed."""
     import cv2
     import torch
@@ -373,9 +389,10 @@ def _start_worker(load: Callable[..., Any], finish: Callable[..., Any] | None) -
     _at_work.update(load=load, finish=finish)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent, parcels), daemon=True).start()
 
 
-def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+def _end_with(parent: multiprocessing.process.BaseProcess, parcels: str) -> None:
     parent.join()
+    shutil.rmtree(parcels, ignore_errors=True)
     os._exit(1)

@@ -8,7 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
+from select import PIPE_BUF
 from typing import Any
 
 import numpy as np
@@ -423,3 +425,28 @@ def test_pictures_that_belong_together_are_computed_together(tmp_path: Path) -> 
     task = Task(Work(tmp_path / "log").load, compute=compute, at_once=8)
     list(mapping.results(task, NAMES, stage="labels", runtime=runtime(tmp_path)))
     assert sizes == [8, 8, 4]
+
+
+class Dying:
+    """A worker that is killed as soon as it has written half of a large piece into the pipe that all share."""
+
+    def load(self, name: str) -> np.ndarray:
+        whole = Connection._send
+
+        def half(self: Connection, content: bytes, *write: Any) -> None:
+            if len(content) > PIPE_BUF:
+                whole(self, content[: len(content) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            whole(self, content, *write)
+
+        Connection._send = half
+        return np.full(10**6, int(name[-2:]))
+
+
+@pytest.mark.timeout(120)
+def test_no_result_can_be_cut_off_in_the_pipe_that_workers_share(tmp_path: Path) -> None:
+    """Else nobody knows that half of one will never come, and all wait for ever."""
+    found = mapping.results(
+        Task(Dying().load), NAMES, stage="scores walk", runtime=runtime(tmp_path, workers=2)
+    )
+    assert {name: int(values[0]) for name, values in found} == {name: int(name[-2:]) for name in NAMES}

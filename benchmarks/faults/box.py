@@ -32,6 +32,11 @@ class Ended:
     seconds: float
 
     @property
+    def hung(self) -> bool:
+        """Whether it was killed as it did not end by itself."""
+        return f"hung for {LIMIT} s" in self.said
+
+    @property
     def went_on_from(self) -> int:
         """Shards or steps that it found finished."""
         found = GOES_ON.search(self.said)

@@ -136,7 +136,7 @@ def _go_on(box: Box, stage: str, fault: str, began: float, ended: Ended) -> Tria
     """Run again after a fault, and judge both."""
     kept, last = box.kept(stage)
     lost = began + ended.seconds - max(last, began)
-    wrong = "" if ended.code in (0, -signal.SIGKILL) else _unhelpful(ended, "")
+    wrong = "" if ended.code in (0, -signal.SIGKILL) and not ended.hung else _unhelpful(ended, "")
     again = box.run(stage)
     return Trial(stage, fault, lost, wrong or _differs(box, stage, again, kept))
 

@@ -1,12 +1,15 @@
 """Work on many files at once, in processes."""
 
 import multiprocessing
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import TypeVar
 
 from pipeline.errors import UserError
+from pipeline.parcels import post, receive
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,8 +32,12 @@ def spread(
     context = multiprocessing.get_context("forkserver")
     chunk = max(1, min(32, len(items) // (4 * workers)))
     try:
-        with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
-            yield from _counted(pool.map(work, items, chunksize=chunk), len(items), progress)
+        with (
+            tempfile.TemporaryDirectory(prefix="weakmask-") as folder,
+            ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool,
+        ):
+            posted = pool.map(partial(post, folder, work), items, chunksize=chunk)
+            yield from _counted(map(receive, posted), len(items), progress)
     except BrokenProcessPool as error:
         raise UserError(
             "a worker process was killed (out of memory?) while reading the source; run again, if need be with fewer runtime.workers"

@@ -1,0 +1,41 @@
+"""How worker processes hand back large results: by file.
+
+All workers of a pool write into one pipe. One that is killed in the middle of a large result leaves half of it there, and whoever reads
+waits for the rest for ever, as the other workers keep the pipe open. What is small is written at once, or not at all.
+"""
+
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+LARGE = 2048
+"""Bytes of a result from which on it goes by file; half of what POSIX writes to a pipe in one piece."""
+
+
+class Parcel(NamedTuple):
+    """The file that holds a result."""
+
+    path: str
+
+
+def post(folder: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do `work` in a worker process and return its result, or the parcel in `folder` that holds it."""
+    result = work(*arguments)
+    content = pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
+    if len(content) < LARGE:
+        return result
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        file.write(content)
+    return Parcel(file.name)
+
+
+def receive(posted: Any) -> Any:
+    """The result that was posted; its file is removed."""
+    if not isinstance(posted, Parcel):
+        return posted
+    path = Path(posted.path)
+    result = pickle.loads(path.read_bytes())
+    path.unlink()
+    return result

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
+from pipeline.curve import Curve
 from pipeline.errors import UserError
 from pipeline.store import LAYOUTS, Reader, StoreError, Writer, escape, merge
-from pipeline.training import _Curve, _resume, _save
+from pipeline.training import _resume, _save
 from pipeline.views.inspection.networks import describe_checkpoint
 from pipeline.weights import KEY, WeightsError, load_checkpoint, load_network, load_weights, save_weights
 
@@ -227,7 +228,7 @@ def test_weights_that_name_more_than_they_hold(tmp_path: Path) -> None:
 def checkpoint(path: Path) -> bytes:
     net = network()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    curve = _Curve(10)
+    curve = Curve("classifier", 10)
     curve.rows = [{"step": 1, "loss": 0.5}]
     _save(path, 1, net, optimizer, curve)
     return path.read_bytes()
@@ -236,7 +237,7 @@ def checkpoint(path: Path) -> bytes:
 def resume(path: Path) -> int:
     net = network()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    return _resume(path, net, optimizer, _Curve(10))
+    return _resume(path, net, optimizer, Curve("classifier", 10))
 
 
 @HARD

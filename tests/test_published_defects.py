@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from runtimes import runtime
 from torch import Tensor, nn
 
 import pipeline
@@ -25,7 +26,7 @@ from pipeline import mapping, training
 from pipeline.datasets.build import build
 from pipeline.irnet.walk import random_walk
 from pipeline.params import ParameterError, parse
-from pipeline.runtime import Runtime, resolve
+from pipeline.runtime import Runtime
 from pipeline.store import Reader
 
 TESTS = Path(__file__).resolve().parent
@@ -383,18 +384,9 @@ def test_every_defect_is_listed() -> None:
     assert set(DEFECTS) == set(range(1, 28))
 
 
-@pytest.fixture
-def runtime(tmp_path: Path) -> Runtime:
-    return resolve(
-        device="cpu",
-        precision="float32",
-        workers=1,
-        batch=8,
-        shard=2,
-        checkpoint=60,
-        skip_bad=False,
-        work=str(tmp_path / "work"),
-    )
+@pytest.fixture(name="runtime")
+def two_in_a_shard(tmp_path: Path) -> Runtime:
+    return runtime(tmp_path, batch=8, shard=2)
 
 
 def test_any_id_goes_through(tmp_path: Path, runtime: Runtime) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from benchmarks.repository import ROOT, run
-from benchmarks.scale.__main__ import alone, names, prepare
+from benchmarks.scale.__main__ import names, prepare, watched
 from benchmarks.scale.plot import draw, speeds
 from benchmarks.scale.sheet import SETS, Data, rates, sheet, works
 from benchmarks.scale.watch import GPUS, Sample, Watched, gpus_busy, watch
@@ -39,7 +39,7 @@ def test_stages_are_those_that_dvc_lists() -> None:
 
 def test_a_stage_runs_without_dvc(tmp_path: Path) -> None:
     prepare(tmp_path, 40, 0.1, {"dataset.scenes.pictures": 2})
-    found = alone(tmp_path, "dataset")
+    found = watched(tmp_path, "dataset", without_dvc=True)
     assert found.code == 0, found.said
     assert (tmp_path / "data/dataset/pictures.csv").is_file()
     assert not (tmp_path / "dvc.lock").exists()

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from runtimes import runtime
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.curve import LossError
-from pipeline.runtime import Runtime
 from pipeline.training import Plan, Step, Stream, TrainingError, _loader, _workers_watched, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,22 +38,6 @@ PLAN = Plan(
 
 def plan(**changes: Any) -> Plan:
     return Plan(**{name: getattr(PLAN, name) for name in Plan.__slots__} | changes)
-
-
-def runtime(folder: Path, **changes: Any) -> Runtime:
-    settings: dict[str, Any] = {
-        "device": torch.device("cpu"),
-        "precision": torch.float32,
-        "workers": 1,
-        "batch": 1,
-        "shard": 1,
-        "checkpoint": 1e9,
-        "skip_bad": False,
-        "work": folder / "work",
-        "rank": 0,
-        "world": 1,
-    }
-    return Runtime(**settings | changes)
 
 
 class Samples:
@@ -111,7 +95,7 @@ def go(folder: Path, samples: Any = None, network: Net | None = None, **settings
         fingerprint="abc",
         curve=folder / "curves" / "classifier.csv",
         prepare=settings.pop("prepare", lambda network: None),
-        runtime=runtime(folder, **settings),
+        runtime=runtime(folder, **{"checkpoint": 1e9} | settings),
     )
     return network
 

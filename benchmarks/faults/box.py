@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from benchmarks.repository import ENVIRONMENT, QUICK, commit, copy_code, run, set_parameters
+from benchmarks.repository import ENVIRONMENT, QUICK, ran
 
 SETTINGS: Mapping[str, object] = QUICK | {"runtime.checkpoint": 0.2}
 """Parameters of the run: shards of three of twelve pictures, a checkpoint every fifth of a second."""
@@ -146,10 +146,7 @@ class Box:
 
 def make(folder: Path) -> Box:
     """A copy of this repository in which the graph has run with SETTINGS."""
-    copy_code(folder)
-    set_parameters(folder, dict(SETTINGS))
-    commit(folder)
-    run(folder, "dvc", "repro")
+    ran(folder, SETTINGS)
     return Box(folder)
 
 

@@ -97,7 +97,7 @@ def main(
         )
         click.echo("|---|---|---|---|---|---|---|---|")
         for stage in stages.split(",") if stages else names(box):
-            done[stage] = alone(box, stage) if without_dvc else repro(box, stage)
+            done[stage] = watched(box, stage, without_dvc)
             click.echo(row(stage, done[stage]))
             if done[stage].code:
                 click.echo(done[stage].said.decode(errors="replace")[-2000:], err=True)
@@ -121,25 +121,16 @@ def prepare(box: Path, pictures: int, training: float, settings: Mapping[str, ob
     commit(box)
 
 
-def repro(box: Path, stage: str) -> Watched:
+def watched(box: Path, stage: str, without_dvc: bool) -> Watched:
     """Run a stage and watch it; of one that an earlier call has finished here, what was seen then."""
     kept = box / f".scale/{stage}.json"
-    found = watch([sys.executable, "-m", "dvc", "repro", "-s", stage], box, ENVIRONMENT | _threads())
+    if without_dvc and kept.exists():
+        return Watched.load(kept)
+    name, _, argument = stage.partition("@")
+    command = [f"stages.{name}", *filter(None, [argument])] if without_dvc else ["dvc", "repro", "-s", stage]
+    found = watch([sys.executable, "-m", *command], box, ENVIRONMENT | _threads())
     if kept.exists() and b"didn't change" in found.said:
         return Watched.load(kept)
-    kept.parent.mkdir(exist_ok=True)
-    found.save(kept)
-    return found
-
-
-def alone(box: Path, stage: str) -> Watched:
-    """Run a stage's own command and watch it; of one that an earlier call has finished here, what was seen then."""
-    name, _, argument = stage.partition("@")
-    command = [sys.executable, "-m", f"stages.{name}", *filter(None, [argument])]
-    kept = box / f".scale/{stage}.json"
-    if kept.exists():
-        return Watched.load(kept)
-    found = watch(command, box, ENVIRONMENT | _threads())
     if not found.code:
         kept.parent.mkdir(exist_ok=True)
         found.save(kept)

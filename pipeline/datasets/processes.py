@@ -4,12 +4,11 @@ import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TypeVar
 
 from pipeline.errors import UserError
-from pipeline.parcels import post, receive
+from pipeline.workers import killed_workers_told, post, receive
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,17 +30,13 @@ def spread(
     # quickly.
     context = multiprocessing.get_context("forkserver")
     chunk = max(1, min(32, len(items) // (4 * workers)))
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="weakmask-") as folder,
-            ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool,
-        ):
-            posted = pool.map(partial(post, folder, work), items, chunksize=chunk)
-            yield from _counted(map(receive, posted), len(items), progress)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was killed (out of memory?) while reading the source; run again, if need be with fewer runtime.workers"
-        ) from error
+    with (
+        killed_workers_told(UserError, when=" while reading the source"),
+        tempfile.TemporaryDirectory(prefix="weakmask-") as folder,
+        ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool,
+    ):
+        posted = pool.map(partial(post, folder, work), items, chunksize=chunk)
+        yield from _counted(map(receive, posted), len(items), progress)
 
 
 def _counted(results: Iterable[Result], total: int, progress: Progress | None) -> Iterator[Result]:

@@ -14,6 +14,7 @@ from skimage.measure import label as connected_components
 from torch import Tensor
 
 from pipeline.irnet.groups import groups
+from pipeline.transfer import fetched, sent
 
 RESTING_CHECK = 8
 """Steps between looking for cells that rest: looking costs about as much as a step."""
@@ -41,7 +42,7 @@ def centroids(displacements: Sequence[Tensor], iterations: int = 300) -> list[Te
 def patches(displacement: np.ndarray, weak: float = 2.5) -> np.ndarray:
     """Return the objects' centres, the 4-connected patches where the field is shorter than `weak` cells: ids 1..P, else 0.
 
-    displacement [2,h,w] in cells -> int64 [h,w].
+    displacement [2,h,w] in cells, any type -> int64 [h,w] (IRNet, section 5.1).
     """
     length = torch.from_numpy(np.asarray(displacement, np.float32)).norm(dim=0)
     found: np.ndarray = connected_components((length < weak).numpy(), connectivity=1)
@@ -76,25 +77,6 @@ def instance_maps(
         (stack[ids[:, 0]] * (part == ids[:, 1, None, None]), classes, owners)
         for stack, part, ids, (classes, owners) in zip(cams, parts, chosen, wanted, strict=True)
     ]
-
-
-def sent(arrays: Sequence[np.ndarray], kind: type, device: torch.device) -> list[Tensor]:
-    """Arrays as tensors of a numpy type on the device, sent at once."""
-    if not arrays:
-        return []
-    values = np.concatenate([np.asarray(array, kind).ravel() for array in arrays])
-    parts = torch.from_numpy(values).to(device, non_blocking=True).split([array.size for array in arrays])
-    return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
-
-
-def fetched(tensors: Sequence[Tensor]) -> list[np.ndarray]:
-    """The values of tensors of one device and type, waited for once."""
-    if not tensors:
-        return []
-    values = torch.cat([tensor.flatten() for tensor in tensors]).cpu().numpy()
-    cuts = np.cumsum([tensor.numel() for tensor in tensors])[:-1]
-    parts = np.split(values, cuts)
-    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 class Instances(NamedTuple):

@@ -63,7 +63,7 @@ def objective(radius: int) -> Objective:
 
 @torch.inference_mode()
 def mean_displacements(network: IRNet, pictures: Tensor) -> Tensor:
-    """The spatial mean of D, before any shift, of each of the pictures [B,3,H,W] (0..255): float64 [B,2] on the CPU."""
+    """The spatial mean of D, before any shift, of pictures [B,3,H,W] (0..255), in cells: float64 [B,2] (specification, 8)."""
     shift, network.mean_shift = network.mean_shift, torch.zeros_like(network.mean_shift)
     try:
         return torch.cat([network(part)[1].double().mean((2, 3)) for part in passes(pictures)]).cpu()
@@ -72,7 +72,7 @@ def mean_displacements(network: IRNet, pictures: Tensor) -> Tensor:
 
 
 def mean_shift(network: IRNet, source: Pictures, names: Sequence[str], runtime: Runtime) -> Tensor:
-    """The mean over the pictures `names` of their mean displacements [2], each counting alike; without any, zero.
+    """The mean over the pictures `names` of their mean displacements, float32 [2] (y, x) in cells, each counting alike; else zero.
 
     It is what evaluation takes off, so that the average displacement is zero and background, trained to be constant, sits near
     zero. Ranks share the pictures; the result is the same for any number. Raises PictureError.

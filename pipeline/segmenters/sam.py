@@ -148,8 +148,10 @@ class SamPrompter:
             rows, columns = self.decoder.extent((height, width))
             row[: len(query.points_xy)] = query.points_xy * (columns / width, rows / height) - 0.5
             empty[: len(query.points_xy)] = False
-        sent = (torch.from_numpy(part).to(self.device, non_blocking=True) for part in (points, padding))
-        return next(sent), next(sent)
+        return (
+            torch.from_numpy(points).to(self.device, non_blocking=True),
+            torch.from_numpy(padding).to(self.device, non_blocking=True),
+        )
 
     def _embeddings(self, queries: Sequence[Query]) -> Tensor:
         """Embeddings [B,D,h,w] float32, or [1,D,h,w] if all ask about one picture; each picture's go to the device once."""

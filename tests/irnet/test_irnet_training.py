@@ -1,6 +1,6 @@
 """What IRNet learns from: crops whose labels lie where the picture's colours do, and the mean displacement afterwards."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +8,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from runtimes import runtime
 from torch import Tensor
 
 from pipeline.datasets.index import Index, Picture
 from pipeline.irnet.network import IRNet, fields_of
 from pipeline.irnet.training import SeedCrops, mean_displacements, mean_shift, objective, show_boundaries
 from pipeline.mapping import PictureError
-from pipeline.runtime import resolve
 from pipeline.store import Reader, Writer
 from pipeline.training import Ranks, Step
 
@@ -169,17 +169,8 @@ class Source:
 
 
 def shift(network: IRNet, folder: Path, *names: str, rank: int = 0, world: int = 1) -> Tensor:
-    here = resolve(
-        device="cpu",
-        precision="float32",
-        workers=1,
-        batch=2,
-        shard=4,
-        checkpoint=60,
-        skip_bad=False,
-        work=str(folder),
-    )
-    return mean_shift(network, Source(), names, replace(here, rank=rank, world=world))  # type: ignore[arg-type]
+    here = runtime(folder, rank=rank, world=world)
+    return mean_shift(network, Source(), names, here)  # type: ignore[arg-type]
 
 
 def test_every_picture_counts_alike_whatever_its_size_and_place(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from benchmarks.repository import ENVIRONMENT, QUICK, ROOT, commit, copy_code, run, set_parameters
+from benchmarks.repository import ENVIRONMENT, QUICK, ROOT, ran, run, set_parameters
 
 
 @pytest.fixture
@@ -36,10 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(shared / "finished.lock"):
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            copy_code(folder)
-            set_parameters(folder, QUICK)
-            commit(folder)
-            run(folder, "dvc", "repro")
+            ran(folder, QUICK)
             run(folder, "git", "add", "-A")
             run(folder, "git", "commit", "-qm", "first run")
             done.touch()

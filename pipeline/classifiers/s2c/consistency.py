@@ -10,11 +10,13 @@ Differences from the published code: absent classes are no competitors (there th
 data set has more); a map that reaches less than FLOOR is divided by that; every picture weighs the same.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.label_map import IGNORE
+from pipeline.transfer import fetched, sent
 
 FLOOR = 1.0
 """Least divisor of a map, in logits: a faint map, of a class that the crop cut off say, is not blown up, nor is its gradient."""
@@ -27,19 +29,17 @@ def map_loss(maps: Tensor, tags: Tensor, labels: Tensor, inside: Tensor) -> Tens
     where the crops show the picture: maxima outside do not count.
     """
     labelled = (labels != IGNORE).flatten(1).any(1)
-    known: list[list[bool]] = torch.cat([tags > 0, labelled[:, None]], 1).tolist()
-    classes = [[number for number, tag in enumerate(own) if tag] for *own, _ in known]
-    present = torch.tensor([number for own in classes for number in own], dtype=torch.long)
-    chosen = present.to(maps.device, non_blocking=True).split([len(own) for own in classes])
-    losses = [
-        _picture(*picture) if len(picture[1]) and any_labelled else maps.new_zeros(())
-        for *picture, (*_, any_labelled) in zip(maps, chosen, labels, inside, known, strict=True)
-    ]
-    return torch.stack(losses).mean()
+    # a picture without labelled pixels learns nothing of any class
+    (learnt,) = fetched([(tags > 0) & labelled[:, None]])
+    classes = sent([own.nonzero()[0] for own in learnt], np.int64, maps.device)
+    pictures = zip(maps, classes, labels, inside, strict=True)
+    return torch.stack([_picture(*picture) for picture in pictures]).mean()
 
 
 def _picture(maps: Tensor, present: Tensor, labels: Tensor, inside: Tensor) -> Tensor:
-    """The loss of one picture with labelled pixels, of the present classes [K], at least one."""
+    """The loss of one picture, of the present classes [K]; 0 without any."""
+    if not len(present):
+        return maps.new_zeros(())
     places = torch.full((IGNORE + 1,), IGNORE, device=labels.device)
     places[0] = 0
     places[present + 1] = torch.arange(1, len(present) + 1, device=labels.device)

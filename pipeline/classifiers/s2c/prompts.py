@@ -93,21 +93,19 @@ class Prompting:
     ) -> list[list[Found]]:
         """The masks found in each crop; pairs: (picture, class) of each of the scores. All prompts of the batch are one call."""
         queries, asked, sources = [], [], origins.cpu().numpy()
-        for place, score in enumerate(scores.cpu().numpy()):
-            picture = pairs[place][0]
-            record, points = records[picture], peaks(score, self.peak, self.distance)
+        for (picture, label), score, here in zip(pairs, scores, scores.cpu().numpy(), strict=True):
+            record, points = records[picture], peaks(here, self.peak, self.distance)
             if record is not None and len(points):
                 queries.append(Query(record, _points_xy(sources[picture], points)))
-                asked.append(place)
+                asked.append((picture, label, score))
         answers = self.prompter.prompt(queries) if queries else []
         masks = [
-            into_crop(answer.mask.to(origins.device, non_blocking=True), origins[pairs[place][0]])
-            for place, answer in zip(asked, answers, strict=True)
+            into_crop(answer.mask.to(origins.device, non_blocking=True), origins[picture])
+            for (picture, _, _), answer in zip(asked, answers, strict=True)
         ]
+        means = _means([score for _, _, score in asked], masks)
         found: list[list[Found]] = [[] for _ in records]
-        means = _means([scores[place] for place in asked], masks)
-        for place, answer, mask, mean in zip(asked, answers, masks, means, strict=True):
-            picture, label = pairs[place]
+        for (picture, label, _), answer, mask, mean in zip(asked, answers, masks, means, strict=True):
             if not math.isnan(mean):
                 found[picture].append(Found(answer.stability * mean, label + 1, mask))
         return found

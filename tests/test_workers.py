@@ -1,11 +1,14 @@
-"""Large results of worker processes go by file, and nothing of them is left."""
+"""Large results of worker processes go by file, nothing of them is left, and of a killed worker is told."""
 
+import re
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.parcels import LARGE, Parcel, post, receive
+from pipeline.errors import UserError
+from pipeline.workers import LARGE, Parcel, killed_workers_told, post, receive
 
 
 def test_a_small_result_comes_as_it_is(tmp_path: Path) -> None:
@@ -29,3 +32,14 @@ def test_an_error_stays_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="unreadable"):
         post(str(tmp_path), failing)
+
+
+def test_a_killed_worker_is_told_with_what_to_do() -> None:
+    told = "cams: a worker process was killed (out of memory?) at work; go on, if need be with fewer hands"
+    with (
+        pytest.raises(UserError, match=re.escape(told)),
+        killed_workers_told(UserError, "cams: ", "go on", "hands", " at work"),
+    ):
+        raise BrokenProcessPool
+    with pytest.raises(OSError, match="other"), killed_workers_told(UserError):
+        raise OSError("other")

@@ -30,5 +30,5 @@ $(VENV):
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --upgrade pip
 
-clean:  ## forget artefacts and unfinished work (DVC's cache stays)
+clean:  ## forget artifacts and unfinished work (DVC's cache stays)
 	rm -rf data/* .work

@@ -4,9 +4,9 @@
     python -m benchmarks walk loss           some of them
     python -m benchmarks --output FILE       write the table as well
 
-Every cell is measured in a fresh process; times are the best and the median of a few runs, memory is the peak
-over the process with everything imported. On a machine that others use too, the best is the number to
-compare.
+Every cell is measured in a fresh process; times are the best and the median of a few runs, memory
+is the peak over the process with everything imported. On a machine that others use too, the best is
+the number to compare.
 """
 
 import importlib.metadata
@@ -38,13 +38,25 @@ MODULES = (
 )
 """Files of this folder that offer BENCHMARKS, in the order of the table."""
 
-COLUMNS = ("what", "size", "best", "median", "memory", "reference", "time", "memory", "times faster")
+COLUMNS = (
+    "what",
+    "size",
+    "best",
+    "median",
+    "memory",
+    "reference",
+    "time",
+    "memory",
+    "times faster",
+)
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(MODULES))
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the table to this file, too."
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the table to this file, too.",
 )
 def main(names: tuple[str, ...], output: Path | None) -> None:
     """Run the benchmarks NAMES (all by default) and print their table."""
@@ -68,7 +80,9 @@ def table(modules: tuple[str, ...]) -> Iterator[str]:
 
 def header(module: str = "benchmarks") -> Iterator[str]:
     """Yield what the numbers depend on: machine, versions, command."""
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy", "scipy")]
+    versions = [
+        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy", "scipy")
+    ]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     yield f"- machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}"
     yield f"- versions: Python {platform.python_version()}, {', '.join(versions)}"
@@ -80,7 +94,9 @@ def processor() -> str:
     """Return the processor's name as the system knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
@@ -97,12 +113,23 @@ def measured(
 
 def row(benchmark: Benchmark, ours: Measurement, reference: Measurement | Published | None) -> str:
     """Return one line of the table."""
-    cells = [benchmark.what, benchmark.size, _time(ours.best), _time(ours.median), _memory(ours.memory)]
+    cells = [
+        benchmark.what,
+        benchmark.size,
+        _time(ours.best),
+        _time(ours.median),
+        _memory(ours.memory),
+    ]
     if reference is None:
         cells += [benchmark.source, "", "", ""]
     else:
         seconds = reference.best if isinstance(reference, Measurement) else reference.seconds
-        cells += [benchmark.source, _time(seconds), _memory(reference.memory), f"{seconds / ours.best:.3g}"]
+        cells += [
+            benchmark.source,
+            _time(seconds),
+            _memory(reference.memory),
+            f"{seconds / ours.best:.3g}",
+        ]
     return "| " + " | ".join(cells) + " |"
 
 

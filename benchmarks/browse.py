@@ -1,10 +1,11 @@
-"""How long `weakmask browse` takes to answer with many pictures in the store: server and drawing in headless Chromium.
+"""How long `weakmask browse` takes to answer with many images in the store: server and drawing in
+headless Chromium.
 
-    python -m benchmarks.browse                           10,000 pictures made of the records in data/ (`make demo`)
-    python -m benchmarks.browse --run ~/demo/data --pictures 1000
+    python -m benchmarks.browse                           10,000 images made of the records in data/ (`make demo`)
+    python -m benchmarks.browse --run ~/demo/data --images 1000
 
-The store repeats the records of a finished run under many ids, and its score tables. Times are from the key or click until every
-image that can be seen is decoded and drawn.
+The store repeats the records of a finished run under many ids, and its score tables. Times are from
+the key or click until every image that can be seen is decoded and drawn.
 """
 
 import csv
@@ -24,14 +25,14 @@ from typing import Any
 import click
 
 from benchmarks.__main__ import header
-from pipeline.browser.runs import FORMATS, SCORED
-from pipeline.datasets.index import Index, Picture
+from pipeline.browser.run import FORMATS, SCORED
+from pipeline.core.artifacts import Reader, Record, Writer
+from pipeline.data.index import ImageEntry, Index
 from pipeline.errors import UserError
-from pipeline.store import Reader, Record, Writer
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = 40
-"""Different pictures that are repeated."""
+"""Different images that are repeated."""
 READY = """async (before) => {
   const frame = () => new Promise(requestAnimationFrame);
   for (;;) {
@@ -72,23 +73,25 @@ MOVE = f"""async () => {{
 
 
 def build(source: Path, folder: Path, count: int) -> None:
-    """Artefacts of `count` pictures in folder/data, from the records in `source`, and the parameters beside it."""
+    """Artifacts of `count` images in folder/data, from the records in `source`, and the parameters
+    beside it.
+    """
     index = Index.load(source / "dataset")
     data = folder / "data"
-    names = [f"picture {number:06d}" for number in range(count)]
+    names = [f"image {number:06d}" for number in range(count)]
     kinds = list(islice(index.values(), KINDS))
-    pictures = [_renamed(name, kind) for name, kind in zip(names, cycle(kinds), strict=False)]
-    roots = index.pictures_root.resolve(), index.masks_root.resolve()
-    Index(index.classes, pictures, *roots, index.mask_values).save(data / "dataset")
+    images = [_renamed(name, kind) for name, kind in zip(names, cycle(kinds), strict=False)]
+    roots = index.images_root.resolve(), index.masks_root.resolve()
+    Index(index.classes, images, *roots, index.mask_values).save(data / "dataset")
     for format_ in FORMATS:
-        _repeat(Reader(source / f"{format_}.h5", format_), data / f"{format_}.h5", pictures, kinds)
+        _repeat(Reader(source / f"{format_}.h5", format_), data / f"{format_}.h5", images, kinds)
     for step in SCORED:
-        _repeat_table(source / "scores" / step / "pictures.csv", data / "scores" / step, names)
+        _repeat_table(source / "scores" / step / "images.csv", data / "scores" / step, names)
     shutil.copy(ROOT / "params.yaml", folder)
 
 
-def _renamed(name: str, kind: Picture) -> Picture:
-    return Picture(
+def _renamed(name: str, kind: ImageEntry) -> ImageEntry:
+    return ImageEntry(
         name,
         kind.path,
         kind.height,
@@ -101,18 +104,20 @@ def _renamed(name: str, kind: Picture) -> Picture:
     )
 
 
-def _repeat(reader: Reader, path: Path, pictures: list[Picture], kinds: list[Picture]) -> None:
-    """An artefact of all pictures: each has the record of its kind, or of one of the same size where a split lacks it."""
+def _repeat(reader: Reader, path: Path, images: list[ImageEntry], kinds: list[ImageEntry]) -> None:
+    """An artifact of all images: each has the record of its kind, or of one of the same size where
+    a split lacks it.
+    """
     there: dict[tuple[int, ...], Record] = {}
     for name in reader:
         record = reader[name]
         there.setdefault(_shape(record), record)
     with Writer(path, reader.format, reader.classes) as writer:
-        for picture, kind in zip(pictures, cycle(kinds), strict=False):
+        for image, kind in zip(images, cycle(kinds), strict=False):
             if kind.id in reader:
-                writer.write(picture.id, reader[kind.id])
+                writer.write(image.id, reader[kind.id])
             elif (kind.height, kind.width) in there:
-                writer.write(picture.id, there[kind.height, kind.width])
+                writer.write(image.id, there[kind.height, kind.width])
 
 
 def _shape(record: Record) -> tuple[int, ...]:
@@ -123,7 +128,7 @@ def _repeat_table(source: Path, folder: Path, names: list[str]) -> None:
     with source.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     folder.mkdir(parents=True)
-    with (folder / "pictures.csv").open("w", newline="", encoding="utf-8") as file:
+    with (folder / "images.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(row | {"id": name} for name, row in zip(names, cycle(rows), strict=False))
@@ -135,7 +140,7 @@ def served(folder: Path) -> Iterator[tuple[str, float]]:
     command = [
         sys.executable,
         "-c",
-        "from stages.weakmask import main; main()",
+        "from stages.cli.main import main; main()",
         "browse",
         "--no-open",
         "--port",
@@ -144,7 +149,11 @@ def served(folder: Path) -> Iterator[tuple[str, float]]:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     start = time.monotonic()
     with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
     ) as server:
         try:
             assert server.stdout is not None
@@ -164,7 +173,9 @@ def rows(address: str, chromium: str, times: int) -> Iterator[tuple[str, list[fl
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
 
         def fresh(path: str, script: str, argument: str | None = None) -> float:
-            """Milliseconds from the navigation to what the script waits for, in a browser that has seen nothing before."""
+            """Milliseconds from the navigation to what the script waits for, in a browser that has
+            seen nothing before.
+            """
             with browser.new_context(viewport={"width": 1366, "height": 768}) as context:
                 page = context.new_page()
                 page.goto(address + path, wait_until="commit")
@@ -173,13 +184,16 @@ def rows(address: str, chromium: str, times: int) -> Iterator[tuple[str, list[fl
         # the first request of a server's life imports and opens what the others find
         yield "grid, server just started", [fresh("/", GRID)]
         yield "grid, fresh browser", [fresh(f"/?page={n}", GRID) for n in range(2, 2 + times)]
-        yield "grid, worst first", [fresh(f"/?sort=labels&page={n}", GRID) for n in range(1, 1 + times)]
         yield (
-            "first picture, fresh browser",
-            [fresh(f"/picture/picture%20{n * 97:06d}", READY, "") for n in range(1, 1 + times)],
+            "grid, worst first",
+            [fresh(f"/?sort=labels&page={n}", GRID) for n in range(1, 1 + times)],
+        )
+        yield (
+            "first image, fresh browser",
+            [fresh(f"/image/image%20{n * 97:06d}", READY, "") for n in range(1, 1 + times)],
         )
         page = browser.new_page(viewport={"width": 1366, "height": 768})
-        yield "first picture, from the grid", [_click(page, address, n) for n in range(times)]
+        yield "first image, from the grid", [_click(page, address, n) for n in range(times)]
         yield from _within(page, address, times)
         yield from _disagreements(page, fresh, address, times)
         browser.close()
@@ -194,11 +208,11 @@ def _click(page: Any, address: str, number: int) -> float:
 
 
 def _within(page: Any, address: str, times: int) -> Iterator[tuple[str, list[float]]]:
-    """What happens on a picture's page."""
+    """What happens on an image's page."""
 
     def steps(layers: str, pause: int) -> list[float]:
-        """Next pictures, with a pause before each in which the neighbours are drawn ahead."""
-        page.goto(f"{address}/picture/picture%20004000?layers={layers}")
+        """Next images, with a pause before each in which the neighbors are drawn ahead."""
+        page.goto(f"{address}/image/image%20004000?layers={layers}")
         page.wait_for_timeout(2000)
         found = []
         for _ in range(times):
@@ -206,10 +220,10 @@ def _within(page: Any, address: str, times: int) -> Iterator[tuple[str, list[flo
             found.append(float(page.evaluate(PRESS, ["ArrowRight", 0])))
         return found
 
-    yield "next picture, labels", steps("labels:1", 1000)
-    yield "next picture, three layers", steps("cams:1,labels:0.5,truth:0.5", 1000)
-    yield "next picture, labels, without a pause", steps("labels:1", 0)
-    page.goto(f"{address}/picture/picture%20005000?layers=cams:1")
+    yield "next image, labels", steps("labels:1", 1000)
+    yield "next image, three layers", steps("cams:1,labels:0.5,truth:0.5", 1000)
+    yield "next image, labels, without a pause", steps("labels:1", 0)
+    page.goto(f"{address}/image/image%20005000?layers=cams:1")
     page.wait_for_timeout(2000)
     yield "threshold moved, layer and mIoU", [float(page.evaluate(MOVE)) for _ in range(times)]
 
@@ -217,14 +231,19 @@ def _within(page: Any, address: str, times: int) -> Iterator[tuple[str, list[flo
 def _disagreements(
     page: Any, fresh: Callable[..., float], address: str, times: int
 ) -> Iterator[tuple[str, list[float]]]:
-    """The grid by what two steps differ on: until all pictures are compared, and another grid meanwhile."""
+    """The grid by what two steps differ on: until all images are compared, and another grid
+    meanwhile.
+    """
     page.goto(f"{address}/?sort=disagreement&differ=seeds-labels")
     yield (
         "grid while seeds and labels are compared",
-        [fresh(f"/?sort=disagreement&differ=seeds-labels&page={n}", GRID) for n in range(2, 2 + times)],
+        [
+            fresh(f"/?sort=disagreement&differ=seeds-labels&page={n}", GRID)
+            for n in range(2, 2 + times)
+        ],
     )
     page.set_default_timeout(0)
-    yield "seeds and labels of all pictures compared, after that", [float(page.evaluate(SORTED))]
+    yield "seeds and labels of all images compared, after that", [float(page.evaluate(SORTED))]
 
 
 @click.command()
@@ -237,28 +256,36 @@ def _disagreements(
     help="Folder of a run.",
 )
 @click.option(
-    "--pictures", default=10_000, show_default=True, type=click.IntRange(7000), help="Pictures in the store."
+    "--images",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(7000),
+    help="Images in the store.",
 )
 @click.option(
     "--times", default=15, show_default=True, type=click.IntRange(1, 40), help="Measurements a row."
 )
 @click.option(
-    "--store", type=click.Path(path_type=Path), help="Folder to keep the store in, for another time."
+    "--store",
+    type=click.Path(path_type=Path),
+    help="Folder to keep the store in, for another time.",
 )
 @click.option("--chromium", default="/usr/bin/chromium", show_default=True)
-def main(source: Path, pictures: int, times: int, store: Path | None, chromium: str) -> None:
+def main(source: Path, images: int, times: int, store: Path | None, chromium: str) -> None:
     """Print the medians as a markdown table."""
     for line in header("benchmarks.browse"):
         click.echo(line)
     with tempfile.TemporaryDirectory(prefix="weakmask-browse-") as name:
         folder = store or Path(name)
         if not (folder / "params.yaml").is_file():
-            build(source, folder, pictures)
+            build(source, folder, images)
         with served(folder) as (address, start):
-            click.echo(f"{pictures} pictures; the server listens after {start:.1f} s\n")
+            click.echo(f"{images} images; the server listens after {start:.1f} s\n")
             click.echo("| what | median | slowest | times |\n|---|---|---|---|")
             for what, found in rows(address, chromium, times):
-                click.echo(f"| {what} | {median(found):.0f} ms | {max(found):.0f} ms | {len(found)} |")
+                click.echo(
+                    f"| {what} | {median(found):.0f} ms | {max(found):.0f} ms | {len(found)} |"
+                )
 
 
 if __name__ == "__main__":

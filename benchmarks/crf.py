@@ -1,4 +1,6 @@
-"""Two refinements of one picture, as seeds need them: kernels built once against a fresh dense CRF for each."""
+"""Two refinements of one image, as seeds need them: kernels built once against a fresh dense CRF
+for each.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +9,7 @@ import numpy as np
 import yaml
 
 from benchmarks.measure import Benchmark
-from pipeline.crf import label_refiner
+from pipeline.labelling.crf import label_refiner
 
 HEIGHT, WIDTH, LABELS = 375, 500, 3
 PRESETS = Path(__file__).resolve().parents[1] / "pipeline" / "presets"
@@ -15,7 +17,7 @@ SETTINGS = yaml.safe_load((PRESETS / "voc12.yaml").read_text())["seeds"]["crf"]
 
 
 def inputs() -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return a picture of smooth colours with noise, and two label maps of it."""
+    """Return an image of smooth colors with noise, and two label maps of it."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, :WIDTH] / WIDTH
     waves = [np.sin(x * a + y * b + c) for a, b, c in rng.uniform(2, 15, (5, 3))]
@@ -59,7 +61,7 @@ def _refined(image: np.ndarray, label_map: np.ndarray) -> np.ndarray:
 
 BENCHMARKS = (
     Benchmark(
-        "dense CRF, both label maps of a picture",
+        "dense CRF, both label maps of an image",
         f"{WIDTH}x{HEIGHT}, {LABELS} labels",
         ours,
         fresh,

@@ -1,12 +1,14 @@
-"""The parts that run on the device against the least time that their operations and bytes could take there.
+"""The parts that run on the device against the least time that their operations and bytes could
+take there.
 
     python -m benchmarks.floor                       on the GPU where there is one, else on the CPU
-    python -m benchmarks.floor --device cpu --walk 32 48 --pictures 4 --crop 128 --batch 4
+    python -m benchmarks.floor --device cpu --walk 32 48 --images 4 --crop 128 --batch 4
 
-Operations and bytes a second are the machine's own, measured in the same run: products of large matrices, and copies of a tensor that
-no cache holds. A network's operators each read their inputs and write their outputs; the walk's stencil is read once a product. What
-caches and fused operators spare can therefore fall below the floor of bytes. The walk is also done as published, by squaring the dense
-transition matrix.
+Operations and bytes a second are the machine's own, measured in the same run: products of large
+matrices, and copies of a tensor that no cache holds. A network's operators each read their inputs
+and write their outputs; the walk's stencil is read once a product. What caches and fused operators
+spare can therefore fall below the floor of bytes. The walk is also done as published, by squaring
+the dense transition matrix.
 """
 
 import time
@@ -26,10 +28,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import walk
 from benchmarks.__main__ import header
 from pipeline.classifiers.cam.network import Network
+from pipeline.core.device import Runtime, resolve
 from pipeline.irnet.paths import directions
 from pipeline.irnet.walk import chebyshev_coefficients, random_walk
-from pipeline.runtime import Runtime, resolve
-from pipeline.semantic import SemanticNet
+from pipeline.nets.deeplab import SemanticNet
 
 BACKBONE, CLASSES = "tf_efficientnet_lite0", 20
 MAPS, TOLERANCE = 2, 1e-5
@@ -37,7 +39,7 @@ MATRIX = {"cpu": 2048, "cuda": 8192}
 COPY = {"cpu": 2**26, "cuda": 2**28}
 """Side of the matrices, and numbers that are copied, which measure what the device can do."""
 WALKED = {"cpu": 8, "cuda": 360}
-"""Pictures that walk at a time."""
+"""Images that walk at a time."""
 SECONDS = 2.0
 """For how long a call is repeated; the best counts."""
 Call = Callable[[], object]
@@ -45,7 +47,9 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a device does in a second: operations in the precision of the networks and in float32, and bytes moved."""
+    """What a device does in a second: operations in the precision of the networks and in float32,
+    and bytes moved.
+    """
 
     operations: float
     single: float
@@ -54,11 +58,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Something done to `pictures` pictures, the operations that it takes and the bytes that it moves."""
+    """Something done to `images` images, the operations that it takes and the bytes that it moves."""
 
     what: str
     call: Call
-    pictures: int
+    images: int
     operations: float
     bytes: float
     single: bool = False
@@ -75,7 +79,9 @@ class Traffic(TorchDispatchMode):
         """Call the operator and count its tensors."""
         out = func(*args, **(kwargs or {}))
         if not func.is_view:
-            tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+            tensors = [
+                leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)
+            ]
             self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return out
 
@@ -113,30 +119,34 @@ def limits(here: Runtime) -> Limits:
     )
 
 
-def counted(what: str, call: Call, pictures: int) -> Part:
+def counted(what: str, call: Call, images: int) -> Part:
     """A part whose operations and bytes are those of the operators that it calls."""
     call()  # what is made once is not counted
     mapping = {torch.ops.aten.convolution_backward: _convolution_backward}
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter, Traffic() as traffic:
         call()
-    return Part(what, call, pictures, counter.get_total_flops(), traffic.bytes)
+    return Part(what, call, images, counter.get_total_flops(), traffic.bytes)
 
 
 def _convolution_backward(
     gradient: Sequence[int], inputs: Sequence[int], weights: Sequence[int], *settings: Any, **_: Any
 ) -> int:
-    """Operations of a convolution's gradients, for shapes; PyTorch counts a grouped one as if it had no groups."""
+    """Operations of a convolution's gradients, for shapes; PyTorch counts a grouped one as if it
+    had no groups.
+    """
     transposed, wanted = settings[4], settings[7]
     forward = 2 * prod(inputs if transposed else gradient) * prod(weights[1:])
     return forward * sum(wanted[:2])
 
 
-def walking(height: int, width: int, pictures: int, device: torch.device) -> Part:
-    """The walk; each of its products reads the stencil and two terms and writes one, and adds that to the sum."""
-    inputs = [walk.picture(height, width, MAPS, seed) for seed in range(pictures)]
+def walking(height: int, width: int, images: int, device: torch.device) -> Part:
+    """The walk; each of its products reads the stencil and two terms and writes one, and adds that
+    to the sum.
+    """
+    inputs = [walk.image(height, width, MAPS, seed) for seed in range(images)]
     boundaries, maps = ([part.to(device) for part in parts] for parts in zip(*inputs, strict=True))
     products = len(chebyshev_coefficients(walk.STEPS, TOLERANCE)) - 1
-    cells, neighbours = pictures * height * width, len(directions(walk.RADIUS))
+    cells, neighbors = images * height * width, len(directions(walk.RADIUS))
     return Part(
         f"walk, {walk.STEPS} steps, {height}x{width}, {MAPS} maps",
         partial(
@@ -148,16 +158,18 @@ def walking(height: int, width: int, pictures: int, device: torch.device) -> Par
             steps=walk.STEPS,
             tolerance=TOLERANCE,
         ),
-        pictures,
-        2 * products * cells * MAPS * (2 * neighbours + 1),
-        4 * products * cells * (neighbours + 1 + 4 * MAPS),
+        images,
+        2 * products * cells * MAPS * (2 * neighbors + 1),
+        4 * products * cells * (neighbors + 1 + 4 * MAPS),
         single=True,
     )
 
 
 def squaring(height: int, width: int, device: torch.device) -> Part:
-    """The same walk of one picture as published: the dense transition matrix squared until it stands for all steps."""
-    transition, seeds = (part.to(device) for part in walk.dense(*walk.picture(height, width, MAPS)))
+    """The same walk of one image as published: the dense transition matrix squared until it stands
+    for all steps.
+    """
+    transition, seeds = (part.to(device) for part in walk.dense(*walk.image(height, width, MAPS)))
     cells, products = height * width, walk.STEPS.bit_length() - 1
     return Part(
         f"the same by {products} squarings of the dense matrix",
@@ -179,7 +191,7 @@ def networks(crop: int, batch: int, here: Runtime) -> Iterator[Part]:
     size = f"{batch} x {crop}x{crop}, {BACKBONE}"
 
     def maps() -> Tensor:
-        return classifier.maps(classifier.backbone.normalise(images), tags)
+        return classifier.maps(classifier.backbone.normalize(images), tags)
 
     @torch.inference_mode()
     def forward() -> None:
@@ -193,7 +205,9 @@ def networks(crop: int, batch: int, here: Runtime) -> Iterator[Part]:
         outputs.float().square().mean().backward()
 
     yield counted(f"class maps, {size}", forward, batch)
-    yield counted(f"the same and backward, {size}", partial(backward, classifier.train(), maps), batch)
+    yield counted(
+        f"the same and backward, {size}", partial(backward, classifier.train(), maps), batch
+    )
     step = partial(backward, model.train(), partial(model, images))
     yield counted(f"DeepLabV3+ and backward, {size}", step, batch)
 
@@ -206,7 +220,7 @@ def row(part: Part, device: torch.device, able: Limits) -> str:
     floor = max(by_operations, by_bytes)
     cells = (
         part.what,
-        f"{part.pictures / seconds:.4g}",
+        f"{part.images / seconds:.4g}",
         f"{seconds * 1e3:.4g} ms",
         f"{by_operations * 1e3:.3g} ms",
         f"{by_bytes * 1e3:.3g} ms",
@@ -218,16 +232,30 @@ def row(part: Part, device: torch.device, able: Limits) -> str:
 @click.command()
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @click.option(
-    "--precision", default="auto", show_default=True, help="Of the networks: auto, float32, bfloat16."
+    "--precision",
+    default="auto",
+    show_default=True,
+    help="Of the networks: auto, float32, bfloat16.",
 )
 @click.option(
-    "--walk", "cells", type=(int, int), default=(94, 125), show_default=True, help="Cells of a picture."
+    "--walk",
+    "cells",
+    type=(int, int),
+    default=(94, 125),
+    show_default=True,
+    help="Cells of an image.",
 )
-@click.option("--pictures", type=click.IntRange(1), help=f"Pictures that walk at a time. [default: {WALKED}]")
-@click.option("--crop", default=512, show_default=True, type=click.IntRange(64), help="Side of the crops.")
-@click.option("--batch", default=8, show_default=True, type=click.IntRange(2), help="Crops a batch.")
+@click.option(
+    "--images", type=click.IntRange(1), help=f"Images that walk at a time. [default: {WALKED}]"
+)
+@click.option(
+    "--crop", default=512, show_default=True, type=click.IntRange(64), help="Side of the crops."
+)
+@click.option(
+    "--batch", default=8, show_default=True, type=click.IntRange(2), help="Crops a batch."
+)
 def main(
-    device: str, precision: str, cells: tuple[int, int], pictures: int | None, crop: int, batch: int
+    device: str, precision: str, cells: tuple[int, int], images: int | None, crop: int, batch: int
 ) -> None:
     """Print a table of parts."""
     here = resolve(
@@ -246,10 +274,10 @@ def main(
     click.echo(
         f"{here.device}: {able.operations / 1e12:.3g} TFLOP/s in {here.precision}, {able.single / 1e12:.3g} in float32, "
         f"{able.bytes / 1e9:.3g} GB/s\n\n"
-        "| what | pictures a second | time | floor of operations | floor of bytes | times the floor |\n"
+        "| what | images a second | time | floor of operations | floor of bytes | times the floor |\n"
         "|---|---|---|---|---|---|"
     )
-    walked = walking(*cells, pictures or WALKED[here.device.type], here.device)
+    walked = walking(*cells, images or WALKED[here.device.type], here.device)
     for part in (walked, squaring(*cells, here.device), *networks(crop, batch, here)):
         click.echo(row(part, here.device, able))
 

@@ -14,29 +14,40 @@ from pipeline.irnet.paths import directions, line_cells
 RADIUS = 10
 
 
-def batch(pictures: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return edge logits, displacements and label maps in blocks: background, two classes and ignored."""
+def batch(images: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return edge logits, displacements and label maps in blocks: background, two classes and
+    ignored.
+    """
     generator = torch.Generator().manual_seed(0)
-    blocks = torch.randint(0, 4, (pictures, side // 16, side // 16), generator=generator, dtype=torch.uint8)
-    labels = torch.where(blocks == 3, 255, blocks).byte().repeat_interleave(16, 1).repeat_interleave(16, 2)
-    logits = torch.randn(pictures, 1, side, side, generator=generator) - 1
-    displacement = torch.randn(pictures, 2, side, side, generator=generator)
+    blocks = torch.randint(
+        0, 4, (images, side // 16, side // 16), generator=generator, dtype=torch.uint8
+    )
+    labels = (
+        torch.where(blocks == 3, 255, blocks)
+        .byte()
+        .repeat_interleave(16, 1)
+        .repeat_interleave(16, 2)
+    )
+    logits = torch.randn(images, 1, side, side, generator=generator) - 1
+    displacement = torch.randn(images, 2, side, side, generator=generator)
     return logits.requires_grad_(), displacement.requires_grad_(), labels
 
 
-def ours(pictures: int, side: int) -> Callable[[], object]:
-    logits, displacement, labels = batch(pictures, side)
+def ours(images: int, side: int) -> Callable[[], object]:
+    logits, displacement, labels = batch(images, side)
     return lambda: total_loss(pair_losses(logits, displacement, labels, RADIUS)).backward()
 
 
-def gathered(pictures: int, side: int) -> Callable[[], object]:
-    logits, displacement, labels = batch(pictures, side)
+def gathered(images: int, side: int) -> Callable[[], object]:
+    logits, displacement, labels = batch(images, side)
     tables = _line_tables(side, side)
     return lambda: _gathered_loss(logits, displacement, labels, tables).backward()
 
 
 def _line_tables(height: int, width: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return per line length the flat cells of all lines [D,n,length], their targets [D,n] and (dy, dx) [D,2]."""
+    """Return per line length the flat cells of all lines [D,n,length], their targets [D,n] and (dy,
+    dx) [D,2].
+    """
     reach = RADIUS - 1
     cells = torch.arange(height * width).view(height, width)
     sources = cells[: height - reach, reach : width - reach].flatten()
@@ -45,7 +56,9 @@ def _line_tables(height: int, width: int) -> list[tuple[Tensor, Tensor, Tensor]]
         groups[len(line_cells(*direction))].append(direction)
     tables = []
     for group in groups.values():
-        offsets = torch.tensor([[y * width + x for y, x in line_cells(*direction)] for direction in group])
+        offsets = torch.tensor(
+            [[y * width + x for y, x in line_cells(*direction)] for direction in group]
+        )
         ends = torch.tensor([dy * width + dx for dy, dx in group])
         tables.append(
             (
@@ -58,22 +71,37 @@ def _line_tables(height: int, width: int) -> list[tuple[Tensor, Tensor, Tensor]]
 
 
 def _gathered_loss(
-    logits: Tensor, displacement: Tensor, labels: Tensor, tables: list[tuple[Tensor, Tensor, Tensor]]
+    logits: Tensor,
+    displacement: Tensor,
+    labels: Tensor,
+    tables: list[tuple[Tensor, Tensor, Tensor]],
 ) -> Tensor:
-    boundary, field, label = torch.sigmoid(logits).flatten(1), displacement.flatten(2), labels.flatten(1)
+    boundary, field, label = (
+        torch.sigmoid(logits).flatten(1),
+        displacement.flatten(2),
+        labels.flatten(1),
+    )
     reach, (height, width) = RADIUS - 1, labels.shape[1:]
     source = (
-        torch.arange(height * width).view(height, width)[: height - reach, reach : width - reach].flatten()
+        torch.arange(height * width)
+        .view(height, width)[: height - reach, reach : width - reach]
+        .flatten()
     )
     affinity = torch.cat([1 - boundary[:, lines].amax(-1) for lines, _, _ in tables], 1)
-    moved = torch.cat([field[:, :, source][:, :, None] - field[:, :, targets] for _, targets, _ in tables], 2)
+    moved = torch.cat(
+        [field[:, :, source][:, :, None] - field[:, :, targets] for _, targets, _ in tables], 2
+    )
     way = torch.cat([ways for *_, ways in tables]).T[None, :, :, None]
     here = label[:, source][:, None]
     there = torch.cat([label[:, targets] for _, targets, _ in tables], 1)
     valid, equal = (here < 255) & (there < 255), here == there
-    bg, fg, neg = ((valid & kind).float() for kind in (equal & (here == 0), equal & (here > 0), ~equal))
+    bg, fg, neg = (
+        (valid & kind).float() for kind in (equal & (here == 0), equal & (here > 0), ~equal)
+    )
     within, between = -torch.log(affinity + EPSILON), -torch.log(1 + EPSILON - affinity)
-    pos = ((within * bg).sum() / (bg.sum() + EPSILON) + (within * fg).sum() / (fg.sum() + EPSILON)) / 2
+    pos = (
+        (within * bg).sum() / (bg.sum() + EPSILON) + (within * fg).sum() / (fg.sum() + EPSILON)
+    ) / 2
     terms = {
         "pos": pos,
         "neg": (between * neg).sum() / (neg.sum() + EPSILON),
@@ -84,7 +112,7 @@ def _gathered_loss(
 
 
 WHAT = "pair losses, forward and backward"
-SIZE = "{} pictures 128x128, radius 10"
+SIZE = "{} images 128x128, radius 10"
 BENCHMARKS = (
     Benchmark(
         WHAT,

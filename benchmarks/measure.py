@@ -1,4 +1,6 @@
-"""Time and peak memory of one benchmark, taken in a process of its own so that no other leaves its mark."""
+"""Time and peak memory of one benchmark, taken in a process of its own so that no other leaves its
+mark.
+"""
 
 import importlib
 import json
@@ -26,7 +28,9 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One row of the table: what is done to what size, our way and a reference's, and whose the reference is."""
+    """One row of the table: what is done to what size, our way and a reference's, and whose the
+    reference is.
+    """
 
     what: str
     size: str
@@ -37,7 +41,9 @@ class Benchmark:
 
 
 class Measurement(NamedTuple):
-    """Best and median seconds of the runs, and the peak memory in MB over the process with everything imported."""
+    """Best and median seconds of the runs, and the peak memory in MB over the process with
+    everything imported.
+    """
 
     best: float
     median: float
@@ -45,7 +51,9 @@ class Measurement(NamedTuple):
 
 
 def measure(setup: Setup, runs: int) -> Measurement:
-    """Set up, run once unmeasured unless runs is 1, then `runs` times; memory counts the inputs and every run."""
+    """Set up, run once unmeasured unless runs is 1, then `runs` times; memory counts the inputs and
+    every run.
+    """
     before = _restart_peak()
     call = setup()
     if runs > 1:
@@ -59,11 +67,15 @@ def measure(setup: Setup, runs: int) -> Measurement:
 
 
 def measure_apart(module: str, number: int, side: str) -> Measurement:
-    """Measure one side, `ours` or `reference`, of benchmark `number` of `benchmarks.<module>` in a fresh process."""
+    """Measure one side, `ours` or `reference`, of benchmark `number` of `benchmarks.<module>` in a
+    fresh process.
+    """
     command = [sys.executable, "-m", "benchmarks.measure", module, str(number), side]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
-        raise RuntimeError(f"benchmark {module} {number} ({side}) failed:\n{finished.stderr.strip()}")
+        raise RuntimeError(
+            f"benchmark {module} {number} ({side}) failed:\n{finished.stderr.strip()}"
+        )
     return Measurement(*json.loads(finished.stdout.splitlines()[-1]))
 
 
@@ -74,7 +86,9 @@ def benchmarks_of(module: str) -> tuple[Benchmark, ...]:
 
 
 def _restart_peak() -> float:
-    """Let the peak begin anew at the memory now in use, where the system can (Linux), and return it in MB."""
+    """Let the peak begin again at the memory now in use, where the system can (Linux), and return
+    it in MB.
+    """
     with suppress(
         OSError
     ):  # elsewhere imports may have peaked above what they kept: a little growth goes unseen
@@ -85,7 +99,8 @@ def _restart_peak() -> float:
 def _peak() -> float:
     """Return the peak resident memory in MB.
 
-    On Linux from the process's own status: getrusage also counts what its parent held when it started it.
+    On Linux from the process's own status: getrusage also counts what its parent held when it
+    started it.
     """
     status = Path("/proc/self/status")
     if status.is_file():
@@ -96,7 +111,9 @@ def _peak() -> float:
 
 
 def main() -> None:
-    """Measure the side of the benchmark that the command line names and print it as one line of JSON."""
+    """Measure the side of the benchmark that the command line names and print it as one line of
+    JSON.
+    """
     module, number, side = sys.argv[1:]
     benchmark = benchmarks_of(module)[int(number)]
     print(json.dumps(measure(getattr(benchmark, side), benchmark.runs)))

@@ -1,4 +1,5 @@
-"""How well class maps of the built-in scenes lie on the parts that tell the class, apart from the bodies that tell nothing.
+"""How well class maps of the built-in scenes lie on the parts that tell the class, apart from the
+bodies that tell nothing.
 
 python -m benchmarks.parts SEED data/cams.h5 [other/cams.h5 ...]
 """
@@ -8,16 +9,17 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pipeline.datasets.scenes.parts import CLASSES
-from pipeline.datasets.scenes.scene import place
-from pipeline.datasets.scenes.toys import silhouettes
+from pipeline.core.artifacts import Reader
+from pipeline.labelling.seeds import upsample
 from pipeline.metrics.semantic import ThresholdCurve, threshold_grid
-from pipeline.seeds import enlarge
-from pipeline.store import Reader
+from pipeline.readers.scenes.scene import place
+from pipeline.readers.scenes.toys import CLASSES, silhouettes
 
 
 def part_labels(index: int, seed: int, numbers: dict[str, int]) -> np.ndarray:
-    """Return the label map uint8 [H,W] of the parts seen in scene `index`: numbers[class] there, 0 elsewhere."""
+    """Return the label map uint8 [H,W] of the parts seen in scene `index`: numbers[class] there, 0
+    elsewhere.
+    """
     _, toys, size = place(index, seed)
     labels = np.zeros(size, np.uint8)
     for toy in toys:
@@ -28,13 +30,15 @@ def part_labels(index: int, seed: int, numbers: dict[str, int]) -> np.ndarray:
 
 
 def measure(reader: Reader, names: Iterable[str], seed: int) -> tuple[float, float]:
-    """Return the mIoU with the parts at the best threshold, and the mean share of a map's sum that lies on its class's parts."""
+    """Return the mIoU with the parts at the best threshold, and the mean share of a map's sum that
+    lies on its class's parts.
+    """
     numbers = {name: place_ + 1 for place_, name in enumerate(reader.classes)}
     curve, shares = ThresholdCurve(reader.classes, threshold_grid(0.15)), []
     for name in names:
         truth = part_labels(int(name.removeprefix("scene_")), seed, numbers)
         record = reader[name]
-        maps = enlarge(record["cams"], truth.shape)
+        maps = upsample(record["cams"], truth.shape)
         curve.add(truth, maps, record["labels"])
         for one, label in zip(maps, record["labels"], strict=True):
             shares.append(one[truth == label + 1].sum() / max(float(one.sum()), 1e-6))

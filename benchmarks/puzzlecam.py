@@ -1,4 +1,6 @@
-"""A training step of Puzzle-CAM, forward, losses, backward and update, against one of the plain classifier."""
+"""A training step of Puzzle-CAM, forward, losses, backward and update, against one of the plain
+classifier.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,16 +9,16 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.measure import Benchmark
-from pipeline.backbones import fix_batch_norm
+from pipeline.classifiers.base import TrainingData
 from pipeline.classifiers.cam import training as plain
 from pipeline.classifiers.puzzlecam import training as puzzle
-from pipeline.classifiers.samples import Material
-from pipeline.datasets.index import Index
+from pipeline.core.trainer import LossFn, Ranks, Step
+from pipeline.data.index import Index
 from pipeline.methods import CLASSIFIERS, room
-from pipeline.training import Objective, Ranks, Step
+from pipeline.nets.backbones import fix_batch_norm
 
-PICTURES, CROP, CLASSES = 16, 256, 20
-MATERIAL = Material(Index((), [], Path(), Path(), {}), [], (CROP, CROP), CROP, (0.5, 0.5, 0.5))
+IMAGES, CROP, CLASSES = 16, 256, 20
+MATERIAL = TrainingData(Index((), [], Path(), Path(), {}), [], (CROP, CROP), CROP, (0.5, 0.5, 0.5))
 
 
 def ours() -> Callable[[], object]:
@@ -27,16 +29,18 @@ def reference() -> Callable[[], object]:
     return training_step("cam", plain.objective(MATERIAL))
 
 
-def training_step(method: str, objective: Objective) -> Callable[[], object]:
-    """Return one optimiser step of a method halfway through its training, on a batch that stays the same."""
+def training_step(method: str, objective: LossFn) -> Callable[[], object]:
+    """Return one optimizer step of a method halfway through its training, on a batch that stays the
+    same.
+    """
     torch.manual_seed(0)
     network = room(CLASSIFIERS, method, "network").Network(CLASSES, "tf_efficientnet_lite0").train()
     network.backbone.freeze(2)
     fix_batch_norm(network)
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, 5e-4)
-    images = torch.randint(0, 256, (PICTURES, 3, CROP, CROP), dtype=torch.uint8)
-    targets = (torch.rand(PICTURES, CLASSES) < 0.1).float()
+    images = torch.randint(0, 256, (IMAGES, 3, CROP, CROP), dtype=torch.uint8)
+    targets = (torch.rand(IMAGES, CLASSES) < 0.1).float()
     now = Step(Ranks(Accelerator(cpu=True)), 0.5, 0.0)
 
     def call() -> None:
@@ -51,7 +55,7 @@ def training_step(method: str, objective: Objective) -> Callable[[], object]:
 BENCHMARKS = (
     Benchmark(
         "training step of Puzzle-CAM",
-        f"{PICTURES} crops {CROP}x{CROP}, EfficientNet-Lite0, 2x2 tiles",
+        f"{IMAGES} crops {CROP}x{CROP}, EfficientNet-Lite0, 2x2 tiles",
         ours,
         reference,
         "step of the plain classifier, same run",

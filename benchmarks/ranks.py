@@ -1,4 +1,5 @@
-"""Every stage with one, two and four ranks under torchrun: the same bytes picture by picture, the same losses from trainings.
+"""Every stage with one, two and four ranks under torchrun: the same bytes image by image, the same
+losses from trainings.
 
 python -m benchmarks.ranks                       on a small run made for it
 python -m benchmarks.ranks --stages cams,irnet --worlds 1,2
@@ -27,7 +28,9 @@ def run(box: Box, stage: str, world: int) -> Ended:
 
 
 def verdict(box: Box, stage: str, curve: Sequence[float]) -> tuple[str, bool]:
-    """How what a stage wrote compares with the undisturbed run, whose losses were `curve`: in words, and whether that is right."""
+    """How what a stage wrote compares with the undisturbed run, whose losses were `curve`: in
+    words, and whether that is right.
+    """
     wrote, right = box.wrote(stage), box.right[stage]
     if wrote == right:
         return "same bytes", True
@@ -54,7 +57,9 @@ def losses(box: Box, stage: str) -> list[float]:
 
 @click.command()
 @click.option("--stages", default="", metavar="A,B", help="Stages to run; all by default.")
-@click.option("--worlds", default="1,2,4", show_default=True, metavar="N,M", help="Numbers of ranks.")
+@click.option(
+    "--worlds", default="1,2,4", show_default=True, metavar="N,M", help="Numbers of ranks."
+)
 @click.option(
     "--run",
     "folder",
@@ -62,7 +67,9 @@ def losses(box: Box, stage: str) -> list[float]:
     help="Copy of the repository in which the graph has run; it is changed. Made by default.",
 )
 def main(stages: str, worlds: str, folder: Path | None) -> None:
-    """Print a table of stages and numbers of ranks; the exit status is 1 if one gave another result."""
+    """Print a table of stages and numbers of ranks; the exit status is 1 if one gave another
+    result.
+    """
     for line in header("benchmarks.ranks"):
         click.echo(line)
     numbers = [int(number) for number in worlds.split(",")]
@@ -75,7 +82,9 @@ def main(stages: str, worlds: str, folder: Path | None) -> None:
             curve, cells = losses(box, stage), []
             for number in numbers:
                 ended = run(box, stage, number)
-                words, good = verdict(box, stage, curve) if ended.code == 0 else (ended.said[-300:], False)
+                words, good = (
+                    verdict(box, stage, curve) if ended.code == 0 else (ended.said[-300:], False)
+                )
                 cells.append(words)
                 whole = whole and good
                 box.restore()

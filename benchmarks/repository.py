@@ -22,7 +22,7 @@ ENVIRONMENT = {
     "GIT_COMMITTER_EMAIL": "test@example.org",
 }
 QUICK = {
-    "dataset.scenes.pictures": 12,
+    "dataset.scenes.images": 12,
     "classifier.method": "cam",
     "classifier.epochs": 1,
     "classifier.batch": 4,
@@ -45,7 +45,7 @@ QUICK = {
     "predictions.instances.sides": [96, 160],
     "runtime.shard": 3,
     "runtime.workers": 1,
-    "report.pictures": 2,
+    "report.images": 2,
     "report.worst": 1,
 }
 
@@ -57,7 +57,12 @@ def run(
     folder: Path, *command: str, check: bool = True, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False
+        command,
+        cwd=folder,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
@@ -85,7 +90,9 @@ def commit(folder: Path) -> None:
 def copy_code(folder: Path) -> None:
     """Copy this repository's files, as they are now, to a folder."""
     for name in run(ROOT, "git", "ls-files", "-co", "--exclude-standard").stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/", "docs/", "dvc.lock")):
+        if (ROOT / name).is_file() and not name.startswith(
+            ("tests/", "benchmarks/", "docs/", "dvc.lock")
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
 
@@ -99,7 +106,7 @@ def ran(folder: Path, settings: Mapping[str, object]) -> None:
 
 
 def scores_of(folder: Path, name: str) -> dict[str, float]:
-    """The scores of a rung that DVC lists."""
+    """The scores of a step that DVC lists."""
     return json.loads((folder / f"data/scores/{name}.json").read_text())[name]
 
 

@@ -1,7 +1,8 @@
 """The time of `dvc repro` when nothing has changed: what a person waits before every experiment.
 
-Each stage of a copy of the repository is made cheaply: its outputs are stand-ins, committed to DVC as if the stage had run.
-The report is left as the graph has it. There is no reference; the aim is 2 s.
+Each stage of a copy of the repository is made cheaply: its outputs are stand-ins, committed to DVC
+as if the stage had run. The report is left as the graph has it. There is no reference; the aim is 2
+s.
 """
 
 import atexit
@@ -59,7 +60,9 @@ def _unchanged(folder: Path) -> None:
 def _dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment: Mapping[str, Any] = os.environ | {"DVC_NO_ANALYTICS": "1"}
     command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done
@@ -67,6 +70,10 @@ def _dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 BENCHMARKS = (
     Benchmark(
-        "dvc repro, nothing changed", "the whole graph", ours, Published(GOAL, None), "goal of this project"
+        "dvc repro, nothing changed",
+        "the whole graph",
+        ours,
+        Published(GOAL, None),
+        "goal of this project",
     ),
 )

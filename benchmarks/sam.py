@@ -1,8 +1,9 @@
-"""Segment Anything: our segment-everything map and prompter against the package's own generator and predictor.
+"""Segment Anything: our segment-everything map and prompter against the package's own generator and
+predictor.
 
-Weights are random. Their masks would be ragged and cover the picture, which costs the package more than trained ones do; so on both
-sides what the decoder computed is replaced, after the whole of its work, by the same discs about the prompts, with predicted IoU of
-which three in ten pass the filter.
+Weights are random. Their masks would be ragged and cover the image, which costs the package more
+than trained ones do; so on both sides what the decoder computed is replaced, after the whole of its
+work, by the same discs about the prompts, with predicted IoU of which three in ten pass the filter.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Benchmark
 from pipeline.segmenters.prompting import Query
-from pipeline.segmenters.sam import Everything, SamPrompter
+from pipeline.segmenters.sam import AutomaticMaskGenerator, SamPrompter
 from pipeline.segmenters.sam_decoder import MASKS, Attended, Decoder
 
 SHRINK = torch.tensor([1.0, 0.6, 0.35])
@@ -23,7 +24,9 @@ SHRINK = torch.tensor([1.0, 0.6, 0.35])
 
 
 class Discs:
-    """Predicted IoU and low-resolution logits for the prompts of a grid, handed out in the grid's order."""
+    """Predicted IoU and low-resolution logits for the prompts of a grid, handed out in the grid's
+    order.
+    """
 
     def __init__(self, points_per_side: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -33,7 +36,7 @@ class Discs:
         self.side, self.given = points_per_side, 0
 
     def next(self, count: int) -> Tensor:
-        """Numbers of the next prompts; the grid begins anew after its last."""
+        """Numbers of the next prompts; the grid begins again after its last."""
         numbers = torch.arange(self.given, self.given + count) % len(self.iou)
         self.given = (self.given + count) % len(self.iou)
         return numbers
@@ -81,7 +84,9 @@ class OurDecoder(Decoder):
 
 
 def network(small: bool = False) -> Any:
-    """ViT-B with random weights, or one whose encoder is next to nothing, so that what follows is what is measured."""
+    """ViT-B with random weights, or one whose encoder is next to nothing, so that what follows is
+    what is measured.
+    """
     from segment_anything import sam_model_registry
     from segment_anything.build_sam import _build_sam
 
@@ -90,22 +95,26 @@ def network(small: bool = False) -> Any:
     return net.requires_grad_(False)
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def sample_image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
 
 
-def ours(height: int, width: int, points_per_side: int, small: bool = False) -> Callable[[], object]:
-    net, image = network(small), picture(height, width)
-    everything = Everything(net, points_per_side=points_per_side)
+def ours(
+    height: int, width: int, points_per_side: int, small: bool = False
+) -> Callable[[], object]:
+    net, image = network(small), sample_image(height, width)
+    everything = AutomaticMaskGenerator(net, points_per_side=points_per_side)
     everything.decoder = OurDecoder(net, Discs(points_per_side))
     return partial(everything.segment, image)
 
 
-def package(height: int, width: int, points_per_side: int, small: bool = False) -> Callable[[], object]:
+def package(
+    height: int, width: int, points_per_side: int, small: bool = False
+) -> Callable[[], object]:
     """The package's generator, and its masks painted so that the smallest wins."""
     from segment_anything import SamAutomaticMaskGenerator
 
-    net, image = network(small), picture(height, width)
+    net, image = network(small), sample_image(height, width)
     net.mask_decoder = PackageDecoder(net.mask_decoder, Discs(points_per_side))
     generator = SamAutomaticMaskGenerator(net, points_per_side=points_per_side)
 
@@ -119,32 +128,32 @@ def package(height: int, width: int, points_per_side: int, small: bool = False) 
     return call
 
 
-def queries(count: int, pictures: int) -> list[Query]:
-    """Prompts of one to four points in pictures of 375x500 with random embeddings."""
+def queries(count: int, images: int) -> list[Query]:
+    """Prompts of one to four points in images of 375x500 with random embeddings."""
     rng = np.random.default_rng(0)
     records = [
         {
             "segments": np.zeros((375, 500), np.uint16),
             "embeddings": rng.standard_normal((256, 64, 64)).astype(np.float16),
         }
-        for _ in range(pictures)
+        for _ in range(images)
     ]
     return [
-        Query(records[i % pictures], rng.uniform(0, 375, (1 + i % 4, 2)).astype(np.float32))
+        Query(records[i % images], rng.uniform(0, 375, (1 + i % 4, 2)).astype(np.float32))
         for i in range(count)
     ]
 
 
-def our_prompts(count: int, pictures: int) -> Callable[[], object]:
-    return partial(SamPrompter(network(small=True)).prompt, queries(count, pictures))
+def our_prompts(count: int, images: int) -> Callable[[], object]:
+    return partial(SamPrompter(network(small=True)).prompt, queries(count, images))
 
 
-def package_prompts(count: int, pictures: int) -> Callable[[], object]:
+def package_prompts(count: int, images: int) -> Callable[[], object]:
     """The package's predictor with the stored embeddings, a query at a time."""
     from segment_anything import SamPredictor
 
-    predictor, asked = SamPredictor(network(small=True)), queries(count, pictures)
-    predictor.set_image(picture(375, 500))
+    predictor, asked = SamPredictor(network(small=True)), queries(count, images)
+    predictor.set_image(sample_image(375, 500))
 
     def call() -> list[np.ndarray]:
         found = []
@@ -179,7 +188,7 @@ BENCHMARKS = (
     ),
     Benchmark(
         "SAM's answers to S2C from stored embeddings",
-        "24 prompts in 16 pictures",
+        "24 prompts in 16 images",
         partial(our_prompts, 24, 16),
         partial(package_prompts, 24, 16),
         PREDICTOR,

@@ -1,6 +1,7 @@
-"""The stage seeds, from its start to its end, with a worker for each core against one worker: the dense CRF is all its work.
+"""The stage seeds, from its start to its end, with a worker for each core against one worker: the
+dense CRF is all its work.
 
-The pictures are the built-in scenes; their CAMs are the true masks, blurred.
+The images are the built-in scenes; their CAMs are the true masks, blurred.
 """
 
 import atexit
@@ -18,11 +19,11 @@ import torch
 from benchmarks.measure import Benchmark
 from benchmarks.repository import copy_code, run, set_parameters
 from pipeline.classifiers.extraction import cam_records
-from pipeline.datasets.index import Index
-from pipeline.datasets.masks import read_semantic
-from pipeline.store import Record, Writer
+from pipeline.core.artifacts import Record, Writer
+from pipeline.data.index import Index
+from pipeline.data.masks import read_semantic
 
-PICTURES = 1000
+IMAGES = 1000
 BLUR = 12.0
 """Standard deviation in pixels."""
 
@@ -39,7 +40,7 @@ def _folder() -> Path:
     atexit.register(shutil.rmtree, parent, ignore_errors=True)
     folder = parent / "copy"
     copy_code(folder)
-    set_parameters(folder, {"dataset.scenes.pictures": PICTURES, "dataset.val": 0.0})
+    set_parameters(folder, {"dataset.scenes.images": IMAGES, "dataset.val": 0.0})
     run(folder, sys.executable, "-m", "stages.dataset")
     index = Index.load(folder / "data/dataset")
     with Writer(folder / "data/cams.h5", "cams", index.classes) as writer:
@@ -60,7 +61,7 @@ CORES = os.cpu_count() or 1
 BENCHMARKS = (
     Benchmark(
         f"stage seeds, {CORES} workers",
-        f"{PICTURES} scenes of 320x240",
+        f"{IMAGES} scenes of 320x240",
         lambda: with_workers(CORES),
         lambda: with_workers(1),
         "one worker, same run",

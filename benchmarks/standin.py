@@ -1,8 +1,10 @@
-"""A GPU played on the CPU: what a program would do wrong with one, and how often it would wait for it, seen without having one.
+"""A GPU played on the CPU: what a program would do wrong with one, and how often it would wait for
+it, seen without having one.
 
-Tensors that are sent to a `cuda` device are computed on the CPU, but say that they are there, and meet no tensor of the CPU. An
-operator stands for what a GPU is asked to do (most are one kernel), a wait for each moment at which the program needs a value from it
-and can ask for nothing more meanwhile. Neither is a time.
+Tensors that are sent to a `cuda` device are computed on the CPU, but say that they are there, and
+meet no tensor of the CPU. An operator stands for what a GPU is asked to do (most are one kernel), a
+wait for each moment at which the program needs a value from it and can ask for nothing more
+meanwhile. Neither is a time.
 """
 
 import sysconfig
@@ -53,8 +55,12 @@ CUDA: Mapping[str, Callable[..., Any]] = {
     "synchronize": lambda device=None: None,
     "is_current_stream_capturing": lambda: False,
 }
-"""What torch.cuda says of it: one device, which computes in float32 so that its results can be held against the CPU's."""
-LIBRARIES = tuple(Path(path) for path in {sysconfig.get_path("purelib"), sysconfig.get_path("stdlib")})
+"""What torch.cuda says of it: one device, which computes in float32 so that its results can be held
+against the CPU's.
+"""
+LIBRARIES = tuple(
+    Path(path) for path in {sysconfig.get_path("purelib"), sysconfig.get_path("stdlib")}
+)
 """Where a wait is not looked for."""
 Place = tuple[str, str]
 """What waited, and the line of the program that asked for it."""
@@ -115,7 +121,9 @@ def _of_program(path: Path) -> bool:
 
 
 class _Event:
-    """What has been asked of the stand-in so far: copies that are not waited for have arrived once it is."""
+    """What has been asked of the stand-in so far: copies that are not waited for have arrived once
+    it is.
+    """
 
     def __init__(self, stand_in: StandIn) -> None:
         self.stand_in = stand_in
@@ -134,7 +142,7 @@ class _Event:
 
 
 class _Stream:
-    """What optimisers ask before they step."""
+    """What optimizers ask before they step."""
 
     def is_capturing(self) -> bool:
         """No graph is being captured."""
@@ -142,7 +150,9 @@ class _Stream:
 
 
 class _Operators(TorchDispatchMode):
-    """Below autograd, where backward passes and optimisers are seen, too: results are where their inputs are."""
+    """Below autograd, where backward passes and optimizers are seen, too: results are where their
+    inputs are.
+    """
 
     def __init__(self, stand_in: StandIn) -> None:
         super().__init__()
@@ -157,7 +167,9 @@ class _Operators(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         before = {id(tensor.untyped_storage()) for tensor in tensors}
         _put(out, there=is_there(args[0]) if name == "copy_" else True)
-        if not func.is_view or any(id(tensor.untyped_storage()) not in before for tensor in _tensors(out)):
+        if not func.is_view or any(
+            id(tensor.untyped_storage()) not in before for tensor in _tensors(out)
+        ):
             self.stand_in.operators[name] += 1
         return out
 
@@ -170,7 +182,8 @@ class _Operators(TorchDispatchMode):
         if name in WAITING:
             self.stand_in.wait(name)
         apart = any(tensor.dim() and not is_there(tensor) for tensor in tensors)
-        # what is missing autograd fills with zeros of its own, on the device where the gradient belongs
+        # what is missing autograd fills with zeros of its own, on the device where the gradient
+        # belongs
         if apart and name not in COPYING and torch._C._current_autograd_node() is None:
             shapes = ", ".join(f"{tuple(tensor.shape)} on {_device(tensor)}" for tensor in tensors)
             raise MixedDevicesError(f"{name} got tensors of two devices: {shapes}")
@@ -197,7 +210,11 @@ class _Functions(TorchFunctionMode):
         self.stand_in = stand_in
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Any = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call a function on the CPU; raises MixedDevicesError."""
         named = dict(kwargs or {})

@@ -1,6 +1,7 @@
-"""Artefacts of 300 pictures, written and read: one HDF5 file against what the published code stores.
+"""Artifacts of 300 images, written and read: one HDF5 file against what the published code stores.
 
-That is for CAMs a pickled npy a picture with the maps once more at full size, in float32, and for seeds a PNG a picture.
+That is for CAMs a pickled npy an image with the maps once more at full size, in float32, and for
+seeds a PNG an image.
 """
 
 import atexit
@@ -14,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measure import Benchmark
-from pipeline.seeds import enlarge
-from pipeline.store import Reader, Writer
+from pipeline.core.artifacts import Reader, Writer
+from pipeline.labelling.seeds import upsample
 
-PICTURES, HEIGHT, WIDTH = 300, 375, 500
+IMAGES, HEIGHT, WIDTH = 300, 375, 500
 GRID = ((HEIGHT - 1) // 4 + 1, (WIDTH - 1) // 4 + 1)
-NAMES = tuple(f"2007_{number:06d}" for number in range(PICTURES))
+NAMES = tuple(f"2007_{number:06d}" for number in range(IMAGES))
 Items = list[Mapping[str, np.ndarray]]
 
 
@@ -31,27 +32,32 @@ def cams() -> Items:
             "labels": np.array([3, 14], np.uint8),
             "size": np.array([HEIGHT, WIDTH], np.int32),
         }
-        for seed in range(PICTURES)
+        for seed in range(IMAGES)
     ]
 
 
 def seeds() -> Items:
     """Return records of one label map each: background, a class and ignored pixels between them."""
-    maps = (_smooth(seed, 1, (HEIGHT, WIDTH))[0] for seed in range(PICTURES))
-    return [{"seeds": np.where(m > 0.6, 15, np.where(m > 0.4, 255, 0)).astype(np.uint8)} for m in maps]
+    maps = (_smooth(seed, 1, (HEIGHT, WIDTH))[0] for seed in range(IMAGES))
+    return [
+        {"seeds": np.where(m > 0.6, 15, np.where(m > 0.4, 255, 0)).astype(np.uint8)} for m in maps
+    ]
 
 
 def _smooth(seed: int, maps: int, size: tuple[int, int]) -> np.ndarray:
     rng = np.random.default_rng(seed)
     y, x = np.ogrid[: size[0], : size[1]]
     unit = max(size)
-    waves = [np.sin(x / unit * a + c) * np.sin(y / unit * b + c) for a, b, c in rng.uniform(3, 12, (maps, 3))]
+    waves = [
+        np.sin(x / unit * a + c) * np.sin(y / unit * b + c)
+        for a, b, c in rng.uniform(3, 12, (maps, 3))
+    ]
     return np.clip(waves, 0, 1).astype(np.float32)
 
 
 SOURCES = {
-    "cams": "published layout (pickled npy a picture, maps also at full size)",
-    "seeds": "published layout (PNG a picture)",
+    "cams": "published layout (pickled npy an image, maps also at full size)",
+    "seeds": "published layout (PNG an image)",
 }
 KINDS: Mapping[str, Callable[[], Items]] = {"cams": cams, "seeds": seeds}
 
@@ -110,10 +116,10 @@ def _write_published(items: Items, full: list[np.ndarray], folder: Path) -> None
 
 
 def _full(items: Items) -> list[np.ndarray]:
-    """Return class maps at full size (one picture's for all: their content costs nothing in an npy)."""
+    """Return class maps at full size (one image's for all: their content costs nothing in an npy)."""
     if "seeds" in items[0]:
         return [items[0]["seeds"]] * len(items)
-    return [enlarge(items[0]["cams"], (HEIGHT, WIDTH))] * len(items)
+    return [upsample(items[0]["cams"], (HEIGHT, WIDTH))] * len(items)
 
 
 def _folder() -> Path:
@@ -124,12 +130,12 @@ def _folder() -> Path:
 
 
 def sizes(kind: str) -> tuple[int, int]:
-    """Return the bytes a picture takes: ours, published."""
+    """Return the bytes an image takes: ours, published."""
     ours, published = _folder(), _folder()
     items = KINDS[kind]()
     _write_ours(kind, items, ours)
     _write_published(items, _full(items), published)
-    return _bytes(ours) // PICTURES, _bytes(published) // PICTURES
+    return _bytes(ours) // IMAGES, _bytes(published) // IMAGES
 
 
 def _bytes(folder: Path) -> int:
@@ -140,7 +146,7 @@ def benchmarks() -> tuple[Benchmark, ...]:
     """Return the rows."""
     rows = []
     for kind, what in (("cams", "2 class maps"), ("seeds", "a label map")):
-        size = f"{PICTURES} pictures {WIDTH}x{HEIGHT}, {what} each"
+        size = f"{IMAGES} images {WIDTH}x{HEIGHT}, {what} each"
         for verb, ours, published in (
             ("write", write_ours, write_published),
             ("read", read_ours, read_published),
@@ -162,10 +168,10 @@ BENCHMARKS = benchmarks()
 
 
 def main() -> None:
-    """Print the bytes a picture, which the table of times cannot hold: `python -m benchmarks.store`."""
+    """Print the bytes an image, which the table of times cannot hold: `python -m benchmarks.store`."""
     for kind in KINDS:
         ours, published = sizes(kind)
-        print(f"{kind}: {ours} bytes a picture, published layout {published}")
+        print(f"{kind}: {ours} bytes an image, published layout {published}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""How much the stages ask of a GPU, and how often they wait for it: counted on a stand-in, so no GPU is needed.
+"""How much the stages ask of a GPU, and how often they wait for it: counted on a stand-in, so no
+GPU is needed.
 
     python -m benchmarks.waits                       on a small run made for it
     python -m benchmarks.waits --run FOLDER          on a copy of the repository in which the graph has run; it is changed
 
-Whatever a GPU's speed, it is idle while the program asks for one small operator after the other, and while the program waits for
-an answer. The table says for each batch of pictures, or step of a training, how many operators it takes and how many waits, and which
-line waits most. Transfers count as operators, and a training's first step, which makes its optimiser's state, does not.
+Whatever a GPU's speed, it is idle while the program asks for one small operator after the other,
+and while the program waits for an answer. The table says for each batch of images, or step of a
+training, how many operators it takes and how many waits, and which line waits most. Transfers count
+as operators, and a training's first step, which makes its optimizer's state, does not.
 """
 
 import contextlib
@@ -23,13 +25,13 @@ import click
 from benchmarks.__main__ import header
 from benchmarks.repository import QUICK, ran, set_parameters
 from benchmarks.standin import Place, StandIn
-from pipeline import mapping, training
+from pipeline.core import engine, trainer
 
 SETTINGS: Mapping[str, object] = QUICK | {
     "classifier.method": "s2c",
     "classifier.batch": 8,
     "classifier.s2c.warmup": 0,
-    "dataset.scenes.pictures": 40,
+    "dataset.scenes.images": 40,
     "irnet.batch": 8,
     "semantic.batch": 8,
     "instance.batch": 8,
@@ -63,9 +65,9 @@ ROWS = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a batch of pictures, or a step, asked of the device."""
+    """What a batch of images, or a step, asked of the device."""
 
-    pictures: int
+    images: int
     operators: int
     waits: Counter[Place]
 
@@ -88,16 +90,16 @@ def run_here(folder: Path, stage: str, *arguments: str) -> None:
 def _recorded(device: StandIn) -> Iterator[list[Asked]]:
     """What is asked for within the engines' batches and steps."""
     found: list[Asked] = []
-    guarded, fetched = mapping._guarded, training._fetched
+    guarded, fetched = engine._guarded, trainer._fetched
 
     def count() -> tuple[int, Counter[Place]]:
         return device.operators.total(), Counter(device.waits)
 
-    def keep(pictures: int, before: tuple[int, Counter[Place]]) -> None:
+    def keep(images: int, before: tuple[int, Counter[Place]]) -> None:
         operators, waits = count()
-        found.append(Asked(pictures, operators - before[0], waits - before[1]))
+        found.append(Asked(images, operators - before[0], waits - before[1]))
 
-    def batch(task: mapping.Task, names: list[str], items: list[Any]) -> Sequence[Any]:
+    def batch(task: engine.Task, names: list[str], items: list[Any]) -> Sequence[Any]:
         before = count()
         results = guarded(task, names, items)
         keep(len(names), before)
@@ -109,30 +111,35 @@ def _recorded(device: StandIn) -> Iterator[list[Asked]]:
             yield one
             keep(len(one[0]), before)
 
-    with patch.object(mapping, "_guarded", batch), patch.object(training, "_fetched", steps):
+    with patch.object(engine, "_guarded", batch), patch.object(trainer, "_fetched", steps):
         yield found
 
 
 def row(name: str, asked: Sequence[Asked]) -> str:
-    """A line of the table: means over the batches of most pictures, without the first of several."""
+    """A line of the table: means over the batches of most images, without the first of several."""
     if not asked:
         return f"| {name} | | | | | |"
-    most = max(one.pictures for one in asked)
-    full = [one for one in asked if one.pictures == most]
+    most = max(one.images for one in asked)
+    full = [one for one in asked if one.images == most]
     counted = full[1:] or full
     waits = Counter[Place]()
     for one in counted:
         waits.update(one.waits)
     operators = sum(one.operators for one in counted) / len(counted)
     where = "; ".join(
-        f"{count / len(counted):.3g} {what} in {place}" for (what, place), count in waits.most_common(2)
+        f"{count / len(counted):.3g} {what} in {place}"
+        for (what, place), count in waits.most_common(2)
     )
     return f"| {name} | {most} | {operators:.0f} | {operators / most:.0f} | {waits.total() / len(counted):.3g} | {where} |"
 
 
 @click.command()
-@click.option("--stages", default=",".join(ROWS), show_default=True, metavar="A,B", help="Rows of the table.")
-@click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder with a run. Made by default.")
+@click.option(
+    "--stages", default=",".join(ROWS), show_default=True, metavar="A,B", help="Rows of the table."
+)
+@click.option(
+    "--run", "folder", type=click.Path(path_type=Path), help="Folder with a run. Made by default."
+)
 def main(stages: str, folder: Path | None) -> None:
     """Print a table of what stages ask of a device."""
     for line in header("benchmarks.waits"):
@@ -142,7 +149,7 @@ def main(stages: str, folder: Path | None) -> None:
         if folder is None:
             ran(box, SETTINGS)
         click.echo(
-            "| stage | pictures at once | operators | a picture | waits | where most |\n|---|---|---|---|---|---|"
+            "| stage | images at once | operators | an image | waits | where most |\n|---|---|---|---|---|---|"
         )
         for asked_for in stages.split(","):
             stage, *rest = asked_for.split(" ")

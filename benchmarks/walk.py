@@ -1,4 +1,6 @@
-"""The random walk of class maps against the two ways it is usually done: dense squarings and 256 sparse products."""
+"""The random walk of class maps against the two ways it is usually done: dense squarings and 256
+sparse products.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,25 +19,32 @@ PRODUCTS = "256 CSR products (scipy), same run"
 SQUARINGS = "dense matrix, 8 squarings (torch), same run"
 
 
-def picture(height: int, width: int, maps: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a boundary map with a few closed outlines and smooth class maps, as IRNet and CAMs give them."""
+def image(height: int, width: int, maps: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a boundary map with a few closed outlines and smooth class maps, as IRNet and CAMs
+    give them.
+    """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(height, width)
     waves = [
-        np.sin(x * rng.uniform(4, 12) + y * rng.uniform(4, 12) + rng.uniform(0, 6)) for _ in range(maps + 1)
+        np.sin(x * rng.uniform(4, 12) + y * rng.uniform(4, 12) + rng.uniform(0, 6))
+        for _ in range(maps + 1)
     ]
     boundary = np.exp(-((waves[0] / 0.2) ** 2)) * 0.9 + rng.uniform(0, 0.1, (height, width))
     scores = np.clip(waves[1:], 0, 1)
-    return torch.from_numpy(boundary.astype(np.float32)), torch.from_numpy(scores.astype(np.float32))
+    return torch.from_numpy(boundary.astype(np.float32)), torch.from_numpy(
+        scores.astype(np.float32)
+    )
 
 
-def ours(height: int, width: int, maps: int, pictures: int = 1) -> Callable[[], object]:
-    boundaries, scores = zip(*(picture(height, width, maps, seed) for seed in range(pictures)), strict=True)
+def ours(height: int, width: int, maps: int, images: int = 1) -> Callable[[], object]:
+    boundaries, scores = zip(
+        *(image(height, width, maps, seed) for seed in range(images)), strict=True
+    )
     return partial(random_walk, boundaries, scores, radius=RADIUS, beta=BETA, steps=STEPS)
 
 
-def products(height: int, width: int, maps: int, pictures: int = 1) -> Callable[[], object]:
-    inputs = [picture(height, width, maps, seed) for seed in range(pictures)]
+def products(height: int, width: int, maps: int, images: int = 1) -> Callable[[], object]:
+    inputs = [image(height, width, maps, seed) for seed in range(images)]
 
     def call() -> list[np.ndarray]:
         return [_products(boundary.numpy(), scores.numpy()) for boundary, scores in inputs]
@@ -44,7 +53,7 @@ def products(height: int, width: int, maps: int, pictures: int = 1) -> Callable[
 
 
 def squarings(height: int, width: int, maps: int) -> Callable[[], object]:
-    boundary, scores = picture(height, width, maps)
+    boundary, scores = image(height, width, maps)
     return lambda: squared(*dense(boundary, scores))
 
 
@@ -78,7 +87,10 @@ def _transitions(boundary: np.ndarray) -> scipy.sparse.csr_matrix:
     for dy, dx in directions(RADIUS):
         source = np.s_[: height - dy, max(0, -dx) : width - max(0, dx)]
         target = np.s_[dy:, max(0, dx) : width + min(0, dx)]
-        line = [padded[RADIUS + y :, RADIUS + x :][:height, :width][source] for y, x in line_cells(dy, dx)]
+        line = [
+            padded[RADIUS + y :, RADIUS + x :][:height, :width][source]
+            for y, x in line_cells(dy, dx)
+        ]
         rows.append(cells[source].ravel())
         columns.append(cells[target].ravel())
         values.append((1 - np.max(line, axis=0)).ravel() ** BETA)
@@ -91,19 +103,36 @@ def _transitions(boundary: np.ndarray) -> scipy.sparse.csr_matrix:
 
 
 BENCHMARKS = (
-    Benchmark("walk", "32x32, 2 maps", partial(ours, 32, 32, 2), partial(squarings, 32, 32, 2), SQUARINGS),
     Benchmark(
-        "walk", "64x64, 2 maps", partial(ours, 64, 64, 2), partial(squarings, 64, 64, 2), SQUARINGS, runs=3
+        "walk", "32x32, 2 maps", partial(ours, 32, 32, 2), partial(squarings, 32, 32, 2), SQUARINGS
     ),
-    Benchmark("walk", "94x125, 2 maps", partial(ours, 94, 125, 2), partial(products, 94, 125, 2), PRODUCTS),
-    Benchmark("walk", "94x125, 2 maps", partial(ours, 94, 125, 2), Published(301.7, 1900), PUBLISHED),
-    Benchmark(
-        "walk", "128x128, 2 maps", partial(ours, 128, 128, 2), partial(products, 128, 128, 2), PRODUCTS
-    ),
-    Benchmark("walk", "128x128, 2 maps", partial(ours, 128, 128, 2), Published(462.6, 4400), PUBLISHED),
     Benchmark(
         "walk",
-        "64 pictures 48x48, 2 maps",
+        "64x64, 2 maps",
+        partial(ours, 64, 64, 2),
+        partial(squarings, 64, 64, 2),
+        SQUARINGS,
+        runs=3,
+    ),
+    Benchmark(
+        "walk", "94x125, 2 maps", partial(ours, 94, 125, 2), partial(products, 94, 125, 2), PRODUCTS
+    ),
+    Benchmark(
+        "walk", "94x125, 2 maps", partial(ours, 94, 125, 2), Published(301.7, 1900), PUBLISHED
+    ),
+    Benchmark(
+        "walk",
+        "128x128, 2 maps",
+        partial(ours, 128, 128, 2),
+        partial(products, 128, 128, 2),
+        PRODUCTS,
+    ),
+    Benchmark(
+        "walk", "128x128, 2 maps", partial(ours, 128, 128, 2), Published(462.6, 4400), PUBLISHED
+    ),
+    Benchmark(
+        "walk",
+        "64 images 48x48, 2 maps",
         partial(ours, 48, 48, 2, 64),
         partial(products, 48, 48, 2, 64),
         PRODUCTS,

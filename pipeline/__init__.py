@@ -1,1 +1,3 @@
-"""Weakly supervised segmentation: from pictures and their tags to masks, pseudo-labels and trained models."""
+"""Weakly supervised segmentation: from images and their tags to masks, pseudo-labels and trained
+models.
+"""

@@ -2,4 +2,6 @@
 
 
 class UserError(Exception):
-    """Something outside the program is wrong; the message names the file or parameter, what is wrong, and what to do."""
+    """Something outside the program is wrong; the message names the file or parameter, what is
+    wrong, and what to do.
+    """

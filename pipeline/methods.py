@@ -1,7 +1,9 @@
-"""Steps of which one method out of several is chosen: each method has a room with the same modules, loaded by name.
+"""Steps of which one method out of several is chosen: each method has a room with the same modules,
+loaded by name.
 
-Modules `network` (class Network, with OPTIONS, the parameters that shape it), `training` (samples, objective), and what the step's use
-needs. Weights files hold what is needed to build the network again: method, backbone, classes, options.
+Modules `network` (class Network, with OPTIONS, the parameters that shape it), `training` (samples,
+objective), and what the step's use needs. Weights files hold what is needed to build the network
+again: method, backbone, classes, options.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +12,14 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 CLASSIFIERS = "pipeline.classifiers"
-INSTANCES = "pipeline"
+INSTANCES = "pipeline.instances"
 """Packages that hold the rooms of the classifiers and of the instance models."""
 
 
 class Method(NamedTuple):
-    """A method ready to be trained: its network, its module `training`, the options left for that, and the header of its weights."""
+    """A method ready to be trained: its network, its module `training`, the options left for that,
+    and the header of its weights.
+    """
 
     network: Any
     training: ModuleType
@@ -29,9 +33,16 @@ def room(package: str, method: str, part: str) -> ModuleType:
 
 
 def build(
-    package: str, method: str, classes: Sequence[str], backbone: str, weights: str, options: Mapping[str, Any]
+    package: str,
+    method: str,
+    classes: Sequence[str],
+    backbone: str,
+    weights: str,
+    options: Mapping[str, Any],
 ) -> Method:
-    """A method with a new network for `classes`; backbone, weights: see Backbone; options: all of the method's."""
+    """A method with a new network for `classes`; backbone, weights: see Backbone; options: all of
+    the method's.
+    """
     kind = room(package, method, "network").Network
     shape = {name: options[name] for name in kind.OPTIONS}
     return Method(

@@ -2,6 +2,6 @@
 
 import os
 
-# Before torch is loaded: OpenMP's threads otherwise spin while they wait, and beside another busy process on the same cores, a second
-# stage or the loaders, stage cams took eight times as long.
+# Before torch is loaded: OpenMP's threads otherwise spin while they wait, and beside another busy
+# process on the same cores, a second stage or the loaders, stage cams took eight times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""Stage dataset: check and index pictures, tags, splits and masks, or draw the built-in scenes.
+"""Stage dataset: check and index images, tags, splits and masks, or draw the built-in scenes.
 
 Reads the folder `dataset.source`; writes data/dataset/.
     dvc repro dataset
@@ -8,20 +8,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.datasets.build import build
-from stages.entry import DATASET, Parameters, Runtime, stage
+from pipeline.readers.build import build
+from stages._command import DATASET, Parameters, Runtime, stage
 
 
 @stage
 def dataset(parameters: Parameters, runtime: Runtime) -> None:
     """Check and index the source into data/dataset."""
-    if not runtime.leads:
+    if not runtime.is_main_process:
         return
     section = parameters.dataset
-    with tqdm(desc="dataset", unit="picture", mininterval=1) as bar:
+    with tqdm(desc="dataset", unit="image", mininterval=1) as bar:
 
         def progress(done: int, total: int) -> None:
-            """Move the bar to `done` pictures of `total`."""
+            """Move the bar to `done` images of `total`."""
             bar.total = total
             bar.update(done - bar.n)
 
@@ -32,7 +32,7 @@ def dataset(parameters: Parameters, runtime: Runtime) -> None:
             classes=section.classes,
             val=section.val,
             seed=parameters.base.seed,
-            pictures=section.scenes.pictures,
+            images=section.scenes.images,
             lists=section.voc.lists(),
             annotations=section.coco.annotations(),
             workers=runtime.workers,

@@ -1,15 +1,16 @@
-"""Stage guidance: hand the segments on to the classifier if its method learns from them, else a file without pictures.
+"""Stage guidance: hand the segments on to the classifier if its method learns from them, else a
+file without images.
 
-So a change of the segments retrains the classifier under s2c alone. Reads data/segments.h5; writes data/guidance.h5, a hard link to
-it where the file system can, and no copy.
+So a change of the segments retrains the classifier under s2c alone. Reads data/segments.h5; writes
+data/guidance.h5, a hard link to it where the file system can, and no copy.
     dvc repro guidance
 """
 
 import os
 import shutil
 
-from pipeline.store import Reader, Writer
-from stages.entry import Parameters, Runtime, artefact, stage
+from pipeline.core.artifacts import Reader, Writer
+from stages._command import Parameters, Runtime, artifact, stage
 
 GUIDED = frozenset({"s2c"})
 """Methods that learn from segments."""
@@ -18,9 +19,9 @@ GUIDED = frozenset({"s2c"})
 @stage
 def guidance(parameters: Parameters, runtime: Runtime) -> None:
     """Hand the segments on to the classifier if it learns from them."""
-    if not runtime.leads:
+    if not runtime.is_main_process:
         return
-    segments, out = Reader(artefact("segments"), "segments"), artefact("guidance")
+    segments, out = Reader(artifact("segments"), "segments"), artifact("guidance")
     if parameters.classifier.method not in GUIDED:
         with Writer(out, "segments", segments.classes):
             return

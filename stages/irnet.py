@@ -8,14 +8,13 @@ import logging
 
 import torch
 
-from pipeline.backbones import normalisation
-from pipeline.datasets.index import Index
-from pipeline.datasets.loading import Pictures
+from pipeline.core.artifacts import Reader
+from pipeline.data.index import Index
+from pipeline.data.loading import ImageSource
 from pipeline.irnet.network import IRNet
 from pipeline.irnet.training import SeedCrops, mean_shift, objective, show_boundaries
-from pipeline.store import Reader
-from stages.entry import DATASET, Parameters, Runtime, artefact, stage
-from stages.fitting import fit, save
+from pipeline.nets.backbones import normalization
+from stages._command import DATASET, Parameters, Runtime, artifact, fit, save, stage
 
 log = logging.getLogger(__name__)
 
@@ -23,16 +22,20 @@ log = logging.getLogger(__name__)
 @stage
 def irnet(parameters: Parameters, runtime: Runtime) -> None:
     """Train the inter-pixel relation network on the seeds."""
-    index, seeds, section = Index.load(DATASET), Reader(artefact("seeds"), "seeds"), parameters.irnet
-    if runtime.leads and not show_boundaries(seeds):
+    index, seeds, section = (
+        Index.load(DATASET),
+        Reader(artifact("seeds"), "seeds"),
+        parameters.irnet,
+    )
+    if runtime.is_main_process and not show_boundaries(seeds):
         log.warning(
-            "%s: no picture has sure pixels of two labels, so IRNet learns no class boundary; look at the maps with "
+            "%s: no image has sure pixels of two labels, so IRNet learns no class boundary; look at the maps with "
             "`weakmask browse`, then lower seeds.foreground or raise seeds.background",
             seeds.path,
         )
     torch.manual_seed(parameters.base.seed)
     network = IRNet(section.backbone.name, section.backbone.weights)
-    mean, _ = normalisation(section.backbone.name)
+    mean, _ = normalization(section.backbone.name)
     samples = SeedCrops(index, seeds, section.scale, section.crop, mean)
     fit(
         "irnet",
@@ -44,7 +47,7 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
         runtime,
         new=network.displacement.parameters(),
     )
-    network.mean_shift = mean_shift(network, Pictures(index), seeds.names, runtime)
+    network.mean_shift = mean_shift(network, ImageSource(index), seeds.names, runtime)
     save("irnet", network, runtime, backbone=section.backbone.name)
 
 

@@ -1,4 +1,5 @@
-"""Stage seeds: confident foreground, confident background, ignore, by two thresholds and a dense CRF.
+"""Stage seeds: confident foreground, confident background, ignore, by two thresholds and a dense
+CRF.
 
 Reads data/dataset, data/cams.h5; writes data/seeds.h5.
     dvc repro seeds
@@ -11,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import mapping
-from pipeline.datasets.index import Index
-from pipeline.seeds import seed_map
-from pipeline.store import Reader, Record
-from stages import pictures
-from stages.entry import DATASET, Parameters, Runtime, artefact, stage
+from pipeline.core import engine
+from pipeline.core.artifacts import Reader, Record
+from pipeline.data.index import Index
+from pipeline.labelling.seeds import seed_map
+from stages import _command
+from stages._command import DATASET, Parameters, Runtime, artifact, stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Sources:
     settings: Mapping[str, Any]
 
     def load(self, name: str) -> tuple[np.ndarray, Record]:
-        """The picture and its CAMs."""
+        """The image and its CAMs."""
         return self.index.image(name), self.cams[name]
 
     def finish(self, name: str, loaded: tuple[np.ndarray, Record]) -> Record:
@@ -40,11 +41,11 @@ class Sources:
 @stage
 def seeds(parameters: Parameters, runtime: Runtime) -> None:
     """Turn class activation maps into confident seeds."""
-    index, cams, section = Index.load(DATASET), Reader(artefact("cams"), "cams"), parameters.seeds
+    index, cams, section = Index.load(DATASET), Reader(artifact("cams"), "cams"), parameters.seeds
     sources = Sources(index, cams, section.model_dump())
-    task = mapping.Task(sources.load, sources.finish)
+    task = engine.Task(sources.load, sources.finish)
     names = cams.names
-    pictures.run("seeds", task, names, index.classes, section, [DATASET, cams.path], runtime)
+    _command.run("seeds", task, names, index.classes, section, [DATASET, cams.path], runtime)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Stage segments: class-agnostic segments of the training pictures, by Segment Anything or by superpixels.
+"""Stage segments: class-agnostic segments of the training images, by Segment Anything or by
+superpixels.
 
-Reads data/dataset; writes data/segments.h5, without pictures under `backend: none`.
+Reads data/dataset; writes data/segments.h5, without images under `backend: none`.
     dvc repro segments
     dvc exp run -S segments.backend=sam -S segments.checkpoint=$PWD/sam_vit_h_4b8939.pth -S classifier.method=s2c
 """
@@ -10,29 +11,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline import mapping
-from pipeline.datasets.index import Index
-from pipeline.datasets.loading import Pictures
-from pipeline.params.pictures import Segments
-from pipeline.segmenters.sam import Everything, load_sam
+from pipeline.core import engine
+from pipeline.core.artifacts import Record
+from pipeline.data.index import Index
+from pipeline.data.loading import ImageSource
+from pipeline.params.images import Segments
+from pipeline.segmenters.sam import AutomaticMaskGenerator, load_sam
 from pipeline.segmenters.superpixels import Superpixels
-from pipeline.store import Record
-from stages import pictures
-from stages.entry import DATASET, Parameters, Runtime, stage
+from stages import _command
+from stages._command import DATASET, Parameters, Runtime, stage
 
 
 @stage
 def segments(parameters: Parameters, runtime: Runtime) -> None:
-    """Divide every training picture into segments."""
+    """Divide every training image into segments."""
     index, section = Index.load(DATASET), parameters.segments
     names = index.select("train") if section.backend != "none" else []
-    work = task(Pictures(index), section, runtime)
-    pictures.run("segments", work, names, index.classes, section, [DATASET], runtime)
+    work = task(ImageSource(index), section, runtime)
+    _command.run("segments", work, names, index.classes, section, [DATASET], runtime)
 
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """What the worker processes do to a picture."""
+    """What the worker processes do to an image."""
 
     segmenter: Superpixels
 
@@ -41,20 +42,24 @@ class Division:
         return self.segmenter.segment(image)
 
 
-def task(source: Pictures, section: Segments, runtime: Runtime) -> mapping.Task:
-    """How the chosen backend works: superpixels in worker processes, Segment Anything on the device."""
+def task(source: ImageSource, section: Segments, runtime: Runtime) -> engine.Task:
+    """How the chosen backend works: superpixels in worker processes, Segment Anything on the
+    device.
+    """
     if section.backend != "sam":
         segmenter = Superpixels(embeddings=section.embeddings, **section.superpixels.model_dump())
-        return mapping.Task(source.load, Division(segmenter).finish)
+        return engine.Task(source.load, Division(segmenter).finish)
     options = section.sam.model_dump()
     network = load_sam(options.pop("model"), section.checkpoint, section.sha256, runtime.device)
-    everything = Everything(network, embeddings=section.embeddings, precision=runtime.precision, **options)
+    everything = AutomaticMaskGenerator(
+        network, embeddings=section.embeddings, precision=runtime.precision, **options
+    )
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
-        """The segments of each picture."""
+        """The segments of each image."""
         return [everything.segment(image) for image in images]
 
-    return mapping.Task(source.load, compute=compute)
+    return engine.Task(source.load, compute=compute)
 
 
 if __name__ == "__main__":

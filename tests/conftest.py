@@ -1,4 +1,6 @@
-"""Tiny final models without training, whose outputs vary from pixel to pixel; and the order of the files."""
+"""Tiny final models without training, whose outputs vary from pixel to pixel; and the order of the
+files.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -6,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.semantic import SemanticNet
-from pipeline.sparseinst.network import Network
-from pipeline.weights import save_weights
+from pipeline.core.weights import save_weights
+from pipeline.instances.sparseinst.network import Network
+from pipeline.nets.deeplab import SemanticNet
 
 CLASSES = ("cat", "dog, or wolf", "日本")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with most slow tests first: a process that takes the longest file last lets the others wait for it.
+    """Files with most slow tests first: a process that takes the longest file last lets the others
+    wait for it.
 
     pytest-xdist keeps this order with --no-loadscope-reorder alone.
     """
@@ -35,7 +38,9 @@ def semantic_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def instance_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """instance.safetensors of CLASSES, SparseInst, trained at shorter sides of 48 to 80 pixels by its header."""
+    """instance.safetensors of CLASSES, SparseInst, trained at shorter sides of 48 to 80 pixels by
+    its header.
+    """
     torch.manual_seed(0)
     options = {"width": 16, "queries": 6, "groups": 2}
     network = Network(len(CLASSES), "test_resnet", **options)
@@ -44,6 +49,11 @@ def instance_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     branch.classes.weight.data *= 30
     branch.classes.bias.data.zero_()
     path = tmp_path_factory.mktemp("models") / "instance.safetensors"
-    header = {"method": "sparseinst", "backbone": "test_resnet", "classes": CLASSES, "options": options}
+    header = {
+        "method": "sparseinst",
+        "backbone": "test_resnet",
+        "classes": CLASSES,
+        "options": options,
+    }
     save_weights(path, network, "instance", **header, resize=(48, 80))
     return path

@@ -1,4 +1,6 @@
-"""Folders of pictures at the edge of what the graph is made for, and the graph run on them in this process."""
+"""Folders of images at the edge of what the graph is made for, and the graph run on them in this
+process.
+"""
 
 import csv
 import importlib
@@ -15,15 +17,24 @@ import numpy as np
 import pytest
 
 from benchmarks.repository import LADDER, QUICK, ROOT, set_parameters
-from pipeline.label_map import IGNORE
-from pipeline.store import Reader, Record
-from pipeline.weights import load_weights
+from pipeline.core.artifacts import IGNORE, Reader, Record
+from pipeline.core.weights import load_weights
 
 STEPS = (
-    *("dataset", "segments", "guidance", "classifier", "cams", "seeds", "irnet", "fields", "labels"),
+    *(
+        "dataset",
+        "segments",
+        "guidance",
+        "classifier",
+        "cams",
+        "seeds",
+        "irnet",
+        "fields",
+        "labels",
+    ),
     *("semantic", "instance", "predictions", *(f"scores {name}" for name in LADDER), "report"),
 )
-PER_PICTURE = ("segments", "cams", "seeds", "fields", "labels", "predictions")
+PER_IMAGE = ("segments", "cams", "seeds", "fields", "labels", "predictions")
 TRAINED = ("classifier", "irnet", "semantic", "instance")
 SMALLEST = {
     **QUICK,
@@ -43,7 +54,9 @@ SMALLEST = {
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A picture: id, size (height, width), class names, the share of its sides that an object of each takes, and its split."""
+    """An image: id, size (height, width), class names, the share of its sides that an object of
+    each takes, and its split.
+    """
 
     id: str
     tags: Sequence[str] = ("cat",)
@@ -58,7 +71,9 @@ class Photo:
         return self.tags if self.shown is None else self.shown
 
 
-def write_source(root: Path, photos: Sequence[Photo], classes: Sequence[str], *, masks: bool = True) -> None:
+def write_source(
+    root: Path, photos: Sequence[Photo], classes: Sequence[str], *, masks: bool = True
+) -> None:
     """A folder as people lay it out: images/, labels.csv, classes.txt and masks/."""
     (root / "images").mkdir(parents=True)
     (root / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
@@ -77,7 +92,9 @@ def write_source(root: Path, photos: Sequence[Photo], classes: Sequence[str], *,
 def draw(
     photo: Photo, classes: Sequence[str], generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Noise with a rectangle of one colour for each object, side by side; its label map and instance ids."""
+    """Noise with a rectangle of one color for each object, side by side; its label map and instance
+    ids.
+    """
     height, width = photo.size
     image = generator.integers(0, 90, (height, width, 3), np.uint8)
     labels, ids = np.zeros((2, height, width), np.uint8)
@@ -102,10 +119,17 @@ def _write(path: Path, pixels: np.ndarray) -> None:
 
 
 def run_graph(
-    folder: Path, values: Mapping[str, object], monkeypatch: pytest.MonkeyPatch, last: str = STEPS[-1]
+    folder: Path,
+    values: Mapping[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    last: str = STEPS[-1],
 ) -> dict[str, str]:
-    """Run the stages up to `last` in a folder with these parameters; the message of the one that stopped, under its name."""
-    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    """Run the stages up to `last` in a folder with these parameters; the message of the one that
+    stopped, under its name.
+    """
+    (folder / "params.yaml").write_text(
+        (ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     set_parameters(folder, SMALLEST | dict(values))
     monkeypatch.chdir(folder)
     for step in STEPS[: STEPS.index(last) + 1]:
@@ -118,12 +142,14 @@ def run_graph(
     return {}
 
 
-def check_artefacts(
+def check_artifacts(
     data: Path, photos: Sequence[Photo], classes: Sequence[str], last: str = "report"
 ) -> None:
-    """Every artefact up to that of `last` holds its split's pictures, each whole and finite, and weights are finite."""
+    """Every artifact up to that of `last` holds its split's images, each whole and finite, and
+    weights are finite.
+    """
     written = STEPS[: STEPS.index(last) + 1]
-    for name in (name for name in PER_PICTURE if name in written):
+    for name in (name for name in PER_IMAGE if name in written):
         split = "val" if name == "predictions" else "train"
         of_split = {photo.id: photo for photo in photos if photo.split == split}
         reader = Reader(data / f"{name}.h5", name)
@@ -137,8 +163,13 @@ def check_artefacts(
 
 
 def _check_record(name: str, photo: Photo, classes: Sequence[str], record: Record) -> None:
-    """Numbers are finite, maps as large as the picture, and labels of training pictures are among their tags."""
-    assert all(np.isfinite(np.asarray(values, np.float64)).all() for values in record.values()), (name, photo)
+    """Numbers are finite, maps as large as the image, and labels of training images are among their
+    tags.
+    """
+    assert all(np.isfinite(np.asarray(values, np.float64)).all() for values in record.values()), (
+        name,
+        photo,
+    )
     tags = {classes.index(tag) for tag in photo.tags}
     if name == "cams":
         assert {*record["labels"].tolist()} == tags
@@ -146,13 +177,15 @@ def _check_record(name: str, photo: Photo, classes: Sequence[str], record: Recor
         assert record["boundary"].shape == tuple(-(-side // 4) for side in photo.size)
     else:
         labels = record["semantic" if name in ("labels", "predictions") else name]
-        allowed = {0, IGNORE} | {tag + 1 for tag in (range(len(classes)) if name == "predictions" else tags)}
+        allowed = {0, IGNORE} | {
+            tag + 1 for tag in (range(len(classes)) if name == "predictions" else tags)
+        }
         assert labels.shape == photo.size
         assert name == "segments" or {*np.unique(labels).tolist()} <= allowed
 
 
 def check_scores(data: Path) -> dict[str, Mapping[str, float]]:
-    """The scores that DVC lists, by rung: shares of 1; those of the tables are finite."""
+    """The scores that DVC lists, by step: shares of 1; those of the tables are finite."""
     found: dict[str, Mapping[str, float]] = {}
     for name in LADDER:
         found |= strict_json(data / "scores" / f"{name}.json")

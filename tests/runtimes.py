@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pipeline.runtime import Runtime
+from pipeline.core.device import Runtime
 
 
 def runtime(folder: Path, **changes: Any) -> Runtime:
@@ -20,6 +20,6 @@ def runtime(folder: Path, **changes: Any) -> Runtime:
         "skip_bad": False,
         "work": folder / "work",
         "rank": 0,
-        "world": 1,
+        "world_size": 1,
     }
     return Runtime(**settings | changes)

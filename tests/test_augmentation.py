@@ -1,4 +1,6 @@
-"""Training crops: sizes drawn in range, labels that stay labels and stay put, padding, mirrors, and torch's generator alone."""
+"""Training crops: sizes drawn in range, labels that stay labels and stay put, padding, flips, and
+torch's generator alone.
+"""
 
 import random
 
@@ -8,13 +10,21 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from pipeline.augmentation import LONGEST, LongSide, RandomScale, ShortSide, as_image, as_mask, training_crop
+from pipeline.data.augmentation import (
+    LONGEST,
+    LongSide,
+    RandomScale,
+    ShortSide,
+    as_image,
+    as_mask,
+    training_crop,
+)
 
 MEAN = (0.2, 0.4, 0.6)
 
 
 def striped(height: int = 60, width: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """Vertical stripes of 10 pixels; their labels count from 1, their grey levels follow the label."""
+    """Vertical stripes of 10 pixels; their labels count from 1, their gray levels follow the label."""
     labels = np.broadcast_to(np.arange(width) // 10 + 1, (height, width)).astype(np.uint8)
     return np.repeat(labels[..., None] * 25, 3, axis=2), labels
 
@@ -41,23 +51,23 @@ def test_the_scale_is_drawn_from_its_range() -> None:
     assert abs(factors.mean() - 1) < 0.1
 
 
-def test_a_picture_never_vanishes() -> None:
+def test_a_image_never_vanishes() -> None:
     image = as_image(np.zeros((3, 900, 3), np.uint8))
     assert LongSide(64, 64)(image).shape == (3, 1, 64)
     assert RandomScale(0.1, 0.1)(image).shape == (3, 1, 90)
 
 
 @pytest.mark.parametrize("resize", [RandomScale(0.5, 1.5), LongSide(40, 120)])
-def test_labels_stay_labels_and_move_with_the_picture(resize: v2.Transform) -> None:
+def test_labels_stay_labels_and_move_with_the_image(resize: v2.Transform) -> None:
     image, labels = striped()
     crop = training_crop(resize, 64, MEAN)
-    mirrored = set()
+    flipped = set()
     for seed in range(20):
         torch.manual_seed(seed)
-        picture, mask = crop(as_image(image), as_mask(labels))
-        assert (tuple(picture.shape), tuple(mask.shape)) == ((3, 64, 64), (1, 64, 64))
-        assert (picture.dtype, mask.dtype) == (torch.uint8, torch.uint8)
-        values, level = mask[0], picture[0].float() / 25
+        sample, mask = crop(as_image(image), as_mask(labels))
+        assert (tuple(sample.shape), tuple(mask.shape)) == ((3, 64, 64), (1, 64, 64))
+        assert (sample.dtype, mask.dtype) == (torch.uint8, torch.uint8)
+        values, level = mask[0], sample[0].float() / 25
         assert set(values.unique().tolist()) <= {*range(1, 9), 255}
         known = values != 255
         inner = known.clone()
@@ -66,39 +76,39 @@ def test_labels_stay_labels_and_move_with_the_picture(resize: v2.Transform) -> N
         assert (level - values)[inner].abs().max() < 0.5
         row = values[known.any(1)][0]
         row = row[row != 255].int()
-        mirrored.add(bool(row[0] > row[-1]))
-    assert mirrored == {False, True}
+        flipped.add(bool(row[0] > row[-1]))
+    assert flipped == {False, True}
 
 
-def test_a_small_picture_is_placed_anywhere_on_the_mean_colour() -> None:
+def test_a_small_image_is_placed_anywhere_on_the_mean_color() -> None:
     crop = training_crop(RandomScale(1, 1), 64, MEAN)
     offsets = set()
     for seed in range(30):
         torch.manual_seed(seed)
-        picture, mask = crop(
+        image, mask = crop(
             as_image(np.full((40, 50, 3), 255, np.uint8)), as_mask(np.full((40, 50), 7, np.uint8))
         )
         inside = mask[0] == 7
         assert (mask[0][~inside] == 255).all()
         assert int(inside.sum()) == 40 * 50
-        assert (picture[:, inside] == 255).all()
-        assert (picture[:, ~inside] == torch.tensor([51, 102, 153])[:, None]).all()
+        assert (image[:, inside] == 255).all()
+        assert (image[:, ~inside] == torch.tensor([51, 102, 153])[:, None]).all()
         offsets.add(tuple(inside.nonzero()[0].tolist()))
     assert {y for y, _ in offsets} <= set(range(25))
     assert len({y for y, _ in offsets}) > 8
     assert len({x for _, x in offsets}) > 5
 
 
-def test_a_large_picture_is_cut_anywhere_and_not_padded() -> None:
+def test_a_large_image_is_cut_anywhere_and_not_padded() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
     image[..., 0], image[..., 1] = np.mgrid[:100, :100]
     crop = training_crop(RandomScale(1, 1), 32, MEAN)
     corners = set()
     for seed in range(40):
         torch.manual_seed(seed)
-        picture = crop(as_image(image))
-        corners.add((int(picture[0].min()), int(picture[1].min())))
-        assert int(picture[0].max()) - int(picture[0].min()) == 31
+        sample = crop(as_image(image))
+        corners.add((int(sample[0].min()), int(sample[1].min())))
+        assert int(sample[0].max()) - int(sample[0].min()) == 31
     assert len(corners) > 30
     assert max(y for y, _ in corners) > 55
 
@@ -140,4 +150,8 @@ def test_a_strip_is_not_enlarged_to_gigabytes() -> None:
     resize = ShortSide(640, 640)
     assert resize(as_image(np.zeros((20, 20000, 3), np.uint8))).shape == (3, 20, 20000)
     assert resize(as_image(np.zeros((4000, 4, 3), np.uint8))).shape == (3, LONGEST, 16)
-    assert RandomScale(0.5, 0.5)(as_image(np.zeros((20, 20000, 3), np.uint8))).shape == (3, 10, 10000)
+    assert RandomScale(0.5, 0.5)(as_image(np.zeros((20, 20000, 3), np.uint8))).shape == (
+        3,
+        10,
+        10000,
+    )

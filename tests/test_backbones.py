@@ -1,4 +1,6 @@
-"""Backbones: the stride and widths they promise, where weights come from, what freezing and fixing leave alone."""
+"""Backbones: the stride and widths they promise, where weights come from, what freezing and fixing
+leave alone.
+"""
 
 import os
 from pathlib import Path
@@ -9,14 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.backbones import (
+from pipeline.nets.backbones import (
     OUTPUT_STRIDE,
     PACKAGED,
     Backbone,
     BackboneError,
-    create,
+    create_backbone,
     fix_batch_norm,
-    normalisation,
+    normalization,
 )
 
 SHARED = Path(
@@ -47,7 +49,10 @@ def test_maps_have_the_promised_widths_and_strides(name: str) -> None:
     maps = backbone(torch.randn(1, 3, 64, 96))
     assert backbone.reductions[-1] == OUTPUT_STRIDE
     assert backbone.reductions == sorted(backbone.reductions)
-    expected = [(1, c, 64 // r, 96 // r) for c, r in zip(backbone.channels, backbone.reductions, strict=True)]
+    expected = [
+        (1, c, 64 // r, 96 // r)
+        for c, r in zip(backbone.channels, backbone.reductions, strict=True)
+    ]
     assert [tuple(m.shape) for m in maps] == expected
 
 
@@ -58,7 +63,7 @@ def test_dilation_is_kept_or_taken_away_and_the_weights_fit_both(
 ) -> None:
     whole = timm.create_model(name, pretrained=False).state_dict()
     save_file({key: value.contiguous() for key, value in whole.items()}, tmp_path / "w.safetensors")
-    body = create(name, str(tmp_path / "w.safetensors"), dilated=dilated).eval()
+    body = create_backbone(name, str(tmp_path / "w.safetensors"), dilated=dilated).eval()
     convolutions = [part for part in body.modules() if isinstance(part, nn.Conv2d)]
     widened = [c for c in convolutions if c.dilation != (1, 1)]
     assert bool(widened) == dilated
@@ -73,7 +78,12 @@ def test_dilation_is_kept_or_taken_away_and_the_weights_fit_both(
         ("resnet18", 1, {"conv1", "bn1"}, {"layer1", "layer2", "layer3", "layer4"}),
         ("resnet18", 3, {"conv1", "bn1", "layer1", "layer2"}, {"layer3", "layer4"}),
         ("resnet18", 5, {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"}, set()),
-        ("convnext_atto", 1, {"stem_0", "stem_1", "stages_0"}, {"stages_1", "stages_2", "stages_3"}),
+        (
+            "convnext_atto",
+            1,
+            {"stem_0", "stem_1", "stages_0"},
+            {"stages_1", "stages_2", "stages_3"},
+        ),
         (
             "convnext_atto",
             3,
@@ -82,7 +92,9 @@ def test_dilation_is_kept_or_taken_away_and_the_weights_fit_both(
         ),
     ],
 )
-def test_freezing_stops_at_the_stage(name: str, stages: int, still: set[str], moving: set[str]) -> None:
+def test_freezing_stops_at_the_stage(
+    name: str, stages: int, still: set[str], moving: set[str]
+) -> None:
     backbone = Backbone(name)
     backbone.freeze(stages)
     assert (frozen(backbone), learning(backbone)) == (still, moving)
@@ -105,7 +117,9 @@ def test_freezing_blocks_of_efficientnet(stages: int) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("stages", [1, 2, 3])
 def test_frozen_stages_are_those_before_the_feature_map(name: str, stages: int) -> None:
-    """A gradient from feature map `stages` (1-based) reaches nothing; one from the next map reaches its own stage."""
+    """A gradient from feature map `stages` (1-based) reaches nothing; one from the next map reaches
+    its own stage.
+    """
     backbone = Backbone(name).eval()
     backbone.freeze(stages)
     maps = backbone(torch.randn(1, 3, 32, 32))
@@ -119,27 +133,30 @@ def test_more_stages_than_there_are_freeze_all() -> None:
     assert learning(backbone) == set()
 
 
-def test_the_mean_colour_becomes_zero_and_one_deviation_one() -> None:
+def test_the_mean_color_becomes_zero_and_one_deviation_one() -> None:
     backbone = Backbone(SMALL)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1).expand(1, 3, 4, 5) for v in normalisation(SMALL))
-    assert backbone.normalise(mean * 255).abs().max() < 1e-5
-    assert torch.allclose(backbone.normalise((mean + std) * 255), torch.ones(1, 3, 4, 5), atol=1e-5)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1).expand(1, 3, 4, 5) for v in normalization(SMALL))
+    assert backbone.normalize(mean * 255).abs().max() < 1e-5
+    assert torch.allclose(backbone.normalize((mean + std) * 255), torch.ones(1, 3, 4, 5), atol=1e-5)
 
 
-def test_pictures_may_be_uint8() -> None:
+def test_images_may_be_uint8() -> None:
     backbone = Backbone(SMALL)
-    picture = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
-    assert torch.equal(backbone.normalise(picture), backbone.normalise(picture.float()))
+    image = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    assert torch.equal(backbone.normalize(image), backbone.normalize(image.float()))
 
 
-def test_constants_of_normalisation_are_not_weights() -> None:
+def test_constants_of_normalization_are_not_weights() -> None:
     assert not {"mean", "std"} & set(Backbone(SMALL).state_dict())
 
 
 def test_fixed_batch_norm_keeps_its_statistics_and_learns_its_scale() -> None:
     backbone = Backbone(SMALL)
     norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
-    before = [(n.running_mean.clone(), n.running_var.clone(), n.num_batches_tracked.clone()) for n in norms]
+    before = [
+        (n.running_mean.clone(), n.running_var.clone(), n.num_batches_tracked.clone())
+        for n in norms
+    ]
     backbone.train()
     fix_batch_norm(backbone)
     backbone(torch.randn(2, 3, 32, 32) * 3 + 1)[-1].square().mean().backward()
@@ -199,14 +216,17 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
 
 def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        BackboneError, match=r"backbone\.weights.*'conv1\.0\.weight' as \(3, 3, 3, 3\).*\(16, 3, 3, 3\)"
+        BackboneError,
+        match=r"backbone\.weights.*'conv1\.0\.weight' as \(3, 3, 3, 3\).*\(16, 3, 3, 3\)",
     ):
         Backbone(SMALL, stored(tmp_path, {"conv1.0.weight": torch.zeros(3, 3, 3, 3)}))
 
 
 def test_what_the_classifier_holds_beyond_features_is_left_out(tmp_path: Path) -> None:
-    body = create(
-        SMALL, stored(tmp_path, {"fc.weight": torch.zeros(1), "extra": torch.zeros(1)}), dilated=False
+    body = create_backbone(
+        SMALL,
+        stored(tmp_path, {"fc.weight": torch.zeros(1), "extra": torch.zeros(1)}),
+        dilated=False,
     )
     assert not any(key.startswith("fc") for key in body.state_dict())
 
@@ -214,9 +234,11 @@ def test_what_the_classifier_holds_beyond_features_is_left_out(tmp_path: Path) -
 def test_counters_of_batch_norm_may_be_missing(tmp_path: Path) -> None:
     """timm's own files leave them out."""
     state = timm.create_model(SMALL, pretrained=False).state_dict()
-    counters: dict[str, Tensor | None] = dict.fromkeys(k for k in state if k.endswith("num_batches_tracked"))
+    counters: dict[str, Tensor | None] = dict.fromkeys(
+        k for k in state if k.endswith("num_batches_tracked")
+    )
     assert counters
-    create(SMALL, stored(tmp_path, counters), dilated=False)
+    create_backbone(SMALL, stored(tmp_path, counters), dilated=False)
 
 
 def test_packaged_weights_are_imagenets() -> None:
@@ -224,11 +246,11 @@ def test_packaged_weights_are_imagenets() -> None:
     path = SHARED / "weights" / f"{PACKAGED}.safetensors"
     if not path.is_file():
         pytest.skip(f"no {path} to compare with")
-    packaged = create(PACKAGED, "package", dilated=False).state_dict()
+    packaged = create_backbone(PACKAGED, "package", dilated=False).state_dict()
     given = load_file(path)
     counters = {key for key in packaged if key.endswith("num_batches_tracked")}
     assert set(packaged) - counters <= set(given)
     assert all(torch.equal(packaged[key], given[key]) for key in set(packaged) - counters)
-    picture = torch.randn(1, 3, 64, 64)
-    ours, theirs = (Backbone(PACKAGED, weights).eval()(picture) for weights in ("package", str(path)))
+    image = torch.randn(1, 3, 64, 64)
+    ours, theirs = (Backbone(PACKAGED, weights).eval()(image) for weights in ("package", str(path)))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

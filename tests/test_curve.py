@@ -1,4 +1,6 @@
-"""The curve of a training: nothing is lost on the way from the device, nothing is waited for, and bad losses are told."""
+"""The curve of a training: nothing is lost on the way from the device, nothing is waited for, and
+bad losses are told.
+"""
 
 import csv
 
@@ -6,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.standin import DEVICE, StandIn
-from pipeline.curve import Curve, LossError
+from pipeline.core.trainer import Curve, LossError
 
 NAMES = ("loss", "edge")
 

@@ -1,4 +1,6 @@
-"""The final models out of their files: which files are taken, and at which size an instance model looks."""
+"""The final models out of their files: which files are taken, and at which size an instance model
+looks.
+"""
 
 from pathlib import Path
 
@@ -6,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.final import final_header, finder, labeller, trained_sides
-from pipeline.weights import WeightsError, save_weights
+from pipeline.core.weights import WeightsError, save_weights
+from pipeline.predict import final_header, finder, labeller, trained_sides
 
 CPU = torch.device("cpu")
 
@@ -27,10 +29,16 @@ def test_headers_of_final_models_are_read(semantic_model: Path, instance_model: 
     [
         ("classifier", {}, "stage classifier, which is no final model; give semantic.safetensors"),
         ("irnet", {}, "stage irnet"),
-        ("instance", {"method": "none"}, "instance.method was none; set it to sparseinst or maskrcnn"),
+        (
+            "instance",
+            {"method": "none"},
+            "instance.method was none; set it to sparseinst or maskrcnn",
+        ),
     ],
 )
-def test_other_weights_are_refused(tmp_path: Path, kind: str, header: dict[str, str], message: str) -> None:
+def test_other_weights_are_refused(
+    tmp_path: Path, kind: str, header: dict[str, str], message: str
+) -> None:
     path = saved(tmp_path / "x.safetensors", kind, **header)
     with pytest.raises(WeightsError, match=rf"x\.safetensors: .*{message}"):
         final_header(path)
@@ -44,20 +52,24 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
         final_header(tmp_path / "x.pth")
 
 
-def test_probabilities_and_instances_have_the_size_of_the_picture(
+def test_probabilities_and_instances_have_the_size_of_the_image(
     semantic_model: Path, instance_model: Path
 ) -> None:
-    pictures = torch.randint(0, 256, (2, 3, 50, 71), generator=torch.Generator().manual_seed(0)).byte()
-    given = labeller(semantic_model, CPU, scales=[0.5, 1.0], mirror=True)(pictures)
+    images = torch.randint(
+        0, 256, (2, 3, 50, 71), generator=torch.Generator().manual_seed(0)
+    ).byte()
+    given = labeller(semantic_model, CPU, scales=[0.5, 1.0], flip=True)(images)
     assert given.shape == (2, 4, 50, 71)
     assert given.sum(1) == pytest.approx(1, abs=1e-5)
-    found = finder(instance_model, CPU, score=0.0, sides=None)(pictures)
+    found = finder(instance_model, CPU, score=0.0, sides=None)(images)
     assert [one.masks.shape[1:] for one in found] == [(50, 71)] * 2
     assert len(found[0].scores) > 0
 
 
 def test_a_file_without_an_instance_model_finds_nothing(tmp_path: Path) -> None:
-    find = finder(saved(tmp_path / "x.safetensors", "instance", method="none"), CPU, score=0.1, sides=None)
+    find = finder(
+        saved(tmp_path / "x.safetensors", "instance", method="none"), CPU, score=0.1, sides=None
+    )
     assert [one.masks.shape for one in find([torch.zeros(3, 4, 5), torch.zeros(3, 6, 7)])] == [
         (0, 4, 5),
         (0, 6, 7),

@@ -1,4 +1,6 @@
-"""The benchmark of the least time: what it counts, and that the two walks it compares are the same walk."""
+"""The benchmark of the least time: what it counts, and that the two walks it compares are the same
+walk.
+"""
 
 import pytest
 import torch
@@ -24,7 +26,9 @@ def test_operations_of_a_product_are_counted_once() -> None:
 
 @pytest.mark.parametrize("groups", [1, 4, 8])
 @pytest.mark.parametrize("kind", [torch.nn.Conv2d, torch.nn.ConvTranspose2d])
-def test_a_convolutions_gradients_take_twice_its_operations(kind: type[torch.nn.Module], groups: int) -> None:
+def test_a_convolutions_gradients_take_twice_its_operations(
+    kind: type[torch.nn.Module], groups: int
+) -> None:
     layer, inputs = kind(8, 8, 3, groups=groups), torch.ones(2, 8, 6, 7, requires_grad=True)
     forward = floor.counted("forward", lambda: layer(inputs), 1)
     both = floor.counted("both", lambda: layer(inputs).sum().backward(), 1)
@@ -37,7 +41,7 @@ def test_both_walks_are_the_same_walk() -> None:
     torch.testing.assert_close(walked.flatten(1), dense.call(), atol=2e-4, rtol=0)
 
 
-def test_the_walks_work_grows_with_the_pictures_and_the_squarings_with_the_cells_cubed() -> None:
+def test_the_walks_work_grows_with_the_images_and_the_squarings_with_the_cells_cubed() -> None:
     one, three = floor.walking(12, 16, 1, CPU), floor.walking(12, 16, 3, CPU)
     assert (three.operations, three.bytes) == (3 * one.operations, 3 * one.bytes)
     small, large = floor.squaring(6, 8, CPU), floor.squaring(12, 8, CPU)
@@ -48,7 +52,19 @@ def test_a_table_of_all_parts_is_printed(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(floor, "SECONDS", 0.0)
     monkeypatch.setattr(floor, "MATRIX", {"cpu": 64})
     monkeypatch.setattr(floor, "COPY", {"cpu": 1000})
-    sizes = ["--device", "cpu", "--walk", "12", "16", "--pictures", "2", "--crop", "64", "--batch", "2"]
+    sizes = [
+        "--device",
+        "cpu",
+        "--walk",
+        "12",
+        "16",
+        "--images",
+        "2",
+        "--crop",
+        "64",
+        "--batch",
+        "2",
+    ]
     done = CliRunner().invoke(floor.main, sizes)
     assert done.exit_code == 0, done.output
     rows = [line for line in done.output.splitlines() if line.startswith("| ")][1:]

@@ -1,15 +1,17 @@
-"""Pseudo-labels: linearity, normalisation, walls, empty pictures, small fragments, batches, and two objects of one class."""
+"""Pseudo-labels: linearity, normalization, walls, empty images, small fragments, batches, and two
+objects of one class.
+"""
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.standin import DEVICE, StandIn
-from pipeline.irnet.centroids import patches
+from pipeline.core.artifacts import LAYOUTS, Record
+from pipeline.irnet.instances import centroid_regions
 from pipeline.irnet.walk import random_walk
-from pipeline.labels import Evidence, Walked, pseudo_labels, walk_instances
-from pipeline.seeds import enlarge
-from pipeline.store import LAYOUTS, Record
+from pipeline.labelling.pseudo_labels import Evidence, Walked, pseudo_labels, walk_instances
+from pipeline.labelling.seeds import upsample
 
 CPU = torch.device("cpu")
 WALK = {"radius": 5, "beta": 10.0, "steps": 64}
@@ -22,7 +24,7 @@ def walked(*evidence: Evidence) -> list[Walked]:
 
 
 def labels(item: Walked, **options: object) -> Record:
-    settings = {"background": 0.25, "normalise": "class", "min_area": 0.01, "cut": 1.0} | options
+    settings = {"background": 0.25, "normalize": "class", "min_area": 0.01, "cut": 1.0} | options
     return pseudo_labels(item, **settings)  # type: ignore[arg-type]
 
 
@@ -40,7 +42,7 @@ def evidence(
         np.array(ids, np.uint8),
         (np.full((h, w), 0.1) if boundary is None else boundary).astype(np.float16),
         field,
-        patches(field, WEAK),
+        centroid_regions(field, WEAK),
         size or (4 * h, 4 * w),
     )
 
@@ -49,15 +51,23 @@ def random_evidence(h: int, w: int, ids: list[int], seed: int = 0) -> Evidence:
     """Smooth class maps, boundaries and displacements that make several clusters."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:h, :w] / max(h, w)
-    wave = [np.sin(x * rng.uniform(5, 9) + y * rng.uniform(5, 9) + rng.uniform(0, 6)) for _ in range(6)]
+    wave = [
+        np.sin(x * rng.uniform(5, 9) + y * rng.uniform(5, 9) + rng.uniform(0, 6)) for _ in range(6)
+    ]
     cams = np.stack([np.clip(np.roll(wave[0], 3 * k, 1), 0, 1) for k in range(len(ids))])
     return evidence(
-        cams, ids, np.exp(-((wave[1] / 0.2) ** 2)) * 0.9, 6 * np.stack(wave[2:4]), (4 * h - 3, 4 * w - 1)
+        cams,
+        ids,
+        np.exp(-((wave[1] / 0.2) ** 2)) * 0.9,
+        6 * np.stack(wave[2:4]),
+        (4 * h - 3, 4 * w - 1),
     )
 
 
 def test_semantic_labels_are_those_of_walked_class_maps() -> None:
-    """The walk is linear: the sum over a class's clusters is the walk of the class map, as published."""
+    """The walk is linear: the sum over a class's clusters is the walk of the class map, as
+    published.
+    """
     item = random_evidence(20, 26, [4, 11])
     (pieces,) = walked(item)
     assert len(pieces.maps) > 2  # else there is no sum to test
@@ -66,7 +76,7 @@ def test_semantic_labels_are_those_of_walked_class_maps() -> None:
     for k, class_id in enumerate((4, 11)):
         summed = pieces.maps[pieces.classes == class_id].sum(0)
         assert np.abs(summed - direct[k].numpy()).max() < 1e-4
-    full = enlarge(direct.numpy(), item.size)
+    full = upsample(direct.numpy(), item.size)
     scores = full / full.max((1, 2), keepdims=True)
     expected = np.where(scores.max(0) > 0.25, np.array([5, 12])[scores.argmax(0)], 0)
     clear = (np.abs(np.diff(scores, axis=0)[0]) > 1e-3) & (np.abs(scores.max(0) - 0.25) > 1e-3)
@@ -87,7 +97,7 @@ def strong_and_weak() -> Evidence:
 
 def test_a_weak_class_survives_under_its_own_maximum() -> None:
     (pieces,) = walked(strong_and_weak())
-    own, joint = (labels(pieces, normalise=kind) for kind in ("class", "picture"))
+    own, joint = (labels(pieces, normalize=kind) for kind in ("class", "image"))
     assert set(np.unique(own["semantic"]).tolist()) == {0, 1, 10}
     assert own["classes"].tolist() == [0, 9]
     assert set(np.unique(joint["semantic"]).tolist()) == {0, 1}
@@ -123,8 +133,8 @@ def test_walls_keep_masks_inside() -> None:
 @pytest.mark.parametrize("ids", [[], [2], [2, 7]])
 def test_without_any_evidence_all_is_background(ids: list[int]) -> None:
     (pieces,) = walked(evidence(np.zeros((len(ids), 9, 13)), ids, size=(33, 50)))
-    for normalise in ("class", "picture"):
-        record = labels(pieces, normalise=normalise)
+    for normalize in ("class", "image"):
+        record = labels(pieces, normalize=normalize)
         assert record["semantic"].shape == record["instances"].shape == (33, 50)
         assert not record["semantic"].any()
         assert not record["instances"].any()
@@ -174,12 +184,14 @@ def test_batched_equals_single_for_unequal_sizes() -> None:
 
 
 def touching_pair() -> tuple[np.ndarray, np.ndarray]:
-    """One blob of a class map over two objects, and a field that leads either half to its own middle."""
+    """One blob of a class map over two objects, and a field that leads either half to its own
+    middle.
+    """
     cams = np.zeros((1, 16, 32))
     cams[0, 4:12, 4:28] = 1
     y, x = np.mgrid[:16, :32].astype(float)
-    centre = np.where(x < 16, 9.5, 21.5)
-    return cams, np.stack([7.5 - y, centre - x])
+    center = np.where(x < 16, 9.5, 21.5)
+    return cams, np.stack([7.5 - y, center - x])
 
 
 def test_two_objects_of_one_class_are_told_apart_by_their_displacement() -> None:
@@ -198,7 +210,9 @@ def test_two_objects_of_one_class_are_told_apart_by_their_displacement() -> None
 
 
 def two_touching(strength: float) -> Walked:
-    """Two objects of class 5 under one map, side by side, with a boundary between them that is strong above and weak below."""
+    """Two objects of class 5 under one map, side by side, with a boundary between them that is
+    strong above and weak below.
+    """
     maps, boundary = np.zeros((1, 20, 30), np.float32), np.full((20, 30), 0.02, np.float16)
     maps[0, 4:16, 3:27] = 1
     boundary[:, 14:16] = strength
@@ -212,18 +226,24 @@ def test_objects_are_parted_where_the_boundary_is_strong_enough() -> None:
         found = labels(two_touching(0.5), cut=cut)
         assert found["classes"].tolist() == [5] * count
         assert found["scores"].tolist() == [1.0] * count
-        assert ((found["instances"] > 0) == (whole["instances"] > 0)).all(), "all of the object stays"
+        assert ((found["instances"] > 0) == (whole["instances"] > 0)).all(), (
+            "all of the object stays"
+        )
         assert (found["semantic"] == whole["semantic"]).all()
     parted = labels(two_touching(0.5), cut=0.3)["instances"]
     assert set(np.unique(parted[:, :56])) == {0, 1}
     assert set(np.unique(parted[:, 64:])) == {0, 2}
 
 
-def test_a_gpu_is_asked_once_for_many_pictures() -> None:
-    """Of every further picture a GPU hears a few small operators, and the program waits for nothing more."""
+def test_a_gpu_is_asked_once_for_many_images() -> None:
+    """Of every further image a GPU hears a few small operators, and the program waits for nothing
+    more.
+    """
 
-    def asked(pictures: int) -> tuple[int, int]:
-        items = [random_evidence(14, 17 + number % 3, [1, 4], number % 3) for number in range(pictures)]
+    def asked(images: int) -> tuple[int, int]:
+        items = [
+            random_evidence(14, 17 + number % 3, [1, 4], number % 3) for number in range(images)
+        ]
         with StandIn() as device:
             walk_instances(items, DEVICE, **WALK, **CENTROIDS)  # type: ignore[arg-type]
         return device.operators.total(), device.waits.total()

@@ -1,4 +1,4 @@
-"""The per-picture engine: the same bytes however the work is spread, interrupted or broken."""
+"""The per-image engine: the same bytes however the work is spread, interrupted or broken."""
 
 import os
 import signal
@@ -18,18 +18,20 @@ import psutil
 import pytest
 from runtimes import runtime
 
-from pipeline import mapping
-from pipeline.mapping import PictureError, Task, run
-from pipeline.store import Reader, Writer
+from pipeline.core import engine
+from pipeline.core.artifacts import Reader, Writer
+from pipeline.core.engine import ImageError, Task, run
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = [f"picture {number:02d}" for number in range(20)]
+NAMES = [f"image {number:02d}" for number in range(20)]
 CLASSES = ("cat", "dog")
 
 
 @dataclass(frozen=True)
 class Work:
-    """Loads a number, computes its square, finishes with a map of it; every load is logged, bad pictures fail."""
+    """Loads a number, computes its square, finishes with a map of it; every load is logged, bad
+    images fail.
+    """
 
     log: Path
     bad: tuple[str, ...] = ()
@@ -62,7 +64,9 @@ class Work:
         return Counter(self.log.read_text().splitlines() if self.log.exists() else [])
 
 
-def go(task: Task, folder: Path, names: Sequence[str] = NAMES, key: str = "abc", **changes: Any) -> bytes:
+def go(
+    task: Task, folder: Path, names: Sequence[str] = NAMES, key: str = "abc", **changes: Any
+) -> bytes:
     out = folder / "seeds.h5"
     run(
         task,
@@ -92,7 +96,7 @@ def shards(folder: Path) -> list[Path]:
     return sorted((folder / "work").glob("seeds/*/shard-*.h5"))
 
 
-def test_every_picture_is_done_once_and_right(tmp_path: Path, logged: Work) -> None:
+def test_every_image_is_done_once_and_right(tmp_path: Path, logged: Work) -> None:
     go(logged.task(), tmp_path, NAMES[::-1])
     reader = Reader(tmp_path / "seeds.h5", "seeds")
     assert reader.names == NAMES
@@ -105,7 +109,9 @@ def test_every_picture_is_done_once_and_right(tmp_path: Path, logged: Work) -> N
     assert not list(tmp_path.glob("*.part"))
 
 
-@pytest.mark.parametrize("changes", [{"batch": 1}, {"batch": 50}, {"shard": 1}, {"shard": 7}, {"shard": 100}])
+@pytest.mark.parametrize(
+    "changes", [{"batch": 1}, {"batch": 50}, {"shard": 1}, {"shard": 7}, {"shard": 100}]
+)
 def test_batches_and_shards_change_no_byte(
     tmp_path: Path, logged: Work, undisturbed: bytes, changes: dict[str, Any]
 ) -> None:
@@ -127,14 +133,20 @@ def test_a_task_without_a_finish_takes_what_was_computed(
     assert go(Task(logged.load, compute=compute), tmp_path) == undisturbed
 
 
-def test_batches_hold_pictures_of_one_key_and_no_more_than_asked(tmp_path: Path, logged: Work) -> None:
+def test_batches_hold_images_of_one_key_and_no_more_than_asked(
+    tmp_path: Path, logged: Work
+) -> None:
     seen: list[list[str]] = []
 
     def compute(names: list[str], loaded: Sequence[int]) -> list[int]:
         seen.append(names)
         return logged.compute(names, loaded)
 
-    go(Task(logged.load, logged.finish, compute, key=lambda name: int(name[-2:]) % 2), tmp_path, shard=12)
+    go(
+        Task(logged.load, logged.finish, compute, key=lambda name: int(name[-2:]) % 2),
+        tmp_path,
+        shard=12,
+    )
     assert max(map(len, seen)) == 3
     assert all(len({int(name[-2:]) % 2 for name in names}) == 1 for names in seen)
 
@@ -146,16 +158,16 @@ def test_workers_change_no_byte(tmp_path: Path, logged: Work, undisturbed: bytes
     assert logged.loaded() == Counter(NAMES * 2)
 
 
-def test_no_pictures_make_a_valid_empty_artefact(tmp_path: Path, logged: Work) -> None:
+def test_no_images_make_a_valid_empty_artifact(tmp_path: Path, logged: Work) -> None:
     go(logged.task(), tmp_path, [])
     assert Reader(tmp_path / "seeds.h5", "seeds").names == []
 
 
-def test_a_picture_that_fails_is_named_and_the_others_are_kept(
+def test_a_image_that_fails_is_named_and_the_others_are_kept(
     tmp_path: Path, logged: Work, undisturbed: bytes
 ) -> None:
     bad = Work(logged.log, bad=(NAMES[5], NAMES[18]))
-    with pytest.raises(PictureError, match="2 of 20 pictures failed") as caught:
+    with pytest.raises(ImageError, match="2 of 20 images failed") as caught:
         go(bad.task(), tmp_path)
     for name in bad.bad:
         assert f"  {name}: ValueError: cannot read {name}.jpg" in str(caught.value)
@@ -163,10 +175,12 @@ def test_a_picture_that_fails_is_named_and_the_others_are_kept(
     assert logged.loaded() == Counter(NAMES)
     logged.log.unlink()
     assert go(logged.task(), tmp_path) == undisturbed
-    assert logged.loaded() == Counter(NAMES[4:8] + NAMES[16:20]), "only the shards of the failed ones"
+    assert logged.loaded() == Counter(NAMES[4:8] + NAMES[16:20]), (
+        "only the shards of the failed ones"
+    )
 
 
-def test_a_record_that_does_not_fit_is_the_fault_of_its_picture(tmp_path: Path, logged: Work) -> None:
+def test_a_record_that_does_not_fit_is_the_fault_of_its_image(tmp_path: Path, logged: Work) -> None:
     def finish(name: str, computed: int) -> Any:
         wrong: dict[str, Any] = {
             NAMES[2]: {"seeds": np.zeros(3, "u1")},
@@ -175,7 +189,7 @@ def test_a_record_that_does_not_fit_is_the_fault_of_its_picture(tmp_path: Path, 
         }
         return wrong.get(name, logged.finish(name, computed))
 
-    with pytest.raises(PictureError, match="3 of 20") as caught:
+    with pytest.raises(ImageError, match="3 of 20") as caught:
         go(Task(logged.load, finish, logged.compute), tmp_path)
     assert f"{NAMES[2]}: seeds has 1 dimensions, 2 wanted" in str(caught.value)
     assert f"{NAMES[6]}: comes without seeds" in str(caught.value)
@@ -183,7 +197,9 @@ def test_a_record_that_does_not_fit_is_the_fault_of_its_picture(tmp_path: Path, 
     assert len(shards(tmp_path)) == 2
 
 
-def test_bad_pictures_are_left_out_and_named_where_that_is_asked_for(tmp_path: Path, logged: Work) -> None:
+def test_bad_images_are_left_out_and_named_where_that_is_asked_for(
+    tmp_path: Path, logged: Work
+) -> None:
     bad = Work(logged.log, bad=(NAMES[5], NAMES[18]))
     go(bad.task(), tmp_path, skip_bad=True)
     reader = Reader(tmp_path / "seeds.h5")
@@ -195,7 +211,7 @@ def test_shards_with_gaps_are_not_taken_over_where_gaps_are_not_allowed(
     tmp_path: Path, logged: Work, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(mapping, "merge", _interrupt)
+        patch.setattr(engine, "merge", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             go(Work(logged.log, bad=(NAMES[5],)).task(), tmp_path, skip_bad=True)
     assert len(shards(tmp_path)) == 5
@@ -206,20 +222,20 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def test_where_a_batch_fails_its_pictures_are_tried_one_by_one(tmp_path: Path, logged: Work) -> None:
+def test_where_a_batch_fails_its_images_are_tried_one_by_one(tmp_path: Path, logged: Work) -> None:
     def compute(names: Sequence[str], loaded: Sequence[int]) -> list[int]:
         if 7 in loaded:
             raise RuntimeError("no memory for this one")
         return logged.compute(names, loaded)
 
     with pytest.raises(
-        PictureError, match=r"1 of 20 pictures failed:\n  picture 07: RuntimeError: no memory"
+        ImageError, match=r"1 of 20 images failed:\n  image 07: RuntimeError: no memory"
     ):
         go(Task(logged.load, logged.finish, compute), tmp_path)
 
 
-def test_a_damaged_shard_is_made_anew(tmp_path: Path, logged: Work, undisturbed: bytes) -> None:
-    with pytest.raises(PictureError):
+def test_a_damaged_shard_is_made_again(tmp_path: Path, logged: Work, undisturbed: bytes) -> None:
+    with pytest.raises(ImageError):
         go(Work(logged.log, bad=(NAMES[0],)).task(), tmp_path)
     whole = shards(tmp_path)
     assert len(whole) == 4
@@ -233,7 +249,7 @@ def test_a_damaged_shard_is_made_anew(tmp_path: Path, logged: Work, undisturbed:
 def test_shards_of_another_fingerprint_are_not_mixed_in(
     tmp_path: Path, logged: Work, undisturbed: bytes
 ) -> None:
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         go(Work(logged.log, bad=(NAMES[0],)).task(), tmp_path, key="older")
     for path in shards(tmp_path):
         names = Reader(path).names
@@ -272,26 +288,26 @@ def test_loads_run_ahead_by_a_bounded_number(tmp_path: Path, logged: Work, count
 
 
 def test_a_stage_of_its_own_thread_leaves_no_function_behind(tmp_path: Path, logged: Work) -> None:
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         go(Work(logged.log, bad=(NAMES[0],)).task(), tmp_path)
-    assert mapping._at_work == {}
+    assert engine._at_work == {}
 
 
 def test_results_stream_in_order_and_failures_among_them(logged: Work) -> None:
     task = Work(logged.log, bad=(NAMES[3],)).task()
-    results = dict(mapping.stream(task, [NAMES[:5], NAMES[5:8]], workers=1, batch=2))
+    results = dict(engine.stream(task, [NAMES[:5], NAMES[5:8]], workers=1, batch=2))
     assert sorted(results) == NAMES[:8]
     assert str(results[NAMES[3]]) == f"cannot read {NAMES[3]}.jpg"
     assert results[NAMES[2]]["seeds"].shape == (5 + 4 % 3, 7)
     alike = Task(task.load, task.finish, task.compute)
-    assert [name for name, _ in mapping.stream(alike, [NAMES], workers=1, batch=3)] == NAMES
+    assert [name for name, _ in engine.stream(alike, [NAMES], workers=1, batch=3)] == NAMES
 
 
 def test_a_stream_that_is_closed_leaves_its_workers(logged: Work) -> None:
-    results = mapping.stream(logged.task(), [NAMES], workers=1, batch=2)
+    results = engine.stream(logged.task(), [NAMES], workers=1, batch=2)
     next(results)
     results.close()
-    assert mapping._at_work == {}
+    assert engine._at_work == {}
     assert len(logged.loaded()) < len(NAMES)
 
 
@@ -301,15 +317,15 @@ import sys
 from pathlib import Path
 
 sys.path[:0] = [{root!r}, {tests!r}]
-from pipeline.mapping import PictureError
+from pipeline.core.engine import ImageError
 from test_mapping import Work, go
 
 if __name__ == "__main__":
     folder, workers, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    ranks = {{"rank": int(os.environ["RANK"]), "world": int(os.environ["WORLD_SIZE"])}}
+    ranks = {{"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}}
     try:
         go(Work(folder / "log", pause=pause).task(), folder, workers=workers, **ranks)
-    except PictureError as error:
+    except ImageError as error:
         sys.exit(str(error))
 """
 
@@ -335,7 +351,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.mark.slow
 def test_two_ranks_make_the_same_bytes(tmp_path: Path, logged: Work, undisturbed: bytes) -> None:
     ranks = [start(tmp_path, rank, 2) for rank in range(2)]
-    assert [process.communicate(timeout=100)[1] is not None and process.returncode for process in ranks] == [
+    assert [
+        process.communicate(timeout=100)[1] is not None and process.returncode for process in ranks
+    ] == [
         0,
         0,
     ]
@@ -354,7 +372,9 @@ def test_a_killed_run_goes_on_and_its_workers_end(
     assert bool(children) == (workers > 1)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+    wait_until(
+        lambda: not any(child.is_running() and child.status() != "zombie" for child in children)
+    )
     done = [name for path in shards(tmp_path) for name in Reader(path).names]
     assert 8 <= len(done) < 20
     logged.log.unlink()
@@ -383,22 +403,24 @@ def test_a_killed_worker_is_told_of_and_finished_shards_are_kept(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_results_come_without_an_artefact(tmp_path: Path, workers: int) -> None:
+def test_results_come_without_an_artifact(tmp_path: Path, workers: int) -> None:
     work = Work(tmp_path / "log")
     task = Task(work.load, compute=lambda names, items: [item**2 for item in items])
-    found = mapping.results(task, NAMES, stage="scores walk", runtime=runtime(tmp_path, workers=workers))
+    found = engine.results(
+        task, NAMES, stage="scores walk", runtime=runtime(tmp_path, workers=workers)
+    )
     assert dict(found) == {name: int(name[-2:]) ** 2 for name in NAMES}
     assert not (tmp_path / "work").exists()
 
 
-def test_the_first_picture_that_fails_ends_the_results(tmp_path: Path) -> None:
+def test_the_first_image_that_fails_ends_the_results(tmp_path: Path) -> None:
     work = Work(tmp_path / "log", bad=(NAMES[3],))
-    found = mapping.results(Task(work.load), NAMES, stage="scores walk", runtime=runtime(tmp_path))
-    with pytest.raises(PictureError, match=rf"scores walk: {NAMES[3]}: cannot read {NAMES[3]}.jpg"):
+    found = engine.results(Task(work.load), NAMES, stage="scores walk", runtime=runtime(tmp_path))
+    with pytest.raises(ImageError, match=rf"scores walk: {NAMES[3]}: cannot read {NAMES[3]}.jpg"):
         list(found)
 
 
-def test_pictures_that_belong_together_are_computed_together(tmp_path: Path) -> None:
+def test_images_that_belong_together_are_computed_together(tmp_path: Path) -> None:
     sizes: list[int] = []
 
     def compute(names: Sequence[str], items: Sequence[int]) -> Sequence[int]:
@@ -406,12 +428,14 @@ def test_pictures_that_belong_together_are_computed_together(tmp_path: Path) -> 
         return items
 
     task = Task(Work(tmp_path / "log").load, compute=compute, at_once=8)
-    list(mapping.results(task, NAMES, stage="labels", runtime=runtime(tmp_path)))
+    list(engine.results(task, NAMES, stage="labels", runtime=runtime(tmp_path)))
     assert sizes == [8, 8, 4]
 
 
 class Dying:
-    """A worker that is killed as soon as it has written half of a large piece into the pipe that all share."""
+    """A worker that is killed as soon as it has written half of a large piece into the pipe that
+    all share.
+    """
 
     def load(self, name: str) -> np.ndarray:
         whole = Connection._send
@@ -429,7 +453,9 @@ class Dying:
 @pytest.mark.timeout(120)
 def test_no_result_can_be_cut_off_in_the_pipe_that_workers_share(tmp_path: Path) -> None:
     """Else nobody knows that half of one will never come, and all wait for ever."""
-    found = mapping.results(
+    found = engine.results(
         Task(Dying().load), NAMES, stage="scores walk", runtime=runtime(tmp_path, workers=2)
     )
-    assert {name: int(values[0]) for name, values in found} == {name: int(name[-2:]) for name in NAMES}
+    assert {name: int(values[0]) for name, values in found} == {
+        name: int(name[-2:]) for name in NAMES
+    }

@@ -16,7 +16,9 @@ PRESETS = sorted((ROOT / "pipeline" / "presets").glob("*.yaml"))
 
 
 def values(name: str = "scenes") -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "pipeline" / "presets" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(
+        (ROOT / "pipeline" / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    )
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -52,7 +54,9 @@ def test_every_preset_is_valid(path: Path) -> None:
 
 
 def test_the_parameters_of_the_repository_are_the_scenes() -> None:
-    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "pipeline" / "presets" / "scenes.yaml").read_bytes()
+    assert (ROOT / "params.yaml").read_bytes() == (
+        ROOT / "pipeline" / "presets" / "scenes.yaml"
+    ).read_bytes()
 
 
 def test_every_parameter_is_described_and_has_no_default() -> None:
@@ -61,7 +65,9 @@ def test_every_parameter_is_described_and_has_no_default() -> None:
         for name, field in section.model_fields.items():
             nested = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
             assert nested or field.description, f"{section.__name__}.{name}"
-            assert field.is_required(), f"{section.__name__}.{name}: defaults live in params.yaml alone"
+            assert field.is_required(), (
+                f"{section.__name__}.{name}: defaults live in params.yaml alone"
+            )
 
 
 def test_sections_are_frozen() -> None:
@@ -118,9 +124,9 @@ def test_a_wrong_value_is_named_with_what_is_allowed(path: str, value: Any, mess
 
 def test_every_problem_is_listed_at_once() -> None:
     wrong = changed(seeds__forground=0.5, irnet__batch=0)
-    del wrong["cams"]["mirror"]
+    del wrong["cams"]["flip"]
     text = problems(wrong)
-    assert all(f"  {name}: " in text for name in ("seeds.forground", "irnet.batch", "cams.mirror"))
+    assert all(f"  {name}: " in text for name in ("seeds.forground", "irnet.batch", "cams.flip"))
     assert len(text.splitlines()) == 4
 
 

@@ -1,4 +1,5 @@
-"""The defects of the published codes, and the tests that show ours has none of them: of IRNet's (its specification, section 15) first.
+"""The defects of the published codes, and the tests that show ours has none of them: of IRNet's
+(its specification, section 15) first.
 
 23, object ids in exported COCO files, is not listed: exports do not exist yet.
 """
@@ -22,12 +23,12 @@ from runtimes import runtime
 from torch import Tensor, nn
 
 import pipeline
-from pipeline import mapping, training
-from pipeline.datasets.build import build
+from pipeline.core import engine, trainer
+from pipeline.core.artifacts import Reader
+from pipeline.core.device import Runtime
 from pipeline.irnet.walk import random_walk
 from pipeline.params import ParameterError, parse
-from pipeline.runtime import Runtime
-from pipeline.store import Reader
+from pipeline.readers.build import build
 
 TESTS = Path(__file__).resolve().parent
 HERE = "test_published_defects.py"
@@ -35,49 +36,49 @@ DEFECTS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     1: ("lists of ids such as 2007_000032 cannot be read", (f"{HERE}::test_any_id_goes_through",)),
     2: ("names that numpy has dropped", (f"{HERE}::test_every_module_imports",)),
     3: (
-        "pictures above 512 pixels are cropped and the walk fails",
+        "images above 512 pixels are cropped and the walk fails",
         (
-            "irnet/test_network.py::test_a_picture_above_512_pixels_is_not_cropped",
-            "irnet/test_walk.py::test_a_picture_wider_than_512_pixels_walks",
+            "irnet/test_network.py::test_a_image_above_512_pixels_is_not_cropped",
+            "irnet/test_walk.py::test_a_image_wider_than_512_pixels_walks",
         ),
     ),
     4: (
-        "fewer than 20 pictures divide by zero",
+        "fewer than 20 images divide by zero",
         (
-            f"{HERE}::test_few_pictures_in_any_number_of_workers",
-            "metrics/test_evaluation.py::test_fewer_than_twenty_pictures_are_scored",
+            f"{HERE}::test_few_images_in_any_number_of_workers",
+            "metrics/test_evaluation.py::test_fewer_than_twenty_images_are_scored",
         ),
     ),
     5: (
-        "fewer pictures than a batch lose the training",
+        "fewer images than a batch lose the training",
         (
-            f"{HERE}::test_fewer_pictures_than_a_batch_train",
-            "irnet/test_irnet_training.py::test_without_pictures_there_is_no_shift",
+            f"{HERE}::test_fewer_images_than_a_batch_train",
+            "irnet/test_irnet_training.py::test_without_images_there_is_no_shift",
         ),
     ),
     6: (
         "without a GPU nothing happens",
         (
-            f"{HERE}::test_few_pictures_in_any_number_of_workers",
+            f"{HERE}::test_few_images_in_any_number_of_workers",
             "test_runtime.py::test_auto_takes_what_there_is",
             "test_runtime.py::test_what_this_machine_has_not_is_named",
         ),
     ),
     7: (
-        "pictures without classes fail",
+        "images without classes fail",
         (
-            "test_seeds.py::test_a_picture_without_classes_is_background",
+            "test_seeds.py::test_a_image_without_classes_is_background",
             "test_crf.py::test_one_label_leaves_nothing_to_refine",
             "test_labels.py::test_without_any_evidence_all_is_background",
-            "classifiers/test_extraction.py::test_a_picture_without_tags_has_no_maps",
+            "classifiers/test_extraction.py::test_a_image_without_tags_has_no_maps",
         ),
     ),
     8: (
-        "grey and RGBA pictures fail, only .jpg is read",
+        "gray and RGBA images fail, only .jpg is read",
         (
-            "datasets/test_images.py::test_grey_becomes_three_equal_channels",
+            "datasets/test_images.py::test_gray_becomes_three_equal_channels",
             "datasets/test_images.py::test_alpha_is_dropped_and_not_blended",
-            "datasets/test_images.py::test_colour_is_read_exactly",
+            "datasets/test_images.py::test_color_is_read_exactly",
         ),
     ),
     9: (
@@ -104,7 +105,10 @@ DEFECTS: Mapping[int, tuple[str, tuple[str, ...]]] = {
             "irnet/test_losses.py::test_every_label_below_255_is_a_class",
         ),
     ),
-    13: ("the optimiser loses its momentum", (f"{HERE}::test_momentum_and_weight_decay_reach_sgd",)),
+    13: (
+        "the optimizer loses its momentum",
+        (f"{HERE}::test_momentum_and_weight_decay_reach_sgd",),
+    ),
     14: (
         "switches and numbers are read as text",
         (
@@ -136,8 +140,8 @@ DEFECTS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     18: (
         "class maps are shifted against each other",
         (
-            "classifiers/test_extraction.py::test_no_scale_and_no_mirror_is_shifted",
-            "test_seeds.py::test_maps_are_enlarged_about_the_centres_of_their_cells",
+            "classifiers/test_extraction.py::test_no_scale_and_no_flip_is_shifted",
+            "test_seeds.py::test_maps_are_enlarged_about_the_centers_of_their_cells",
         ),
     ),
     19: (
@@ -145,13 +149,13 @@ DEFECTS: Mapping[int, tuple[str, tuple[str, ...]]] = {
         ("irnet/test_network.py::test_the_backbone_stays_in_evaluation_mode_and_gets_no_gradient",),
     ),
     20: (
-        "scaling a picture without labels takes its first row",
+        "scaling an image without labels takes its first row",
         ("test_augmentation.py::test_the_scale_is_drawn_from_its_range",),
     ),
     21: (
-        "the mean shift depends on the list that is labelled",
+        "the mean shift depends on the list that is labeled",
         (
-            "irnet/test_irnet_training.py::test_every_picture_counts_alike_whatever_its_size_and_place",
+            "irnet/test_irnet_training.py::test_every_image_counts_alike_whatever_its_size_and_place",
             "irnet/test_network.py::test_saved_and_restored_to_the_same_fields",
         ),
     ),
@@ -176,7 +180,7 @@ DEFECTS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     25: (
         "memory grows with the square of the cells",
         (
-            f"{HERE}::test_a_picture_of_a_million_pixels_walks_in_little_memory",
+            f"{HERE}::test_a_image_of_a_million_pixels_walks_in_little_memory",
             "irnet/test_network.py::test_a_checkpoint_holds_weights_and_the_shift_and_no_tables",
         ),
     ),
@@ -206,11 +210,15 @@ CLASSIFIERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "SeeNet 1": ("the sign is never reversed", (f"{SEE}::test_the_sign_does_reverse",)),
     "SeeNet 2": (
         "erased places leak gradient in all channels but one",
-        (f"{SEE}::test_the_gradient_of_the_features_is_the_mask_where_they_are_above_0_in_every_channel",),
+        (
+            f"{SEE}::test_the_gradient_of_the_features_is_the_mask_where_they_are_above_0_in_every_channel",
+        ),
     ),
     "SeeNet 3": (
-        "one picture's mask serves the batch",
-        (f"{SEE}::test_every_picture_has_its_own_mask_so_the_loss_of_a_batch_is_the_mean_of_its_pictures",),
+        "one image's mask serves the batch",
+        (
+            f"{SEE}::test_every_image_has_its_own_mask_so_the_loss_of_a_batch_is_the_mean_of_its_images",
+        ),
     ),
     "SeeNet 4": (
         "twenty classes, and all is erased without a label",
@@ -229,12 +237,14 @@ CLASSIFIERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Puzzle-CAM 1": ("momentum is lost", (f"{HERE}::test_momentum_and_weight_decay_reach_sgd",)),
     "Puzzle-CAM 2": (
-        "an eighth of the pictures is scored",
-        ("metrics/test_evaluation.py::test_fewer_than_twenty_pictures_are_scored",),
+        "an eighth of the images is scored",
+        ("metrics/test_evaluation.py::test_fewer_than_twenty_images_are_scored",),
     ),
     "Puzzle-CAM 3": (
         "the model is selected on pixel truth",
-        ("stages/test_graph.py::test_pixel_masks_are_read_by_scores_report_and_the_upper_bound_alone",),
+        (
+            "stages/test_graph.py::test_pixel_masks_are_read_by_scores_report_and_the_upper_bound_alone",
+        ),
     ),
     "Puzzle-CAM 5": (
         "odd crops are split into three strips",
@@ -242,12 +252,12 @@ CLASSIFIERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Puzzle-CAM 6": (
         "the last, smaller batch cannot be merged",
-        (f"{PUZZLE}::test_any_number_of_classes_and_pictures",),
+        (f"{PUZZLE}::test_any_number_of_classes_and_images",),
     ),
     "Puzzle-CAM 7": ("names that numpy has dropped", (f"{HERE}::test_every_module_imports",)),
     "S2C 1": (
-        "every crop is encoded anew",
-        (f"{S2C}::test_one_pass_through_the_network_a_step_and_no_picture_is_encoded_again",),
+        "every crop is encoded again",
+        (f"{S2C}::test_one_pass_through_the_network_a_step_and_no_image_is_encoded_again",),
     ),
     "S2C 2": (
         "the temperature multiplies",
@@ -276,18 +286,20 @@ CLASSIFIERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "S2C 8": (
         "paths of the authors' machine",
-        ("stages/test_graph.py::test_the_library_knows_no_stage_no_parameter_file_and_no_artefact_path",),
+        (
+            "stages/test_graph.py::test_the_library_knows_no_stage_no_parameter_file_and_no_artifact_path",
+        ),
     ),
     "S2C 9": (
         "no pseudo-masks, no final model",
-        ("stages/test_run.py::test_every_artefact_is_there_and_scored",),
+        ("stages/test_run.py::test_every_artifact_is_there_and_scored",),
     ),
     "S2C 10": ("momentum is lost", (f"{HERE}::test_momentum_and_weight_decay_reach_sgd",)),
     "S2C, segments": (
         "more than 255 segments wrap; the first is lost where all is covered",
         (
             f"{EVERYTHING}::test_more_segments_than_a_byte_can_number_survive_and_leave_no_gap",
-            f"{EVERYTHING}::test_covered_picture_loses_no_segment",
+            f"{EVERYTHING}::test_covered_image_loses_no_segment",
         ),
     ),
     "S2C, peaks": (
@@ -298,7 +310,9 @@ CLASSIFIERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
-"""Those of SeeNet, Puzzle-CAM and S2C (their specification, sections 1.9, 2.7 and 3.8; Puzzle-CAM 4 is a name in the paper alone)."""
+"""Those of SeeNet, Puzzle-CAM and S2C (their specification, sections 1.9, 2.7 and 3.8; Puzzle-CAM 4
+is a name in the paper alone).
+"""
 
 
 SPARSEINST: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -331,25 +345,27 @@ SPARSEINST: Mapping[str, tuple[str, tuple[str, ...]]] = {
         (f"{SPARSE}_training.py::test_a_batch_without_instances_is_finite_and_has_a_gradient",),
     ),
     "SparseInst 9.8": (
-        "more targets than queries spoil the next pictures",
+        "more targets than queries spoil the next images",
         (
-            f"{SPARSE}_losses.py::test_after_a_picture_with_more_instances_than_queries_the_next_ones_are_right",
+            f"{SPARSE}_losses.py::test_after_a_image_with_more_instances_than_queries_the_next_ones_are_right",
         ),
     ),
     "SparseInst 9.9": (
         "two thresholds for one score",
-        (f"{SPARSE}_detections.py::test_the_threshold_of_the_score_is_the_product_of_class_and_objectness",),
+        (
+            f"{SPARSE}_detections.py::test_the_threshold_of_the_score_is_the_product_of_class_and_objectness",
+        ),
     ),
     "SparseInst 6.5": (
         "nothing kept is an error downstream",
         (f"{SPARSE}_detections.py::test_nothing_found_is_a_result_too",),
     ),
     "SparseInst 9.12": (
-        "padding changes a picture's result",
-        (f"{SPARSE}_detections.py::test_a_pictures_result_does_not_depend_on_the_others",),
+        "padding changes an image's result",
+        (f"{SPARSE}_detections.py::test_a_images_result_does_not_depend_on_the_others",),
     ),
     "SparseInst 9.13": (
-        "terms are normalised by rank",
+        "terms are normalized by rank",
         (f"{SPARSE}_training.py::test_terms_averaged_over_ranks_are_those_of_the_whole_batch",),
     ),
     "SparseInst 3": (
@@ -390,7 +406,7 @@ def two_in_a_shard(tmp_path: Path) -> Runtime:
 
 
 def test_any_id_goes_through(tmp_path: Path, runtime: Runtime) -> None:
-    """From the source to an artefact and back, as text and in text's order."""
+    """From the source to an artifact and back, as text and in text's order."""
     names = ["2007_000032", "20070032", "0", "IMG 17.b", "a/b/é", "straße_1"]
     for name in names:
         path = tmp_path / "source" / "images" / f"{name}.png"
@@ -404,18 +420,18 @@ def test_any_id_goes_through(tmp_path: Path, runtime: Runtime) -> None:
     def record(name: str) -> dict[str, np.ndarray]:
         return {"seeds": index.image(name)[..., 0]}
 
-    artefact = tmp_path / "seeds.h5"
-    mapping.run(
-        mapping.Task(record),
+    artifact = tmp_path / "seeds.h5"
+    engine.run(
+        engine.Task(record),
         list(index),
-        artefact,
+        artifact,
         stage="seeds",
         format_="seeds",
         classes=index.classes,
         fingerprint="x",
         runtime=runtime,
     )
-    reader = Reader(artefact, "seeds")
+    reader = Reader(artifact, "seeds")
     assert reader.names == sorted(names)
     assert all((reader[name]["seeds"] == len(name)).all() for name in names)
 
@@ -441,13 +457,13 @@ def finish(name: str, number: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(("count", "workers"), [(1, 1), (19, 1), (2, 3)])
-def test_few_pictures_in_any_number_of_workers(
+def test_few_images_in_any_number_of_workers(
     tmp_path: Path, runtime: Runtime, count: int, workers: int
 ) -> None:
-    """On a machine without a GPU; less than one picture a worker included."""
+    """On a machine without a GPU; less than one image a worker included."""
     names = [f"{number:02d}" for number in range(count)]
-    mapping.run(
-        mapping.Task(load, finish, compute),
+    engine.run(
+        engine.Task(load, finish, compute),
         names,
         tmp_path / "seeds.h5",
         stage="seeds",
@@ -472,17 +488,21 @@ class Line(nn.Module):
         return x @ self.weight
 
 
-def steepness(network: nn.Module, batch: Tensor, ranks: training.Ranks) -> Mapping[str, Tensor]:
+def steepness(network: nn.Module, batch: Tensor, ranks: trainer.Ranks) -> Mapping[str, Tensor]:
     return {"loss": network(batch).mean()}
 
 
-def plan(**changes: Any) -> training.Plan:
+def plan(**changes: Any) -> trainer.TrainConfig:
     values = {"epochs": 1, "batch": 4, "name": "sgd", "lr": 0.1, "head_lr": 1, "weight_decay": 0.0}
-    return training.Plan(**values | {"momentum": 0.0, "power": 0.0, "warmup": 0.0, "seed": 0} | changes)
+    return trainer.TrainConfig(
+        **values | {"momentum": 0.0, "power": 0.0, "warmup": 0.0, "seed": 0} | changes
+    )
 
 
-def train(runtime: Runtime, folder: Path, samples: list[Tensor], schedule: training.Plan) -> Tensor:
-    network = training.train(
+def train(
+    runtime: Runtime, folder: Path, samples: list[Tensor], schedule: trainer.TrainConfig
+) -> Tensor:
+    network = trainer.train(
         Line(),
         samples,
         steepness,
@@ -496,8 +516,8 @@ def train(runtime: Runtime, folder: Path, samples: list[Tensor], schedule: train
     return network.weight.detach().clone()
 
 
-def test_fewer_pictures_than_a_batch_train(runtime: Runtime, tmp_path: Path) -> None:
-    """Two pictures in batches of four: each is seen twice, and the step is made."""
+def test_fewer_images_than_a_batch_train(runtime: Runtime, tmp_path: Path) -> None:
+    """Two images in batches of four: each is seen twice, and the step is made."""
     samples = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]
     weight = train(runtime, tmp_path, samples, plan(epochs=1))
     assert torch.allclose(weight, torch.full((2,), -0.05))
@@ -511,12 +531,14 @@ def test_momentum_and_weight_decay_reach_sgd(runtime: Runtime, tmp_path: Path) -
         velocity = m * velocity + 1.0 + d * weight
         weight -= lr * velocity
     schedule = plan(epochs=3, batch=1, lr=lr, momentum=m, weight_decay=d)
-    assert train(runtime, tmp_path, [torch.ones(2)], schedule).tolist() == pytest.approx([weight] * 2)
+    assert train(runtime, tmp_path, [torch.ones(2)], schedule).tolist() == pytest.approx(
+        [weight] * 2
+    )
 
 
 def test_two_trainings_give_the_same_weights(runtime: Runtime, tmp_path: Path) -> None:
     class Noise:
-        """Samples drawn anew at each access, as augmentation does."""
+        """Samples drawn again at each access, as augmentation does."""
 
         def __len__(self) -> int:
             return 7
@@ -537,15 +559,15 @@ def test_two_trainings_give_the_same_weights(runtime: Runtime, tmp_path: Path) -
 )
 def test_switches_are_what_they_say(text: str, value: bool) -> None:
     parameters = yaml.safe_load((TESTS.parent / "params.yaml").read_text())
-    parameters["fields"]["mirror"] = yaml.safe_load(text)
-    assert parse(parameters).fields.mirror is value
+    parameters["fields"]["flip"] = yaml.safe_load(text)
+    assert parse(parameters).fields.flip is value
     for wrong in ("maybe", 2, None):
-        parameters["fields"]["mirror"] = wrong
-        with pytest.raises(ParameterError, match=r"fields\.mirror"):
+        parameters["fields"]["flip"] = wrong
+        with pytest.raises(ParameterError, match=r"fields\.flip"):
             parse(parameters)
 
 
-def test_a_picture_of_a_million_pixels_walks_in_little_memory() -> None:
+def test_a_image_of_a_million_pixels_walks_in_little_memory() -> None:
     """65,536 cells, whose dense matrix alone takes 16 GiB."""
     boundary = torch.rand(256, 256, generator=torch.Generator().manual_seed(0))
     unit = 1 if sys.platform == "darwin" else 1024

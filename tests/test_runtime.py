@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.runtime import Runtime, RuntimeSettingError, find_device, resolve
+from pipeline.core.device import Runtime, RuntimeSettingError, find_device, resolve
 
 SETTINGS: dict[str, Any] = {
     "device": "cpu",
@@ -87,11 +87,11 @@ def test_the_environment_goes_before_the_work_folder_of_the_parameters(
 
 def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = settle()
-    assert (alone.rank, alone.world, alone.leads) == (0, 1, True)
+    assert (alone.rank, alone.world_size, alone.is_main_process) == (0, 1, True)
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
     one = settle()
-    assert (one.rank, one.world, one.leads) == (3, 4, False)
+    assert (one.rank, one.world_size, one.is_main_process) == (3, 4, False)
 
 
 def test_no_workers_given_means_the_cores_shared_among_the_ranks_of_the_host(

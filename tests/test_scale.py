@@ -1,4 +1,6 @@
-"""The benchmark of many pictures: what is reckoned from its rates, and what is seen of a command that is watched."""
+"""The benchmark of many images: what is reckoned from its rates, and what is seen of a command that
+is watched.
+"""
 
 import os
 import sys
@@ -38,10 +40,10 @@ def test_stages_are_those_that_dvc_lists() -> None:
 
 
 def test_a_stage_runs_without_dvc(tmp_path: Path) -> None:
-    prepare(tmp_path, 40, 0.1, {"dataset.scenes.pictures": 2})
+    prepare(tmp_path, 40, 0.1, {"dataset.scenes.images": 2})
     found = watched(tmp_path, "dataset", without_dvc=True)
     assert found.code == 0, found.said
-    assert (tmp_path / "data/dataset/pictures.csv").is_file()
+    assert (tmp_path / "data/dataset/images.csv").is_file()
     assert not (tmp_path / "dvc.lock").exists()
 
 
@@ -50,7 +52,7 @@ def test_twice_the_ranks_take_half_the_hours() -> None:
     assert cells(list(sheet(found, 2)), "seeds")[0] == 0.5
 
 
-def test_work_grows_with_the_pictures() -> None:
+def test_work_grows_with_the_images() -> None:
     twice = works(PRESET, Data(2 * VOC.train, 2 * VOC.val, VOC.megapixels, ""))
     assert twice == pytest.approx({stage: 2 * work for stage, work in works(PRESET, VOC).items()})
 
@@ -90,7 +92,9 @@ def test_gpus_are_as_busy_as_the_driver_says(
     assert gpus_busy() == busy
 
 
-def test_without_gpu_nothing_is_said_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gpu_nothing_is_said_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpus_busy() is None
     assert Watched([Sample(1.0, 1, 1)]).busy is None

@@ -1,4 +1,4 @@
-"""The final model: sizes, ignored pixels, probabilities, mirrors and scales, and aligned crops."""
+"""The final model: sizes, ignored pixels, probabilities, flips and scales, and aligned crops."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline.backbones import PACKAGED, create, normalisation
-from pipeline.datasets.index import Index, Picture
-from pipeline.semantic import LabelledCrops, SemanticNet, objective, probabilities
-from pipeline.training import Ranks, Step
+from pipeline.core.trainer import Ranks, Step
+from pipeline.data.index import ImageEntry, Index
+from pipeline.nets.backbones import PACKAGED, create_backbone, normalization
+from pipeline.nets.deeplab import LabeledCrops, SemanticNet, objective, probabilities
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +30,26 @@ def step() -> Step:
     return Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
 
 
-def pictures(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
+def random_images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (batch, 3, height, width), generator=generator, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("name", ["resnet18", PACKAGED])
 @pytest.mark.parametrize(("height", "width"), [(64, 80), (50, 71), (5, 9)])
-def test_logits_have_the_size_of_the_picture(name: str, height: int, width: int) -> None:
-    assert SemanticNet(3, name).eval()(pictures(1, height, width)).shape == (1, 3, height, width)
+def test_logits_have_the_size_of_the_image(name: str, height: int, width: int) -> None:
+    assert SemanticNet(3, name).eval()(random_images(1, height, width)).shape == (
+        1,
+        3,
+        height,
+        width,
+    )
 
 
 def test_pretrained_weights_reach_the_encoder(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    state = create("resnet18", "none", dilated=True).state_dict()
+    state = create_backbone("resnet18", "none", dilated=True).state_dict()
     state = {key: torch.randn_like(v) if v.is_floating_point() else v for key, v in state.items()}
     save_file(state, tmp_path / "w.safetensors")
     encoder = SemanticNet(3, "resnet18", str(tmp_path / "w.safetensors")).net.encoder
@@ -58,9 +63,9 @@ def test_new_parameters_are_all_but_the_encoder(network: SemanticNet) -> None:
     assert encoder | new == {id(p) for p in network.parameters()}
 
 
-def test_the_mean_colour_is_what_padding_adds(network: SemanticNet) -> None:
-    """A picture of mean colour gives the same logits with and without padding."""
-    mean = torch.tensor(normalisation("test_resnet")[0]).view(1, 3, 1, 1) * 255
+def test_the_mean_color_is_what_padding_adds(network: SemanticNet) -> None:
+    """An image of mean color gives the same logits with and without padding."""
+    mean = torch.tensor(normalization("test_resnet")[0]).view(1, 3, 1, 1) * 255
     small, large = network(mean.expand(1, 3, 41, 50)), network(mean.expand(1, 3, 48, 64))
     assert torch.allclose(small, large[..., :41, :50], atol=1e-3)
     assert large.std() > 0.01
@@ -77,7 +82,7 @@ class Given(nn.Module):
         return self.logits
 
 
-def test_loss_is_the_mean_over_labelled_pixels_and_ignored_ones_get_no_gradient(step: Step) -> None:
+def test_loss_is_the_mean_over_labeled_pixels_and_ignored_ones_get_no_gradient(step: Step) -> None:
     logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(1)).byte()
     labels[0, :3], labels[1, :, 2] = 255, 255
@@ -99,7 +104,7 @@ def test_a_batch_of_ignored_pixels_costs_nothing(step: Step) -> None:
     torch.manual_seed(0)
     network = SemanticNet(3, "test_resnet").train()
     labels = torch.full((2, 32, 32), 255, dtype=torch.uint8)
-    loss = objective(network, (pictures(2, 32, 32), labels), step)["loss"]
+    loss = objective(network, (random_images(2, 32, 32), labels), step)["loss"]
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(p.grad is None or not p.grad.any() for p in network.parameters())
@@ -108,7 +113,7 @@ def test_a_batch_of_ignored_pixels_costs_nothing(step: Step) -> None:
 def test_it_learns(step: Step) -> None:
     torch.manual_seed(0)
     network = SemanticNet(2, "test_resnet").train()
-    images, labels = pictures(2, 32, 32), torch.zeros(2, 32, 32, dtype=torch.uint8)
+    images, labels = random_images(2, 32, 32), torch.zeros(2, 32, 32, dtype=torch.uint8)
     images[..., 16:], labels[..., 16:] = images[..., 16:] // 4, 1
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
@@ -122,9 +127,11 @@ def test_it_learns(step: Step) -> None:
 
 
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.75)])
-@pytest.mark.parametrize("mirror", [False, True])
-def test_probabilities_sum_to_one(network: SemanticNet, scales: tuple[float, ...], mirror: bool) -> None:
-    scores = probabilities(network, pictures(2, 45, 62), scales, mirror)
+@pytest.mark.parametrize("flip", [False, True])
+def test_probabilities_sum_to_one(
+    network: SemanticNet, scales: tuple[float, ...], flip: bool
+) -> None:
+    scores = probabilities(network, random_images(2, 45, 62), scales, flip)
     assert scores.shape == (2, 4, 45, 62)
     assert (scores >= 0).all()
     assert torch.allclose(scores.sum(1), torch.ones(2, 45, 62), atol=1e-5)
@@ -132,35 +139,35 @@ def test_probabilities_sum_to_one(network: SemanticNet, scales: tuple[float, ...
 
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.75)])
 @pytest.mark.parametrize("width", [64, 71])
-def test_a_mirrored_picture_has_mirrored_probabilities(
+def test_a_flipped_image_has_flipped_probabilities(
     network: SemanticNet, scales: tuple[float, ...], width: int
 ) -> None:
-    picture = pictures(1, 50, width)
-    straight = probabilities(network, picture, scales, mirror=True)
-    mirrored = probabilities(network, picture.flip(3), scales, mirror=True)
-    assert (straight - mirrored.flip(3)).abs().max() < 1e-4
-    assert (straight - probabilities(network, picture, scales, mirror=False)).abs().max() > 1e-3
+    image = random_images(1, 50, width)
+    straight = probabilities(network, image, scales, flip=True)
+    flipped = probabilities(network, image.flip(3), scales, flip=True)
+    assert (straight - flipped.flip(3)).abs().max() < 1e-4
+    assert (straight - probabilities(network, image, scales, flip=False)).abs().max() > 1e-3
 
 
 def test_scales_are_averaged(network: SemanticNet) -> None:
-    picture = pictures(1, 48, 64)
-    each = [probabilities(network, picture, [scale], mirror=False) for scale in (1.0, 0.5)]
-    both = probabilities(network, picture, (1.0, 0.5), mirror=False)
+    image = random_images(1, 48, 64)
+    each = [probabilities(network, image, [scale], flip=False) for scale in (1.0, 0.5)]
+    both = probabilities(network, image, (1.0, 0.5), flip=False)
     assert torch.allclose(both, (each[0] + each[1]) / 2, atol=1e-5)
 
 
 def test_one_scale_is_the_softmax_of_the_logits(network: SemanticNet) -> None:
-    picture = pictures(1, 50, 71)
+    image = random_images(1, 50, 71)
     with torch.no_grad():
-        expected = network(picture).softmax(1)
-    assert torch.allclose(probabilities(network, picture, (1.0,), mirror=False), expected, atol=1e-5)
+        expected = network(image).softmax(1)
+    assert torch.allclose(probabilities(network, image, (1.0,), flip=False), expected, atol=1e-5)
     assert expected.std() > 0.01
 
 
 def test_batched_equals_single(network: SemanticNet) -> None:
-    batch = pictures(3, 45, 62)
-    together = probabilities(network, batch, (1.0, 0.5), mirror=True)
-    alone = torch.cat([probabilities(network, p[None], (1.0, 0.5), mirror=True) for p in batch])
+    batch = random_images(3, 45, 62)
+    together = probabilities(network, batch, (1.0, 0.5), flip=True)
+    alone = torch.cat([probabilities(network, p[None], (1.0, 0.5), flip=True) for p in batch])
     assert torch.equal(together, alone)
 
 
@@ -170,9 +177,13 @@ def test_crops_and_their_labels_stay_together(tmp_path: Path) -> None:
     table = np.array([[10, 40, 10], [220, 30, 40]], np.uint8)
     Image.fromarray(table[labels]).save(tmp_path / "p.png")
     index = Index(
-        ("a",), [Picture("p", "p.png", 60, 80, "train", (0,), None, None, "")], tmp_path, tmp_path, {}
+        ("a",),
+        [ImageEntry("p", "p.png", 60, 80, "train", (0,), None, None, "")],
+        tmp_path,
+        tmp_path,
+        {},
     )
-    crops = LabelledCrops(index, ["p"], lambda name: labels, (0.75, 1.5), 64, (0.5, 0.5, 0.5))
+    crops = LabeledCrops(index, ["p"], lambda name: labels, (0.75, 1.5), 64, (0.5, 0.5, 0.5))
     assert len(crops) == 1
     for seed in range(10):
         torch.manual_seed(seed)

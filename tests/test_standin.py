@@ -1,4 +1,6 @@
-"""The GPU that is played on the CPU: where tensors are, what may not meet, what is waited for, and what a table makes of it."""
+"""The GPU that is played on the CPU: where tensors are, what may not meet, what is waited for, and
+what a table makes of it.
+"""
 
 from collections import Counter
 from collections.abc import Callable
@@ -29,7 +31,11 @@ def test_tensors_are_where_they_are_sent_and_so_is_what_is_made_of_them(device: 
             there.new_zeros(2),
             there.new_tensor([1]),
         )
-        created = torch.zeros(2, device="cuda"), torch.tensor([1.0], device=DEVICE), torch.ones(2).cuda()
+        created = (
+            torch.zeros(2, device="cuda"),
+            torch.tensor([1.0], device=DEVICE),
+            torch.ones(2).cuda(),
+        )
         here = torch.ones(3), there.cpu(), there.to("cpu"), torch.from_numpy(there.cpu().numpy())
         assert {tensor.device for tensor in (*made, *created)} == {DEVICE}
         assert all(tensor.is_cuda for tensor in made)
@@ -150,4 +156,7 @@ def test_views_are_no_operators(device: StandIn) -> None:
 def test_a_row_counts_the_largest_batches_without_the_first() -> None:
     waits = Counter({("nonzero", "a.py:1"): 3, ("tolist", "b.py:2"): 1})
     asked = [Asked(8, 900, waits), Asked(8, 80, waits), Asked(8, 160, waits), Asked(2, 1000, waits)]
-    assert row("cams", asked) == "| cams | 8 | 120 | 15 | 4 | 3 nonzero in a.py:1; 1 tolist in b.py:2 |"
+    assert (
+        row("cams", asked)
+        == "| cams | 8 | 120 | 15 | 4 | 3 nonzero in a.py:1; 1 tolist in b.py:2 |"
+    )

@@ -1,4 +1,6 @@
-"""The artefact files: what is written comes back, equal content gives equal bytes, and what is wrong is named."""
+"""The artifact files: what is written comes back, equal content gives equal bytes, and what is
+wrong is named.
+"""
 
 import multiprocessing
 import pickle
@@ -12,7 +14,15 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline.store import LAYOUTS, Reader, StoreError, Writer, conform, escape, merge
+from pipeline.core.artifacts import (
+    LAYOUTS,
+    ArtifactError,
+    Reader,
+    Writer,
+    escape,
+    merge,
+    validate_record,
+)
 
 CLASSES = ("cat", "dog", "Hündin")
 IDS = sorted(["a/b", "a%2Fb", ".hidden", "..", "two words", "Кошка", "猫", "plain", "a", "%"])
@@ -20,7 +30,7 @@ Records = dict[str, dict[str, np.ndarray]]
 
 
 def record(format_: str, number: int, empty: bool = False) -> dict[str, np.ndarray]:
-    """A picture of odd size; `empty` is one without classes or instances."""
+    """An image of odd size; `empty` is one without classes or instances."""
     rng = np.random.default_rng(number)
     height, width, count = 13 + number % 5, 9 + number % 3, 0 if empty else 1 + number % 4
     shapes = {
@@ -52,7 +62,9 @@ def write(path: Path, format_: str, records: Mapping[str, Mapping[str, np.ndarra
 
 
 def records_of(format_: str, names: list[str] = IDS) -> Records:
-    return {name: record(format_, number, empty=number % 3 == 2) for number, name in enumerate(names)}
+    return {
+        name: record(format_, number, empty=number % 3 == 2) for number, name in enumerate(names)
+    }
 
 
 @pytest.mark.parametrize("format_", LAYOUTS)
@@ -60,7 +72,12 @@ def test_what_is_written_comes_back(tmp_path: Path, format_: str) -> None:
     records = records_of(format_)
     write(tmp_path / "x.h5", format_, records)
     reader = Reader(tmp_path / "x.h5", format_)
-    assert (reader.format, reader.classes, reader.names, len(reader)) == (format_, CLASSES, IDS, len(IDS))
+    assert (reader.format, reader.classes, reader.names, len(reader)) == (
+        format_,
+        CLASSES,
+        IDS,
+        len(IDS),
+    )
     assert list(reader) == IDS
     assert "a" in reader
     assert "b" not in reader
@@ -73,26 +90,30 @@ def test_what_is_written_comes_back(tmp_path: Path, format_: str) -> None:
 
 
 @pytest.mark.parametrize("format_", LAYOUTS)
-def test_no_pictures_at_all(tmp_path: Path, format_: str) -> None:
+def test_no_images_at_all(tmp_path: Path, format_: str) -> None:
     write(tmp_path / "x.h5", format_, {})
     assert Reader(tmp_path / "x.h5").names == []
 
 
-def test_labels_of_a_picture_crowded_with_instances(tmp_path: Path) -> None:
+def test_labels_of_a_image_crowded_with_instances(tmp_path: Path) -> None:
     many = record("labels", 0) | {"classes": np.ones(40_000, "u1"), "scores": np.ones(40_000, "f4")}
     write(tmp_path / "x.h5", "labels", {"a": many, "b": record("labels", 1)})
     merge([tmp_path / "x.h5"], tmp_path / "y.h5", "labels", CLASSES)
     assert len(Reader(tmp_path / "y.h5")["a"]["scores"]) == 40_000
 
 
-def test_very_many_skipped_pictures_are_kept_by_name(tmp_path: Path) -> None:
-    skipped = [f"picture-{number:06d}" for number in range(9_000)]
+def test_very_many_skipped_images_are_kept_by_name(tmp_path: Path) -> None:
+    skipped = [f"image-{number:06d}" for number in range(9_000)]
     with Writer(tmp_path / "x.h5", "seeds", CLASSES, skipped[::-1]):
         pass
     assert Reader(tmp_path / "x.h5").skipped == tuple(skipped)
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), unique=True))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), unique=True
+    )
+)
 def test_different_ids_have_different_links_without_a_path(names: list[str]) -> None:
     links = [escape(name) for name in names]
     assert len(set(links)) == len(names)
@@ -170,9 +191,9 @@ def test_a_closed_reader_opens_again(tmp_path: Path) -> None:
     assert _first(reader) == here
 
 
-def test_an_unknown_picture_is_a_key_error_that_names_file_and_picture(tmp_path: Path) -> None:
+def test_an_unknown_image_is_a_key_error_that_names_file_and_image(tmp_path: Path) -> None:
     write(tmp_path / "x.h5", "seeds", records_of("seeds"))
-    with pytest.raises(KeyError, match=r"x\.h5 has no picture 'nobody'"):
+    with pytest.raises(KeyError, match=r"x\.h5 has no image 'nobody'"):
         Reader(tmp_path / "x.h5")["nobody"]
 
 
@@ -216,39 +237,43 @@ def _spoil(path: Path, how: str) -> None:
         ("text", "not a readable HDF5"),
         ("nothing", "not a readable HDF5"),
         ("truncated", "not a readable HDF5"),
-        ("foreign", "no artefact of this pipeline"),
+        ("foreign", "no artifact of this pipeline"),
         ("format", "unknown format 'novel'"),
         ("version", "version 99, this program reads 1"),
         ("incomplete", "incomplete"),
         ("fewer", "10 names but"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_its_name(tmp_path: Path, how: str, message: str) -> None:
+def test_what_is_wrong_with_a_file_is_said_with_its_name(
+    tmp_path: Path, how: str, message: str
+) -> None:
     path = tmp_path / "x.h5"
     _spoil(path, how)
-    with pytest.raises(StoreError, match=message) as caught:
+    with pytest.raises(ArtifactError, match=message) as caught:
         Reader(path)
     assert str(path) in str(caught.value)
 
 
-def test_another_artefact_than_expected(tmp_path: Path) -> None:
+def test_another_artifact_than_expected(tmp_path: Path) -> None:
     write(tmp_path / "x.h5", "seeds", {})
-    with pytest.raises(StoreError, match=r"x\.h5: holds seeds, not cams"):
+    with pytest.raises(ArtifactError, match=r"x\.h5: holds seeds, not cams"):
         Reader(tmp_path / "x.h5", "cams")
 
 
-def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), dtype="u1")
     write(path, "seeds", {"a": {"seeds": noise}, "b": {"seeds": noise}})
     with h5py.File(path) as file:
-        start, length = (lambda info: (info.byte_offset, info.size))(file["seeds/b"].id.get_chunk_info(0))
+        start, length = (lambda info: (info.byte_offset, info.size))(
+            file["seeds/b"].id.get_chunk_info(0)
+        )
     data = bytearray(path.read_bytes())
     data[start : start + length] = bytes(length)
     path.write_bytes(data)
     reader = Reader(path)
     np.testing.assert_array_equal(reader["a"]["seeds"], noise)
-    with pytest.raises(StoreError, match=r"x\.h5: 'b' is damaged"):
+    with pytest.raises(ArtifactError, match=r"x\.h5: 'b' is damaged"):
         reader["b"]
 
 
@@ -271,7 +296,7 @@ def test_a_record_that_does_not_fit_is_refused_and_nothing_is_left(
 ) -> None:
     good = record("cams", 1)
     bad = {key: value for key, value in (good | change).items() if value is not None}
-    with pytest.raises(StoreError, match=message) as caught:
+    with pytest.raises(ArtifactError, match=message) as caught:
         write(tmp_path / "x.h5", "cams", {"a": good, "the bad one": bad})
     assert str(tmp_path / "x.h5") in str(caught.value)
     assert "the bad one" in str(caught.value)
@@ -282,7 +307,7 @@ def test_a_record_that_does_not_fit_is_refused_and_nothing_is_left(
 def test_names_come_sorted_and_once(tmp_path: Path, names: tuple[str, str]) -> None:
     with Writer(tmp_path / "x.h5", "seeds", CLASSES) as writer:
         writer.write(names[0], record("seeds", 0))
-        with pytest.raises(StoreError, match="names must come sorted and once"):
+        with pytest.raises(ArtifactError, match="names must come sorted and once"):
             writer.write(names[1], record("seeds", 0))
 
 
@@ -301,8 +326,9 @@ def test_an_error_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
 
 
 def test_values_are_cast_to_the_layout_where_nothing_is_lost() -> None:
-    made = conform(
-        "cams", {"cams": np.ones((1, 2, 2)), "labels": np.array([2]), "size": np.array([5, 6], "i8")}
+    made = validate_record(
+        "cams",
+        {"cams": np.ones((1, 2, 2)), "labels": np.array([2]), "size": np.array([5, 6], "i8")},
     )
     assert {key: array.dtype.str[1:] for key, array in made.items()} == {
         "cams": "f2",

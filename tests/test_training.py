@@ -1,4 +1,6 @@
-"""The training loop: the same weights however it is interrupted or spread, honest optimisers, and errors that say why."""
+"""The training loop: the same weights however it is interrupted or spread, honest optimizers, and
+errors that say why.
+"""
 
 import csv
 import itertools
@@ -18,11 +20,19 @@ from runtimes import runtime
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.curve import LossError
-from pipeline.training import Plan, Step, Stream, TrainingError, _loader, _workers_watched, train
+from pipeline.core.trainer import (
+    LossError,
+    Step,
+    Stream,
+    TrainConfig,
+    TrainingError,
+    _loader,
+    _workers_watched,
+    train,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAN = Plan(
+PLAN = TrainConfig(
     epochs=4,
     batch=4,
     name="adamw",
@@ -36,12 +46,12 @@ PLAN = Plan(
 )
 
 
-def plan(**changes: Any) -> Plan:
-    return Plan(**{name: getattr(PLAN, name) for name in Plan.__slots__} | changes)
+def plan(**changes: Any) -> TrainConfig:
+    return TrainConfig(**{name: getattr(PLAN, name) for name in TrainConfig.__slots__} | changes)
 
 
 class Samples:
-    """Noisy pictures whose mean tells their class; the noise is the augmentation."""
+    """Noisy images whose mean tells their class; the noise is the augmentation."""
 
     def __init__(self, number: int, pause: float = 0) -> None:
         self.number, self.pause = number, pause
@@ -57,14 +67,16 @@ class Samples:
 
 
 class Net(nn.Module):
-    """A network with all that a checkpoint must hold: running statistics, dropout (not if plain), two learning rates."""
+    """A network with all that a checkpoint must hold: running statistics, dropout (not if plain),
+    two learning rates.
+    """
 
     def __init__(self, plain: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.body = nn.Conv2d(
             3, 4, 3, bias=False
-        )  # a bias before a normalisation has rounding for a gradient
+        )  # a bias before a normalization has rounding for a gradient
         self.norm = nn.BatchNorm2d(4)
         self.drop = nn.Identity() if plain else nn.Dropout(0.3)
         self.head = nn.Linear(4, 1)
@@ -76,7 +88,7 @@ class Net(nn.Module):
 
 
 def objective(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
-    """A loss normalised by a count that differs between ranks, and an integer at that."""
+    """A loss normalized by a count that differs between ranks, and an integer at that."""
     images, targets = batch
     count = step.ranks.mean((targets + 1).long().sum())
     error = F.binary_cross_entropy_with_logits(network(images), targets, reduction="none")
@@ -134,7 +146,9 @@ def test_training_twice_gives_the_same_weights_and_another_seed_others(tmp_path:
     assert not same(first, go(tmp_path / "c", plan=plan(seed=4)))
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:This DataLoader will create")
+@pytest.mark.filterwarnings(
+    "ignore:.*fork.*:DeprecationWarning", "ignore:This DataLoader will create"
+)
 def test_loader_processes_change_nothing(tmp_path: Path) -> None:
     first = go(tmp_path / "1")
     for workers in (2, 3):
@@ -168,7 +182,9 @@ class _Power:
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_interrupted_training_gives_the_same_weights(tmp_path: Path, name: str, workers: int) -> None:
+def test_an_interrupted_training_gives_the_same_weights(
+    tmp_path: Path, name: str, workers: int
+) -> None:
     settings: dict[str, Any] = {"plan": plan(name=name, momentum=0.9), "checkpoint": 0.0}
     undisturbed = go(tmp_path / "undisturbed", **settings)
     for reads in (13, 9):
@@ -194,7 +210,7 @@ from test_training import Net, Samples, go
 
 if __name__ == "__main__":
     folder, pause = Path(sys.argv[1]), float(sys.argv[2])
-    ranks = {{"rank": int(os.environ.get("RANK", "0")), "world": int(os.environ.get("WORLD_SIZE", "1"))}}
+    ranks = {{"rank": int(os.environ.get("RANK", "0")), "world_size": int(os.environ.get("WORLD_SIZE", "1"))}}
     network = go(folder, Samples(10, pause), Net(), checkpoint=0.05, **ranks)
     torch.save(network.state_dict(), folder / f"weights-{{ranks['rank']}}.pt")
 """
@@ -227,7 +243,14 @@ def test_a_killed_training_gives_the_same_weights(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+    ]
     done = subprocess.run(
         [*launch, script(tmp_path), tmp_path, "0"],
         capture_output=True,
@@ -246,23 +269,23 @@ def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 
-def test_fewer_pictures_than_a_batch_train(tmp_path: Path) -> None:
+def test_fewer_images_than_a_batch_train(tmp_path: Path) -> None:
     before = Net()
     after = go(tmp_path, Samples(3), plan=plan(batch=8, epochs=1))
     assert len(curve(tmp_path)) == 1
     assert not same(before, after)
 
 
-def test_no_pictures_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="classifier: no pictures to learn from"):
+def test_no_images_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="classifier: no images to learn from"):
         go(tmp_path, Samples(0))
 
 
 def test_ranks_must_share_a_batch_and_be_connected(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"classifier\.batch: 4 does not divide over 3 ranks"):
-        go(tmp_path, world=3)
+        go(tmp_path, world_size=3)
     with pytest.raises(TrainingError, match="WORLD_SIZE is 2, but 1 processes train together"):
-        go(tmp_path, world=2)
+        go(tmp_path, world_size=2)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -308,7 +331,9 @@ def test_nothing_is_kept_of_a_training_whose_losses_are_not_finite(tmp_path: Pat
     steps = itertools.count()
 
     def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
-        return {"loss": network(batch[0]).square().mean() * (float("nan") if next(steps) == 2 else 1)}
+        return {
+            "loss": network(batch[0]).square().mean() * (float("nan") if next(steps) == 2 else 1)
+        }
 
     with pytest.raises(LossError):
         go(tmp_path, objective=failing, checkpoint=0)
@@ -320,10 +345,17 @@ def test_nothing_is_kept_of_a_training_whose_losses_are_not_finite(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "told",
-    [ConnectionResetError(104, "reset"), EOFError(), RuntimeError("DataLoader worker (pid 7) is killed")],
+    [
+        ConnectionResetError(104, "reset"),
+        EOFError(),
+        RuntimeError("DataLoader worker (pid 7) is killed"),
+    ],
 )
 def test_a_loader_that_is_killed_is_told_however_the_system_says_so(told: Exception) -> None:
-    with pytest.raises(TrainingError, match="irnet: a loader process was killed"), _workers_watched("irnet"):
+    with (
+        pytest.raises(TrainingError, match="irnet: a loader process was killed"),
+        _workers_watched("irnet"),
+    ):
         raise told
 
 
@@ -352,7 +384,7 @@ def test_frozen_parameters_stay(tmp_path: Path) -> None:
 # The stream of samples
 
 
-def test_each_epoch_visits_each_picture_once_in_its_own_order() -> None:
+def test_each_epoch_visits_each_image_once_in_its_own_order() -> None:
     class Numbers:
         def __len__(self) -> int:
             return 7
@@ -377,7 +409,7 @@ def test_augmentation_follows_from_seed_and_position_alone() -> None:
     for position in (11, 3, 3, 0):
         assert torch.equal(stream[position][0], straight[position])
     assert torch.equal(torch.get_rng_state(), state), "the caller's generator is left alone"
-    distinct = {tuple(picture.flatten()[:3].tolist()) for picture in straight}
+    distinct = {tuple(image.flatten()[:3].tolist()) for image in straight}
     assert len(distinct) == 12
     assert not torch.equal(Stream(samples, 2)[0][0], straight[0])
 
@@ -385,14 +417,16 @@ def test_augmentation_follows_from_seed_and_position_alone() -> None:
 def test_ranks_share_out_every_position(tmp_path: Path) -> None:
     taken: Counter[int] = Counter()
     for rank in range(2):
-        loader = _loader(Samples(10), plan(batch=4), 3, 8, runtime(tmp_path, rank=rank, world=2))
+        loader = _loader(
+            Samples(10), plan(batch=4), 3, 8, runtime(tmp_path, rank=rank, world_size=2)
+        )
         batches = list(loader.batch_sampler or [])
         assert [len(batch) for batch in batches] == [2] * 5
         taken.update(itertools.chain.from_iterable(batches))
     assert taken == Counter(range(12, 32))
 
 
-# The schedule and the optimisers
+# The schedule and the optimizers
 
 
 def test_steps_are_rounded_up() -> None:
@@ -412,8 +446,12 @@ def test_the_rate_rises_linearly_and_falls_polynomially() -> None:
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sgd_is_what_the_parameters_say(tmp_path: Path, momentum: float) -> None:
-    """Momentum is momentum (in IRN's code it is the poly power's place, defect 13); the new part learns head_lr times as fast."""
-    chosen = plan(name="sgd", momentum=momentum, weight_decay=0.1, power=0.9, warmup=0.2, head_lr=10, batch=5)
+    """Momentum is momentum (in IRN's code it is the poly power's place, defect 13); the new part
+    learns head_lr times as fast.
+    """
+    chosen = plan(
+        name="sgd", momentum=momentum, weight_decay=0.1, power=0.9, warmup=0.2, head_lr=10, batch=5
+    )
     trained = go(tmp_path, network=Net(plain=True), plan=chosen)
     expected = Net(plain=True)
     stream = Stream(Samples(10), chosen.seed)

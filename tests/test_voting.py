@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.voting import vote, vote_record
+from pipeline.labelling.pseudo_labels import vote, vote_record
 
 U1, U2 = np.uint8, np.uint16
 
@@ -50,9 +50,12 @@ def test_equals_counting_segment_by_segment(
     assert once.dtype == labels.dtype
 
 
-def test_a_relabelled_segmentation_votes_alike() -> None:
+def test_a_relabeled_segmentation_votes_alike() -> None:
     rng = np.random.default_rng(0)
-    labels, segments = rng.integers(0, 3, (20, 30)).astype(U1), rng.integers(0, 9, (20, 30)).astype(U2)
+    labels, segments = (
+        rng.integers(0, 3, (20, 30)).astype(U1),
+        rng.integers(0, 9, (20, 30)).astype(U2),
+    )
     renamed = np.append(0, 1 + rng.permutation(400)[:8]).astype(U2)[segments]
     assert np.array_equal(vote(labels, segments, 0.5), vote(labels, renamed, 0.5))
 
@@ -79,4 +82,6 @@ def test_no_instances_and_no_segments() -> None:
         "scores": np.zeros(0, np.float32),
     }
     voted = vote_record(record, np.ones((3, 4), U2), 0.9)
-    assert {key: value.shape for key, value in voted.items()} == {k: v.shape for k, v in record.items()}
+    assert {key: value.shape for key, value in voted.items()} == {
+        k: v.shape for k, v in record.items()
+    }

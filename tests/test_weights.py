@@ -7,7 +7,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pipeline.weights import WeightsError, load_weights, read_header, read_weights, restore, save_weights
+from pipeline.core.weights import (
+    WeightsError,
+    load_weights,
+    read_header,
+    read_weights,
+    restore,
+    save_weights,
+)
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -37,7 +44,9 @@ def test_a_header_is_read_without_the_tensors(tmp_path: Path) -> None:
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     save_weights(tmp_path / "a", network(), "classifier", one=1, two=2)
-    save_weights(tmp_path / "b", network().to(memory_format=torch.channels_last), "classifier", two=2, one=1)
+    save_weights(
+        tmp_path / "b", network().to(memory_format=torch.channels_last), "classifier", two=2, one=1
+    )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
@@ -52,7 +61,9 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes | None) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_missing_foreign_and_other_kinds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_foreign_and_other_kinds_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "x.safetensors"
     with pytest.raises(WeightsError, match=r"x\.safetensors: no such file; `dvc repro x`"):
         load_weights(path, "irnet")
@@ -62,7 +73,7 @@ def test_missing_foreign_and_other_kinds_are_refused(tmp_path: Path, monkeypatch
     save_weights(path, network(), "classifier")
     with pytest.raises(WeightsError, match="holds classifier version 1, wanted irnet version 1"):
         load_weights(path, "irnet")
-    monkeypatch.setattr("pipeline.weights.VERSION", 2)
+    monkeypatch.setattr("pipeline.core.weights.VERSION", 2)
     with pytest.raises(WeightsError, match="version 1, wanted classifier version 2"):
         load_weights(path, "classifier")
 

@@ -9,28 +9,28 @@ from types import ModuleType
 
 import pytest
 
-from pipeline import work
+from pipeline.core import resume
 
 
 def test_a_fingerprint_follows_parameters_and_the_content_of_inputs(tmp_path: Path) -> None:
-    artefact = tmp_path / "cams.h5"
-    artefact.write_bytes(b"one")
-    first = work.fingerprint({"a": 1, "b": [1.5]}, [artefact])
-    assert work.fingerprint({"b": [1.5], "a": 1}, [artefact]) == first
-    assert work.fingerprint({"a": 2, "b": [1.5]}, [artefact]) != first
-    os.utime(artefact, (0, 0))
-    assert work.fingerprint({"a": 1, "b": [1.5]}, [artefact]) == first
-    artefact.write_bytes(b"two")
-    assert work.fingerprint({"a": 1, "b": [1.5]}, [artefact]) != first
+    artifact = tmp_path / "cams.h5"
+    artifact.write_bytes(b"one")
+    first = resume.fingerprint({"a": 1, "b": [1.5]}, [artifact])
+    assert resume.fingerprint({"b": [1.5], "a": 1}, [artifact]) == first
+    assert resume.fingerprint({"a": 2, "b": [1.5]}, [artifact]) != first
+    os.utime(artifact, (0, 0))
+    assert resume.fingerprint({"a": 1, "b": [1.5]}, [artifact]) == first
+    artifact.write_bytes(b"two")
+    assert resume.fingerprint({"a": 1, "b": [1.5]}, [artifact]) != first
 
 
 def test_a_folder_counts_by_its_index(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text("{}")
-    (tmp_path / "pictures.csv").write_text("id,digest\na,1\n")
-    first = work.fingerprint({}, [tmp_path])
-    assert work.fingerprint({}, [tmp_path]) == first
-    (tmp_path / "pictures.csv").write_text("id,digest\na,2\n")
-    assert work.fingerprint({}, [tmp_path]) != first
+    (tmp_path / "images.csv").write_text("id,digest\na,1\n")
+    first = resume.fingerprint({}, [tmp_path])
+    assert resume.fingerprint({}, [tmp_path]) == first
+    (tmp_path / "images.csv").write_text("id,digest\na,2\n")
+    assert resume.fingerprint({}, [tmp_path]) != first
 
 
 def test_a_fingerprint_follows_the_source_of_loaded_modules(
@@ -39,14 +39,14 @@ def test_a_fingerprint_follows_the_source_of_loaded_modules(
     source, module = tmp_path / "novel.py", ModuleType("pipeline.novel")
     module.__file__ = str(source)
     source.write_text("a = 1")
-    before = work.fingerprint({}, [])
+    before = resume.fingerprint({}, [])
     monkeypatch.setitem(sys.modules, "pipeline.novel", module)
-    first = work.fingerprint({}, [])
+    first = resume.fingerprint({}, [])
     assert first != before
     os.utime(source, (0, 0))
-    assert work.fingerprint({}, []) == first
+    assert resume.fingerprint({}, []) == first
     source.write_text("a = 2")
-    assert work.fingerprint({}, []) != first
+    assert resume.fingerprint({}, []) != first
 
 
 def test_the_stage_that_runs_as_main_counts_by_its_own_name(
@@ -62,7 +62,9 @@ def test_the_stage_that_runs_as_main_counts_by_its_own_name(
     digests = []
     for comment in ("", "# one more line", ""):
         (package / "novel.py").write_text(text + comment)
-        digests.append(runpy.run_module("stages.novel", run_name="__main__", alter_sys=True)["print_"])
+        digests.append(
+            runpy.run_module("stages.novel", run_name="__main__", alter_sys=True)["print_"]
+        )
     assert digests[0] == digests[2] != digests[1]
     for name in [name for name in sys.modules if name.partition(".")[0] == "stages"]:
         monkeypatch.delitem(sys.modules, name)
@@ -70,7 +72,7 @@ def test_the_stage_that_runs_as_main_counts_by_its_own_name(
 
 def test_a_write_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.bin"
-    work.write_atomically(path, b"old")
+    resume.write_atomically(path, b"old")
 
     def die(source: Path, target: Path) -> None:
         assert Path(source).read_bytes() == b"new"
@@ -79,22 +81,22 @@ def test_a_write_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", die)
         with pytest.raises(KeyboardInterrupt):
-            work.write_atomically(path, b"new")
+            resume.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-    work.write_atomically(path, b"new")
+    resume.write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
 
 
 def test_tidying_up_spares_the_work_of_others(tmp_path: Path) -> None:
-    mine = work.folder(tmp_path, "cams", "mine")
+    mine = resume.folder(tmp_path, "cams", "mine")
     other, abandoned = tmp_path / "cams" / "other", tmp_path / "cams" / "abandoned"
-    elsewhere = work.folder(tmp_path, "seeds", "mine")
+    elsewhere = resume.folder(tmp_path, "seeds", "mine")
     for path in (mine, other, abandoned):
         path.mkdir(exist_ok=True)
         (path / "shard").write_bytes(b"1")
-    os.utime(abandoned, (time.time() - 2 * work.ABANDONED,) * 2)
-    work.discard(tmp_path, "cams")
+    os.utime(abandoned, (time.time() - 2 * resume.ABANDONED,) * 2)
+    resume.cleanup(tmp_path, "cams")
     assert (other / "shard").is_file()
     assert not mine.exists()
     assert not abandoned.exists()
@@ -102,7 +104,7 @@ def test_tidying_up_spares_the_work_of_others(tmp_path: Path) -> None:
 
 
 def test_tidying_up_leaves_no_empty_folder(tmp_path: Path) -> None:
-    work.folder(tmp_path, "cams", "mine")
-    work.discard(tmp_path, "cams")
-    work.discard(tmp_path, "never begun")
+    resume.folder(tmp_path, "cams", "mine")
+    resume.cleanup(tmp_path, "cams")
+    resume.cleanup(tmp_path, "never begun")
     assert list(tmp_path.iterdir()) == []

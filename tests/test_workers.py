@@ -1,4 +1,6 @@
-"""Large results of worker processes go by file, nothing of them is left, and of a killed worker is told."""
+"""Large results of worker processes go by file, nothing of them is left, and of a killed worker is
+told.
+"""
 
 import re
 from concurrent.futures.process import BrokenProcessPool
@@ -7,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.core.engine import LARGE, Parcel, killed_workers_told, post, receive
 from pipeline.errors import UserError
-from pipeline.workers import LARGE, Parcel, killed_workers_told, post, receive
 
 
 def test_a_small_result_comes_as_it_is(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
     python -m benchmarks.faults                                    everything, 20 kills a stage
     python -m benchmarks.faults --kills 3 --stages cams,irnet --kinds kill,sabotage
 
-A full disk is a small tmpfs in a namespace of its own (`unshare`, Linux); where that may not be, it is left out.
+A full disk is a small tmpfs in a namespace of its own (`unshare`, Linux); where that may not be, it
+is left out.
 """
 
 import os
@@ -38,10 +39,16 @@ APART = "WEAKMASK_FAULTS_APART"
     "--kills", default=20, show_default=True, type=click.IntRange(0), help="Random moments a stage."
 )
 @click.option(
-    "--places", default=4, show_default=True, type=click.IntRange(1), help="Exact moments a kind and stage."
+    "--places",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Exact moments a kind and stage.",
 )
 @click.option("--stages", default="", metavar="A,B", help="Stages to harm; all by default.")
-@click.option("--kinds", default=",".join(KINDS), show_default=True, metavar="A,B", help="Faults to try.")
+@click.option(
+    "--kinds", default=",".join(KINDS), show_default=True, metavar="A,B", help="Faults to try."
+)
 @click.option("--seed", default=0, show_default=True, help="Of the random moments.")
 @click.option(
     "--run",
@@ -58,10 +65,19 @@ def main(kills: int, places: int, stages: str, kinds: str, seed: int, folder: Pa
         box = boxes.Box(folder) if folder else boxes.make(Path(name) / "run")
         wanted = stages.split(",") if stages else box.stages
         trials: list[Trial] = []
-        click.echo("| stage | fault | tried | survived | work lost at most |\n|---|---|---|---|---|")
+        click.echo(
+            "| stage | fault | tried | survived | work lost at most |\n|---|---|---|---|---|"
+        )
         for stage in wanted:
             found = list(
-                harm(box, stage, set(kinds.split(",")), kills, places, random.Random(f"{seed} {stage}"))
+                harm(
+                    box,
+                    stage,
+                    set(kinds.split(",")),
+                    kills,
+                    places,
+                    random.Random(f"{seed} {stage}"),
+                )
             )
             box.restore()
             trials += found
@@ -95,7 +111,9 @@ def harm(
 
 
 def rows(trials: Iterable[Trial]) -> Iterator[str]:
-    """A row a fault: how often it was tried, how often survived, and the most seconds of work that were lost."""
+    """A row a fault: how often it was tried, how often survived, and the most seconds of work that
+    were lost.
+    """
     kinds: dict[str, list[Trial]] = {}
     for trial in trials:
         kinds.setdefault(trial.fault, []).append(trial)
@@ -107,9 +125,15 @@ def rows(trials: Iterable[Trial]) -> Iterator[str]:
 def _apart() -> None:
     """Start again in a namespace in which small disks can be mounted, seen by nobody else."""
     unshare = shutil.which("unshare")
-    if unshare and APART not in os.environ and os.spawnv(os.P_WAIT, unshare, ["unshare", "-rm", "true"]) == 0:
+    if (
+        unshare
+        and APART not in os.environ
+        and os.spawnv(os.P_WAIT, unshare, ["unshare", "-rm", "true"]) == 0
+    ):
         os.environ[APART] = "1"
-        os.execv(unshare, ["unshare", "-rm", sys.executable, "-m", "benchmarks.faults", *sys.argv[1:]])
+        os.execv(
+            unshare, ["unshare", "-rm", sys.executable, "-m", "benchmarks.faults", *sys.argv[1:]]
+        )
 
 
 if __name__ == "__main__":

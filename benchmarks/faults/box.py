@@ -1,4 +1,6 @@
-"""A small run of the whole graph to do harm to: what its stages wrote, and what they keep of unfinished work."""
+"""A small run of the whole graph to do harm to: what its stages wrote, and what they keep of
+unfinished work.
+"""
 
 import hashlib
 import os
@@ -17,7 +19,7 @@ import yaml
 from benchmarks.repository import ENVIRONMENT, QUICK, ran
 
 SETTINGS: Mapping[str, object] = QUICK | {"runtime.checkpoint": 0.2}
-"""Parameters of the run: shards of three of twelve pictures, a checkpoint every fifth of a second."""
+"""Parameters of the run: shards of three of twelve images, a checkpoint every fifth of a second."""
 LIMIT = 300
 """Seconds after which a stage counts as hanging."""
 GOES_ON = re.compile(r"goes on, (\d+) shards|goes on at step (\d+)")
@@ -25,7 +27,9 @@ GOES_ON = re.compile(r"goes on, (\d+) shards|goes on at step (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a stage's process ended: return code (negative: the signal), what it said, and the seconds it took."""
+    """How a stage's process ended: return code (negative: the signal), what it said, and the
+    seconds it took.
+    """
 
     code: int
     said: str
@@ -44,12 +48,16 @@ class Ended:
 
 
 class Box:
-    """A folder in which the graph has run; `right` is what its stages wrote: path -> digest of the bytes, by stage."""
+    """A folder in which the graph has run; `right` is what its stages wrote: path -> digest of the
+    bytes, by stage.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         lock = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
-        self._outs = {name: [out["path"] for out in stage.get("outs", [])] for name, stage in lock.items()}
+        self._outs = {
+            name: [out["path"] for out in stage.get("outs", [])] for name, stage in lock.items()
+        }
         self.inputs = {
             name: [dep["path"] for dep in stage.get("deps", []) if dep["path"].startswith("data/")]
             for name, stage in lock.items()
@@ -103,7 +111,9 @@ class Box:
         return sum((self.folder / path).stat().st_size for path in self.right[stage])
 
     def kept(self, stage: str) -> tuple[int, float]:
-        """Whole shards, or steps in the checkpoint, of unfinished work, and when the last of it was written (0: never)."""
+        """Whole shards, or steps in the checkpoint, of unfinished work, and when the last of it was
+        written (0: never).
+        """
         shards = list(self.work(stage).rglob("shard-*.h5"))
         checkpoints = list(self.work(stage).rglob("checkpoint.pt"))
         last = max((path.stat().st_mtime for path in [*shards, *checkpoints]), default=0.0)

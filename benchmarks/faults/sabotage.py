@@ -2,7 +2,7 @@
 
     python sabotage.py flush 3 stages.cams      before the third file is renamed, with half of it on the disk
     python sabotage.py rename 3 stages.cams     right after the third file was renamed
-    python sabotage.py copy 3 stages.cams       while shards are merged, at the third picture
+    python sabotage.py copy 3 stages.cams       while shards are merged, at the third image
 
 With number 0 nothing is killed, and the last line of stderr says how often the moment came.
 """
@@ -56,8 +56,8 @@ def rename(number: int) -> None:
 
 
 def copy(number: int) -> None:
-    """While shards are merged into an artefact."""
-    from pipeline.store import Writer
+    """While shards are merged into an artifact."""
+    from pipeline.core.artifacts import Writer
 
     real = Writer.copy
 

@@ -1,6 +1,8 @@
-"""What can go wrong with a stage, done to it: after each fault it must say so, and running it again must give the same bytes.
+"""What can go wrong with a stage, done to it: after each fault it must say so, and running it again
+must give the same bytes.
 
-Whatever was finished may not be done again, but for what was under way: a shard, or the steps since a checkpoint.
+Whatever was finished may not be done again, but for what was under way: a shard, or the steps since
+a checkpoint.
 """
 
 import os
@@ -18,8 +20,8 @@ import psutil
 
 from benchmarks.faults.box import Box, Ended
 from benchmarks.repository import set_parameters
-from pipeline.datasets.archive import MASKS
-from pipeline.datasets.index import HEADER, TABLE
+from pipeline.data.index import HEADER, TABLE
+from pipeline.data.masks import MASKS
 
 SABOTAGE = str(Path(__file__).with_name("sabotage.py"))
 PAGE = 4096
@@ -39,12 +41,16 @@ class Trial:
 
     @property
     def survived(self) -> bool:
-        """Whether the same bytes came out, nothing finished was done again, and every message helped."""
+        """Whether the same bytes came out, nothing finished was done again, and every message
+        helped.
+        """
         return not self.wrong
 
 
 def killed(box: Box, stage: str, count: int, chance: random.Random) -> Iterator[Trial]:
-    """SIGKILL at `count` moments, anywhere from the start of Python to the end of an undisturbed run."""
+    """SIGKILL at `count` moments, anywhere from the start of Python to the end of an undisturbed
+    run.
+    """
     box.forget(stage)
     whole = box.run(stage)
     if wrong := _differs(box, stage, whole, 0):
@@ -59,7 +65,9 @@ def killed(box: Box, stage: str, count: int, chance: random.Random) -> Iterator[
 
 
 def sabotaged(box: Box, stage: str, most: int) -> Iterator[Trial]:
-    """SIGKILL inside a file's write, right after its renaming, and inside the merge of shards; at most `most` places each."""
+    """SIGKILL inside a file's write, right after its renaming, and inside the merge of shards; at
+    most `most` places each.
+    """
     for moment in ("flush", "rename", "copy"):
         box.forget(stage)
         counted = box.run(stage, (SABOTAGE, moment, "0"))
@@ -88,7 +96,8 @@ def without_worker(box: Box, stage: str, chance: random.Random) -> Iterator[Tria
 
 
 def full(box: Box, stage: str) -> Iterator[Trial]:
-    """A disk with room for half of what the stage writes, under data/ and under .work/; needs the right to mount.
+    """A disk with room for half of what the stage writes, under data/ and under .work/; needs the
+    right to mount.
 
     The size of what the work needs is not known, so .work/ has room for half of the result as well.
     """
@@ -107,8 +116,9 @@ def full(box: Box, stage: str) -> Iterator[Trial]:
 
 
 def truncated(box: Box, stage: str) -> Iterator[Trial]:
-    """Each file that the stage depends on, cut to half: the message names it and nothing is written, or, where these parameters do
-    not need it, the result is right."""
+    """Each file that the stage depends on, cut to half: the message names it and nothing is
+    written, or, where these parameters do not need it, the result is right.
+    """
     for path in box.inputs[stage]:
         read = box.folder / path
         files = sorted(read.iterdir()) if read.is_dir() else [read]
@@ -205,7 +215,9 @@ def _workers(box: Box, count: int) -> Iterator[None]:
 
 @contextmanager
 def _disk(folder: Path, room: int) -> Iterator[Callable[[], None]]:
-    """A small disk in the place of a folder, with its files and `room` bytes; yields what makes it large."""
+    """A small disk in the place of a folder, with its files and `room` bytes; yields what makes it
+    large.
+    """
     folder.mkdir(exist_ok=True)
     held = folder.with_name(f"{folder.name}.held")
     shutil.copytree(folder, held)
@@ -228,7 +240,8 @@ def can_mount() -> bool:
     """Whether this process may mount."""
     return (
         os.geteuid() == 0
-        and subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode == 0
+        and subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode
+        == 0
     )
 
 

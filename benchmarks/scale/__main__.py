@@ -1,10 +1,11 @@
-"""Run the graph on many scenes and print what each stage takes: pictures a second, memory, disk, and what is flat.
+"""Run the graph on many scenes and print what each stage takes: images a second, memory, disk, and
+what is flat.
 
     python -m benchmarks.scale                                20,000 scenes; more than two hours on two cores
-    python -m benchmarks.scale --pictures 2000 --plot scale.png
+    python -m benchmarks.scale --images 2000 --plot scale.png
 
-Trainings take a tenth of the preset's steps on its 400 scenes, whatever the number of pictures: a step does not know of that number.
-Maps are made at one scale.
+Trainings take a tenth of the preset's steps on its 400 scenes, whatever the number of images: a
+step does not know of that number. Maps are made at one scale.
 """
 
 import json
@@ -21,35 +22,48 @@ import click
 import yaml
 
 from benchmarks.__main__ import header
-from benchmarks.repository import ENVIRONMENT, ROOT, commit, copy_code, run, set_parameters, up_to_date
+from benchmarks.repository import (
+    ENVIRONMENT,
+    ROOT,
+    commit,
+    copy_code,
+    run,
+    set_parameters,
+    up_to_date,
+)
 from benchmarks.scale import sheet
 from benchmarks.scale.plot import draw
 from benchmarks.scale.watch import Watched, watch
-from pipeline.datasets.index import Index
+from pipeline.data.index import Index
 
 SCENES = 400
-"""Pictures for which the preset's epochs are meant."""
+"""Images for which the preset's epochs are meant."""
 SETTINGS: dict[str, object] = {
     "segments.backend": "none",
     "classifier.method": "cam",
     "cams.scales": [1.0],
-    "cams.mirror": False,
+    "cams.flip": False,
     "runtime.workers": 0,
 }
 TRAINED = ("classifier", "irnet", "semantic", "instance")
 PUBLISHED, NPY = 10582, 12 * 2**30
-"""Pictures of VOC's train_aug, and the bytes that the published CAMs of IRNet take of them."""
+"""Images of VOC's train_aug, and the bytes that the published CAMs of IRNet take of them."""
 STRETCHES = 4
 REPEATS = 5
 
 
 @click.command()
-@click.option("--pictures", default=20000, show_default=True, type=click.IntRange(40))
+@click.option("--images", default=20000, show_default=True, type=click.IntRange(40))
 @click.option(
-    "--stages", default="", metavar="A,B", help="Stages to run, in the order of the graph; all by default."
+    "--stages",
+    default="",
+    metavar="A,B",
+    help="Stages to run, in the order of the graph; all by default.",
 )
 @click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw memory and speed to this file."
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw memory and speed to this file.",
 )
 @click.option(
     "--rates",
@@ -64,10 +78,14 @@ REPEATS = 5
     help="Share of the preset's training steps.",
 )
 @click.option(
-    "--whole", is_flag=True, help="The preset's own parameters: all scales, segments and its classifier."
+    "--whole",
+    is_flag=True,
+    help="The preset's own parameters: all scales, segments and its classifier.",
 )
 @click.option(
-    "--without-dvc", is_flag=True, help="Run the stages' own commands, on a machine that has no DVC."
+    "--without-dvc",
+    is_flag=True,
+    help="Run the stages' own commands, on a machine that has no DVC.",
 )
 @click.option(
     "--folder",
@@ -75,7 +93,7 @@ REPEATS = 5
     help="Where to run, kept with what was measured: a call that was cut off is gone on with.",
 )
 def main(
-    pictures: int,
+    images: int,
     stages: str,
     plot: Path | None,
     rates: Path | None,
@@ -90,10 +108,10 @@ def main(
     with tempfile.TemporaryDirectory(prefix="weakmask-scale-") as name:
         box = folder or Path(name) / "run"
         if not (box / "params.yaml").exists():
-            prepare(box, pictures, training, {} if whole else SETTINGS)
+            prepare(box, images, training, {} if whole else SETTINGS)
         done: dict[str, Watched] = {}
         click.echo(
-            "| stage | pictures or steps | time | a second | first to last quarter | memory | first to last quarter | GPUs busy |"
+            "| stage | images or steps | time | a second | first to last quarter | memory | first to last quarter | GPUs busy |"
         )
         click.echo("|---|---|---|---|---|---|---|---|")
         for stage in stages.split(",") if stages else names(box):
@@ -110,14 +128,17 @@ def main(
             draw(done, plot)
 
 
-def prepare(box: Path, pictures: int, training: float, settings: Mapping[str, object]) -> None:
-    """A copy of this repository with parameters for so many pictures and such a share of the training steps."""
+def prepare(box: Path, images: int, training: float, settings: Mapping[str, object]) -> None:
+    """A copy of this repository with parameters for so many images and such a share of the training
+    steps.
+    """
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
     copy_code(box)
     share = {
-        f"{stage}.epochs": parameters[stage]["epochs"] * training * SCENES / pictures for stage in TRAINED
+        f"{stage}.epochs": parameters[stage]["epochs"] * training * SCENES / images
+        for stage in TRAINED
     }
-    set_parameters(box, {**settings, **share, "dataset.scenes.pictures": pictures})
+    set_parameters(box, {**settings, **share, "dataset.scenes.images": images})
     commit(box)
 
 
@@ -127,7 +148,11 @@ def watched(box: Path, stage: str, without_dvc: bool) -> Watched:
     if without_dvc and kept.exists():
         return Watched.load(kept)
     name, _, argument = stage.partition("@")
-    command = [f"stages.{name}", *filter(None, [argument])] if without_dvc else ["dvc", "repro", "-s", stage]
+    command = (
+        [f"stages.{name}", *filter(None, [argument])]
+        if without_dvc
+        else ["dvc", "repro", "-s", stage]
+    )
     found = watch([sys.executable, "-m", *command], box, ENVIRONMENT | _threads())
     if kept.exists() and b"didn't change" in found.said:
         return Watched.load(kept)
@@ -172,26 +197,26 @@ def row(stage: str, found: Watched) -> str:
 
 
 def disk(box: Path) -> Iterator[str]:
-    """What the outputs take, in all and for each picture, beside the published CAMs."""
+    """What the outputs take, in all and for each image, beside the published CAMs."""
     yield ""
-    yield "| output | disk | a picture |"
+    yield "| output | disk | an image |"
     yield "|---|---|---|"
-    pictures = len((box / "data/dataset/pictures.csv").read_text().splitlines()) - 1
+    images = len((box / "data/dataset/images.csv").read_text().splitlines()) - 1
     whole = 0
     for path in sorted((box / "data").iterdir()):
         size = sum(file.stat().st_size for file in _files(path))
         if size:
             whole += size
-            yield f"| {path.name} | {size / 2**20:.1f} MB | {size / pictures / 1000:.1f} kB |"
-    yield f"| all | {whole / 2**30:.2f} GB | {whole / pictures / 1000:.1f} kB |"
-    yield f"| published CAMs of {PUBLISHED} pictures (npy) | {NPY / 2**30:.0f} GB | {NPY / PUBLISHED / 1000:.0f} kB |"
+            yield f"| {path.name} | {size / 2**20:.1f} MB | {size / images / 1000:.1f} kB |"
+    yield f"| all | {whole / 2**30:.2f} GB | {whole / images / 1000:.1f} kB |"
+    yield f"| published CAMs of {PUBLISHED} images (npy) | {NPY / 2**30:.0f} GB | {NPY / PUBLISHED / 1000:.0f} kB |"
 
 
 def measured(box: Path, done: Mapping[str, Watched]) -> dict[str, Any]:
     """The rates of a run and where they come from."""
     index = Index.load(box / "data/dataset")
     train = len(index.select("train"))
-    pixels = statistics.mean(picture.height * picture.width for picture in index.values()) / 1e6
+    pixels = statistics.mean(image.height * image.width for image in index.values()) / 1e6
     machine, _, command, _ = (line.removeprefix("- ") for line in header("benchmarks.scale"))
     outputs = {path.name: path.stat().st_size for path in (box / "data").glob("*.h5")}
     found = sheet.rates(

@@ -1,10 +1,11 @@
-"""Hours and disk that data sets would take, from the rates that `python -m benchmarks.scale --rates FILE` measured.
+"""Hours and disk that data sets would take, from the rates that `python -m benchmarks.scale --rates
+FILE` measured.
 
     python -m benchmarks.scale.sheet rates.json
     python -m benchmarks.scale.sheet rates.json --ranks 8       every stage spread over eight ranks as fast as the measured machine
 
-Networks are counted in floating-point operations of their backbones (heads are left out), all else in pixels. A rate holds for the
-machine on which it was measured: for a GPU box, measure there.
+Networks are counted in floating-point operations of their backbones (heads are left out), all else
+in pixels. A rate holds for the machine on which it was measured: for a GPU box, measure there.
 """
 
 import json
@@ -20,7 +21,7 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.repository import ROOT
-from pipeline.backbones import create
+from pipeline.nets.backbones import create_backbone
 
 SIDE = 512
 BACKWARD = 3
@@ -30,7 +31,9 @@ Parameters = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A data set: its pictures by split, the pixels of one in millions, and the preset that it is run with."""
+    """A data set: its images by split, the pixels of one in millions, and the preset that it is run
+    with.
+    """
 
     train: int
     val: int
@@ -38,15 +41,15 @@ class Data:
     preset: str
 
     @property
-    def pictures(self) -> int:
-        """Pictures of both splits."""
+    def images(self) -> int:
+        """Images of both splits."""
         return self.train + self.val
 
 
 SETS = {
     "VOC 2012 train_aug": Data(10582, 1449, 0.5 * 0.375, "voc12"),
     "COCO 2014": Data(82783, 40504, 0.64 * 0.48, "coco14"),
-    "1M pictures of COCO's size": Data(1_000_000, 0, 0.64 * 0.48, "coco14"),
+    "1M images of COCO's size": Data(1_000_000, 0, 0.64 * 0.48, "coco14"),
 }
 
 
@@ -54,7 +57,7 @@ SETS = {
 def operations(backbone: str) -> float:
     """Floating-point operations for a million pixels, in 10^12."""
     with torch.device("meta"):
-        network = create(backbone, "none", dilated=True)
+        network = create_backbone(backbone, "none", dilated=True)
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
             network(torch.empty(1, 3, SIDE, SIDE))
@@ -65,11 +68,11 @@ def works(parameters: Parameters, data: Data) -> dict[str, float]:
     """What each stage has to do: millions of pixels, or 10^12 operations where a network runs."""
     pixels = data.train * data.megapixels
     return {
-        "dataset": data.pictures * data.megapixels,
+        "dataset": data.images * data.megapixels,
         "classifier": _training(parameters["classifier"], data, BACKWARD),
         "cams": pixels * _views(parameters["cams"]) * _network(parameters["classifier"]),
         "seeds": pixels,
-        # the backbone is fixed; the mean displacement takes each picture once more
+        # the backbone is fixed; the mean displacement takes each image once more
         "irnet": _training(parameters["irnet"], data, 1) + pixels * _network(parameters["irnet"]),
         "fields": pixels * 2 * _network(parameters["irnet"]),
         "labels": pixels,
@@ -87,8 +90,8 @@ def _network(section: Parameters) -> float:
 
 
 def _views(section: Parameters) -> float:
-    """Pixels that go through the network for one of a picture."""
-    return sum(scale**2 for scale in section["scales"]) * (2 if section["mirror"] else 1)
+    """Pixels that go through the network for one of an image."""
+    return sum(scale**2 for scale in section["scales"]) * (2 if section["flip"] else 1)
 
 
 def _training(section: Parameters, data: Data, passes: int) -> float:
@@ -98,21 +101,27 @@ def _training(section: Parameters, data: Data, passes: int) -> float:
 def rates(
     parameters: Parameters, data: Data, seconds: Mapping[str, float], disk: Mapping[str, int]
 ) -> dict[str, Any]:
-    """What a run tells: work a second for each stage, and bytes for a million pixels in each output.
+    """What a run tells: work a second for each stage, and bytes for a million pixels in each
+    output.
 
-    seconds: by stage; disk: bytes by output, of which weights, tables and the report do not grow with the pictures.
+    seconds: by stage; disk: bytes by output, of which weights, tables and the report do not grow
+    with the images.
     """
     todo = works(parameters, data)
     return {
-        "work_per_second": {stage: todo[stage] / seconds[stage] for stage in todo if stage in seconds},
+        "work_per_second": {
+            stage: todo[stage] / seconds[stage] for stage in todo if stage in seconds
+        },
         "bytes_per_megapixel": {
-            name: size / _held(name, data) for name, size in disk.items() if name.endswith(".h5") and size
+            name: size / _held(name, data)
+            for name, size in disk.items()
+            if name.endswith(".h5") and size
         },
     }
 
 
 def _held(output: str, data: Data) -> float:
-    """Millions of pixels of the pictures that an output holds."""
+    """Millions of pixels of the images that an output holds."""
     return (data.val if output == "predictions.h5" else data.train) * data.megapixels
 
 
@@ -121,7 +130,9 @@ def sheet(measured: Mapping[str, Any], ranks: int) -> Iterator[str]:
     yield "| hours | " + " | ".join(SETS) + " |"
     yield "|---|" + "---|" * len(SETS)
     todo = {
-        name: works(yaml.safe_load((ROOT / f"pipeline/presets/{data.preset}.yaml").read_text()), data)
+        name: works(
+            yaml.safe_load((ROOT / f"pipeline/presets/{data.preset}.yaml").read_text()), data
+        )
         for name, data in SETS.items()
     }
     hours = {
@@ -131,7 +142,9 @@ def sheet(measured: Mapping[str, Any], ranks: int) -> Iterator[str]:
     for stage, cells in hours.items():
         yield f"| {stage} | " + " | ".join(f"{value:,.2f}" for value in cells) + " |"
     yield (
-        "| all | " + " | ".join(f"{sum(column):,.1f}" for column in zip(*hours.values(), strict=True)) + " |"
+        "| all | "
+        + " | ".join(f"{sum(column):,.1f}" for column in zip(*hours.values(), strict=True))
+        + " |"
     )
     yield ""
     yield "| GB | " + " | ".join(SETS) + " |"
@@ -143,7 +156,9 @@ def sheet(measured: Mapping[str, Any], ranks: int) -> Iterator[str]:
     for name, cells in room.items():
         yield f"| {name} | " + " | ".join(f"{value:,.2f}" for value in cells) + " |"
     yield (
-        "| all | " + " | ".join(f"{sum(column):,.1f}" for column in zip(*room.values(), strict=True)) + " |"
+        "| all | "
+        + " | ".join(f"{sum(column):,.1f}" for column in zip(*room.values(), strict=True))
+        + " |"
     )
 
 

@@ -1,4 +1,6 @@
-"""A process and those it started, watched: memory over time, how many pictures were done, and how busy the GPUs were."""
+"""A process and those it started, watched: memory over time, how many images were done, and how
+busy the GPUs were.
+"""
 
 import itertools
 import json
@@ -26,7 +28,9 @@ GPUS = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,noun
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Memory in bytes after so many seconds, shared pages counted once, pictures or steps done until then, and percent of GPUs busy."""
+    """Memory in bytes after so many seconds, shared pages counted once, images or steps done until
+    then, and percent of GPUs busy.
+    """
 
     seconds: float
     memory: int
@@ -46,7 +50,9 @@ class Watched:
     def save(self, path: Path) -> None:
         """Write all but what the command said."""
         samples = [astuple(sample) for sample in self.samples]
-        path.write_text(json.dumps({"seconds": self.seconds, "code": self.code, "samples": samples}))
+        path.write_text(
+            json.dumps({"seconds": self.seconds, "code": self.code, "samples": samples})
+        )
 
     @classmethod
     def load(cls, path: Path) -> "Watched":
@@ -57,7 +63,7 @@ class Watched:
 
     @property
     def total(self) -> int:
-        """Pictures or steps that the command did; 0 where it counted none."""
+        """Images or steps that the command did; 0 where it counted none."""
         return max((sample.done for sample in self.samples), default=0)
 
     @property
@@ -73,12 +79,16 @@ class Watched:
 
     @property
     def working(self) -> list[Sample]:
-        """Samples from the first picture done to the last; after that results are joined and written."""
-        end = next((number for number, sample in enumerate(self.samples) if sample.done == self.total), 0)
+        """Samples from the first image done to the last; after that results are joined and written."""
+        end = next(
+            (number for number, sample in enumerate(self.samples) if sample.done == self.total), 0
+        )
         return [sample for sample in self.samples[: end + 1] if sample.done > 0]
 
     def parts(self, count: int) -> list[tuple[float, int]]:
-        """Pictures a second and most memory in each of `count` equal stretches of the work; none of work too short to be seen."""
+        """Images a second and most memory in each of `count` equal stretches of the work; none of
+        work too short to be seen.
+        """
         busy = self.working
         if len(busy) < 2 * count:
             return []
@@ -126,12 +136,16 @@ def _progress(said: bytearray) -> int:
 
 
 def memory(pid: int) -> int:
-    """Bytes that a process and all below it hold, pages that several share counted once; 0 when it has ended."""
+    """Bytes that a process and all below it hold, pages that several share counted once; 0 when it
+    has ended.
+    """
     return sum(_own(process) for process in _family(pid))
 
 
 def gpus_busy() -> float | None:
-    """Mean percent in which this machine's GPUs compute now; None where the driver's tool finds none."""
+    """Mean percent in which this machine's GPUs compute now; None where the driver's tool finds
+    none.
+    """
     if shutil.which(GPUS[0]) is None:
         return None
     said = subprocess.run(GPUS, capture_output=True, text=True, check=False).stdout

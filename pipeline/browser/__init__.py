@@ -1,1 +1,3 @@
-"""The local web page over the artefacts of one or several runs: a grid of pictures, and a picture's page with its layers."""
+"""The local web page over the artifacts of one or several runs: a grid of images, and an image's
+page with its layers.
+"""

@@ -1,13 +1,15 @@
-"""On how much of each picture two steps differ: computed in the background, half of the time at most, so that pages stay quick."""
+"""On how much of each image two steps differ: computed in the background, half of the time at most,
+so that pages stay quick.
+"""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 
-from pipeline.browser.runs import Run
-from pipeline.browser.shown import STEPS, Shown, difference
-from pipeline.browser.walks import PATHS, own
+from pipeline.browser.live_walk import PATHS, own
+from pipeline.browser.run import Run
+from pipeline.browser.sample import STEPS, Sample, difference
 from pipeline.errors import UserError
 
 Key = tuple[str, str, str, str]
@@ -15,7 +17,9 @@ Key = tuple[str, str, str, str]
 
 @dataclass(slots=True)
 class Progress:
-    """Shares by picture found so far, how many pictures there are, how many were looked at, and what went wrong with others."""
+    """Shares by image found so far, how many images there are, how many were looked at, and what
+    went wrong with others.
+    """
 
     total: int = 0
     done: int = 0
@@ -24,12 +28,14 @@ class Progress:
 
     @property
     def finished(self) -> bool:
-        """Whether every picture was looked at."""
+        """Whether every image was looked at."""
         return self.done >= self.total
 
 
 class Disagreements:
-    """Shares of differing pixels by run and pair of steps; asking starts the computation, and the latest question goes first."""
+    """Shares of differing pixels by run and pair of steps; asking starts the computation, and the
+    latest question goes first.
+    """
 
     def __init__(self) -> None:
         self._found: dict[Key, Progress] = {}
@@ -38,7 +44,9 @@ class Disagreements:
         self._thread: Thread | None = None
 
     def ask(self, run: Run, one: str, other: str) -> Progress:
-        """What is known by now of a pair of steps (keys of shown.STEPS); the rest is being computed."""
+        """What is known by now of a pair of steps (keys of shown.STEPS); the rest is being
+        computed.
+        """
         key = (run.name, run.stamp(), min(one, other), max(one, other))
         with self._lock:
             self._found.setdefault(key, Progress(total=len(run.index)))
@@ -73,7 +81,7 @@ class Disagreements:
         for name in names[progress.done :]:
             start = time.monotonic()
             try:
-                value = share(Shown(run, name), (key[2], key[3]), threshold)
+                value = share(Sample(run, name), (key[2], key[3]), threshold)
             except (UserError, KeyError) as error:
                 progress.problem, value = str(error), None
             if value is not None:
@@ -84,8 +92,8 @@ class Disagreements:
         progress.done = progress.total
 
 
-def share(shown: Shown, steps: tuple[str, str], threshold: float) -> float | None:
-    """Share of a picture's pixels on which two steps differ; None where it lacks one of them."""
+def share(shown: Sample, steps: tuple[str, str], threshold: float) -> float | None:
+    """Share of an image's pixels on which two steps differ; None where it lacks one of them."""
     if not all(shown.has(step) for step in steps):
         return None
     one, other = (shown.label_map(step, threshold) for step in steps)
@@ -103,4 +111,4 @@ def pairs(run: Run) -> Mapping[tuple[str, str], str]:
 
 
 def _has_truth(run: Run) -> bool:
-    return any(picture.semantic is not None for picture in run.index.values())
+    return any(image.semantic is not None for image in run.index.values())

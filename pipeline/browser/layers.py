@@ -1,4 +1,6 @@
-"""The layers of a picture's page: what each needs, and how it is drawn from a picture's arrays; colours are those of views.overlays."""
+"""The layers of an image's page: what each needs, and how it is drawn from an image's arrays;
+colors are those of views.overlays.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,42 +8,46 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.browser.shown import Shown
-from pipeline.browser.walks import Settings, own, relabelled, scores, setting
-from pipeline.irnet.centroids import centroids, clusters, patches
+from pipeline.browser.live_walk import Settings, own, relabeled, scores, setting
+from pipeline.browser.sample import Sample
+from pipeline.irnet.instances import centroid_regions, centroids, clusters
 from pipeline.views import overlays, sheets
 
 Size = tuple[int, int]
 Draw = Callable[[np.ndarray], np.ndarray]
 SIDES = (640, 1280)
-"""Pixels of the longer side in which layers are drawn, at least and at most; in between they have the picture's own size."""
+"""Pixels of the longer side in which layers are drawn, at least and at most; in between they have
+the image's own size.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One layer: its title, what it is made of, the settings it follows, and what draws it.
 
-    sources: formats and kinds of truth that it cannot do without; draw: (shown, settings, size) -> a function that draws over any
-    picture uint8 [h,w,3] of that size.
+    sources: formats and kinds of truth that it cannot do without; draw: (shown, settings, size) ->
+    a function that draws over any image uint8 [h,w,3] of that size.
     """
 
     title: str
     sources: tuple[str, ...]
-    draw: Callable[[Shown, Settings, Size], Draw]
+    draw: Callable[[Sample, Settings, Size], Draw]
     settings: tuple[str, ...] = ()
 
-    def picture(self, shown: Shown, settings: Settings) -> np.ndarray:
-        """The layer by itself, uint8 RGBA; raises UserError when something it is made of is damaged."""
+    def image(self, shown: Sample, settings: Settings) -> np.ndarray:
+        """The layer by itself, uint8 RGBA; raises UserError when something it is made of is
+        damaged.
+        """
         size = drawn_size(shown.size)
         return overlays.layer(self.draw(shown, settings, size), size)
 
-    def available(self, shown: Shown) -> bool:
-        """Whether everything that it is made of is there for this picture."""
+    def available(self, shown: Sample) -> bool:
+        """Whether everything that it is made of is there for this image."""
         return all(shown.has(source) for source in self.sources)
 
 
 def drawn_size(size: Size) -> Size:
-    """(height, width) in which a picture of this size and its layers are drawn."""
+    """(height, width) in which an image of this size and its layers are drawn."""
     return sheets.fitted(size, min(max(max(size), SIDES[0]), SIDES[1]))
 
 
@@ -52,19 +58,21 @@ def _heat(maps: np.ndarray, classes: np.ndarray, chosen: int | None) -> np.ndarr
     return np.asarray(maps.max(0, initial=0), np.float32)
 
 
-def _cams(shown: Shown, settings: Settings, size: Size) -> Draw:
+def _cams(shown: Sample, settings: Settings, size: Size) -> Draw:
     maps, classes = shown.maps()
     labels = shown.label_map("cams", setting(shown, settings, "threshold"))
     return _heat_and_outlines(_heat(maps, classes, settings.class_), labels, settings.class_, size)
 
 
-def _walk(shown: Shown, settings: Settings, size: Size) -> Draw:
+def _walk(shown: Sample, settings: Settings, size: Size) -> Draw:
     maps, classes = scores(shown, settings)
-    labels = relabelled(shown, settings)["semantic"]
+    labels = relabeled(shown, settings)["semantic"]
     return _heat_and_outlines(_heat(maps, classes, settings.class_), labels, settings.class_, size)
 
 
-def _heat_and_outlines(heat: np.ndarray, labels: np.ndarray, chosen: int | None, size: Size) -> Draw:
+def _heat_and_outlines(
+    heat: np.ndarray, labels: np.ndarray, chosen: int | None, size: Size
+) -> Draw:
     """A map, and the outline of what is above the threshold."""
     if chosen is not None:
         labels = np.where(labels == chosen + 1, labels, 0)
@@ -72,16 +80,16 @@ def _heat_and_outlines(heat: np.ndarray, labels: np.ndarray, chosen: int | None,
     return lambda image: overlays.outlines_over(overlays.heat_over(image, strength), outlined)
 
 
-def _label_layer(step: str) -> Callable[[Shown, Settings, Size], Draw]:
-    def draw(shown: Shown, settings: Settings, size: Size) -> Draw:
+def _label_layer(step: str) -> Callable[[Sample, Settings, Size], Draw]:
+    def draw(shown: Sample, settings: Settings, size: Size) -> Draw:
         """A label map as it is stored."""
         return _labels(shown.label_map(step, 0), size)
 
     return draw
 
 
-def _relabelled(shown: Shown, settings: Settings, size: Size) -> Draw:
-    return _labels(relabelled(shown, settings)["semantic"], size)
+def _relabeled(shown: Sample, settings: Settings, size: Size) -> Draw:
+    return _labels(relabeled(shown, settings)["semantic"], size)
 
 
 def _labels(labels: np.ndarray, size: Size) -> Draw:
@@ -89,9 +97,9 @@ def _labels(labels: np.ndarray, size: Size) -> Draw:
     return lambda image: overlays.labels_over(image, small)
 
 
-def _instances(format_: str) -> Callable[[Shown, Settings, Size], Draw]:
-    def draw(shown: Shown, settings: Settings, size: Size) -> Draw:
-        """Instance ids of an artefact, or the true ones."""
+def _instances(format_: str) -> Callable[[Sample, Settings, Size], Draw]:
+    def draw(shown: Sample, settings: Settings, size: Size) -> Draw:
+        """Instance ids of an artifact, or the true ones."""
         true = format_ == "true instances"
         ids = overlays.resized_ids(
             shown.true_instances() if true else shown.record(format_)["instances"], size
@@ -101,23 +109,27 @@ def _instances(format_: str) -> Callable[[Shown, Settings, Size], Draw]:
     return draw
 
 
-def _segments(shown: Shown, settings: Settings, size: Size) -> Draw:
+def _segments(shown: Sample, settings: Settings, size: Size) -> Draw:
     ids = overlays.resized_ids(shown.record("segments")["segments"], size)
     return lambda image: overlays.regions_over(image, ids)
 
 
-def _boundary(shown: Shown, settings: Settings, size: Size) -> Draw:
-    drawn = overlays.boundary_map(sheets.scaled(shown.record("fields")["boundary"], shown.size, size))
+def _boundary(shown: Sample, settings: Settings, size: Size) -> Draw:
+    drawn = overlays.boundary_map(
+        sheets.scaled(shown.record("fields")["boundary"], shown.size, size)
+    )
     return lambda image: drawn
 
 
-def _displacement(shown: Shown, settings: Settings, size: Size) -> Draw:
+def _displacement(shown: Sample, settings: Settings, size: Size) -> Draw:
     displacement = shown.record("fields")["displacement"]
-    drawn = overlays.arrows_over(sheets.displacement_panel(displacement, shown.size, size), displacement)
+    drawn = overlays.arrows_over(
+        sheets.displacement_panel(displacement, shown.size, size), displacement
+    )
     return lambda image: drawn
 
 
-def _centroids(shown: Shown, settings: Settings, size: Size) -> Draw:
+def _centroids(shown: Sample, settings: Settings, size: Size) -> Draw:
     ends, parts = shown.remember("centroids", lambda: _resting(shown))
     ids = overlays.resized_ids(
         np.kron(parts + 1, np.ones((4, 4), np.uint16))[: shown.size[0], : shown.size[1]], size
@@ -126,15 +138,15 @@ def _centroids(shown: Shown, settings: Settings, size: Size) -> Draw:
     return lambda image: overlays.points_over(overlays.regions_over(image, ids, 0.4), points)
 
 
-def _resting(shown: Shown) -> tuple[np.ndarray, np.ndarray]:
-    """Cells [N,2] (y, x) in which any other comes to rest, and the cluster [h,w] of every cell, numbered without gaps."""
+def _resting(shown: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Cells [N,2] (y, x) in which any other comes to rest, and the cluster [h,w] of every cell,
+    numbered without gaps.
+    """
     displacement = np.asarray(shown.record("fields")["displacement"], np.float32)
     parameters = shown.run.parameters
-    (ends,) = centroids(
-        [torch.from_numpy(displacement)], own(parameters, "labels", "centroids", "iterations")
-    )
-    centres = patches(displacement, own(parameters, "labels", "centroids", "weak"))
-    found = clusters(torch.from_numpy(centres), ends).numpy()
+    (ends,) = centroids([torch.from_numpy(displacement)], own(parameters, "walk", "iterations"))
+    centers = centroid_regions(displacement, own(parameters, "walk", "centroid_radius"))
+    found = clusters(torch.from_numpy(centers), ends).numpy()
     parts = np.unique(found, return_inverse=True)[1].reshape(found.shape).astype(np.uint16)
     return np.unique(ends.flatten(1).numpy(), axis=1).T, parts
 
@@ -148,7 +160,7 @@ LAYERS: Mapping[str, Layer] = {
     "displacement": Layer("Displacements", ("fields",), _displacement),
     "centroids": Layer("Centroids", ("fields",), _centroids),
     "walk": Layer("Walk result", ("cams", "fields"), _walk, ("class_", *WALK)),
-    "relabelled": Layer("Live labels", ("cams", "fields"), _relabelled, WALK),
+    "relabeled": Layer("Live labels", ("cams", "fields"), _relabeled, WALK),
     "labels": Layer("Pseudo-labels", ("labels",), _label_layer("labels")),
     "instances": Layer("Pseudo-instances", ("labels",), _instances("labels")),
     "predictions": Layer("Predictions", ("predictions",), _label_layer("predictions")),

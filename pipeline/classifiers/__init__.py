@@ -1,4 +1,6 @@
-"""Multi-label classifiers whose class maps locate the classes: a room per method, and what they share.
+"""Multi-label classifiers whose class maps locate the classes: a room per method, and what they
+share.
 
-Every method's room holds `network.py` (class Network: what stage cams needs) and `training.py` (samples, objective).
+Every method's room holds `network.py` (class Network: what stage cams needs) and `training.py`
+(samples, objective).
 """

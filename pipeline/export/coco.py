@@ -1,7 +1,9 @@
-"""COCO: one json of instances, overlaps and scores included; the semantic map is not part of the format.
+"""COCO: one json of instances, overlaps and scores included; the semantic map is not part of the
+format.
 
-Lin et al., Microsoft COCO: Common Objects in Context, 2014. Run lengths are exact for every reader. Polygons are exact for readers that
-fill them as the COCO API does; those that fill with OpenCV see each part a pixel larger to the right and below.
+Lin et al., Microsoft COCO: Common Objects in Context, 2014. Run lengths are exact for every reader.
+Polygons are exact for readers that fill them as the COCO API does; those that fill with OpenCV see
+each part a pixel larger to the right and below.
 """
 
 import json
@@ -15,58 +17,66 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.export.files import place, stream
-from pipeline.export.pictures import Picture, Pictures, Summary, Target, check_names
+from pipeline.export.images import ExportImage, ExportImages, Summary, Target, check_names
 from pipeline.export.polygons import edge_polygons
 
 
 def export(
-    pictures: Pictures, target: Target, *, file: str = "instances_default.json", polygons: bool = False
+    images: ExportImages,
+    target: Target,
+    *,
+    file: str = "instances_default.json",
+    polygons: bool = False,
 ) -> Summary:
-    """Write annotations/<file>, and picture files to images/; memory does not grow with the number of pictures.
+    """Write annotations/<file>, and image files to images/; memory does not grow with the number of
+    images.
 
     Raises ExportError for names that leave the folder.
     """
-    check_names(pictures.names)
+    check_names(images.names)
     with document(target.folder / "annotations" / file, target.classes) as content:
-        for picture in pictures:
-            source = target.files[picture.name]
-            name = f"{picture.name}{source.suffix}"
+        for image in images:
+            source = target.files[image.name]
+            name = f"{image.name}{source.suffix}"
             place(source, target.folder / "images" / name, target.images)
             content.add(
                 name,
-                picture.size,
+                image.size,
                 (
-                    annotation(picture, number, mask, polygons=polygons)
-                    for number, mask in enumerate(picture.masks)
+                    annotation(image, number, mask, polygons=polygons)
+                    for number, mask in enumerate(image.masks)
                 ),
             )
-    return Summary(content.pictures, content.instances)
+    return Summary(content.images, content.instances)
 
 
 class Document:
-    """A json under way: rows of pictures go into it as they come, rows of instances wait in another file.
+    """A json under way: rows of images go into it as they come, rows of instances wait in another
+    file.
 
-    Ids of pictures and instances count from 1, those of categories are class + 1.
+    Ids of images and instances count from 1, those of categories are class + 1.
     """
 
     def __init__(self, out: BinaryIO, later: BinaryIO) -> None:
         self._out, self._later = out, later
-        self.pictures = self.instances = 0
+        self.images = self.instances = 0
 
-    def add(self, file_name: str, size: tuple[int, int], annotations: Iterable[Mapping[str, Any]]) -> None:
-        """Append a picture of `size` (height, width) and its instances (see `annotation`)."""
-        self.pictures += 1
-        row = {"id": self.pictures, "file_name": file_name, "height": size[0], "width": size[1]}
-        _append(self._out, row, first=self.pictures == 1)
+    def add(
+        self, file_name: str, size: tuple[int, int], annotations: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Append an image of `size` (height, width) and its instances (see `annotation`)."""
+        self.images += 1
+        row = {"id": self.images, "file_name": file_name, "height": size[0], "width": size[1]}
+        _append(self._out, row, first=self.images == 1)
         for content in annotations:
             self.instances += 1
-            ids = {"id": self.instances, "image_id": self.pictures}
+            ids = {"id": self.instances, "image_id": self.images}
             _append(self._later, {**ids, **content}, first=self.instances == 1)
 
 
 @contextmanager
 def document(path: Path, classes: Sequence[str]) -> Iterator[Document]:
-    """A json to add pictures to, and its folder before; it takes its name when the block ends well."""
+    """A json to add images to, and its folder before; it takes its name when the block ends well."""
     with stream(path) as out, tempfile.TemporaryFile(dir=path.parent) as later:
         out.write(_head(classes))
         yield Document(out, later)
@@ -76,25 +86,31 @@ def document(path: Path, classes: Sequence[str]) -> Iterator[Document]:
         out.write(b"\n]\n}\n")
 
 
-def annotation(picture: Picture, number: int, mask: np.ndarray, *, polygons: bool) -> dict[str, Any]:
-    """What COCO says of instance `number` with the mask bool [H,W], without the ids: box (x, y, width, height) and area in pixels."""
+def annotation(
+    image: ExportImage, number: int, mask: np.ndarray, *, polygons: bool
+) -> dict[str, Any]:
+    """What COCO says of instance `number` with the mask bool [H,W], without the ids: box (x, y,
+    width, height) and area in pixels.
+    """
     from faster_coco_eval.core import mask as coder
 
     code = coder.encode(np.asfortranarray(mask, np.uint8))
     outlines = [polygon.ravel().tolist() for polygon in edge_polygons(mask)] if polygons else None
     return {
-        "category_id": int(picture.classes[number]) + 1,
-        "segmentation": outlines or {"size": list(picture.size), "counts": _text(code["counts"])},
+        "category_id": int(image.classes[number]) + 1,
+        "segmentation": outlines or {"size": list(image.size), "counts": _text(code["counts"])},
         "area": int(coder.area(code)),
         "bbox": [int(value) for value in coder.toBbox(code)],
         "iscrowd": 0,
-        "score": round(float(picture.scores[number]), 6),
+        "score": round(float(image.scores[number]), 6),
     }
 
 
 def _head(classes: Sequence[str]) -> bytes:
-    """The json up to the first picture."""
-    categories = [{"id": c + 1, "name": name, "supercategory": ""} for c, name in enumerate(classes)]
+    """The json up to the first image."""
+    categories = [
+        {"id": c + 1, "name": name, "supercategory": ""} for c, name in enumerate(classes)
+    ]
     head = {"info": {"description": "weakmask"}, "licenses": [], "categories": categories}
     lines = [f'"{key}": {json.dumps(value, ensure_ascii=False)},\n' for key, value in head.items()]
     return ("{\n" + "".join(lines) + '"images": [\n').encode()

@@ -7,14 +7,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from pipeline.export.pictures import ExportError
-from pipeline.work import replacing, write_atomically
+from pipeline.core.resume import replacing, write_atomically
+from pipeline.export.images import ExportError
 
 
 def prepare(folder: Path, *, force: bool) -> None:
-    """Make the folder of an export; raises ExportError if that fails, or if it holds something and `force` is not given."""
+    """Make the folder of an export; raises ExportError if that fails, or if it holds something and
+    `force` is not given.
+    """
     if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise ExportError(f"{folder}: is not empty; name a new folder, or add --force to replace its files")
+        raise ExportError(
+            f"{folder}: is not empty; name a new folder, or add --force to replace its files"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -44,15 +48,16 @@ def stream(path: Path) -> Iterator[BinaryIO]:
 
 
 def place(source: Path, path: Path, how: Literal["none", "copy", "link"]) -> None:
-    """Put a picture file into the export, byte for byte: one that a camera marked as turned stays so, though masks are upright.
+    """Put an image file into the export, byte for byte: one that a camera marked as turned stays
+    so, though masks are upright.
 
-    A link is a hard link, which every reader takes for a file of its own, or a symbolic one to another file system. Raises
-    ExportError if the picture file is missing.
+    A link is a hard link, which every reader takes for a file of its own, or a symbolic one to
+    another file system. Raises ExportError if the image file is missing.
     """
     if how == "none":
         return
     if not source.is_file():
-        raise ExportError(f"{source}: no such file; put the picture there, or leave --images away")
+        raise ExportError(f"{source}: no such file; put the image there, or leave --images away")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

@@ -1,9 +1,11 @@
-"""Outlines of masks as closed polygons, one per 4-connected part, whose holes are cut open by a passage of no width.
+"""Outlines of masks as closed polygons, one per 4-connected part, whose holes are cut open by a
+passage of no width.
 
-Two kinds of coordinates belong to every corner of an outline. The edges between pixels (pixel x covers x to x + 1) are what COCO's
-rasteriser takes: it toggles at every crossing, so the passages cancel and the filled polygons equal the mask. The pixels inside the
-edges are what OpenCV's fillPoly takes, with which most other readers fill: it also draws the polygon's line, and a passage runs along
-pixels of the mask, so the filled polygon equals the part as well.
+Two kinds of coordinates belong to every corner of an outline. The edges between pixels (pixel x
+covers x to x + 1) are what COCO's rasterizer takes: it toggles at every crossing, so the passages
+cancel and the filled polygons equal the mask. The pixels inside the edges are what OpenCV's
+fillPoly takes, with which most other readers fill: it also draws the polygon's line, and a passage
+runs along pixels of the mask, so the filled polygon equals the part as well.
 """
 
 from dataclasses import dataclass
@@ -17,17 +19,23 @@ EDGES, PIXELS = slice(0, 2), slice(2, 4)
 
 
 def edge_polygons(mask: np.ndarray) -> list[np.ndarray]:
-    """Polygons int [n,2] (x, y) along the pixel edges of a mask bool [H,W], in 0..W and 0..H; their union is the mask (COCO)."""
+    """Polygons int [n,2] (x, y) along the pixel edges of a mask bool [H,W], in 0..W and 0..H; their
+    union is the mask (COCO).
+    """
     return [corners[:, EDGES] for corners in _outlines(mask)]
 
 
 def pixel_polygons(mask: np.ndarray) -> list[np.ndarray]:
-    """Polygons int [n,2] (column, row), n >= 3, along the outermost pixels of a mask bool [H,W]; their union is the mask (fillPoly)."""
+    """Polygons int [n,2] (column, row), n >= 3, along the outermost pixels of a mask bool [H,W];
+    their union is the mask (fillPoly).
+    """
     return [_at_least_three(_without_steps(corners[:, PIXELS])) for corners in _outlines(mask)]
 
 
 def join(polygons: list[np.ndarray]) -> np.ndarray:
-    """One polygon int [n,2] of several, joined by lines there and back between corners, all of them together as short as can be."""
+    """One polygon int [n,2] of several, joined by lines there and back between corners, all of them
+    together as short as can be.
+    """
     if len(polygons) == 1:
         return polygons[0]
     points = np.concatenate(polygons)
@@ -47,8 +55,10 @@ def join(polygons: list[np.ndarray]) -> np.ndarray:
 
 
 def _lines(points: np.ndarray, owners: np.ndarray) -> list[tuple[int, int]]:
-    """The pairs of points that join all owners with the shortest lines: a minimum spanning tree, which lies in the triangulation."""
-    pairs = _neighbours(points)
+    """The pairs of points that join all owners with the shortest lines: a minimum spanning tree,
+    which lies in the triangulation.
+    """
+    pairs = _neighbors(points)
     pairs = pairs[owners[pairs[:, 0]] != owners[pairs[:, 1]]]
     lengths = ((points[pairs[:, 0]] - points[pairs[:, 1]]) ** 2).sum(1)
     joined = np.sort(owners[pairs], 1)
@@ -58,12 +68,16 @@ def _lines(points: np.ndarray, owners: np.ndarray) -> list[tuple[int, int]]:
     count = int(owners[-1]) + 1
     graph = coo_array((lengths, (joined[:, 0], joined[:, 1])), (count, count))
     found = minimum_spanning_tree(graph).tocoo()
-    rows = np.searchsorted(joined @ (count, 1), np.sort(found.row.astype(np.int64) * count + found.col))
+    rows = np.searchsorted(
+        joined @ (count, 1), np.sort(found.row.astype(np.int64) * count + found.col)
+    )
     return [(int(here), int(there)) for here, there in pairs[rows]]
 
 
-def _neighbours(points: np.ndarray) -> np.ndarray:
-    """Pairs int [m,2] of points that are neighbours in Delaunay's triangulation, or along the line that holds them all."""
+def _neighbors(points: np.ndarray) -> np.ndarray:
+    """Pairs int [m,2] of points that are neighbors in Delaunay's triangulation, or along the line
+    that holds them all.
+    """
     if np.linalg.matrix_rank(points - points[0]) < 2:
         order = np.lexsort(points.T)
         return np.stack([order[:-1], order[1:]], 1)
@@ -75,9 +89,10 @@ def _neighbours(points: np.ndarray) -> np.ndarray:
 class _Corners:
     """The corners of all outlines of a mask, in reading order.
 
-    points: int [n,4], x and y on the grid of pixel edges, column and row of the pixel of the mask inside; across, along: the corner
-    at the other end of the horizontal and of the vertical edge; outer: whether the pixel below on the right belongs to the mask,
-    which tells at the first corner of a ring whether it goes round a part or round a hole.
+    points: int [n,4], x and y on the grid of pixel edges, column and row of the pixel of the mask
+    inside; across, along: the corner at the other end of the horizontal and of the vertical edge;
+    outer: whether the pixel below on the right belongs to the mask, which tells at the first corner
+    of a ring whether it goes round a part or round a hole.
     """
 
     points: np.ndarray
@@ -87,7 +102,9 @@ class _Corners:
 
 
 def _outlines(mask: np.ndarray) -> list[np.ndarray]:
-    """Corners int [n,4] (see _Corners) of every part with its holes cut open; the mask lies on the right of the way round."""
+    """Corners int [n,4] (see _Corners) of every part with its holes cut open; the mask lies on the
+    right of the way round.
+    """
     if not mask.any():
         return []
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -100,9 +117,11 @@ def _outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _find_corners(mask: np.ndarray) -> _Corners:
-    """Where an odd number of the four pixels around a point belong to the mask is a corner, where two opposite ones do are two.
+    """Where an odd number of the four pixels around a point belong to the mask is a corner, where
+    two opposite ones do are two.
 
-    On every grid line edges begin and end in turn, so corners that follow one another are the two ends of an edge.
+    On every grid line edges begin and end in turn, so corners that follow one another are the two
+    ends of an edge.
     """
     padded = np.pad(mask, 1)
     a, b, c, d = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
@@ -113,7 +132,8 @@ def _find_corners(mask: np.ndarray) -> _Corners:
     y, x = np.divmod(where, mask.shape[1] + 1)
     numbers = np.arange(len(where))
     rightwards = numbers % 2 == 0
-    # Of two corners at one point the first ends the edge from the left. It goes on upwards if the pixel between belongs to the mask.
+    # Of two corners at one point the first ends the edge from the left. It goes on upwards if the
+    # pixel between belongs to the mask.
     order = np.lexsort((np.where(b.ravel()[where], -numbers, numbers), y, x))
     along, downwards = np.empty_like(order), np.empty(len(order), bool)
     along[order] = order.reshape(-1, 2)[:, ::-1].ravel()
@@ -125,7 +145,9 @@ def _find_corners(mask: np.ndarray) -> _Corners:
 
 
 def _rings(corners: _Corners) -> tuple[list[int], list[int]]:
-    """The corner after each, and the first corners of the rings in reading order; parts go clockwise, holes the other way."""
+    """The corner after each, and the first corners of the rings in reading order; parts go
+    clockwise, holes the other way.
+    """
     across, along, outer = corners.across.tolist(), corners.along.tolist(), corners.outer.tolist()
     following = [-1] * len(across)
     starts = []
@@ -143,10 +165,14 @@ def _rings(corners: _Corners) -> tuple[list[int], list[int]]:
     return following, starts
 
 
-def _cut_open(corners: _Corners, following: list[int], holes: list[int]) -> tuple[np.ndarray, list[int]]:
-    """Join each hole to the ring on its left by a passage along the row of pixels above its first corner.
+def _cut_open(
+    corners: _Corners, following: list[int], holes: list[int]
+) -> tuple[np.ndarray, list[int]]:
+    """Join each hole to the ring on its left by a passage along the row of pixels above its first
+    corner.
 
-    That ring begins in a row further up, so it has been joined already. The new corners are appended.
+    That ring begins in a row further up, so it has been joined already. The new corners are
+    appended.
     """
     upper = np.flatnonzero(corners.points[corners.along, 1] > corners.points[:, 1])
     lower = corners.along[upper]
@@ -159,11 +185,16 @@ def _cut_open(corners: _Corners, following: list[int], holes: list[int]) -> tupl
         wall, door = int(lower[edge]), len(following)
         at = int(x[edge])
         added += [(at, row, at, row - 1), (column, row, *pixel), (at, row, at, row - 1)]
-        # wall, door, a copy of the hole's first corner, round the hole to that corner, door again, on where the wall led
+        # wall, door, a copy of the hole's first corner, round the hole to that corner, door again,
+        # on where the wall led
         following += [door + 1, following[hole], following[wall]]
         following[hole] = door + 2
         following[wall] = door
-    points = np.concatenate([corners.points, np.array(added).reshape(-1, 4)]) if added else corners.points
+    points = (
+        np.concatenate([corners.points, np.array(added).reshape(-1, 4)])
+        if added
+        else corners.points
+    )
     return points, following
 
 
@@ -176,7 +207,9 @@ def _walk(following: list[int], start: int) -> list[int]:
 
 
 def _without_steps(polygon: np.ndarray) -> np.ndarray:
-    """Leave out the inner corners of stairs of single pixels, which a slanting line between the outer ones covers."""
+    """Leave out the inner corners of stairs of single pixels, which a slanting line between the
+    outer ones covers.
+    """
     into, out = polygon - np.roll(polygon, 1, 0), np.roll(polygon, -1, 0) - polygon
     turn = into[:, 0] * out[:, 1] - into[:, 1] * out[:, 0]
     single = (np.abs(into).sum(1) == 1) & (np.abs(out).sum(1) == 1)

@@ -1,1 +1,3 @@
-"""IRNet (Ahn, Cho, Kwak, CVPR 2019): inter-pixel relations that grow class activation maps into objects."""
+"""IRNet (Ahn, Cho, Kwak, CVPR 2019): inter-pixel relations that grow class activation maps into
+objects.
+"""

@@ -2,15 +2,18 @@
 
 Both losses sum over millions of pairs, yet neither needs a pair in memory:
 
-* The affinity of a pair is 1 minus the largest boundary value on its line. Its loss therefore depends on one
+* The affinity of a pair is 1 minus the largest boundary value on its line. Its loss therefore
+depends on one
   cell alone, the line's winner. Ranking all cells once turns "largest value" into "largest rank", which also
   says whose it is; then counting how often each cell wins for each kind of pair is all that is left, and loss
   and gradient are sums over cells.
-* A displacement should point from each cell of an object to one common place. With E = D + position on
+* A displacement should point from each cell of an object to one common place. With E = D + position
+on
   foreground and E = D on background, the losses are |E_i - E_j| over pairs of one label; its derivative is a
   sum of signs per cell, G, and since |u| = sign(u) u the loss itself is the sum over cells of G E.
 
-The counts depend on the predictions only through order, so they need no gradient and autograd does the rest.
+The counts depend on the predictions only through order, so they need no gradient and autograd does
+the rest.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from pipeline.core.artifacts import IGNORE
 from pipeline.irnet.paths import directions, line_maxima
-from pipeline.label_map import IGNORE
 
 EPSILON = 1e-5
 """Keeps logarithms and empty means finite; the value of the authors' code."""
@@ -37,13 +40,14 @@ def pair_losses(
 ) -> dict[str, Tensor]:
     """Return IRNet's four loss terms, each a scalar averaged over its pairs in the whole batch.
 
-    edge_logits [B,1,h,w] and displacement [B,2,h,w] (y, x in cells), any floating type, computed in at least
-    float32; labels [B,h,w] uint8: 0 background, c + 1 class c, 255 ignore. A pair counts when both ends are
-    labelled, its source lies in rows 0..h-radius and columns radius-1..w-radius, and its direction is in the
-    half disc. share makes of this batch's number of pairs [3] (background, foreground, negative) those to
-    average over. Ranks that share a batch sum the counts; their losses and gradients then add up to those of
-    the whole batch. Where gradients are averaged over ranks instead, they average the counts, too. Returns
-    `pos`, `neg`, `disp_fg`, `disp_bg`; a set without pairs gives 0. ValueError on shapes that do not match.
+    edge_logits [B,1,h,w] and displacement [B,2,h,w] (y, x in cells), any floating type, computed in
+    at least float32; labels [B,h,w] uint8: 0 background, c + 1 class c, 255 ignore. A pair counts
+    when both ends are labeled, its source lies in rows 0..h-radius and columns radius-1..w-radius,
+    and its direction is in the half disc. share makes of this batch's number of pairs [3]
+    (background, foreground, negative) those to average over. Ranks that share a batch sum the
+    counts; their losses and gradients then add up to those of the whole batch. Where gradients are
+    averaged over ranks instead, they average the counts, too. Returns `pos`, `neg`, `disp_fg`,
+    `disp_bg`; a set without pairs gives 0. ValueError on shapes that do not match.
     """
     _check_shapes(edge_logits, displacement, labels, radius)
     foreground = (labels != 0).unsqueeze(1)
@@ -51,20 +55,23 @@ def pair_losses(
     pointed = pointed + _positions(pointed) * foreground
     wins, pulls = _pair_sums(edge_logits.detach(), pointed.detach(), labels, radius)
     number = share(wins.sum(dim=(1, 2, 3))).to(edge_logits.device, torch.float64)
-    return edge_losses(edge_logits, wins, number) | displacement_losses(pointed, pulls, foreground, number)
+    return edge_losses(edge_logits, wins, number) | displacement_losses(
+        pointed, pulls, foreground, number
+    )
 
 
 def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
-    """Return the loss to minimise: half the sum of the four terms of `pair_losses` (scalar)."""
+    """Return the loss to minimize: half the sum of the four terms of `pair_losses` (scalar)."""
     return (terms["pos"] + terms["neg"] + terms["disp_fg"] + terms["disp_bg"]) / 2
 
 
 def edge_losses(edge_logits: Tensor, wins: Tensor, number: Tensor) -> dict[str, Tensor]:
-    """Return `pos` and `neg` (section 4.4): cross-entropy of a = 1 - the boundary at the line's winner.
+    """Return `pos` and `neg` (section 4.4): cross-entropy of a = 1 - the boundary at the line's
+    winner.
 
-    edge_logits [B,1,h,w]; wins [3,B,h,w] how many pairs of each kind a cell decides; number [3] pairs of each
-    kind. pos = 1/2 mean -ln(a + eps) over background pairs + 1/2 over foreground pairs; neg = mean -ln(1 - a
-    + eps).
+    edge_logits [B,1,h,w]; wins [3,B,h,w] how many pairs of each kind a cell decides; number [3]
+    pairs of each kind. pos = 1/2 mean -ln(a + eps) over background pairs + 1/2 over foreground
+    pairs; neg = mean -ln(1 - a + eps).
     """
     logits = edge_logits[:, 0].to(_at_least_float32(edge_logits))
     dissuade = -torch.log(torch.sigmoid(-logits) + EPSILON)
@@ -83,10 +90,10 @@ def displacement_losses(
 ) -> dict[str, Tensor]:
     """Return `disp_fg` and `disp_bg` (section 4.3): mean L1 distance of where two cells point.
 
-    pointed [B,2,h,w] is D, on `foreground` cells [B,1,h,w] plus the cell's own place; pulls [B,2,h,w] the
-    derivative of the summed distances in it; number [3] pairs of each kind. Foreground cells of one class
-    within the radius should point at the same place, |(D_i - D_j) - (x_j - x_i)|; background cells should not
-    differ, |D_i - D_j|.
+    pointed [B,2,h,w] is D, on `foreground` cells [B,1,h,w] plus the cell's own place; pulls
+    [B,2,h,w] the derivative of the summed distances in it; number [3] pairs of each kind.
+    Foreground cells of one class within the radius should point at the same place, |(D_i - D_j) -
+    (x_j - x_i)|; background cells should not differ, |D_i - D_j|.
     """
     energy = (pulls * pointed).double()
     mean = 1 / (2 * number + EPSILON)
@@ -97,12 +104,14 @@ def displacement_losses(
     return {name: term.to(pointed.dtype) for name, term in terms.items()}
 
 
-def _pair_sums(edge_logits: Tensor, pointed: Tensor, labels: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+def _pair_sums(
+    edge_logits: Tensor, pointed: Tensor, labels: Tensor, radius: int
+) -> tuple[Tensor, Tensor]:
     """Return what is summed over all pairs.
 
-    First the pairs of each kind whose largest boundary value lies at a cell, int32 [3,B,h,w]: equal values are told apart
-    by the sort, so exactly one cell of a line wins. Then the derivative of the summed L1 distances in `pointed`
-    [B,2,h,w]: whole numbers of its type.
+    First the pairs of each kind whose largest boundary value lies at a cell, int32 [3,B,h,w]: equal
+    values are told apart by the sort, so exactly one cell of a line wins. Then the derivative of
+    the summed L1 distances in `pointed` [B,2,h,w]: whole numbers of its type.
     """
     order = edge_logits.flatten().argsort()
     cells = order.numel()
@@ -114,7 +123,9 @@ def _pair_sums(edge_logits: Tensor, pointed: Tensor, labels: Tensor, radius: int
     pulls = torch.zeros_like(flat)
     difference: Tensor | None = None
     maxima = line_maxima(ranks, labels.shape[-1], radius)
-    for ((sources, targets), kinds), (_, winner) in zip(_pair_kinds(labels, radius), maxima, strict=True):
+    for ((sources, targets), kinds), (_, winner) in zip(
+        _pair_kinds(labels, radius), maxima, strict=True
+    ):
         bins = kinds.int().mul_(cells).add_(winner).long()
         wins.scatter_add_(0, bins, ones[: bins.numel()])
         difference = torch.sub(flat[:, sources], flat[:, targets], out=difference)
@@ -126,11 +137,12 @@ def _pair_sums(edge_logits: Tensor, pointed: Tensor, labels: Tensor, radius: int
 
 
 def _pair_kinds(labels: Tensor, radius: int) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
-    """Yield per direction where sources and targets lie in the flattened batch, and each pair's kind (uint8).
+    """Yield per direction where sources and targets lie in the flattened batch, and each pair's
+    kind (uint8).
 
-    Slices of the flattened batch are views of one piece, but they also hold sources too near the border or
-    pairs across two pictures: those count as UNRELATED. Arithmetic on bytes instead of `where`, which is ten
-    times slower on CPU.
+    Slices of the flattened batch are views of one piece, but they also hold sources too near the
+    border or pairs across two images: those count as UNRELATED. Arithmetic on bytes instead of
+    `where`, which is ten times slower on CPU.
     """
     *_, height, width = labels.shape
     reach = radius - 1
@@ -153,9 +165,12 @@ def _pair_kinds(labels: Tensor, radius: int) -> Iterator[tuple[tuple[slice, slic
 
 
 def _positions(field: Tensor) -> Tensor:
-    """Return the coordinates [2,h,w] of a field's cells, counted from the middle to keep rounding small."""
+    """Return the coordinates [2,h,w] of a field's cells, counted from the middle to keep rounding
+    small.
+    """
     axes = (
-        torch.arange(size, dtype=field.dtype, device=field.device) - size // 2 for size in field.shape[-2:]
+        torch.arange(size, dtype=field.dtype, device=field.device) - size // 2
+        for size in field.shape[-2:]
     )
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 

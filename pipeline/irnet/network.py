@@ -1,21 +1,23 @@
-"""IRNet: a frozen backbone with two light heads, one for class boundaries, one for displacements (paper section 4.1, specification 5).
+"""IRNet: a frozen backbone with two light heads, one for class boundaries, one for displacements
+(paper section 4.1, specification 5).
 
-Taps of reduction 2 are max-pooled to stride 4 first (in ResNet-50 that is exactly the published stem). All 1x1 convolutions without
-bias; each is followed by group normalisation, resizing and ReLU.
+Taps of reduction 2 are max-pooled to stride 4 first (in ResNet-50 that is exactly the published
+stem). All 1x1 convolutions without bias; each is followed by group normalization, resizing and
+ReLU.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.backbones import OUTPUT_STRIDE, Backbone, passes
 from pipeline.classifiers.extraction import pad_to_multiple
+from pipeline.nets.backbones import OUTPUT_STRIDE, Backbone, micro_batches
 
 STRIDE = 4
 
 
 class Tap(nn.Sequential):
-    """1x1 convolution, group normalisation: brings one feature map to a head's width."""
+    """1x1 convolution, group normalization: brings one feature map to a head's width."""
 
     def __init__(self, channels: int, width: int, groups: int) -> None:
         super().__init__(nn.Conv2d(channels, width, 1, bias=False), nn.GroupNorm(groups, width))
@@ -38,11 +40,14 @@ class BoundaryHead(nn.Module):
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Logits on a grid of `size` (h,w), from a map of each tap."""
-        return self.fuse(torch.cat([tap.at(f, size) for tap, f in zip(self.taps, features, strict=True)], 1))  # type: ignore[operator]
+        taps = zip(self.taps, features, strict=True)
+        return self.fuse(torch.cat([tap.at(f, size) for tap, f in taps], 1))  # type: ignore[operator]
 
 
 class DisplacementHead(nn.Module):
-    """Displacement field [B,2,h,w] (y, x) in stride-4 cells (branch d1 to d7): coarse taps meet at stride 8, then all at 4."""
+    """Displacement field [B,2,h,w] (y, x) in stride-4 cells (branch d1 to d7): coarse taps meet at
+    stride 8, then all at 4.
+    """
 
     FINE = (64, 128)
     COARSE = 256
@@ -50,9 +55,14 @@ class DisplacementHead(nn.Module):
     def __init__(self, channels: list[int], reductions: list[int]) -> None:
         super().__init__()
         self.fine = sum(reduction <= STRIDE for reduction in reductions)
-        widths = [*self.FINE[len(self.FINE) - self.fine :], *[self.COARSE] * (len(channels) - self.fine)]
+        widths = [
+            *self.FINE[len(self.FINE) - self.fine :],
+            *[self.COARSE] * (len(channels) - self.fine),
+        ]
         groups = {64: 8, 128: 16, self.COARSE: 16}
-        self.taps = nn.ModuleList([Tap(c, w, groups[w]) for c, w in zip(channels, widths, strict=True)])
+        self.taps = nn.ModuleList(
+            [Tap(c, w, groups[w]) for c, w in zip(channels, widths, strict=True)]
+        )
         self.merge = Tap(self.COARSE * (len(channels) - self.fine), self.COARSE, 16)
         self.fuse = nn.Sequential(
             nn.Conv2d(sum(widths[: self.fine]) + self.COARSE, 256, 1, bias=False),
@@ -73,8 +83,8 @@ class DisplacementHead(nn.Module):
 class IRNet(nn.Module):
     """Boundary logits and displacements on the stride-4 grid.
 
-    The backbone is frozen, in evaluation mode and without gradients. `mean_shift` [2] is taken off the displacements outside
-    training; it is zero until set.
+    The backbone is frozen, in evaluation mode and without gradients. `mean_shift` [2] is taken off
+    the displacements outside training; it is zero until set.
     """
 
     mean_shift: Tensor
@@ -94,28 +104,31 @@ class IRNet(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boundary logits and displacements of pictures [B,3,H,W] in 0..255."""
-        return self.relations(self.backbone.normalise(images))
+        """Boundary logits and displacements of images [B,3,H,W] in 0..255."""
+        return self.relations(self.backbone.normalize(images))
 
-    def relations(self, normalised: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised pictures [B,3,H,W] to boundary logits [B,1,h,w] and displacements [B,2,h,w], h = (H-1)//4+1.
+    def relations(self, normalized: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalized images [B,3,H,W] to boundary logits [B,1,h,w] and displacements [B,2,h,w], h =
+        (H-1)//4+1.
 
-        Pictures are padded with the mean colour to a multiple of 16, never cropped (the published code crops at 512 pixels), so
-        that every tap covers the same ground.
+        Images are padded with the mean color to a multiple of 16, never cropped (the published code
+        crops at 512 pixels), so that every tap covers the same ground.
         """
-        height, width = ((side - 1) // STRIDE + 1 for side in normalised.shape[2:])
-        padded = pad_to_multiple(normalised, OUTPUT_STRIDE)
+        height, width = ((side - 1) // STRIDE + 1 for side in normalized.shape[2:])
+        padded = pad_to_multiple(normalized, OUTPUT_STRIDE)
         size = (padded.shape[2] // STRIDE, padded.shape[3] // STRIDE)
         features = self.features(padded)
         displacement = self.displacement(features, size)
         if not self.training:
             displacement = displacement - self.mean_shift.view(1, 2, 1, 1)
-        return self.boundary(features, size)[..., :height, :width], displacement[..., :height, :width]
+        return self.boundary(features, size)[..., :height, :width], displacement[
+            ..., :height, :width
+        ]
 
     @torch.no_grad()
-    def features(self, normalised: Tensor) -> list[Tensor]:
+    def features(self, normalized: Tensor) -> list[Tensor]:
         """The backbone's taps, none finer than stride 4."""
-        taps = self.backbone(normalised)
+        taps = self.backbone(normalized)
         return [
             F.max_pool2d(tap, 3, 2, 1) if reduction < STRIDE else tap
             for tap, reduction in zip(taps, self.backbone.reductions, strict=True)
@@ -123,19 +136,23 @@ class IRNet(nn.Module):
 
 
 @torch.inference_mode()
-def fields_of(network: IRNet, normalised: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
-    """Class boundary map B [B,h,w] in (0,1) and displacement field D [B,2,h,w] of pictures [B,3,H,W] of any size.
+def fields_of(network: IRNet, normalized: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
+    """Class boundary map B [B,h,w] in (0,1) and displacement field D [B,2,h,w] of images [B,3,H,W]
+    of any size.
 
-    B = sigma of the logits averaged with those of the mirrored picture; D comes from the picture itself.
+    B = sigma of the logits averaged with those of the flipped image; D comes from the image itself.
     """
-    # whole cells, so that the cells of the mirror image fall on those of the picture
-    whole = pad_to_multiple(normalised, STRIDE)
-    inputs = torch.cat([whole, whole.flip(3)]) if mirror else whole
-    logits, displacement = map(torch.cat, zip(*map(network.relations, passes(inputs)), strict=True))
-    if mirror:
-        straight, mirrored = logits.chunk(2)
-        logits = (straight + mirrored.flip(3)) / 2
-        displacement = displacement[: len(normalised)]
-    # picture by picture: a processor rounds the last values of a tensor otherwise than those it takes eight or sixteen at a time
+    # whole cells, so that the cells of the flip image fall on those of the image
+    whole = pad_to_multiple(normalized, STRIDE)
+    inputs = torch.cat([whole, whole.flip(3)]) if flip else whole
+    logits, displacement = map(
+        torch.cat, zip(*map(network.relations, micro_batches(inputs)), strict=True)
+    )
+    if flip:
+        straight, flipped = logits.chunk(2)
+        logits = (straight + flipped.flip(3)) / 2
+        displacement = displacement[: len(normalized)]
+    # image by image: a processor rounds the last values of a tensor otherwise than those it takes
+    # eight or sixteen at a time
     boundary = torch.cat([one.float().sigmoid() for one in logits.split(1)])
     return boundary[:, 0], displacement.float()

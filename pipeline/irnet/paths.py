@@ -1,10 +1,11 @@
-"""Which pairs of cells IRNet relates, and the cells on the line between them (IRNet, sections 4.2 and 4.4).
+"""Which pairs of cells IRNet relates, and the cells on the line between them (IRNet, sections 4.2
+and 4.4).
 
-A pair is a cell and a direction of the half disc, so each unordered pair counts once. Its line is every cell
-of the box that the two ends span whose centre lies less than one cell from the straight line through them.
-Cut along its shorter side such a line is a few unbroken runs, and the runs of one length are shared by all
-lines and all cells. So the maximum over every line costs min(|dy|, |dx|) elementwise maxima of shifted views,
-and no table of paths exists anywhere.
+A pair is a cell and a direction of the half disc, so each unordered pair counts once. Its line is
+every cell of the box that the two ends span whose center lies less than one cell from the straight
+line through them. Cut along its shorter side such a line is a few unbroken runs, and the runs of
+one length are shared by all lines and all cells. So the maximum over every line costs min(|dy|,
+|dx|) elementwise maxima of shifted views, and no table of paths exists anywhere.
 """
 
 from collections.abc import Iterator
@@ -35,23 +36,33 @@ class Line(NamedTuple):
 
 @lru_cache
 def directions(radius: int) -> tuple[Direction, ...]:
-    """Return (dy, dx) of the half disc dy^2 + dx^2 < radius^2, dx > 0 where dy = 0; ValueError below 2."""
+    """Return (dy, dx) of the half disc dy^2 + dx^2 < radius^2, dx > 0 where dy = 0; ValueError
+    below 2.
+    """
     if radius < 2:
-        raise ValueError(f"radius is {radius}, but a radius below 2 relates no two cells: use 2 or more")
+        raise ValueError(
+            f"radius is {radius}, but a radius below 2 relates no two cells: use 2 or more"
+        )
     disc = ((dy, dx) for dy in range(radius) for dx in range(1 - radius, radius))
-    return tuple((dy, dx) for dy, dx in disc if (dy > 0 or dx > 0) and dy * dy + dx * dx < radius * radius)
+    return tuple(
+        (dy, dx) for dy, dx in disc if (dy > 0 or dx > 0) and dy * dy + dx * dx < radius * radius
+    )
 
 
 @lru_cache
 def line_cells(dy: int, dx: int) -> tuple[Direction, ...]:
-    """Return the cells on the line from (0, 0) to (dy, dx): both ends, and all nearer than 1 in its box."""
+    """Return the cells on the line from (0, 0) to (dy, dx): both ends, and all nearer than 1 in its
+    box.
+    """
     box = ((y, x) for y in range(dy + 1) for x in range(min(dx, 0), max(dx, 0) + 1))
     return tuple((y, x) for y, x in box if (dy * x - dx * y) ** 2 < dy * dy + dx * dx)
 
 
 @lru_cache
 def lines(radius: int) -> tuple[Line, ...]:
-    """Return every direction's line as the runs that cover it, cut along the side that needs fewer runs."""
+    """Return every direction's line as the runs that cover it, cut along the side that needs fewer
+    runs.
+    """
     return tuple(_line(dy, dx) for dy, dx in directions(radius))
 
 
@@ -68,11 +79,11 @@ def _line(dy: int, dx: int) -> Line:
 def line_maxima(values: Tensor, pitch: int, radius: int) -> Iterator[tuple[Direction, Tensor]]:
     """Yield for every direction the maximum of `values` over the line from every source cell.
 
-    `values` [L] holds grids row by row, `pitch` cells a row, with reach = radius - 1 extra cells before the
-    first source and reach * (pitch + 1) after the last. Yields ((dy, dx), maxima [L - reach * (pitch + 2)]):
-    entry i belongs to the source values[reach + i]. Lines that leave a row wrap into its neighbours: pad or
-    mask such pairs. A yielded tensor is only valid until the next one and must not be written to. Any dtype
-    that has a maximum; nan spreads.
+    `values` [L] holds grids row by row, `pitch` cells a row, with reach = radius - 1 extra cells
+    before the first source and reach * (pitch + 1) after the last. Yields ((dy, dx), maxima [L -
+    reach * (pitch + 2)]): entry i belongs to the source values[reach + i]. Lines that leave a row
+    wrap into its neighbors: pad or mask such pairs. A yielded tensor is only valid until the next
+    one and must not be written to. Any dtype that has a maximum; nan spreads.
     """
     reach = radius - 1
     count = values.numel() - reach * (pitch + 2)
@@ -92,7 +103,9 @@ def line_maxima(values: Tensor, pitch: int, radius: int) -> Iterator[tuple[Direc
 
 
 def _run_maxima(values: Tensor, stride: int, longest: int) -> dict[int, Tensor]:
-    """Return, by length l, the maximum of values[i], values[i + stride], ... (l values) for every i."""
+    """Return, by length l, the maximum of values[i], values[i + stride], ... (l values) for every
+    i.
+    """
     table = {1: values}
     for length in range(2, longest + 1):
         shorter = table[length - 1]

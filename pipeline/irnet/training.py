@@ -1,4 +1,6 @@
-"""What IRNet learns from: crops with seed maps, the pair losses, and the mean displacement afterwards (specification, 1, 7, 8)."""
+"""What IRNet learns from: crops with seed maps, the pair losses, and the mean displacement
+afterwards (specification, 1, 7, 8).
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,24 +9,30 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pipeline import mapping
-from pipeline.augmentation import RandomScale, as_image, as_mask, training_crop
-from pipeline.backbones import passes
-from pipeline.datasets.index import Index
-from pipeline.datasets.loading import Pictures, stack
+from pipeline.core import engine
+from pipeline.core.artifacts import IGNORE, Reader
+from pipeline.core.device import Runtime
+from pipeline.core.trainer import LossFn, Step
+from pipeline.data.augmentation import RandomScale, as_image, as_mask, training_crop
+from pipeline.data.index import Index
+from pipeline.data.loading import ImageSource, stack
 from pipeline.irnet.losses import pair_losses, total_loss
 from pipeline.irnet.network import STRIDE, IRNet
-from pipeline.label_map import IGNORE
-from pipeline.runtime import Runtime
-from pipeline.store import Reader
-from pipeline.training import Objective, Step
+from pipeline.nets.backbones import micro_batches
 
 
 class SeedCrops:
-    """Training samples: (uint8 crop [3,S,S], label map uint8 [h,w] on the stride-4 grid, 255 = ignore), augmented at each access."""
+    """Training samples: (uint8 crop [3,S,S], label map uint8 [h,w] on the stride-4 grid, 255 =
+    ignore), augmented at each access.
+    """
 
     def __init__(
-        self, index: Index, seeds: Reader, scale: tuple[float, float], crop: int, mean: tuple[float, ...]
+        self,
+        index: Index,
+        seeds: Reader,
+        scale: tuple[float, float],
+        crop: int,
+        mean: tuple[float, ...],
     ) -> None:
         self.index, self.seeds = index, seeds
         self.augment = training_crop(RandomScale(*scale), crop, mean)
@@ -34,25 +42,34 @@ class SeedCrops:
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         name = self.seeds.names[number]
-        image, labels = self.augment(as_image(self.index.image(name)), as_mask(self.seeds[name]["seeds"]))
+        image, labels = self.augment(
+            as_image(self.index.image(name)), as_mask(self.seeds[name]["seeds"])
+        )
         # the pixel in the middle of each cell; the last cell may be cut short
-        centres = [
-            torch.arange(0, side, STRIDE).add(STRIDE // 2).clamp(max=side - 1) for side in labels.shape[1:]
+        centers = [
+            torch.arange(0, side, STRIDE).add(STRIDE // 2).clamp(max=side - 1)
+            for side in labels.shape[1:]
         ]
-        return image, labels[0][centres[0][:, None], centres[1]].as_subclass(Tensor)
+        return image, labels[0][centers[0][:, None], centers[1]].as_subclass(Tensor)
 
 
 def show_boundaries(seeds: Reader) -> bool:
-    """Whether any picture has sure pixels of two labels; where none has, no pair of pixels tells of a class boundary."""
+    """Whether any image has sure pixels of two labels; where none has, no pair of pixels tells of a
+    class boundary.
+    """
     maps = (seeds[name]["seeds"] for name in seeds.names)
     return any(len(set(np.unique(labels)) - {IGNORE}) > 1 for labels in maps)
 
 
-def objective(radius: int) -> Objective:
-    """The total pair loss of a batch; the pair counts that normalise it span all ranks."""
+def objective(radius: int) -> LossFn:
+    """The total pair loss of a batch; the pair counts that normalize it span all ranks."""
 
-    def losses(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
-        """`loss`, half the sum, and its terms, for images [B,3,S,S] and labels [B,h,w] on the stride-4 grid."""
+    def losses(
+        network: nn.Module, batch: tuple[Tensor, Tensor], step: Step
+    ) -> Mapping[str, Tensor]:
+        """`loss`, half the sum, and its terms, for images [B,3,S,S] and labels [B,h,w] on the
+        stride-4 grid.
+        """
         images, labels = batch
         logits, displacement = network(images)
         terms = pair_losses(logits, displacement, labels, radius, step.ranks.mean)
@@ -62,42 +79,50 @@ def objective(radius: int) -> Objective:
 
 
 @torch.inference_mode()
-def mean_displacements(network: IRNet, pictures: Tensor) -> Tensor:
-    """The spatial mean of D, before any shift, of pictures [B,3,H,W] (0..255), in cells: float64 [B,2] (specification, 8)."""
+def mean_displacements(network: IRNet, images: Tensor) -> Tensor:
+    """The spatial mean of D, before any shift, of images [B,3,H,W] (0..255), in cells: float64
+    [B,2] (specification, 8).
+    """
     shift, network.mean_shift = network.mean_shift, torch.zeros_like(network.mean_shift)
     try:
-        return torch.cat([network(part)[1].double().mean((2, 3)) for part in passes(pictures)]).cpu()
+        return torch.cat(
+            [network(part)[1].double().mean((2, 3)) for part in micro_batches(images)]
+        ).cpu()
     finally:
         network.mean_shift = shift
 
 
-def mean_shift(network: IRNet, source: Pictures, names: Sequence[str], runtime: Runtime) -> Tensor:
-    """The mean over the pictures `names` of their mean displacements, float32 [2] (y, x) in cells, each counting alike; else zero.
+def mean_shift(
+    network: IRNet, source: ImageSource, names: Sequence[str], runtime: Runtime
+) -> Tensor:
+    """The mean over the images `names` of their mean displacements, float32 [2] (y, x) in cells,
+    each counting alike; else zero.
 
-    It is what evaluation takes off, so that the average displacement is zero and background, trained to be constant, sits near
-    zero. Ranks share the pictures; the result is the same for any number. Raises PictureError.
+    It is what evaluation takes off, so that the average displacement is zero and background,
+    trained to be constant, sits near zero. Ranks share the images; the result is the same for any
+    number. Raises ImageError.
     """
 
     def compute(batch: Sequence[str], images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Mean displacements of pictures of one size."""
+        """Mean displacements of images of one size."""
         with runtime.autocast():
             return list(mean_displacements(network, stack(images, runtime.device)).numpy())
 
     place = {name: number for number, name in enumerate(names)}
-    mine = names[runtime.rank :: runtime.world]
-    task = mapping.Task(source.load, compute=compute, key=source.size)
-    found = mapping.results(task, mine, stage="irnet", runtime=runtime)
+    mine = names[runtime.rank :: runtime.world_size]
+    task = engine.Task(source.load, compute=compute, key=source.size)
+    found = engine.results(task, mine, stage="irnet", runtime=runtime)
     means = torch.zeros(len(names), 2, dtype=torch.float64)
     for name, mean in tqdm(
         found,
         desc="irnet, mean displacement",
         total=len(mine),
-        unit="picture",
-        disable=not runtime.leads,
+        unit="image",
+        disable=not runtime.is_main_process,
         mininterval=1,
     ):
         means[place[name]] = torch.from_numpy(mean)
-    if runtime.world > 1:  # of each picture all ranks but one hold zeros
+    if runtime.world_size > 1:  # of each image all ranks but one hold zeros
         everywhere = means.to(runtime.device)
         torch.distributed.all_reduce(everywhere)
         means = everywhere.cpu()

@@ -1,18 +1,23 @@
 """The random walk that carries class maps to the boundaries of objects (IRNet, section 5.2).
 
-A walker goes from cell i to cell j within the radius with probability T_ij = a_ij^beta / sum_k a_kj^beta, and
-its affinity a is 1 minus the largest boundary on the line between them. The result is the seeds after
-T^steps. T is never built:
+A walker goes from cell i to cell j within the radius with probability T_ij = a_ij^beta / sum_k
+a_kj^beta, and its affinity a is 1 minus the largest boundary on the line between them. The result
+is the seeds after T^steps. T is never built:
 
-* It is a stencil. All neighbours in one direction are one shifted view, so a step is one fused multiply-add
+* It is a stencil. All neighbors in one direction are one shifted view, so a step is one fused
+multiply-add
   per direction, and half the stencil is stored as a_ij = a_ji.
-* It is similar to the symmetric M = S^-1/2 A S^-1/2 (S the column sums of A = a^beta), whose eigenvalues lie
+* It is similar to the symmetric M = S^-1/2 A S^-1/2 (S the column sums of A = a^beta), whose
+eigenvalues lie
   in [-1, 1]. There x^steps is a short sum of Chebyshev polynomials: 256 steps take about 70 products
   (Sachdeva and Vishnoi, "Faster Algorithms via Approximation Theory", section 3).
 
-Pictures lie on a strip, one below the other, between cells of boundary 1 that nothing crosses. One picture or
-hundreds of unequal size are therefore the same few thousand operations, on CPU and GPU, and memory grows with
-the cells.
+Images lie on a strip, one below the other, between cells of boundary 1 that nothing crosses. One
+image or hundreds of unequal size are therefore the same few thousand operations, on CPU and GPU,
+and memory grows with the cells.
+
+Images of any size that are computed together: little enough for a CPU's cache, enough to keep a GPU
+busy.
 """
 
 import math
@@ -26,8 +31,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.irnet.groups import groups
 from pipeline.irnet.paths import directions, line_maxima
+
+VALUES_AT_ONCE = {"cpu": 2**15, "cuda": 2**23}
+"""Numbers computed together. On a GPU an operator on a few takes as long as one on many."""
+
+
+def groups(stacks: Sequence[Tensor]) -> Iterator[slice]:
+    """Yield the ranges of consecutive images to compute together, of stacks [K,h,w] on one device.
+
+    All stacks of a range count with the largest K among them, which is what they take beside each
+    other.
+    """
+    start, cells, depth = 0, 0, 1
+    for number, stack in enumerate(stacks):
+        more = stack.shape[-2] * stack.shape[-1]
+        deepest = max(depth, len(stack))
+        if number > start and (cells + more) * deepest > VALUES_AT_ONCE[stack.device.type]:
+            yield slice(start, number)
+            start, cells, deepest = number, 0, max(1, len(stack))
+        cells, depth = cells + more, deepest
+    if stacks:
+        yield slice(start, len(stacks))
+
 
 ONE_THREAD = 2**18
 """Values on a strip up to which a CPU's threads would wait for each other longer than they work."""
@@ -43,21 +69,23 @@ def random_walk(
     steps: int = 256,
     tolerance: float = 1e-5,
 ) -> list[Tensor]:
-    """Return every picture's maps after `steps` steps of the walk: one tensor [K,h,w] per picture.
+    """Return every image's maps after `steps` steps of the walk: one tensor [K,h,w] per image.
 
-    boundaries: [h,w] in [0,1] per picture; maps: [K,h,w] per picture, K may be 0 and may differ; same device
-    throughout, any floating type, computed and returned in float32 (float64 if a boundary is float64).
-    Seeds are maps * (1 - boundary). Each result is a weighted mean of its map's seeds. beta > 0 sharpens
-    affinities; tolerance bounds what the polynomial leaves out of x^steps on [-1, 1]. ValueError on values
-    that are not finite or boundaries outside [0,1].
+    boundaries: [h,w] in [0,1] per image; maps: [K,h,w] per image, K may be 0 and may differ; same
+    device throughout, any floating type, computed and returned in float32 (float64 if a boundary is
+    float64). Seeds are maps * (1 - boundary). Each result is a weighted mean of its map's seeds.
+    beta > 0 sharpens affinities; tolerance bounds what the polynomial leaves out of x^steps on [-1,
+    1]. ValueError on values that are not finite or boundaries outside [0,1].
     """
     if not beta > 0 or steps < 0:
-        raise ValueError(f"beta is {beta} and steps is {steps}: beta must be above 0, steps 0 or more")
+        raise ValueError(
+            f"beta is {beta} and steps is {steps}: beta must be above 0, steps 0 or more"
+        )
     if len(boundaries) != len(maps):
         raise ValueError(
-            f"{len(boundaries)} boundaries came with {len(maps)} stacks of maps: give one of each per picture"
+            f"{len(boundaries)} boundaries came with {len(maps)} stacks of maps: give one of each per image"
         )
-    _check_pictures(boundaries, maps)
+    _check_images(boundaries, maps)
     precise = any(boundary.dtype == torch.float64 for boundary in boundaries)
     walls = [boundary.to(torch.float64 if precise else torch.float32) for boundary in boundaries]
     seeds = [stack.to(wall.dtype) * (1 - wall) for wall, stack in zip(walls, maps, strict=True)]
@@ -70,12 +98,13 @@ def random_walk(
 
 @torch.no_grad()
 def affinities(boundary: Tensor, radius: int = 5) -> Tensor:
-    """Return a = 1 - the largest boundary on the line to the neighbour, for every direction of the half disc.
+    """Return a = 1 - the largest boundary on the line to the neighbor, for every direction of the
+    half disc.
 
-    boundary [h,w] in [0,1] -> [D,h,w] in the order of `directions(radius)`; 0 where the neighbour lies
-    outside the picture.
+    boundary [h,w] in [0,1] -> [D,h,w] in the order of `directions(radius)`; 0 where the neighbor
+    lies outside the image.
     """
-    _check_pictures([boundary], [boundary.new_empty(0, *boundary.shape)])
+    _check_images([boundary], [boundary.new_empty(0, *boundary.shape)])
     strip = _lay_out([boundary.shape], radius)
     wall = boundary.to(torch.promote_types(boundary.dtype, torch.float32))
     canvas = _strip_affinities(_place([wall], strip, fill=1.0), strip)[:, strip.margin :]
@@ -85,22 +114,28 @@ def affinities(boundary: Tensor, radius: int = 5) -> Tensor:
 def chebyshev_coefficients(steps: int, tolerance: float) -> list[float]:
     """Return c with x^steps = sum_j c_j T_j(x) on [-1, 1] up to an error of about `tolerance`.
 
-    c_j = 2^(1 - steps) binom(steps, (steps - j) / 2) for j of the parity of steps, half of it for j = 0. All
-    are positive and sum to 1, so cutting at the first degree whose remainder is within tolerance errs by at
-    most that. What is kept is scaled to sum to 1 again: the walk's fixed points, constant seeds for one, then
-    stay as they are.
+    c_j = 2^(1 - steps) binom(steps, (steps - j) / 2) for j of the parity of steps, half of it for j
+    = 0. All are positive and sum to 1, so cutting at the first degree whose remainder is within
+    tolerance errs by at most that. What is kept is scaled to sum to 1 again: the walk's fixed
+    points, constant seeds for one, then stay as they are.
     """
     exact = [0.0] * (steps + 1)
     for degree in range(steps % 2, steps + 1, 2):
         ways = comb(steps, (steps - degree) // 2) * (2 if degree else 1)
         exact[degree] = float(Fraction(ways, 2**steps))
-    kept = next(n for n, total in enumerate(accumulate(exact), 1) if total >= 1 - tolerance or n == steps + 1)
+    kept = next(
+        n
+        for n, total in enumerate(accumulate(exact), 1)
+        if total >= 1 - tolerance or n == steps + 1
+    )
     total = sum(exact[:kept])
     return [coefficient / total for coefficient in exact[:kept]]
 
 
 class _Strip(NamedTuple):
-    """Pictures one below the other, radius - 1 empty rows after each and as many cells after its rows."""
+    """Images one below the other, radius - 1 empty rows after each and as many cells after its
+    rows.
+    """
 
     sizes: list[tuple[int, int]]
     tops: list[int]
@@ -115,11 +150,11 @@ class _Strip(NamedTuple):
 
     @property
     def margin(self) -> int:
-        """Cells before and after the strip so that every neighbour of every cell can be read."""
+        """Cells before and after the strip so that every neighbor of every cell can be read."""
         return (self.radius - 1) * (self.pitch + 1)
 
     def offsets(self) -> list[int]:
-        """How many cells further on the strip each neighbour lies, in the order of `directions`."""
+        """How many cells further on the strip each neighbor lies, in the order of `directions`."""
         return [dy * self.pitch + dx for dy, dx in directions(self.radius)]
 
 
@@ -131,7 +166,7 @@ def _lay_out(shapes: Sequence[Sequence[int]], radius: int) -> _Strip:
 
 
 def _place(stacks: Sequence[Tensor], strip: _Strip, fill: float) -> Tensor:
-    """Return the pictures' stacks [...,h,w] on a strip [...,cells], `fill` where no picture or map is."""
+    """Return the images' stacks [...,h,w] on a strip [...,cells], `fill` where no image or map is."""
     first = stacks[0]
     leading = [max(stack.shape[0] for stack in stacks)] if first.dim() == 3 else []
     canvas = first.new_full((*leading, strip.rows, strip.pitch), fill)
@@ -151,13 +186,17 @@ def _strip_affinities(boundary: Tensor, strip: _Strip) -> Tensor:
     reach = strip.radius - 1
     padded = torch.nn.functional.pad(boundary, (reach, reach * (strip.pitch + 1)), value=1.0)
     result = boundary.new_zeros(len(directions(strip.radius)), strip.margin + strip.cells)
-    for row, (_, largest) in zip(result, line_maxima(padded, strip.pitch, strip.radius), strict=True):
+    for row, (_, largest) in zip(
+        result, line_maxima(padded, strip.pitch, strip.radius), strict=True
+    ):
         torch.sub(1, largest, out=row[strip.margin :])
     return result
 
 
 class _Stencil(NamedTuple):
-    """The symmetric 2M on a strip: diagonal [cells], weights [D, margin + cells]; and S^1/2 [cells]."""
+    """The symmetric 2M on a strip: diagonal [cells], weights [D, margin + cells]; and S^1/2
+    [cells].
+    """
 
     diagonal: Tensor
     weights: Tensor
@@ -167,7 +206,8 @@ class _Stencil(NamedTuple):
 def _stencil(boundary: Tensor, strip: _Strip, beta: float) -> _Stencil:
     weights = _strip_affinities(boundary, strip).pow_(beta)
     first, last = strip.margin, strip.margin + strip.cells
-    # An error in the sums acts anew at every step: float32 sums would cost 3e-4 of the peak after 256.
+    # An error in the sums acts again at every step: float32 sums would cost 3e-4 of the peak after
+    # 256.
     sums = torch.ones_like(boundary, dtype=torch.float64)
     for weight, offset in zip(weights, strip.offsets(), strict=True):
         wide = weight.double()
@@ -181,7 +221,11 @@ def _stencil(boundary: Tensor, strip: _Strip, beta: float) -> _Stencil:
 
 
 def _walk_strip(
-    boundaries: Sequence[Tensor], seeds: list[Tensor], radius: int, beta: float, coefficients: list[float]
+    boundaries: Sequence[Tensor],
+    seeds: list[Tensor],
+    radius: int,
+    beta: float,
+    coefficients: list[float],
 ) -> list[Tensor]:
     strip = _lay_out([boundary.shape for boundary in boundaries], radius)
     stencil = _stencil(_place(boundaries, strip, fill=1.0), strip, beta)
@@ -189,7 +233,9 @@ def _walk_strip(
     with _threads(1 if start.numel() <= ONE_THREAD else torch.get_num_threads()):
         walked = _chebyshev_sum(start * stencil.root, stencil, strip, coefficients) / stencil.root
     walked = walked.unflatten(-1, (strip.rows, strip.pitch))
-    return [_within(walked[cut], seed) for cut, seed in zip(_cuts(seeds, strip), seeds, strict=True)]
+    return [
+        _within(walked[cut], seed) for cut, seed in zip(_cuts(seeds, strip), seeds, strict=True)
+    ]
 
 
 @contextmanager
@@ -203,22 +249,26 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _chebyshev_sum(start: Tensor, stencil: _Stencil, strip: _Strip, coefficients: list[float]) -> Tensor:
-    """Return sum_j c_j T_j(M) start for start [K, cells], by T_j+1 = 2 M T_j - T_j-1 in two buffers."""
+def _chebyshev_sum(
+    start: Tensor, stencil: _Stencil, strip: _Strip, coefficients: list[float]
+) -> Tensor:
+    """Return sum_j c_j T_j(M) start for start [K, cells], by T_j+1 = 2 M T_j - T_j-1 in two
+    buffers.
+    """
     total = start * coefficients[0]
     if len(coefficients) == 1 or start.numel() == 0:
         return total
     padded = torch.nn.functional.pad(start, (strip.margin, strip.margin))
     before, now = _Term(padded, stencil, strip), _Term(torch.zeros_like(padded), stencil, strip)
     now.values.addcmul_(stencil.diagonal, before.values)
-    for weight, neighbour in before.neighbours:
-        now.values.addcmul_(weight, neighbour)
+    for weight, neighbor in before.neighbors:
+        now.values.addcmul_(weight, neighbor)
     now.values.div_(2)
     total.add_(now.values, alpha=coefficients[1])
     for coefficient in coefficients[2:]:
         before.values.neg_().addcmul_(stencil.diagonal, now.values)
-        for weight, neighbour in now.neighbours:
-            before.values.addcmul_(weight, neighbour)
+        for weight, neighbor in now.neighbors:
+            before.values.addcmul_(weight, neighbor)
         before, now = now, before
         if coefficient:
             total.add_(now.values, alpha=coefficient)
@@ -226,28 +276,34 @@ def _chebyshev_sum(start: Tensor, stencil: _Stencil, strip: _Strip, coefficients
 
 
 class _Term:
-    """A polynomial's values [K, cells] and the shifted views a step reads, which are costly to make anew."""
+    """A polynomial's values [K, cells] and the shifted views a step reads, which are costly to make
+    again.
+    """
 
     def __init__(self, padded: Tensor, stencil: _Stencil, strip: _Strip) -> None:
         first, cells = strip.margin, strip.cells
         self.values = padded.narrow(-1, first, cells)
-        self.neighbours: list[tuple[Tensor, Tensor]] = []
+        self.neighbors: list[tuple[Tensor, Tensor]] = []
         for weight, offset in zip(stencil.weights, strip.offsets(), strict=True):
             for weight_at, value_at in ((first, first + offset), (first - offset, first - offset)):
                 pair = weight.narrow(0, weight_at, cells), padded.narrow(-1, value_at, cells)
-                self.neighbours.append(pair)
+                self.neighbors.append(pair)
 
 
 def _within(walked: Tensor, seeds: Tensor) -> Tensor:
-    """Return walked maps within the range of their seeds, which only rounding lets a weighted mean leave."""
+    """Return walked maps within the range of their seeds, which only rounding lets a weighted mean
+    leave.
+    """
     if seeds.numel() == 0:
         return walked.clone()
     low, high = seeds.flatten(1).aminmax(dim=1)
     return walked.clamp(low[:, None, None], high[:, None, None])
 
 
-def _check_pictures(boundaries: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
-    """Raise ValueError for the first picture whose shapes or values are wrong; all values are asked for at once."""
+def _check_images(boundaries: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
+    """Raise ValueError for the first image whose shapes or values are wrong; all values are asked
+    for at once.
+    """
     for number, (boundary, stack) in enumerate(zip(boundaries, maps, strict=True)):
         if (
             boundary.dim() != 2
@@ -256,7 +312,7 @@ def _check_pictures(boundaries: Sequence[Tensor], maps: Sequence[Tensor]) -> Non
             or stack.dim() != 3
         ):
             raise ValueError(
-                f"picture {number}: a boundary of shape {tuple(boundary.shape)} came with maps of shape"
+                f"image {number}: a boundary of shape {tuple(boundary.shape)} came with maps of shape"
                 f" {tuple(stack.shape)}: expected [h,w] and [K,h,w], h and w at least 1"
             )
     facts = [
@@ -268,7 +324,7 @@ def _check_pictures(boundaries: Sequence[Tensor], maps: Sequence[Tensor]) -> Non
             known = math.isfinite(low) and math.isfinite(high)
             wrong = f"values in [{low}, {high}]" if known else "values that are not finite"
             raise ValueError(
-                f"picture {number}: the boundary map holds {wrong}: expected probabilities in [0,1]"
+                f"image {number}: the boundary map holds {wrong}: expected probabilities in [0,1]"
             )
         if not finite:
-            raise ValueError(f"picture {number}: the maps to walk hold values that are not finite")
+            raise ValueError(f"image {number}: the maps to walk hold values that are not finite")

@@ -1,16 +1,22 @@
-"""What went wrong, by kind: failures of one picture's label map and instances, with the place of each.
+"""What went wrong, by kind: failures of one image's label map and instances, with the place of
+each.
 
-An object is a true instance or, where a picture has no instance mask, all pixels of a class. A region is an 8-connected piece of the
-predicted pixels of a class, at least SMALL of the picture. Pixels whose truth is 255 (void) count nowhere; shares are of pixels.
+An object is a true instance or, where an image has no instance mask, all pixels of a class. A
+region is an 8-connected piece of the predicted pixels of a class, at least SMALL of the image.
+Pixels whose truth is 255 (void) count nowhere; shares are of pixels.
 
 | kind | of | what it is |
 |---|---|---|
-| missed | objects | less than MISSED of it is labelled as any class |
-| wrong_class | objects | not missed, and more of it is labelled as other classes than as its own |
-| bleeding | regions | meets its class (or lies beside it), and MUCH of it or more, at least SMALL of the picture, is true background |
-| background_taken | regions | not at its class, and MOST of it or more, at least SMALL of the picture, is true background |
-| merged | predicted instances | holds COVERED or more of each of two or more true instances of its class |
-| split | true instances | two or more predicted instances of its class, each to COVERED or more inside it, hold PIECE or more of it |
+| missed | objects | less than MISSED of it is labeled as any class |
+| wrong_class | objects | not missed, and more of it is labeled as other classes than as its own |
+| bleeding | regions | meets its class (or lies beside it), and MUCH of it or more, at least SMALL
+of the image, is true background |
+| background_taken | regions | not at its class, and MOST of it or more, at least SMALL of the
+image, is true background |
+| merged | predicted instances | holds COVERED or more of each of two or more true instances of its
+class |
+| split | true instances | two or more predicted instances of its class, each to COVERED or more
+inside it, hold PIECE or more of it |
 """
 
 from collections import Counter
@@ -20,19 +26,22 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from pipeline.label_map import IGNORE
+from pipeline.core.artifacts import IGNORE
 
 KINDS = ("missed", "wrong_class", "bleeding", "background_taken", "merged", "split")
 MISSED, MUCH, MOST, SMALL, COVERED, PIECE = 0.25, 0.2, 0.5, 0.005, 0.5, 0.15
-"""Shares that decide, see above; SMALL is of the picture's pixels."""
+"""Shares that decide, see above; SMALL is of the image's pixels."""
 
 Objects = tuple[np.ndarray, np.ndarray]
-"""Instances of a picture: ids, unsigned integers [H,W], 0 none, 1..N, and their 0-based classes [N]."""
+"""Instances of an image: ids, unsigned integers [H,W], 0 none, 1..N, and their 0-based classes [N].
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failure: its kind, the 0-based class of object or region, pixels, and their box (top, left, bottom, right), ends excluded."""
+    """One failure: its kind, the 0-based class of object or region, pixels, and their box (top,
+    left, bottom, right), ends excluded.
+    """
 
     kind: str
     label: int
@@ -48,27 +57,33 @@ class Failure:
 
 @dataclass(slots=True)
 class Found:
-    """The failures of one picture, and by kind out of how many; a kind without entry could not be judged."""
+    """The failures of one image, and by kind out of how many; a kind without entry could not be
+    judged.
+    """
 
     failures: list[Failure] = field(default_factory=list)
     out_of: dict[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int | None]:
-        """Number of failures by kind, None where the picture has no instances to judge by."""
+        """Number of failures by kind, None where the image has no instances to judge by."""
         found = Counter(failure.kind for failure in self.failures)
         return {kind: found[kind] if kind in self.out_of else None for kind in KINDS}
 
 
 def find(
-    truth: np.ndarray, prediction: np.ndarray, true: Objects | None = None, found: Objects | None = None
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    true: Objects | None = None,
+    found: Objects | None = None,
 ) -> Found:
     """The failures of a predicted label map and, where both sides have instances, of these.
 
-    truth, prediction: uint8 [H,W], 0 background, c + 1 class c, 255 void or ignored. Raises ValueError for unequal sizes.
+    truth, prediction: uint8 [H,W], 0 background, c + 1 class c, 255 void or ignored. Raises
+    ValueError for unequal sizes.
     """
     maps = [truth, prediction, *(objects[0] for objects in (true, found) if objects is not None)]
     if len({one.shape for one in maps}) > 1:
-        raise ValueError(f"maps of one picture differ in size: {[one.shape for one in maps]}")
+        raise ValueError(f"maps of one image differ in size: {[one.shape for one in maps]}")
     known, result = truth != IGNORE, Found()
     prediction = np.where(known & (prediction != IGNORE), prediction, 0)
     _objects(result, prediction, _classes(truth) if true is None else true)
@@ -78,15 +93,21 @@ def find(
     return result
 
 
-def totals(pictures: Mapping[str, Found]) -> dict[str, dict[str, int]]:
-    """By kind that could be judged: `count`, the number of `pictures` with any, and `out_of` how many."""
+def totals(images: Mapping[str, Found]) -> dict[str, dict[str, int]]:
+    """By kind that could be judged: `count`, the number of `images` with any, and `out_of` how
+    many.
+    """
     whole: dict[str, dict[str, int]] = {}
     for kind in KINDS:
-        judged = [one for one in pictures.values() if kind in one.out_of]
+        judged = [one for one in images.values() if kind in one.out_of]
         numbers = [one.counts()[kind] or 0 for one in judged]
         if judged:
             out_of = sum(one.out_of[kind] for one in judged)
-            whole[kind] = {"count": sum(numbers), "pictures": sum(map(bool, numbers)), "out_of": out_of}
+            whole[kind] = {
+                "count": sum(numbers),
+                "images": sum(map(bool, numbers)),
+                "out_of": out_of,
+            }
     return whole
 
 
@@ -106,7 +127,9 @@ def _objects(result: Found, prediction: np.ndarray, true: Objects) -> None:
     foreign = labels[:, 1:].sum(1) - own
     missed = own + foreign < MISSED * areas
     for number in np.flatnonzero(areas > 0):
-        kind = "missed" if missed[number] else "wrong_class" if foreign[number] > own[number] else None
+        kind = (
+            "missed" if missed[number] else "wrong_class" if foreign[number] > own[number] else None
+        )
         if kind:
             result.failures.append(_failure(kind, classes[number], ids == number + 1))
     result.out_of |= dict.fromkeys(("missed", "wrong_class"), int((areas > 0).sum()))
@@ -115,7 +138,9 @@ def _objects(result: Found, prediction: np.ndarray, true: Objects) -> None:
 def _regions(result: Found, truth: np.ndarray, prediction: np.ndarray) -> None:
     least, background, total = SMALL * truth.size, truth == 0, 0
     for label in np.unique(prediction[prediction > 0]).tolist():
-        number, pieces = cv2.connectedComponents((prediction == label).astype(np.uint8), connectivity=8)
+        number, pieces = cv2.connectedComponents(
+            (prediction == label).astype(np.uint8), connectivity=8
+        )
         areas = np.bincount(pieces.ravel(), minlength=number)
         total += int((areas[1:] >= least).sum())
         spilled = np.bincount(pieces[background], minlength=number)
@@ -138,7 +163,9 @@ def _instances(result: Found, true: Objects, found: Objects) -> None:
     for number in np.flatnonzero(held.sum(0) > 1):
         result.failures.append(_failure("merged", found_classes[number], found_ids == number + 1))
     pieces = (
-        (shared >= PIECE * np.maximum(areas, 1)[:, None]) & (shared >= COVERED * found_areas) & (shared > 0)
+        (shared >= PIECE * np.maximum(areas, 1)[:, None])
+        & (shared >= COVERED * found_areas)
+        & (shared > 0)
     )
     for number in np.flatnonzero(pieces.sum(1) > 1):
         result.failures.append(_failure("split", classes[number], ids == number + 1))

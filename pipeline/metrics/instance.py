@@ -1,8 +1,9 @@
-"""Average precision of instance masks: COCO's through faster-coco-eval, VOC's by area under the curve.
+"""Average precision of instance masks: COCO's through faster-coco-eval, VOC's by area under the
+curve.
 
-True instances are exclusive: one id map per picture, 0 none, 1..N; predicted ones are masks that may overlap. What is kept per
-picture is the run-length code of its instances (some hundred bytes each) and one IoU table, because AP ranks the detections of the
-whole set.
+True instances are exclusive: one id map per image, 0 none, 1..N; predicted ones are masks that may
+overlap. What is kept per image is the run-length code of its instances (some hundred bytes each)
+and one IoU table, because AP ranks the detections of the whole set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,9 @@ LIMITS = (32**2, 96**2)
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """What AP needs of one picture: codes, classes and scores of its instances, and IoU [predicted,true]."""
+    """What AP needs of one image: codes, classes and scores of its instances, and IoU
+    [predicted,true].
+    """
 
     size: tuple[int, int]
     true_codes: list[dict]
@@ -31,10 +34,11 @@ class _Scored:
 
 
 def run_lengths(ids: np.ndarray, count: int) -> list[list[int]]:
-    """Column-major run lengths of every instance of an id map in one pass (the uncompressed RLE of COCO).
+    """Column-major run lengths of every instance of an id map in one pass (the uncompressed RLE of
+    COCO).
 
-    ids: unsigned integers [H,W], 0 none, 1..count. Returns `count` lists: pixels outside, inside, outside
-    and so on, each adding up to H*W; an instance without pixels is [H*W].
+    ids: unsigned integers [H,W], 0 none, 1..count. Returns `count` lists: pixels outside, inside,
+    outside and so on, each adding up to H*W; an instance without pixels is [H*W].
     """
     flat = ids.T.ravel()
     starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])
@@ -54,7 +58,8 @@ def run_lengths(ids: np.ndarray, count: int) -> list[list[int]]:
 def mask_ious(masks: np.ndarray, true: np.ndarray, count: int) -> np.ndarray:
     """IoU of masks with the instances of an id map.
 
-    masks: bool [P,H,W]; true: unsigned integers [H,W], 0 none, 1..count. Returns float64 [P,count], 0 where both are empty.
+    masks: bool [P,H,W]; true: unsigned integers [H,W], 0 none, 1..count. Returns float64 [P,count],
+    0 where both are empty.
     """
     areas = np.bincount(true.ravel(), minlength=count + 1)[1:]
     shared = np.zeros((len(masks), count))
@@ -65,9 +70,11 @@ def mask_ious(masks: np.ndarray, true: np.ndarray, count: int) -> np.ndarray:
 
 
 def area_under_curve(scores: np.ndarray, hits: np.ndarray, total: int) -> float:
-    """Average precision as the area under the monotone precision-recall curve (PASCAL VOC since 2010).
+    """Average precision as the area under the monotone precision-recall curve (PASCAL VOC since
+    2010).
 
-    scores: float [N]; hits: bool [N], the detection found an instance; total: number of true instances > 0.
+    scores: float [N]; hits: bool [N], the detection found an instance; total: number of true
+    instances > 0.
     """
     order = np.argsort(-scores, kind="stable")
     true_positives = np.cumsum(hits[order])
@@ -77,12 +84,12 @@ def area_under_curve(scores: np.ndarray, hits: np.ndarray, total: int) -> float:
 
 
 class InstanceScores:
-    """AP, AP50, AP75 and AP by size of COCO, AP50 and AP70 of VOC, over any number of pictures."""
+    """AP, AP50, AP75 and AP by size of COCO, AP50 and AP70 of VOC, over any number of images."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         """classes: names without background; instances carry indices into them."""
         self.classes = tuple(classes)
-        self._pictures: dict[str, _Scored] = {}
+        self._images: dict[str, _Scored] = {}
 
     def add(
         self,
@@ -90,14 +97,15 @@ class InstanceScores:
         truth: tuple[np.ndarray, np.ndarray, np.ndarray | None],
         predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
     ) -> None:
-        """Take in one picture.
+        """Take in one image.
 
-        truth: ids uint16 [H,W], classes uint8 [N], void bool [H,W] or None; predicted: masks bool [M,H,W], classes uint8 [M],
-        scores float32 [M]. Void pixels are taken out of the predictions first; instances that have no pixel (left) count
-        neither as found nor as false. Raises ValueError when a picture comes twice or the arrays contradict each other.
+        truth: ids uint16 [H,W], classes uint8 [N], void bool [H,W] or None; predicted: masks bool
+        [M,H,W], classes uint8 [M], scores float32 [M]. Void pixels are taken out of the predictions
+        first; instances that have no pixel (left) count neither as found nor as false. Raises
+        ValueError when an image comes twice or the arrays contradict each other.
         """
-        if name in self._pictures:
-            raise ValueError(f"picture {name!r} was added twice")
+        if name in self._images:
+            raise ValueError(f"image {name!r} was added twice")
         true_ids, true_classes, void = truth
         masks, classes, scores = predicted
         self._check_truth(name, true_ids, true_classes)
@@ -110,7 +118,7 @@ class InstanceScores:
             masks = masks & ~void
         there = masks.any((1, 2))
         true_there = np.bincount(true_ids.ravel(), minlength=len(true_classes) + 1)[1:] > 0
-        self._pictures[name] = _Scored(
+        self._images[name] = _Scored(
             (int(true_ids.shape[0]), int(true_ids.shape[1])),
             _true_codes(true_ids, true_there),
             true_classes[true_there],
@@ -121,31 +129,38 @@ class InstanceScores:
         )
 
     def merge(self, other: "InstanceScores") -> None:
-        """Add the pictures of another rank; ValueError for other classes or a picture that both have."""
+        """Add the images of another rank; ValueError for other classes or an image that both have."""
         if self.classes != other.classes:
-            raise ValueError(f"classes differ, nothing to merge: {self.classes} and {other.classes}")
-        twice = sorted(self._pictures.keys() & other._pictures.keys())
+            raise ValueError(
+                f"classes differ, nothing to merge: {self.classes} and {other.classes}"
+            )
+        twice = sorted(self._images.keys() & other._images.keys())
         if twice:
-            raise ValueError(f"picture {twice[0]!r} was added twice")
-        self._pictures.update(other._pictures)
+            raise ValueError(f"image {twice[0]!r} was added twice")
+        self._images.update(other._images)
 
     def compute(self) -> dict:
         """All scores, ready for JSON; None where no true instance exists.
 
-        `AP` (IoU 0.50:0.05:0.95), `AP50`, `AP75`, and `AP_small`, `AP_medium`, `AP_large` (true areas below 32², up to 96², above), all
-        of COCO: 101 points, 100 detections a picture and class; `voc_AP50`, `voc_AP70` (area under the curve, a detection may claim
-        only the instance it covers best); `instances`, `detections` and `per_class`: name -> AP, AP50, AP75, voc_AP50, voc_AP70. The
-        order of adding does not matter.
+        `AP` (IoU 0.50:0.05:0.95), `AP50`, `AP75`, and `AP_small`, `AP_medium`, `AP_large` (true
+        areas below 32², up to 96², above), all of COCO: 101 points, 100 detections an image and
+        class; `voc_AP50`, `voc_AP70` (area under the curve, a detection may claim only the instance
+        it covers best); `instances`, `detections` and `per_class`: name -> AP, AP50, AP75,
+        voc_AP50, voc_AP70. The order of adding does not matter.
         """
-        pictures = {name: self._pictures[name] for name in sorted(self._pictures)}
-        coco = _coco_precision(pictures, self.classes)
-        voc = {f"voc_AP{cut}": _voc_precision(pictures, len(self.classes), cut / 100) for cut in (50, 70)}
+        images = {name: self._images[name] for name in sorted(self._images)}
+        coco = _coco_precision(images, self.classes)
+        voc = {
+            f"voc_AP{cut}": _voc_precision(images, len(self.classes), cut / 100) for cut in (50, 70)
+        }
         return {
             **_coco_scores(coco[..., 0]),
-            **{f"AP_{size}": _mean(coco[..., number]) for number, size in enumerate(SIZES, start=1)},
+            **{
+                f"AP_{size}": _mean(coco[..., number]) for number, size in enumerate(SIZES, start=1)
+            },
             **{name: _mean(values) for name, values in voc.items()},
-            "instances": sum(len(p.true_classes) for p in pictures.values()),
-            "detections": sum(len(p.classes) for p in pictures.values()),
+            "instances": sum(len(p.true_classes) for p in images.values()),
+            "detections": sum(len(p.classes) for p in images.values()),
             "per_class": {
                 name: {
                     **_coco_scores(coco[:, :, c, 0]),
@@ -157,14 +172,22 @@ class InstanceScores:
 
     def _check_truth(self, name: str, ids: np.ndarray, classes: np.ndarray) -> None:
         if ids.ndim != 2 or ids.dtype.kind != "u":
-            raise ValueError(f"{name}: truth ids must be unsigned [H,W], got {ids.dtype} {ids.shape}")
+            raise ValueError(
+                f"{name}: truth ids must be unsigned [H,W], got {ids.dtype} {ids.shape}"
+            )
         if ids.size and ids.max() > len(classes):
-            raise ValueError(f"{name}: truth ids go up to {ids.max()}, but {len(classes)} classes are given")
+            raise ValueError(
+                f"{name}: truth ids go up to {ids.max()}, but {len(classes)} classes are given"
+            )
         self._check_classes(name, "truth", classes)
 
-    def _check_predicted(self, name: str, masks: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> None:
+    def _check_predicted(
+        self, name: str, masks: np.ndarray, classes: np.ndarray, scores: np.ndarray
+    ) -> None:
         if masks.ndim != 3 or masks.dtype != bool:
-            raise ValueError(f"{name}: predicted masks must be bool [M,H,W], got {masks.dtype} {masks.shape}")
+            raise ValueError(
+                f"{name}: predicted masks must be bool [M,H,W], got {masks.dtype} {masks.shape}"
+            )
         if not len(masks) == len(classes) == len(scores) or not np.isfinite(scores).all():
             raise ValueError(
                 f"{name}: {len(masks)} predicted masks need as many classes and finite scores, "
@@ -196,8 +219,9 @@ def _codes(masks: np.ndarray) -> list[dict]:
     return [mask.encode(np.asfortranarray(one.view(np.uint8))) for one in masks]
 
 
-def _coco_precision(pictures: Mapping[str, _Scored], classes: Sequence[str]) -> np.ndarray:
-    """Precision of COCO, float64 [10 IoU thresholds, 101 recalls, C, 4 areas]; -1 for a class without truth (of that size).
+def _coco_precision(samples: Mapping[str, _Scored], classes: Sequence[str]) -> np.ndarray:
+    """Precision of COCO, float64 [10 IoU thresholds, 101 recalls, C, 4 areas]; -1 for a class
+    without truth (of that size).
 
     The areas: all, small, medium, large.
     """
@@ -206,16 +230,18 @@ def _coco_precision(pictures: Mapping[str, _Scored], classes: Sequence[str]) -> 
 
     true: list[dict] = []
     found: list[dict] = []
-    for image, picture in enumerate(pictures.values(), start=1):
-        for code, c in zip(picture.true_codes, picture.true_classes, strict=True):
+    for image, sample in enumerate(samples.values(), start=1):
+        for code, c in zip(sample.true_codes, sample.true_classes, strict=True):
             where = {"image_id": image, "category_id": int(c) + 1, "segmentation": code}
-            true.append({**where, "id": len(true) + 1, "area": float(mask.area(code)), "iscrowd": 0})
-        for code, c, score in zip(picture.codes, picture.classes, picture.scores, strict=True):
+            true.append(
+                {**where, "id": len(true) + 1, "area": float(mask.area(code)), "iscrowd": 0}
+            )
+        for code, c, score in zip(sample.codes, sample.classes, sample.scores, strict=True):
             where = {"image_id": image, "category_id": int(c) + 1, "segmentation": code}
             found.append({**where, "score": float(score)})
     if not true or not found:
         return _no_precision(true, len(classes))
-    sizes = enumerate((picture.size for picture in pictures.values()), start=1)
+    sizes = enumerate((sample.size for sample in samples.values()), start=1)
     images = [{"id": image, "height": H, "width": W} for image, (H, W) in sizes]
     categories = [{"id": c + 1, "name": name} for c, name in enumerate(classes)]
     dataset = COCO({"images": images, "annotations": true, "categories": categories, "info": {}})
@@ -226,7 +252,9 @@ def _coco_precision(pictures: Mapping[str, _Scored], classes: Sequence[str]) -> 
 
 
 def _no_precision(true: Sequence[Mapping[str, Any]], classes: int) -> np.ndarray:
-    """What _coco_precision gives where nothing is true or nothing was found, which the library does not evaluate."""
+    """What _coco_precision gives where nothing is true or nothing was found, which the library does
+    not evaluate.
+    """
     precision = np.full((10, 101, classes, 1 + len(SIZES)), -1.0)
     for one in true:
         size = 1 + sum(one["area"] > limit for limit in LIMITS)
@@ -239,25 +267,29 @@ def _coco_scores(precision: np.ndarray) -> dict[str, float | None]:
     return {"AP": _mean(precision), "AP50": _mean(precision[0]), "AP75": _mean(precision[5])}
 
 
-def _voc_precision(pictures: Mapping[str, _Scored], classes: int, threshold: float) -> np.ndarray:
-    """AP per class at one IoU threshold, matched as in VOC, float64 [C]; -1 for a class without truth."""
+def _voc_precision(images: Mapping[str, _Scored], classes: int, threshold: float) -> np.ndarray:
+    """AP per class at one IoU threshold, matched as in VOC, float64 [C]; -1 for a class without
+    truth.
+    """
     scores: list[list[float]] = [[] for _ in range(classes)]
     hits: list[list[bool]] = [[] for _ in range(classes)]
     total = [0] * classes
-    for picture in pictures.values():
-        for c in picture.true_classes:
+    for image in images.values():
+        for c in image.true_classes:
             total[c] += 1
         taken: set[int] = set()
-        for row in np.argsort(-picture.scores, kind="stable"):
-            c = picture.classes[row]
-            same = np.flatnonzero(picture.true_classes == c)
-            best = int(same[picture.ious[row, same].argmax()]) if len(same) else -1
-            hit = best >= 0 and best not in taken and bool(picture.ious[row, best] >= threshold)
+        for row in np.argsort(-image.scores, kind="stable"):
+            c = image.classes[row]
+            same = np.flatnonzero(image.true_classes == c)
+            best = int(same[image.ious[row, same].argmax()]) if len(same) else -1
+            hit = best >= 0 and best not in taken and bool(image.ious[row, best] >= threshold)
             taken |= {best} if hit else set()
-            scores[c].append(float(picture.scores[row]))
+            scores[c].append(float(image.scores[row]))
             hits[c].append(hit)
     areas = zip(scores, hits, total, strict=True)
-    return np.array([area_under_curve(np.array(s), np.array(h, bool), n) if n else -1 for s, h, n in areas])
+    return np.array(
+        [area_under_curve(np.array(s), np.array(h, bool), n) if n else -1 for s, h, n in areas]
+    )
 
 
 def _mean(values: np.ndarray) -> float | None:

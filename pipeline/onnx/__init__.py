@@ -1,1 +1,3 @@
-"""The final models as ONNX files that need nothing of this project, checked against PyTorch before they are written."""
+"""The final models as ONNX files that need nothing of this project, checked against PyTorch before
+they are written.
+"""

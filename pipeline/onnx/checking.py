@@ -1,4 +1,6 @@
-"""Whether an ONNX file says in onnxruntime what the network says in PyTorch, and how long both take."""
+"""Whether an ONNX file says in onnxruntime what the network says in PyTorch, and how long both
+take.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,9 +12,9 @@ import cv2
 import numpy as np
 import torch
 
-from pipeline.datasets import scenes
 from pipeline.errors import UserError
 from pipeline.onnx.agreement import difference
+from pipeline.readers import scenes
 
 if TYPE_CHECKING:
     from pipeline.onnx.graphs import Graph
@@ -21,13 +23,17 @@ Result = TypeVar("Result")
 AGREEMENT = 0.999
 """IoU of both results that must be exceeded; rounding moves single pixels."""
 SIZES = ((1, 96, 128), (2, 131, 97), (1, 224, 320), (1, 375, 500))
-"""(pictures, height, width) that are tried: with and without padding, high and wide, and more than one."""
+"""(images, height, width) that are tried: with and without padding, high and wide, and more than
+one.
+"""
 RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One size: (pictures, height, width), IoU of both results, largest difference of probabilities or scores, seconds of each."""
+    """One size: (images, height, width), IoU of both results, largest difference of probabilities
+    or scores, seconds of each.
+    """
 
     size: tuple[int, int, int]
     agreement: float
@@ -37,30 +43,38 @@ class Row:
 
 
 def check(model: bytes, graph: "Graph", sizes: Sequence[tuple[int, int, int]] = SIZES) -> list[Row]:
-    """Compare both on drawn pictures of several sizes; raises UserError for a file that cannot be run, or that disagrees."""
+    """Compare both on drawn images of several sizes; raises UserError for a file that cannot be
+    run, or that disagrees.
+    """
     session = _session(model)
     names = [output.name for output in session.get_outputs()]
     if names != [port.name for port in graph.outputs]:
-        raise UserError(f"the exported outputs are called {', '.join(names)}; try another version of torch")
+        raise UserError(
+            f"the exported outputs are called {', '.join(names)}; try another version of torch"
+        )
     rows = [_row(session, graph, size) for size in sizes]
     for row in rows:
         if not row.agreement > AGREEMENT:
             count, height, width = row.size
             raise UserError(
-                f"onnxruntime and PyTorch agree to {row.agreement:.4f} alone on {count} pictures of {width}x{height}, more than "
+                f"onnxruntime and PyTorch agree to {row.agreement:.4f} alone on {count} images of {width}x{height}, more than "
                 f"{AGREEMENT} is wanted; try another --opset, or another version of torch or onnxruntime"
             )
     return rows
 
 
-def pictures(count: int, height: int, width: int) -> np.ndarray:
-    """Drawn scenes uint8 [B,3,H,W]: even ground and sharp edges, as networks know them, where noise would be like nothing."""
+def images(count: int, height: int, width: int) -> np.ndarray:
+    """Drawn scenes uint8 [B,3,H,W]: even ground and sharp edges, as networks know them, where noise
+    would be like nothing.
+    """
     drawn = [cv2.resize(scenes.draw(number).image, (width, height)) for number in range(count)]
     return np.ascontiguousarray(np.stack(drawn).transpose(0, 3, 1, 2))
 
 
 def _session(model: bytes) -> Any:
-    """onnxruntime on the CPU with as many threads as PyTorch; raises UserError for what it cannot load."""
+    """onnxruntime on the CPU with as many threads as PyTorch; raises UserError for what it cannot
+    load.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -75,11 +89,13 @@ def _session(model: bytes) -> Any:
 
 
 def _row(session: Any, graph: "Graph", size: tuple[int, int, int]) -> Row:
-    given = pictures(*size)
+    given = images(*size)
     inputs = {port.name: np.array(0, np.float32) for port in graph.inputs if port.value is not None}
     inputs[graph.inputs[0].name] = given
     theirs, onnx_seconds = _timed(lambda: session.run(None, inputs))
-    ours, torch_seconds = _timed(lambda: [part.numpy() for part in graph.reference(torch.from_numpy(given))])
+    ours, torch_seconds = _timed(
+        lambda: [part.numpy() for part in graph.reference(torch.from_numpy(given))]
+    )
     largest = difference(ours[graph.numbers], theirs[graph.numbers])
     return Row(size, graph.agreement(ours, theirs), largest, torch_seconds, onnx_seconds)
 

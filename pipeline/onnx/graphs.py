@@ -1,4 +1,6 @@
-"""The final models from the picture to the masks, as modules that can be exported, and what goes in and comes out."""
+"""The final models from the image to the masks, as modules that can be exported, and what goes in
+and comes out.
+"""
 
 import copy
 import json
@@ -13,17 +15,16 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.backbones import OUTPUT_STRIDE
+from pipeline.core.weights import load_network
 from pipeline.errors import UserError
-from pipeline.final import final_header, semantic_network, trained_sides
+from pipeline.instances.sparseinst.detections import Rules, detect, keep
+from pipeline.instances.sparseinst.network import MASK_STRIDE, MULTIPLE, Network, Outputs
 from pipeline.methods import INSTANCES, rebuild
+from pipeline.nets.backbones import OUTPUT_STRIDE
+from pipeline.nets.deeplab import SemanticNet, probabilities
 from pipeline.onnx import agreement
 from pipeline.onnx.agreement import Results
-from pipeline.semantic import SemanticNet, probabilities
-from pipeline.sparseinst.decoder import Outputs
-from pipeline.sparseinst.detections import Rules, detect, keep
-from pipeline.sparseinst.network import MASK_STRIDE, MULTIPLE, Network
-from pipeline.weights import load_network
+from pipeline.predict import final_header, semantic_network, trained_sides
 
 SCORE = 0.3
 """A usual score to give in, as in `predict`."""
@@ -31,7 +32,9 @@ SCORE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output: dimensions, by number or the name of one that varies, and what it is; value: a usual one of a number."""
+    """An input or output: dimensions, by number or the name of one that varies, and what it is;
+    value: a usual one of a number.
+    """
 
     name: str
     dims: tuple[int | str, ...]
@@ -43,9 +46,10 @@ class Port:
 class Graph:
     """A model to export.
 
-    module: takes the inputs in order and gives the outputs in order; reference: what the outputs should be for pictures uint8
-    [B,3,H,W], instances with every score, computed as everywhere else in the pipeline; agreement: how far two results agree, 0 to 1;
-    numbers: the output of probabilities or scores; properties: what a user has to know.
+    module: takes the inputs in order and gives the outputs in order; reference: what the outputs
+    should be for images uint8 [B,3,H,W], instances with every score, computed as everywhere else in
+    the pipeline; agreement: how far two results agree, 0 to 1; numbers: the output of probabilities
+    or scores; properties: what a user has to know.
     """
 
     module: nn.Module
@@ -58,7 +62,9 @@ class Graph:
 
 
 def graph_of(path: Path) -> Graph:
-    """The graph of a weights file with a final model; raises WeightsError for other files, UserError for Mask R-CNN."""
+    """The graph of a weights file with a final model; raises WeightsError for other files,
+    UserError for Mask R-CNN.
+    """
     header = final_header(path)
     if header["kind"] == "semantic":
         return semantic_graph(path, header)
@@ -69,26 +75,28 @@ def graph_of(path: Path) -> Graph:
     )
 
 
-def pictures_port(multiple: int) -> Port:
-    """The input of pictures, which are padded to sides that divide by `multiple`."""
-    padded = f"normalised, and padded to multiples of {multiple}, inside"
+def images_port(multiple: int) -> Port:
+    """The input of images, which are padded to sides that divide by `multiple`."""
+    padded = f"normalized, and padded to multiples of {multiple}, inside"
     meaning = f"uint8, RGB, upright, 0 to 255, sides of any length; {padded}"
     return Port("images", ("batch", 3, "height", "width"), meaning)
 
 
 def semantic_graph(path: Path, header: Mapping[str, Any]) -> Graph:
-    """Pictures in, label maps and class probabilities out: what `predict` gives at scale 1 without mirror and CRF."""
+    """Images in, label maps and class probabilities out: what `predict` gives at scale 1 without
+    flip and CRF.
+    """
     network = load_network(path, "semantic", semantic_network, torch.device("cpu"))
     labels = ["background", *header["classes"]]
 
     def reference(images: Tensor) -> tuple[Tensor, ...]:
         """Label maps [B,H,W] and probabilities [B,L,H,W]."""
-        given = probabilities(network, images, [1.0], mirror=False)
+        given = probabilities(network, images, [1.0], flip=False)
         return given.argmax(1), given
 
     return Graph(
         SemanticGraph(exportable(network)).eval(),
-        (pictures_port(OUTPUT_STRIDE),),
+        (images_port(OUTPUT_STRIDE),),
         (
             Port(
                 "labels",
@@ -104,12 +112,16 @@ def semantic_graph(path: Path, header: Mapping[str, Any]) -> Graph:
         reference,
         agreement.of_labels,
         1,
-        {"task": "semantic segmentation", "class names": _json(labels), "backbone": header["backbone"]},
+        {
+            "task": "semantic segmentation",
+            "class names": _json(labels),
+            "backbone": header["backbone"],
+        },
     )
 
 
 def instance_graph(path: Path, header: Mapping[str, Any]) -> Graph:
-    """Pictures in, instances out: what SparseInst's `detect` gives for pictures at their own size."""
+    """Images in, instances out: what SparseInst's `detect` gives for images at their own size."""
     network = load_network(path, "instance", partial(rebuild, INSTANCES), torch.device("cpu"))
     rules, sides = Rules(), trained_sides(header)
     properties = {
@@ -118,13 +130,13 @@ def instance_graph(path: Path, header: Mapping[str, Any]) -> Graph:
         "backbone": header["backbone"],
     }
     if sides is not None:
-        properties["pictures it was trained for"] = "shorter side {} pixels, longer side {} at most".format(
-            *sides
+        properties["images it was trained for"] = (
+            "shorter side {} pixels, longer side {} at most".format(*sides)
         )
     return Graph(
         InstanceGraph(exportable(network), rules).eval(),
         (
-            pictures_port(MULTIPLE),
+            images_port(MULTIPLE),
             Port(
                 "score",
                 (),
@@ -133,10 +145,14 @@ def instance_graph(path: Path, header: Mapping[str, Any]) -> Graph:
             ),
         ),
         (
-            Port("pictures", ("found",), "int64, which picture of the batch an instance is in"),
+            Port("images", ("found",), "int64, which image of the batch an instance is in"),
             Port("classes", ("found",), "int64, an index of `class names`"),
             Port("scores", ("found",), "float32, 0 to 1"),
-            Port("masks", ("found", "height", "width"), f"bool, where the probability exceeds {rules.mask}"),
+            Port(
+                "masks",
+                ("found", "height", "width"),
+                f"bool, where the probability exceeds {rules.mask}",
+            ),
         ),
         partial(every_instance, network),
         agreement.of_instances,
@@ -146,11 +162,13 @@ def instance_graph(path: Path, header: Mapping[str, Any]) -> Graph:
 
 
 def every_instance(network: Network, images: Tensor) -> tuple[Tensor, ...]:
-    """The instances of pictures uint8 [B,3,H,W], whatever they score, as the outputs of an InstanceGraph."""
+    """The instances of samples uint8 [B,3,H,W], whatever they score, as the outputs of an
+    InstanceGraph.
+    """
     found = detect(network, list(images), score=0.0)
-    pictures = [torch.full((len(one.scores),), number) for number, one in enumerate(found)]
+    samples = [torch.full((len(one.scores),), number) for number, one in enumerate(found)]
     parts = zip(*((one.classes, one.scores, one.masks) for one in found), strict=True)
-    return torch.cat(pictures), *map(torch.cat, parts)
+    return torch.cat(samples), *map(torch.cat, parts)
 
 
 class SemanticGraph(nn.Module):
@@ -161,20 +179,24 @@ class SemanticGraph(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels uint8 [B,H,W] and probabilities [B,L,H,W] of pictures uint8 [B,3,H,W]."""
+        """Labels uint8 [B,H,W] and probabilities [B,L,H,W] of images uint8 [B,3,H,W]."""
         given = self.network(images).softmax(1)
         return given.argmax(1).to(torch.uint8), given
 
 
 class InstanceGraph(nn.Module):
-    """SparseInst with all that makes instances of its outputs, which sparseinst.detections otherwise does picture by picture."""
+    """SparseInst with all that makes instances of its outputs, which sparseinst.detections
+    otherwise does image by image.
+    """
 
     def __init__(self, network: Network, rules: Rules) -> None:
         super().__init__()
         self.network, self.rules = network, rules
 
     def forward(self, images: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pictures [M], classes [M], scores [M] and masks bool [M,H,W] of what scores more than `score` in uint8 [B,3,H,W]."""
+        """Images [M], classes [M], scores [M] and masks bool [M,H,W] of what scores more than
+        `score` in uint8 [B,3,H,W].
+        """
         height, width = images.shape[2:]
         outputs = self.network.predict(self.network.prepare(images))
         number = outputs.logits.shape[1]
@@ -190,7 +212,9 @@ class InstanceGraph(nn.Module):
 
 
 def exportable(network: nn.Module) -> Any:
-    """A copy of a network with equal layers in place of those that ONNX, or its exporter, cannot do at every size."""
+    """A copy of a network with equal layers in place of those that ONNX, or its exporter, cannot do
+    at every size.
+    """
     changed = copy.deepcopy(network)
     for name, part in list(changed.named_modules()):
         if isinstance(part, Conv2dSame):
@@ -205,17 +229,21 @@ def exportable(network: nn.Module) -> Any:
 
 
 class EvenConv(nn.Module):
-    """timm's Conv2dSame for sides that its stride divides, where its padding is the same for all of them.
+    """timm's Conv2dSame for sides that its stride divides, where its padding is the same for all of
+    them.
 
-    The networks pad their input to multiples of their stride, so all sides are such. Without this the exporter works out the padding
-    of each layer as an expression of the picture's sides, which grow until it comes to no end.
+    The networks pad their input to multiples of their stride, so all sides are such. Without this
+    the exporter works out the padding of each layer as an expression of the image's sides, which
+    grow until it comes to no end.
     """
 
     def __init__(self, conv: Conv2dSame) -> None:
         super().__init__()
         self.conv = conv
         self.padding: list[int] = []
-        for kernel, stride, dilation in zip(conv.kernel_size, conv.stride, conv.dilation, strict=True):
+        for kernel, stride, dilation in zip(
+            conv.kernel_size, conv.stride, conv.dilation, strict=True
+        ):
             total = max((kernel - 1) * dilation + 1 - stride, 0)
             self.padding = [total // 2, total - total // 2, *self.padding]
 
@@ -227,7 +255,9 @@ class EvenConv(nn.Module):
 
 
 class Averages(nn.Module):
-    """Adaptive average pooling as a product of matrices; ONNX has no such layer for sides that vary."""
+    """Adaptive average pooling as a product of matrices; ONNX has no such layer for sides that
+    vary.
+    """
 
     def __init__(self, cells: int) -> None:
         super().__init__()
@@ -240,8 +270,13 @@ class Averages(nn.Module):
 
 
 def averaging(side: int, cells: int, like: Tensor) -> Tensor:
-    """Weights [cells,side], in the type of `like`, of the pixels floor(side n / cells) to ceil(side (n + 1) / cells) of cell n."""
-    pixels, numbers = torch.arange(side, device=like.device), torch.arange(cells, device=like.device)[:, None]
+    """Weights [cells,side], in the type of `like`, of the pixels floor(side n / cells) to ceil(side
+    (n + 1) / cells) of cell n.
+    """
+    pixels, numbers = (
+        torch.arange(side, device=like.device),
+        torch.arange(cells, device=like.device)[:, None],
+    )
     inside = (pixels >= numbers * side // cells) & (pixels * cells < (numbers + 1) * side)
     return inside.to(like.dtype) / inside.sum(1, keepdim=True)
 

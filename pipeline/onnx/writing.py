@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 OPSET = 18
-"""The oldest that torch's exporter writes without a conversion, so the one that most runtimes read."""
+"""The oldest that torch's exporter writes without a conversion, so the one that most runtimes read.
+"""
 TRIED = (2, 3, 70, 90)
-"""Shape of the pictures that the network is shown; any but sides that divide by a stride, which might be taken for a rule."""
+"""Shape of the images that the network is shown; any but sides that divide by a stride, which might
+be taken for a rule.
+"""
 
 
 def require_packages() -> None:
@@ -38,7 +41,9 @@ def require_opset(opset: int) -> None:
     from onnx.defs import onnx_opset_version
 
     if not OPSET <= opset <= onnx_opset_version():
-        raise UserError(f"--opset: {opset} is not written here; use {OPSET} to {onnx_opset_version()}")
+        raise UserError(
+            f"--opset: {opset} is not written here; use {OPSET} to {onnx_opset_version()}"
+        )
 
 
 def to_onnx(graph: "Graph", opset: int = OPSET) -> bytes:
@@ -52,7 +57,9 @@ def to_onnx(graph: "Graph", opset: int = OPSET) -> bytes:
         ) from error
     written = {entry.domain: entry.version for entry in model.opset_import}
     if written.get("") != opset:
-        raise UserError(f"--opset: {opset} cannot be met for this network; leave it away for {OPSET}")
+        raise UserError(
+            f"--opset: {opset} cannot be met for this network; leave it away for {OPSET}"
+        )
     _tidy(model, graph)
     return model.SerializeToString(deterministic=True)
 
@@ -60,15 +67,20 @@ def to_onnx(graph: "Graph", opset: int = OPSET) -> bytes:
 def _exported(graph: "Graph", opset: int) -> "onnx.ModelProto":
     """torch's ModelProto of a graph.
 
-    By the exporter on torch.export: the older one, which traces, is deprecated. What the capture would have to prove of all sizes
-    of pictures it leaves to run time, as the proofs of paddings are beyond it; the check on several sizes stands in for them.
+    By the exporter on torch.export: the older one, which traces, is deprecated. What the capture
+    would have to prove of all sizes of images it leaves to run time, as the proofs of paddings are
+    beyond it; the check on several sizes stands in for them.
     """
-    pictures = torch.zeros(TRIED, dtype=torch.uint8)
+    images = torch.zeros(TRIED, dtype=torch.uint8)
     rest = [torch.tensor(port.value) for port in graph.inputs[1:]]
-    varying = {number: Dim.DYNAMIC for number, dim in enumerate(graph.inputs[0].dims) if isinstance(dim, str)}
+    varying = {
+        number: Dim.DYNAMIC
+        for number, dim in enumerate(graph.inputs[0].dims)
+        if isinstance(dim, str)
+    }
     program = torch.export.export(
         graph.module,
-        (pictures, *rest),
+        (images, *rest),
         dynamic_shapes=[varying, *({} for _ in rest)],
         prefer_deferred_runtime_asserts_over_guards=True,
     )
@@ -87,7 +99,7 @@ def _exported(graph: "Graph", opset: int) -> "onnx.ModelProto":
 
 @contextmanager
 def _quiet(logger: str) -> Iterator[None]:
-    """Keep a logger's warnings back: of what the optimiser leaves as it is nobody has to know."""
+    """Keep a logger's warnings back: of what the optimizer leaves as it is nobody has to know."""
     log = logging.getLogger(logger)
     before = log.level
     log.setLevel(logging.ERROR)
@@ -98,7 +110,9 @@ def _quiet(logger: str) -> Iterator[None]:
 
 
 def _tidy(model: "onnx.ModelProto", graph: "Graph") -> None:
-    """Name what varies, say what things are, and drop what the exporter noted of the source (with the paths of this machine)."""
+    """Name what varies, say what things are, and drop what the exporter noted of the source (with
+    the paths of this machine).
+    """
     from onnx import checker
 
     for part in (model, model.graph, *model.functions):
@@ -108,7 +122,10 @@ def _tidy(model: "onnx.ModelProto", graph: "Graph") -> None:
         for node in owner.node:
             del node.metadata_props[:]
             node.doc_string = ""
-    for described, ports in ((model.graph.input, graph.inputs), (model.graph.output, graph.outputs)):
+    for described, ports in (
+        (model.graph.input, graph.inputs),
+        (model.graph.output, graph.outputs),
+    ):
         for value, port in zip(described, ports, strict=True):
             _describe(value, port)
     for key, text in sorted({**graph.properties, **_meanings(graph)}.items()):
@@ -128,9 +145,13 @@ def _describe(value: Any, port: "Port") -> None:
 
 def _meanings(graph: "Graph") -> Mapping[str, str]:
     """The inputs and outputs in words, as properties that every viewer shows."""
-    ports = [*(("input", port) for port in graph.inputs), *(("output", port) for port in graph.outputs)]
+    ports = [
+        *(("input", port) for port in graph.inputs),
+        *(("output", port) for port in graph.outputs),
+    ]
     return {
-        f"{side} {port.name}": f"[{', '.join(map(str, port.dims))}] {port.meaning}" for side, port in ports
+        f"{side} {port.name}": f"[{', '.join(map(str, port.dims))}] {port.meaning}"
+        for side, port in ports
     }
 
 

@@ -1,7 +1,9 @@
-"""The typed sections of params.yaml: what may be set, in which unit and range, and where the default comes from.
+"""The typed sections of params.yaml: what may be set, in which unit and range, and where the
+default comes from.
 
-Values live in `params.yaml` and the presets alone; the models here only say what is allowed, so that a wrong name or value
-ends a run before any work starts (`dvc exp run -S` itself checks no types).
+Values live in `params.yaml` and the presets alone; the models here only say what is allowed, so
+that a wrong name or value ends a run before any work starts (`dvc exp run -S` itself checks no
+types).
 """
 
 import difflib
@@ -11,10 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import UserError
+from pipeline.params.images import Base, Dataset, Runtime, Segments
 from pipeline.params.maps import Cams, Classifier, Seeds
 from pipeline.params.models import Instance, Predictions, Report, Scores, Semantic
-from pipeline.params.pictures import Base, Dataset, Runtime, Segments
-from pipeline.params.relations import Fields, Irnet, Labels
+from pipeline.params.relations import Fields, Irnet, Labels, Walk
 from pipeline.params.section import Section
 
 LONGEST = 400
@@ -37,6 +39,7 @@ class Parameters(Section):
     seeds: Seeds
     irnet: Irnet
     fields: Fields
+    walk: Walk
     labels: Labels
     semantic: Semantic
     instance: Instance
@@ -48,8 +51,8 @@ class Parameters(Section):
 def parse(values: Mapping[str, Any], file: str = "params.yaml") -> Parameters:
     """Check all parameters and return them typed; `file` is for the message.
 
-    Raises ParameterError that lists every wrong one: for an unknown name the valid names (and the nearest), for a wrong value
-    what is allowed.
+    Raises ParameterError that lists every wrong one: for an unknown name the valid names (and the
+    nearest), for a wrong value what is allowed.
     """
     try:
         return Parameters.model_validate(values)

@@ -7,8 +7,9 @@ MOST = 2**20
 
 
 def check_aliases(text: str) -> None:
-    """Raise ValueError if the aliases of a YAML text stand for more than MOST letters and values, or for
-    themselves; YAMLError if it is no YAML."""
+    """Raise ValueError if the aliases of a YAML text stand for more than MOST letters and values,
+    or for themselves; YAMLError if it is no YAML.
+    """
     if "*" not in text:
         return
     root = yaml.compose(text, yaml.SafeLoader)
@@ -17,7 +18,9 @@ def check_aliases(text: str) -> None:
 
 
 def _measure(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Letters and values below a node, each alias written out; `sizes` are those known, 0 while they are counted."""
+    """Letters and values below a node, each alias written out; `sizes` are those known, 0 while
+    they are counted.
+    """
     if id(node) in sizes:
         if not sizes[id(node)]:
             raise ValueError("an alias stands for itself")

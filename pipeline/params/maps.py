@@ -1,4 +1,6 @@
-"""Sections `classifier`, `cams` and `seeds`: from tags to class activation maps and confident pixels."""
+"""Sections `classifier`, `cams` and `seeds`: from tags to class activation maps and confident
+pixels.
+"""
 
 from typing import Annotated, Literal
 
@@ -28,9 +30,13 @@ class Seenet(Section):
     width: Count
     """Channels of the two 3x3 convolutions of each branch's head (512 in the paper)."""
     erase: Annotated[float, Field(gt=0)]
-    """Share of the attention's maximum from which branch B erases (0.7 in the paper); above 1 never."""
+    """Share of the attention's maximum from which branch B erases (0.7 in the paper); above 1
+    never.
+    """
     background: Annotated[float, Field(ge=0)]
-    """Share of the attention's maximum below which branch B reverses the sign (0.05 in the paper); 0 never."""
+    """Share of the attention's maximum below which branch B reverses the sign (0.05 in the paper);
+    0 never.
+    """
 
     @model_validator(mode="after")
     def _ordered(self) -> "Seenet":
@@ -49,7 +55,9 @@ class Puzzlecam(Section):
     ramp: Fraction
     """Share of the training over which that weight rises from 0 (0.5 in the paper)."""
     reduction: Literal["present", "all"]
-    """Mean of the reconstruction loss over the classes of each picture, or over all classes, absent ones counting 0 (published)."""
+    """Mean of the reconstruction loss over the classes of each image, or over all classes, absent
+    ones counting 0 (published).
+    """
 
 
 class S2c(Section):
@@ -64,7 +72,9 @@ class S2c(Section):
     temperature: Positive
     """Cosines are divided by it (0.5 in the paper)."""
     stride: Annotated[int, Field(ge=1, le=16)]
-    """Pixels between two contrasted places (1 in the paper, which takes over ten times as long as 4)."""
+    """Pixels between two contrasted places (1 in the paper, which takes over ten times as long as
+    4).
+    """
     cpm: bool
     """Whether class maps learn from masks prompted at their own peaks."""
     cpm_weight: Positive
@@ -72,9 +82,11 @@ class S2c(Section):
     warmup: Annotated[float, Field(ge=0)]
     """Epochs without prompts (2 in the published code)."""
     scales: Scales
-    """Scales of the crop whose maps are searched for peaks (0.5, 1, 1.5, 2 in the published code; 1 alone costs nothing)."""
+    """Scales of the crop whose maps are searched for peaks (0.5, 1, 1.5, 2 in the published code; 1
+    alone costs nothing).
+    """
     peak: Fraction
-    """Value of the normalised map above which a local maximum prompts (0.5 in the paper)."""
+    """Value of the normalized map above which a local maximum prompts (0.5 in the paper)."""
     distance: Count
     """Pixels between two peaks at least (20 in the published code)."""
 
@@ -86,13 +98,17 @@ class Classifier(Section):
     """How the classifier is trained."""
     backbone: Backbone
     frozen_stages: Annotated[int, Field(ge=0, le=5)]
-    """Backbone feature stages that never learn, the stem included (3 in IRN: conv1, layer1, layer2 of ResNet-50)."""
+    """Backbone feature stages that never learn, the stem included (3 in IRN: conv1, layer1, layer2
+    of ResNet-50).
+    """
     batch_norm: Literal["fixed", "learned"]
-    """Batch normalisation by the pretrained statistics (IRN, S2C), or by those of the batch (Puzzle-CAM)."""
+    """Batch normalization by the pretrained statistics (IRN, S2C), or by those of the batch
+    (Puzzle-CAM).
+    """
     epochs: Positive
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     batch: Count
-    """Pictures per step, over all ranks."""
+    """Images per step, over all ranks."""
     resize: Sides
     """Range of the longer side in pixels, drawn uniformly (320 to 640 in IRN)."""
     crop: Crop
@@ -108,9 +124,9 @@ class Cams(Section):
     """Stage cams."""
 
     scales: Scales
-    """Picture scales whose maps are summed (1.0, 0.5, 1.5, 2.0 in IRN)."""
-    mirror: bool
-    """Whether the mirrored picture is added."""
+    """Image scales whose maps are summed (1.0, 0.5, 1.5, 2.0 in IRN)."""
+    flip: bool
+    """Whether the flipped image is added."""
 
 
 class Seeds(Section):
@@ -125,5 +141,7 @@ class Seeds(Section):
     @model_validator(mode="after")
     def _ordered(self) -> "Seeds":
         if self.background > self.foreground:
-            raise ValueError(f"background ({self.background}) must not exceed foreground ({self.foreground})")
+            raise ValueError(
+                f"background ({self.background}) must not exceed foreground ({self.foreground})"
+            )
         return self

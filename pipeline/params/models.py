@@ -1,4 +1,6 @@
-"""Sections `semantic`, `instance`, `predictions`, `scores` and `report`: the final models and what they are worth."""
+"""Sections `semantic`, `instance`, `predictions`, `scores` and `report`: the final models and what
+they are worth.
+"""
 
 from typing import Annotated, Literal
 
@@ -26,9 +28,11 @@ class Semantic(Section):
     """Pseudo-labels, or the ground truth for the fully supervised upper bound."""
     backbone: Backbone
     epochs: Positive
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     batch: Annotated[int, Field(ge=2)]
-    """Pictures per step, over all ranks; two at least, because DeepLab's image pooling normalises over the batch."""
+    """Images per step, over all ranks; two at least, because DeepLab's image pooling normalizes
+    over the batch.
+    """
     scale: Scale
     """Range of the random scale."""
     crop: Crop
@@ -52,7 +56,7 @@ class SparseinstLoss(Section):
     objectness: Positive
     """Cross-entropy of the predicted IoU (1 in the paper)."""
     semantic: Positive
-    """Cross-entropy of the classes of cells, if they are learnt beside (see `semantic`)."""
+    """Cross-entropy of the classes of cells, if they are learned beside (see `semantic`)."""
 
 
 class Sparseinst(Section):
@@ -61,17 +65,25 @@ class Sparseinst(Section):
     width: Annotated[int, Field(ge=4, multiple_of=4)]
     """Channels of encoder and decoder (256 in the paper)."""
     queries: Count
-    """Instances that can be found in a picture (100 in the paper)."""
+    """Instances that can be found in an image (100 in the paper)."""
     groups: Count
     """Activation maps of each query (4 in the paper); must divide the width."""
-    normalisation: Literal["sigmoid", "softmax"]
-    """How activation maps become weights of pixels: sigmoid as in the paper, or softmax (published later)."""
+    normalization: Literal["sigmoid", "softmax"]
+    """How activation maps become weights of pixels: sigmoid as in the paper, or softmax (published
+    later).
+    """
     level: bool
-    """Whether the backbone's maps are brought to mean 0 and variance 1 first; published without, for ResNets, whose maps are small."""
+    """Whether the backbone's maps are brought to mean 0 and variance 1 first; published without,
+    for ResNets, whose maps are small.
+    """
     semantic: bool
-    """Whether the encoder learns the class of each cell beside, in training alone (not in the paper; YOLACT's, for short schedules)."""
+    """Whether the encoder learns the class of each cell beside, in training alone (not in the
+    paper; YOLACT's, for short schedules).
+    """
     targets: Literal["area", "bilinear"]
-    """How masks are brought to a quarter of the size: true areas, or as published, which loses small objects."""
+    """How masks are brought to a quarter of the size: true areas, or as published, which loses
+    small objects.
+    """
     weighted: bool
     """Whether instances count by the scores of their pseudo-labels."""
     loss: SparseinstLoss
@@ -89,7 +101,9 @@ class Maskrcnn(Section):
     channels: Count
     """Channels of the feature pyramid and of the mask head (256 in the paper)."""
     proposals: Count
-    """Proposals of a picture that the heads learn from in a step (512 in the paper); on a CPU they decide how long a step takes."""
+    """Proposals of an image that the heads learn from in a step (512 in the paper); on a CPU they
+    decide how long a step takes.
+    """
 
 
 class Instance(Section):
@@ -100,14 +114,16 @@ class Instance(Section):
     supervision: Literal["labels", "truth"]
     """Instance pseudo-labels, or the ground truth for the fully supervised upper bound."""
     min_score: Fraction
-    """Pseudo-instances of a lower score are not learnt from: their pixels do not count."""
+    """Pseudo-instances of a lower score are not learned from: their pixels do not count."""
     pretraining: Literal["none", "classifier"]
-    """Whether to begin with the classifier's backbone, which can tell the classes apart already; it must be the same network."""
+    """Whether to begin with the classifier's backbone, which can tell the classes apart already; it
+    must be the same network.
+    """
     backbone: Backbone
     epochs: Positive
-    """Passes over the training pictures (SparseInst: 147 over COCO)."""
+    """Passes over the training images (SparseInst: 147 over COCO)."""
     batch: Count
-    """Pictures per step, over all ranks (SparseInst: 64)."""
+    """Images per step, over all ranks (SparseInst: 64)."""
     resize: Sides
     """Range of the shorter side in pixels, drawn uniformly (416 to 640 in SparseInst)."""
     crop: Crop
@@ -119,12 +135,15 @@ class Instance(Section):
 
 
 class InstancePredictions(Section):
-    """How the instance model looks at a picture."""
+    """How the instance model looks at an image."""
 
     sides: Sides
-    """Shorter side in pixels, and the longest that the other one may have (640, 853 in SparseInst)."""
+    """Shorter side in pixels, and the longest that the other one may have (640, 853 in SparseInst).
+    """
     score: Fraction
-    """Instances below are left out (0.005 in SparseInst's code before its scores are lowered by the masks')."""
+    """Instances below are left out (0.005 in SparseInst's code before its scores are lowered by the
+    masks').
+    """
 
 
 class Predictions(Section):
@@ -132,9 +151,9 @@ class Predictions(Section):
 
     instances: InstancePredictions
     scales: Scales
-    """Picture scales whose class probabilities are averaged."""
-    mirror: bool
-    """Whether the mirrored picture is averaged in."""
+    """Image scales whose class probabilities are averaged."""
+    flip: bool
+    """Whether the flipped image is averaged in."""
     crf: Crf
     """Refinement of the probabilities; `iterations: 0` for none."""
 
@@ -149,7 +168,7 @@ class Scores(Section):
 class Report(Section):
     """Stage report."""
 
-    pictures: Annotated[int, Field(ge=0)]
-    """Pictures on the sheets."""
+    images: Annotated[int, Field(ge=0)]
+    """Images on the sheets."""
     worst: Annotated[int, Field(ge=0)]
-    """Pictures with the lowest scores shown."""
+    """Images with the lowest scores shown."""

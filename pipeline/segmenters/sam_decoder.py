@@ -1,8 +1,10 @@
-"""SAM's prompt encoder and mask decoder for many point prompts: the published network, its products in a cheaper order.
+"""SAM's prompt encoder and mask decoder for many point prompts: the published network, its products
+in a cheaper order.
 
-A decoder attends 4096 picture tokens to some seven prompt tokens. Where the package projects all picture tokens of every prompt to
-queries, keys and values, the few prompt tokens are projected instead, by the same weights: q (W x) = (q W) x. Results are equal but
-for rounding. Masks are upscaled only for those that were chosen by their predicted IoU, which is known before.
+A decoder attends 4096 image tokens to some seven prompt tokens. Where the package projects all
+image tokens of every prompt to queries, keys and values, the few prompt tokens are projected
+instead, by the same weights: q (W x) = (q W) x. Results are equal but for rounding. Masks are
+upscaled only for those that were chosen by their predicted IoU, which is known before.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +23,8 @@ FLOATS_AT_ONCE = 2**24
 class Attended(NamedTuple):
     """What the decoder's transformer made of B prompts.
 
-    iou: predicted IoU [B,3] of the masks; tokens: mask tokens [B,3,D]; image: picture tokens [B,h*w,D].
+    iou: predicted IoU [B,3] of the masks; tokens: mask tokens [B,3,D]; image: image tokens
+    [B,h*w,D].
     """
 
     iou: Tensor
@@ -30,9 +33,11 @@ class Attended(NamedTuple):
 
 
 class Decoder:
-    """The prompt encoder and mask decoder of `net`, segment_anything's Sam; they need no picture encoder.
+    """The prompt encoder and mask decoder of `net`, segment_anything's Sam; they need no image
+    encoder.
 
-    size: side of the square input that prompts are given in (1024); grid: height and width of the embeddings (64).
+    size: side of the square input that prompts are given in (1024); grid: height and width of the
+    embeddings (64).
     """
 
     def __init__(self, net: Any) -> None:
@@ -45,9 +50,10 @@ class Decoder:
     ) -> Attended:
         """Run the transformer on prompts of points.
 
-        embeddings: [1,D,h,w] of one picture for all prompts, or [B,D,h,w]; points_xy: [B,P,2] in SAM's input, as the package takes
-        them (it adds half a pixel); labels: int [B,P], 1 on the object; padding: bool [B,P], True for points that are none. The
-        package's own padding by label -1 would be attended to, and so change the answer; padding here leaves no trace.
+        embeddings: [1,D,h,w] of one image for all prompts, or [B,D,h,w]; points_xy: [B,P,2] in
+        SAM's input, as the package takes them (it adds half a pixel); labels: int [B,P], 1 on the
+        object; padding: bool [B,P], True for points that are none. The package's own padding by
+        label -1 would be attended to, and so change the answer; padding here leaves no trace.
         """
         sparse, _ = self.prompt_encoder(points=(points_xy, labels), boxes=None, masks=None)
         head = self.mask_decoder
@@ -63,14 +69,16 @@ class Decoder:
         return Attended(iou.float(), tokens[:, 2 : 2 + MASKS], image)
 
     def logits(self, attended: Attended, chosen: Tensor) -> Tensor:
-        """Low-resolution logits [n,4h,4w] (float32) of the masks that `chosen` (bool [B,3], n of them True) names, prompt by prompt."""
+        """Low-resolution logits [n,4h,4w] (float32) of the masks that `chosen` (bool [B,3], n of
+        them True) names, prompt by prompt.
+        """
         prompts = chosen.any(1).nonzero()[:, 0]
         step = max(1, FLOATS_AT_ONCE // (self.grid[0] * self.grid[1] * self._upscaled_channels))
         return torch.cat([self._logits(attended, chosen, some) for some in prompts.split(step)])
 
     @property
     def embedding_shape(self) -> tuple[int, int, int]:
-        """(D,h,w) of a picture's embeddings."""
+        """(D,h,w) of an image's embeddings."""
         return self.prompt_encoder.embed_dim, *self.grid
 
     @property
@@ -83,7 +91,9 @@ class Decoder:
         return 16 * self.mask_decoder.output_upscaling[3].out_channels
 
     def _logits(self, attended: Attended, chosen: Tensor, prompts: Tensor) -> Tensor:
-        """The same of some prompts [b]; both transposed convolutions have kernel 2 and stride 2, so they are products per token."""
+        """The same of some prompts [b]; both transposed convolutions have kernel 2 and stride 2, so
+        they are products per token.
+        """
         first, norm, activation, second, last = self.mask_decoder.output_upscaling
         x = _spread(first, attended.image[prompts])
         x = activation(F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps))
@@ -96,7 +106,8 @@ class Decoder:
         return children.permute(0, 1, 3, 5, 2, 4, 6).reshape(len(logits), *self.low_resolution)
 
     def resize(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits [n,4h,4w] at the picture's size [n,H,W], by the package's two bilinear steps, bit for bit.
+        """Logits [n,4h,4w] at the image's size [n,H,W], by the package's two bilinear steps, bit
+        for bit.
 
         The first step is left out where its result would be cut off as padding.
         """
@@ -109,22 +120,28 @@ class Decoder:
             for side, part in zip(logits.shape[1:], (rows, columns), strict=True)
         )
         part = logits[None, :, :height, :width]
-        whole = F.interpolate(part, (height * factor, width * factor), mode="bilinear", align_corners=False)
-        return F.interpolate(whole[..., :rows, :columns], size, mode="bilinear", align_corners=False)[0]
+        whole = F.interpolate(
+            part, (height * factor, width * factor), mode="bilinear", align_corners=False
+        )
+        return F.interpolate(
+            whole[..., :rows, :columns], size, mode="bilinear", align_corners=False
+        )[0]
 
     def resize_at_once(self, size: tuple[int, int]) -> int:
-        """How many masks to resize together so that memory stays bounded for any size of picture."""
+        """How many masks to resize together so that memory stays bounded for any size of image."""
         return max(1, FLOATS_AT_ONCE // max(self.size**2, size[0] * size[1]))
 
     def extent(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width that a picture of `size` (H,W) takes in SAM's input."""
+        """Height and width that an image of `size` (H,W) takes in SAM's input."""
         from segment_anything.utils.transforms import ResizeLongestSide
 
         return ResizeLongestSide.get_preprocess_shape(*size, self.size)
 
 
 def stability(logits: Tensor, offset: float) -> Tensor:
-    """SAM's stability score [n] of logits [n,H,W]: IoU of the masks at thresholds +offset and -offset; 0/0 is NaN (appendix B)."""
+    """SAM's stability score [n] of logits [n,H,W]: IoU of the masks at thresholds +offset and
+    -offset; 0/0 is NaN (appendix B).
+    """
     inner = (logits > offset).sum((1, 2), dtype=torch.int32)
     outer = (logits > -offset).sum((1, 2), dtype=torch.int32)
     return inner / outer
@@ -133,7 +150,7 @@ def stability(logits: Tensor, offset: float) -> Tensor:
 def _two_way(
     transformer: Any, prompt: Tensor, image: Tensor, position: Tensor, ignored: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """SAM's two-way transformer on prompt tokens [B,T,D] and picture tokens [1 or B,n,D]."""
+    """SAM's two-way transformer on prompt tokens [B,T,D] and image tokens [1 or B,n,D]."""
     tokens = prompt
     for layer in transformer.layers:
         placed = tokens if layer.skip_first_layer_pe else tokens + prompt
@@ -141,12 +158,17 @@ def _two_way(
         tokens = layer.norm1(looked if layer.skip_first_layer_pe else tokens + looked)
         where = image + position
         tokens = layer.norm2(
-            tokens + _tokens_to_image(layer.cross_attn_token_to_image, tokens + prompt, where, image)
+            tokens
+            + _tokens_to_image(layer.cross_attn_token_to_image, tokens + prompt, where, image)
         )
         tokens = layer.norm3(tokens + layer.mlp(tokens))
-        looked = _image_to_tokens(layer.cross_attn_image_to_token, where, tokens + prompt, tokens, ignored)
+        looked = _image_to_tokens(
+            layer.cross_attn_image_to_token, where, tokens + prompt, tokens, ignored
+        )
         image = layer.norm4(image + looked)
-    looked = _tokens_to_image(transformer.final_attn_token_to_image, tokens + prompt, image + position, image)
+    looked = _tokens_to_image(
+        transformer.final_attn_token_to_image, tokens + prompt, image + position, image
+    )
     return transformer.norm_final_attn(tokens + looked), image
 
 
@@ -154,11 +176,15 @@ def _among_tokens(attention: Any, where: Tensor, tokens: Tensor, ignored: Tensor
     q, k = (_heads(p(where), attention) for p in (attention.q_proj, attention.k_proj))
     v = _heads(attention.v_proj(tokens), attention)
     mask = None if ignored is None else ~ignored[:, None, None, :]
-    return attention.out_proj(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
+    return attention.out_proj(
+        F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
+    )
 
 
 def _tokens_to_image(attention: Any, queries: Tensor, where: Tensor, image: Tensor) -> Tensor:
-    """Prompt tokens [B,T,D] look at picture tokens; the bias of the keys is left out, for softmax does not see it."""
+    """Prompt tokens [B,T,D] look at image tokens; the bias of the keys is left out, for softmax
+    does not see it.
+    """
     B, T, D = queries.shape
     q = _heads(attention.q_proj(queries), attention) / _scale(attention)
     wanted = (q @ _per_head(attention.k_proj.weight, attention)).flatten(1, 2)
@@ -171,7 +197,7 @@ def _tokens_to_image(attention: Any, queries: Tensor, where: Tensor, image: Tens
 def _image_to_tokens(
     attention: Any, where: Tensor, keys: Tensor, tokens: Tensor, ignored: Tensor | None
 ) -> Tensor:
-    """Picture tokens look at the prompt tokens [B,T,D]; returns what is to be added to them, [B,n,D]."""
+    """Image tokens look at the prompt tokens [B,T,D]; returns what is to be added to them, [B,n,D]."""
     B, T, _ = keys.shape
     k = _heads(attention.k_proj(keys), attention) / _scale(attention)
     wanted = (k @ _per_head(attention.q_proj.weight, attention)).flatten(1, 2)
@@ -187,7 +213,7 @@ def _image_to_tokens(
 
 
 def _times_shared(left: Tensor, right: Tensor) -> Tensor:
-    """[B,m,a] @ [1 or B,a,b]; one picture's tokens for all prompts make one large product."""
+    """[B,m,a] @ [1 or B,a,b]; one image's tokens for all prompts make one large product."""
     if len(right) == 1:
         return (left.flatten(0, 1) @ right[0]).view(len(left), left.shape[1], -1)
     return left @ right
@@ -209,7 +235,9 @@ def _scale(attention: Any) -> float:
 
 
 def _spread(convolution: Any, x: Tensor) -> Tensor:
-    """Transposed convolution of kernel and stride 2 on tokens [B,n,C]: [B,4n,c], the 2x2 children of a token one after another."""
+    """Transposed convolution of kernel and stride 2 on tokens [B,n,C]: [B,4n,c], the 2x2 children
+    of a token one after another.
+    """
     weight = convolution.weight.permute(0, 2, 3, 1).flatten(1)
     children = x @ weight + convolution.bias.repeat(4)
     return children.view(len(x), 4 * x.shape[1], convolution.out_channels)

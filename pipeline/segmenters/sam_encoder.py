@@ -1,4 +1,4 @@
-"""SAM's picture encoder: the package's ViT, its global attention taken one head at a time."""
+"""SAM's image encoder: the package's ViT, its global attention taken one head at a time."""
 
 from typing import Any
 
@@ -6,15 +6,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.segmenters.sam_network import SamError
+from pipeline.errors import UserError
+
+
+class SamError(UserError):
+    """SAM cannot be had or cannot do what is asked; the message names the file or parameter."""
 
 
 def encode(net: Any, image: np.ndarray) -> Tensor:
-    """Embeddings [1,D,h,w] of a uint8 RGB picture [H,W,3], on the device of `net` (segment_anything's Sam).
+    """Embeddings [1,D,h,w] of a uint8 RGB image [H,W,3], on the device of `net` (segment_anything's
+    Sam).
 
-    The picture is resized to SAM's longest side and padded below and to the right as the package does it; the whole padded grid
-    comes back. ViT-H/L/B: D 256, h = w = 64 (Kirillov et al., Segment Anything, 2023, appendix A). Raises SamError for a picture
-    so narrow that nothing is left of its shorter side.
+    The image is resized to SAM's longest side and padded below and to the right as the package does
+    it; the whole padded grid comes back. ViT-H/L/B: D 256, h = w = 64 (Kirillov et al., Segment
+    Anything, 2023, appendix A). Raises SamError for an image so narrow that nothing is left of its
+    shorter side.
     """
     from segment_anything.utils.transforms import ResizeLongestSide
 
@@ -22,7 +28,7 @@ def encode(net: Any, image: np.ndarray) -> Tensor:
     side = net.image_encoder.img_size
     if min(ResizeLongestSide.get_preprocess_shape(height, width, side)) == 0:
         raise SamError(
-            f"{width} x {height} pixels are too narrow for SAM, whose input is {side} wide; cut the picture, take it off the list "
+            f"{width} x {height} pixels are too narrow for SAM, whose input is {side} wide; cut the image, take it off the list "
             "or set segments.backend: superpixels"
         )
     resized = ResizeLongestSide(side).apply_image(image)
@@ -45,9 +51,11 @@ def _global_block(block: Any, x: Tensor) -> Tensor:
 
 
 def _attention(attention: Any, x: Tensor) -> Tensor:
-    """Attention of all [B,h,w,C] tokens to all, with decomposed relative positions (Li et al., MViTv2, eq. 4).
+    """Attention of all [B,h,w,C] tokens to all, with decomposed relative positions (Li et al.,
+    MViTv2, eq. 4).
 
-    The scores of all heads together take 0.8 GB (ViT-B) and three such tensors at once; one head's stay small.
+    The scores of all heads together take 0.8 GB (ViT-B) and three such tensors at once; one head's
+    stay small.
     """
     B, H, W, _ = x.shape
     qkv = attention.qkv(x).reshape(B, H * W, 3, attention.num_heads, -1).permute(2, 3, 0, 1, 4)
@@ -61,9 +69,15 @@ def _attention(attention: Any, x: Tensor) -> Tensor:
 
 
 def _add_relative_positions(attention: Any, scores: Tensor, q: Tensor) -> None:
-    """Add to scores [B,h,w,h,w], in place, what queries [B,h,w,c] have to the distance of rows and of columns."""
+    """Add to scores [B,h,w,h,w], in place, what queries [B,h,w,c] have to the distance of rows and
+    of columns.
+    """
     from segment_anything.modeling.image_encoder import get_rel_pos
 
     H, W = q.shape[1:3]
-    scores += torch.einsum("bhwc,hkc->bhwk", q, get_rel_pos(H, H, attention.rel_pos_h))[..., :, None]
-    scores += torch.einsum("bhwc,wkc->bhwk", q, get_rel_pos(W, W, attention.rel_pos_w))[..., None, :]
+    scores += torch.einsum("bhwc,hkc->bhwk", q, get_rel_pos(H, H, attention.rel_pos_h))[
+        ..., :, None
+    ]
+    scores += torch.einsum("bhwc,wkc->bhwk", q, get_rel_pos(W, W, attention.rel_pos_w))[
+        ..., None, :
+    ]

@@ -1,7 +1,9 @@
-"""SAM's segment-everything as one label map: a grid of points, filters, suppression, and the smallest segment owns a pixel.
+"""SAM's segment-everything as one label map: a grid of points, filters, suppression, and the
+smallest segment owns a pixel.
 
-The masks are those of the package's automatic generator without crops; full-size masks exist only for the few that are looked at in
-one step. Kept are low-resolution logits, whose size does not grow with the picture's.
+The masks are those of the package's automatic generator without crops; full-size masks exist only
+for the few that are looked at in one step. Kept are low-resolution logits, whose size does not grow
+with the image's.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +31,7 @@ class PointDecoder(Protocol):
         ...
 
     def resize(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits at the size (H,W) of the picture."""
+        """Logits at the size (H,W) of the image."""
         ...
 
     def resize_at_once(self, size: tuple[int, int]) -> int:
@@ -37,7 +39,7 @@ class PointDecoder(Protocol):
         ...
 
     def extent(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The part of the logits (h,w) that a picture of that size covers."""
+        """The part of the logits (h,w) that an image of that size covers."""
         ...
 
 
@@ -45,9 +47,10 @@ class PointDecoder(Protocol):
 class Filters:
     """Which masks stay (appendix B of the paper; the defaults are the generator's).
 
-    pred_iou: predicted IoU must be above it, 0 = no filter; stability: stability score must reach it, 0 = no filter;
-    stability_offset: in logits; box_nms: of two masks whose boxes' IoU is above it the one with the lower predicted IoU goes;
-    min_area: holes and islands of fewer pixels are filled and removed, 0 = off.
+    pred_iou: predicted IoU must be above it, 0 = no filter; stability: stability score must reach
+    it, 0 = no filter; stability_offset: in logits; box_nms: of two masks whose boxes' IoU is above
+    it the one with the lower predicted IoU goes; min_area: holes and islands of fewer pixels are
+    filled and removed, 0 = off.
     """
 
     pred_iou: float = 0.88
@@ -58,7 +61,9 @@ class Filters:
 
 
 class Masks(NamedTuple):
-    """n masks: low-resolution logits [n,h,w], predicted IoU [n], stability [n], area [n] in pixels, box_xyxy [n,4] (ends inclusive)."""
+    """n masks: low-resolution logits [n,h,w], predicted IoU [n], stability [n], area [n] in pixels,
+    box_xyxy [n,4] (ends inclusive).
+    """
 
     logits: Tensor
     iou: Tensor
@@ -88,15 +93,19 @@ def segment_everything(
     points_per_batch: int,
     filters: Filters,
 ) -> SegmentMap:
-    """The segment-everything map of a picture of `size` (H,W) from its embeddings [1,D,h,w].
+    """The segment-everything map of an image of `size` (H,W) from its embeddings [1,D,h,w].
 
-    THE SMALLEST SEGMENT COVERING A PIXEL OWNS IT; of equal areas the one with the higher predicted IoU. Segments that own no pixel are
-    dropped; ids run from the largest segment to the smallest.
-    The generator's filter of boxes near a crop's edge has no effect where the crop is the picture, so it is not here.
+    THE SMALLEST SEGMENT COVERING A PIXEL OWNS IT; of equal areas the one with the higher predicted
+    IoU. Segments that own no pixel are dropped; ids run from the largest segment to the smallest.
+    The generator's filter of boxes near a crop's edge has no effect where the crop is the image, so
+    it is not here.
     """
-    points = point_grid(points_per_side, decoder.extent(size)).to(embeddings.device, non_blocking=True)
+    points = point_grid(points_per_side, decoder.extent(size)).to(
+        embeddings.device, non_blocking=True
+    )
     batches = [
-        _survivors(decoder, embeddings, some, size, filters) for some in points.split(points_per_batch)
+        _survivors(decoder, embeddings, some, size, filters)
+        for some in points.split(points_per_batch)
     ]
     masks = _suppressed(batches, filters.box_nms)
     if filters.min_area:
@@ -105,14 +114,18 @@ def segment_everything(
 
 
 def point_grid(points_per_side: int, extent: tuple[int, int]) -> Tensor:
-    """Grid points [n*n,2], x then y, row by row, in SAM's input of `extent` (H,W); float64, as the generator hands them on."""
+    """Grid points [n*n,2], x then y, row by row, in SAM's input of `extent` (H,W); float64, as the
+    generator hands them on.
+    """
     side = torch.from_numpy((np.arange(points_per_side) + 0.5) / points_per_side)
     y, x = torch.meshgrid(side, side, indexing="ij")
     return torch.stack([x * extent[1], y * extent[0]], -1).flatten(0, 1)
 
 
 def box_xyxy_of(masks: Tensor) -> Tensor:
-    """Boxes [n,4] of masks [n,H,W] from the first to the last column and row that they touch; zeros for an empty mask."""
+    """Boxes [n,4] of masks [n,H,W] from the first to the last column and row that they touch; zeros
+    for an empty mask.
+    """
     sides = []
     for axis in (1, 2):
         touched = masks.any(axis).byte()
@@ -122,7 +135,8 @@ def box_xyxy_of(masks: Tensor) -> Tensor:
 
 
 def mended(mask: np.ndarray, min_area: int) -> tuple[np.ndarray, bool]:
-    """Fill holes and remove islands of fewer than `min_area` pixels (8-connected) of a bool mask [H,W].
+    """Fill holes and remove islands of fewer than `min_area` pixels (8-connected) of a bool mask
+    [H,W].
 
     Returns the mask and whether there was any. If every island is that small, the largest stays.
     """
@@ -134,9 +148,15 @@ def mended(mask: np.ndarray, min_area: int) -> tuple[np.ndarray, bool]:
 
 
 def _survivors(
-    decoder: PointDecoder, embeddings: Tensor, points: Tensor, size: tuple[int, int], filters: Filters
+    decoder: PointDecoder,
+    embeddings: Tensor,
+    points: Tensor,
+    size: tuple[int, int],
+    filters: Filters,
 ) -> Masks:
-    """The masks of some points that pass the filters; those below the predicted IoU are never upscaled."""
+    """The masks of some points that pass the filters; those below the predicted IoU are never
+    upscaled.
+    """
     labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
     attended = decoder.attend(embeddings, points[:, None], labels)
     chosen = torch.ones_like(attended.iou, dtype=torch.bool)
@@ -154,7 +174,9 @@ def _survivors(
 
 
 def _suppressed(batches: Sequence[Masks], box_nms: float) -> Masks:
-    """What suppression leaves of all batches, by falling predicted IoU; the logits of all masks are never copied together."""
+    """What suppression leaves of all batches, by falling predicted IoU; the logits of all masks are
+    never copied together.
+    """
     _, iou, stable, area, boxes = zip(*batches, strict=True)
     kept = nms(torch.cat(boxes).float(), torch.cat(iou), box_nms)
     every = [logits for batch in batches for logits in batch.logits]
@@ -180,10 +202,14 @@ def _full_size(
                 yield mask, False
 
 
-def _after_mending(decoder: PointDecoder, masks: Masks, size: tuple[int, int], filters: Filters) -> Masks:
-    """Take areas and boxes anew and suppress again, at the same threshold; masks that needed no mending come first.
+def _after_mending(
+    decoder: PointDecoder, masks: Masks, size: tuple[int, int], filters: Filters
+) -> Masks:
+    """Take areas and boxes again and suppress again, at the same threshold; masks that needed no
+    mending come first.
 
-    The mended masks are not kept but made again when they are painted, so that memory does not grow with their number.
+    The mended masks are not kept but made again when they are painted, so that memory does not grow
+    with their number.
     """
     boxes, areas, intact = [], [], []
     for mask, changed in _full_size(decoder, masks.logits, size, filters.min_area):
@@ -202,7 +228,9 @@ def _after_mending(decoder: PointDecoder, masks: Masks, size: tuple[int, int], f
     )
 
 
-def _painted(decoder: PointDecoder, masks: Masks, size: tuple[int, int], min_area: int) -> SegmentMap:
+def _painted(
+    decoder: PointDecoder, masks: Masks, size: tuple[int, int], min_area: int
+) -> SegmentMap:
     """Paint the masks over one another, the smallest last."""
     masks = masks.take(painting_order(masks.area, masks.iou))
     owner = torch.zeros(size, dtype=torch.int64, device=masks.iou.device)
@@ -217,7 +245,9 @@ def _painted(decoder: PointDecoder, masks: Masks, size: tuple[int, int], min_are
 
 
 def painting_order(area: Tensor, iou: Tensor) -> Tensor:
-    """Indices [n] from the largest area to the smallest; of equal areas the higher predicted IoU comes last, then the first given."""
+    """Indices [n] from the largest area to the smallest; of equal areas the higher predicted IoU
+    comes last, then the first given.
+    """
     order = torch.arange(len(area), device=area.device).flip(0)
     order = order[iou[order].argsort(stable=True)]
     return order[area[order].argsort(stable=True, descending=True)]

@@ -1,1 +1,1 @@
-"""Pictures of artefacts: overlays, contact sheets and the report."""
+"""Images of artifacts: overlays, contact sheets and the report."""

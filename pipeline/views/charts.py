@@ -15,7 +15,9 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line, the spread of thinned out points around it, its most telling point, and places on it that were chosen."""
+    """A line, the spread of thinned out points around it, its most telling point, and places on it
+    that were chosen.
+    """
 
     name: str
     path: str
@@ -38,7 +40,9 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """A confusion count as shares of the true pixels: cells (row, column, share, tip) that are not empty."""
+    """A confusion count as shares of the true pixels: cells (row, column, share, tip) that are not
+    empty.
+    """
 
     names: list[str]
     cells: list[tuple[int, int, float, str]]
@@ -48,7 +52,8 @@ class HeatMap:
 def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """One chart for every column of numbers over the first column.
 
-    rows: as read from a csv file, numbers or their text. Anything else (empty fields, NaN) is left out. Each marks its last point.
+    rows: as read from a csv file, numbers or their text. Anything else (empty fields, NaN) is left
+    out. Each marks its last point.
     """
     if not rows:
         return []
@@ -59,16 +64,23 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         points = [(x, y) for x, y in pairs if x is not None and y is not None]
         if points:
             box, last = _Box.around(points), points[-1]
-            made.append(_chart(column, x_title, [_line("", points, box, last)], box, f"last {last[1]:.4g}"))
+            made.append(
+                _chart(column, x_title, [_line("", points, box, last)], box, f"last {last[1]:.4g}")
+            )
     return made
 
 
 def curve(
-    title: str, x_title: str, curves: Mapping[str, Points], chosen: Mapping[str, float] | None = None
+    title: str,
+    x_title: str,
+    curves: Mapping[str, Points],
+    chosen: Mapping[str, float] | None = None,
 ) -> Chart | None:
-    """Scores over a threshold, a line for each name, with its highest point marked; None without points.
+    """Scores over a threshold, a line for each name, with its highest point marked; None without
+    points.
 
-    curves: name -> (threshold, ratio) pairs; chosen: name -> threshold that is in use, marked too where the line has it.
+    curves: name -> (threshold, ratio) pairs; chosen: name -> threshold that is in use, marked too
+    where the line has it.
     """
     curves = {name: points for name, points in curves.items() if points}
     if not curves:
@@ -76,7 +88,9 @@ def curve(
     box = _Box.around([point for points in curves.values() for point in points])
     best = {name: max(points, key=lambda point: point[1]) for name, points in curves.items()}
     lines = [
-        _line(name, points, box, best[name], [p for p in points if p[0] == (chosen or {}).get(name)])
+        _line(
+            name, points, box, best[name], [p for p in points if p[0] == (chosen or {}).get(name)]
+        )
         for name, points in curves.items()
     ]
     notes = [f"{name} best {100 * y:.1f} at {x:g}" for name, (x, y) in best.items()]
@@ -95,9 +109,9 @@ def number(value: Any) -> float | None:
 def heat_map(rows: Sequence[Mapping[str, Any]], listed: int = 10) -> HeatMap:
     """Confusion as shares of the true pixels of each label, and the largest mistakes.
 
-    rows: `actual`, `predicted`, `pixels`, every pair of labels in order (the csv of the scores stage).
-    `mistakes` are (actual, predicted, share of the actual label, share of all mistakes), largest first;
-    labels that are neither true nor predicted anywhere are left out.
+    rows: `actual`, `predicted`, `pixels`, every pair of labels in order (the csv of the scores
+    stage). `mistakes` are (actual, predicted, share of the actual label, share of all mistakes),
+    largest first; labels that are neither true nor predicted anywhere are left out.
     """
     pixels = {(row["actual"], row["predicted"]): int(row["pixels"]) for row in rows}
     used = {name for pair, count in pixels.items() if count for name in pair}
@@ -123,7 +137,9 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     raw = (high - low) / about
     power = 10.0 ** floor(log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= 0.7 * raw)
-    return [round(i * step, 12) for i in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
+    return [
+        round(i * step, 12) for i in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +182,9 @@ def _chart(title: str, x_title: str, lines: list[Line], box: _Box, note: str) ->
     )
 
 
-def _line(name: str, points: Points, box: _Box, mark: tuple[float, float], chosen: Points = ()) -> Line:
+def _line(
+    name: str, points: Points, box: _Box, mark: tuple[float, float], chosen: Points = ()
+) -> Line:
     thin = _thinned(points)
     rim = [box.at(x, most) for x, _, _, most in thin] + [
         box.at(x, least) for x, _, least, _ in reversed(thin)

@@ -1,7 +1,7 @@
-"""Pictures of masks, maps and fields: pure functions from arrays to uint8 RGB [H,W,3].
+"""Images of masks, maps and fields: pure functions from arrays to uint8 RGB [H,W,3].
 
-Overlays draw inside what they show and leave every other pixel of the picture as it is. Label maps are uint8:
-0 background, c + 1 class c, 255 ignore.
+Overlays draw inside what they show and leave every other pixel of the image as it is. Label maps
+are uint8: 0 background, c + 1 class c, 255 ignore.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,23 +11,27 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.label_map import IGNORE
+from pipeline.core.artifacts import IGNORE
 
 PAPER, INK = (255, 255, 255), (38, 38, 44)
 HATCH = (205, 205, 205), (150, 150, 150)
-"""The two greys of ignored pixels."""
+"""The two grays of ignored pixels."""
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
 @cache
 def _palette(count: int) -> np.ndarray:
-    """Colours in OKLCH (Ottosson 2020): hue by the golden angle, three lightnesses in turn."""
+    """Colors in OKLCH (Ottosson 2020): hue by the golden angle, three lightnesses in turn."""
     index = np.arange(count)
     L = np.array([0.70, 0.80, 0.60])[index % 3]
     hue = np.deg2rad(25 + 137.508 * index)
     a, b = 0.16 * np.cos(hue), 0.16 * np.sin(hue)
     to_cone = np.array(
-        [[0.3963377774, 0.2158037573], [-0.1055613458, -0.0638541728], [-0.0894841775, -1.2914855480]]
+        [
+            [0.3963377774, 0.2158037573],
+            [-0.1055613458, -0.0638541728],
+            [-0.0894841775, -1.2914855480],
+        ]
     )
     cones = (L[:, None] + np.stack([a, b], 1) @ to_cone.T) ** 3
     to_rgb = np.array(
@@ -43,63 +47,73 @@ def _palette(count: int) -> np.ndarray:
 
 
 def palette(count: int) -> np.ndarray:
-    """The first `count` colours, uint8 [count,3]; colour c belongs to class c, whatever `count` is."""
+    """The first `count` colors, uint8 [count,3]; color c belongs to class c, whatever `count` is."""
     return _palette(count).copy()
 
 
 def instance_palette(count: int) -> np.ndarray:
-    """The colours of the instances 1 to `count`, uint8 [count,3]; other ones than those of the first classes."""
+    """The colors of the instances 1 to `count`, uint8 [count,3]; other ones than those of the first
+    classes.
+    """
     return _palette(count + 3)[3:].copy()
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Picture uint8 [H,W,3] at size (height, width), by area when it shrinks."""
+    """Image uint8 [H,W,3] at size (height, width), by area when it shrinks."""
     shrinks = size[0] < image.shape[0]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.resize(
+        image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
 
 
 def resized_ids(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Label or id map [H,W] at size (height, width), nearest pixel centre; dtype kept."""
-    rows, columns = (((2 * np.arange(n) + 1) * m) // (2 * n) for n, m in zip(size, ids.shape, strict=True))
+    """Label or id map [H,W] at size (height, width), nearest pixel center; dtype kept."""
+    rows, columns = (
+        ((2 * np.arange(n) + 1) * m) // (2 * n) for n, m in zip(size, ids.shape, strict=True)
+    )
     return ids[rows[:, None], columns[None]]
 
 
 def upsampled(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Stride-4 grid [...,h,w] on the pixels of a picture: bilinear by 4, cropped to size (H,W); float32.
+    """Stride-4 grid [...,h,w] on the pixels of an image: bilinear by 4, cropped to size (H,W);
+    float32.
 
-    Cell j covers pixels 4j..4j+3, so its centre lies at 4j + 2. Raises ValueError when (h,w) is not the grid
-    of (H,W).
+    Cell j covers pixels 4j..4j+3, so its center lies at 4j + 2. Raises ValueError when (h,w) is not
+    the grid of (H,W).
     """
     h, w = grid.shape[-2:]
     if (h, w) != ((size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1):
-        raise ValueError(f"{h} x {w} cells are not the stride-4 grid of a picture of {size} pixels")
+        raise ValueError(f"{h} x {w} cells are not the stride-4 grid of an image of {size} pixels")
     flat = grid.reshape(-1, h, w).astype(np.float32)
     maps = [cv2.resize(one, (4 * w, 4 * h), interpolation=cv2.INTER_LINEAR) for one in flat]
-    return np.array(maps, np.float32).reshape(*grid.shape[:-2], 4 * h, 4 * w)[..., : size[0], : size[1]]
+    return np.array(maps, np.float32).reshape(*grid.shape[:-2], 4 * h, 4 * w)[
+        ..., : size[0], : size[1]
+    ]
 
 
 def labels_over(image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """Label map over a picture: class colours with light contours, ignored pixels hatched grey.
+    """Label map over an image: class colors with light contours, ignored pixels hatched gray.
 
-    image: uint8 [H,W,3]; labels: uint8 [H,W]; opacity of the colours in [0,1]. Background stays as it is.
+    image: uint8 [H,W,3]; labels: uint8 [H,W]; opacity of the colors in [0,1]. Background stays as
+    it is.
     """
-    colours = np.zeros((256, 3), np.uint8)
-    colours[1:IGNORE] = _palette(IGNORE - 1)
-    drawn = _painted(image, labels, colours[labels], (labels > 0) & (labels != IGNORE), opacity)
+    colors = np.zeros((256, 3), np.uint8)
+    colors[1:IGNORE] = _palette(IGNORE - 1)
+    drawn = _painted(image, labels, colors[labels], (labels > 0) & (labels != IGNORE), opacity)
     return _hatched(drawn, labels == IGNORE)
 
 
 def regions_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """Regions over a picture: a colour per id with light contours.
+    """Regions over an image: a color per id with light contours.
 
     image: uint8 [H,W,3]; ids: unsigned integers [H,W], 0 none. All other pixels stay as they are.
     """
-    colours = np.concatenate([np.zeros((1, 3), np.uint8), instance_palette(int(ids.max(initial=0)))])
-    return _painted(image, ids, colours[ids], ids > 0, opacity)
+    colors = np.concatenate([np.zeros((1, 3), np.uint8), instance_palette(int(ids.max(initial=0)))])
+    return _painted(image, ids, colors[ids], ids > 0, opacity)
 
 
 def instances_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """Instances over a picture: regions (see `regions_over`) with their id where it fits."""
+    """Instances over an image: regions (see `regions_over`) with their id where it fits."""
     drawn = regions_over(image, ids, opacity)
     size = max(12, min(ids.shape) // 13)
     for number in np.unique(ids[ids > 0]).tolist():
@@ -115,34 +129,41 @@ def instances_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> 
 
 
 def heat_over(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """Class activation map over a picture: the stronger, the more of the picture it covers (inferno colours).
+    """Class activation map over an image: the stronger, the more of the image it covers (inferno
+    colors).
 
-    image: uint8 [H,W,3]; cam: float [H,W], clipped to [0,1]. Zeros show the picture itself.
+    image: uint8 [H,W,3]; cam: float [H,W], clipped to [0,1]. Zeros show the image itself.
     """
     strength = np.clip(cam.astype(np.float32), 0, 1)
-    colours = cv2.applyColorMap(np.round(255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    return _blend(image, colours, 0.8 * strength[..., None] ** np.float32(0.6))
+    colors = cv2.applyColorMap(np.round(255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO)[
+        ..., ::-1
+    ]
+    return _blend(image, colors, 0.8 * strength[..., None] ** np.float32(0.6))
 
 
 def outlines_over(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Outlines of a label map's regions over a picture, two pixels wide: dark outside, the class's colour inside.
+    """Outlines of a label map's regions over an image, two pixels wide: dark outside, the class's
+    color inside.
 
     image: uint8 [H,W,3]; labels: uint8 [H,W].
     """
-    colours = np.zeros((256, 3), np.uint8)
-    colours[1:IGNORE] = _palette(IGNORE - 1)
+    colors = np.zeros((256, 3), np.uint8)
+    colors[1:IGNORE] = _palette(IGNORE - 1)
     inside = (labels > 0) & (labels != IGNORE)
-    rim = inside & (cv2.erode(labels, _CROSS, iterations=2) != cv2.dilate(labels, _CROSS, iterations=2))
+    rim = inside & (
+        cv2.erode(labels, _CROSS, iterations=2) != cv2.dilate(labels, _CROSS, iterations=2)
+    )
     around = ~inside & cv2.dilate(inside.astype(np.uint8), _CROSS).astype(bool)
     drawn = _blend(image, np.array(INK, np.uint8), 0.8 * around[..., None].astype(np.float32))
-    drawn[rim] = (colours // 2 + 127)[labels[rim]]
+    drawn[rim] = (colors // 2 + 127)[labels[rim]]
     return drawn
 
 
 def arrows_over(image: np.ndarray, displacement: np.ndarray, spacing: int = 40) -> np.ndarray:
-    """Arrows of a displacement field over a picture, from where a cell lies to where it points.
+    """Arrows of a displacement field over an image, from where a cell lies to where it points.
 
-    image: uint8 [H,W,3]; displacement: float [2,h,w], (y, x) in cells; spacing: about how many pixels lie between arrows.
+    image: uint8 [H,W,3]; displacement: float [2,h,w], (y, x) in cells; spacing: about how many
+    pixels lie between arrows.
     """
     drawn = image.copy()
     h, w = displacement.shape[1:]
@@ -159,7 +180,7 @@ def arrows_over(image: np.ndarray, displacement: np.ndarray, spacing: int = 40) 
 
 
 def points_over(image: np.ndarray, points: np.ndarray, radius: int = 5) -> np.ndarray:
-    """White points with a dark rim over a picture; points: float [N,2], (y, x) in pixels."""
+    """White points with a dark rim over an image; points: float [N,2], (y, x) in pixels."""
     drawn = image.copy()
     for y, x in points:
         at = round(float(x)), round(float(y))
@@ -169,14 +190,18 @@ def points_over(image: np.ndarray, points: np.ndarray, radius: int = 5) -> np.nd
 
 
 def layer(draw: Callable[[np.ndarray], np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """What a drawing paints over pictures of a size (height, width), by itself: uint8 RGBA, to be blended by whoever shows it.
+    """What a drawing paints over images of a size (height, width), by itself: uint8 RGBA, to be
+    blended by whoever shows it.
 
-    draw: any of the `..._over` functions with everything but the picture. Over black and over white it tells colour and cover.
+    draw: any of the `..._over` functions with everything but the image. Over black and over white
+    it tells color and cover.
     """
-    black, white = (draw(np.full((*size, 3), value, np.uint8)).astype(np.float32) for value in (0, 255))
+    black, white = (
+        draw(np.full((*size, 3), value, np.uint8)).astype(np.float32) for value in (0, 255)
+    )
     cover = 1 - (white - black).mean(-1, keepdims=True) / 255
-    colour = np.divide(black, cover, out=np.zeros_like(black), where=cover > 0)
-    return np.round(np.concatenate([np.minimum(colour, 255), 255 * cover], -1)).astype(np.uint8)
+    color = np.divide(black, cover, out=np.zeros_like(black), where=cover > 0)
+    return np.round(np.concatenate([np.minimum(color, 255), 255 * cover], -1)).astype(np.uint8)
 
 
 def boundary_map(boundary: np.ndarray) -> np.ndarray:
@@ -187,10 +212,11 @@ def boundary_map(boundary: np.ndarray) -> np.ndarray:
 
 
 def displacement_map(displacement: np.ndarray, limit: float) -> np.ndarray:
-    """Displacement as a colour wheel: hue is the direction, saturation the length; white does not move.
+    """Displacement as a color wheel: hue is the direction, saturation the length; white does not
+    move.
 
-    displacement: float [2,H,W], (y, x); limit: length of full saturation, in the same unit. Right is red, and
-    opposite directions have opposite hues.
+    displacement: float [2,H,W], (y, x); limit: length of full saturation, in the same unit. Right
+    is red, and opposite directions have opposite hues.
     """
     y, x = displacement.astype(np.float32)
     hue = np.rad2deg(np.arctan2(y, x)) % 360
@@ -201,12 +227,16 @@ def displacement_map(displacement: np.ndarray, limit: float) -> np.ndarray:
 
 
 def reach(displacement: np.ndarray) -> float:
-    """A limit that shows a displacement field well: the 99th percentile of its lengths, at least 1 cell."""
+    """A limit that shows a displacement field well: the 99th percentile of its lengths, at least 1
+    cell.
+    """
     return max(1.0, float(np.percentile(np.hypot(*displacement.astype(np.float32)), 99)))
 
 
-def colour_wheel(size: int) -> np.ndarray:
-    """Legend of `displacement_map`, uint8 [size,size,3]: from the middle outwards, the rim is the limit."""
+def color_wheel(size: int) -> np.ndarray:
+    """Legend of `displacement_map`, uint8 [size,size,3]: from the middle outwards, the rim is the
+    limit.
+    """
     axis = (2 * np.arange(size, dtype=np.float32) + 1) / size - 1
     field = np.stack(np.meshgrid(axis, axis, indexing="ij"))
     inside = np.clip((1 - np.hypot(*field)) * size / 2, 0, 1)[..., None]
@@ -218,14 +248,20 @@ def write(
     text: str,
     at: tuple[int, int],
     size: int,
-    colour: Sequence[int],
+    color: Sequence[int],
     anchor: str = "lm",
     halo: bool = False,
 ) -> np.ndarray:
-    """Picture with text at (x, y); anchor as in Pillow ("lm": left, middle); halo: a dark rim."""
+    """Image with text at (x, y); anchor as in Pillow ("lm": left, middle); halo: a dark rim."""
     canvas = Image.fromarray(image)
     ImageDraw.Draw(canvas).text(
-        at, text, tuple(colour), _font(size), anchor, stroke_width=2 if halo else 0, stroke_fill=(0, 0, 0)
+        at,
+        text,
+        tuple(color),
+        _font(size),
+        anchor,
+        stroke_width=2 if halo else 0,
+        stroke_fill=(0, 0, 0),
     )
     return np.array(canvas)
 
@@ -241,21 +277,23 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _painted(
-    image: np.ndarray, ids: np.ndarray, colours: np.ndarray, inside: np.ndarray, opacity: float
+    image: np.ndarray, ids: np.ndarray, colors: np.ndarray, inside: np.ndarray, opacity: float
 ) -> np.ndarray:
-    """Coloured regions with contours of one pixel, both inside the regions only."""
+    """Colored regions with contours of one pixel, both inside the regions only."""
     if image.shape != (*ids.shape, 3) or image.dtype != np.uint8:
-        raise ValueError(f"picture {image.dtype} {image.shape} does not fit a map {ids.shape}; resize it")
-    drawn = _blend(image, colours, np.where(inside, np.float32(opacity), 0)[..., None])
+        raise ValueError(
+            f"image {image.dtype} {image.shape} does not fit a map {ids.shape}; resize it"
+        )
+    drawn = _blend(image, colors, np.where(inside, np.float32(opacity), 0)[..., None])
     padded = np.pad(ids, 1, mode="edge")
-    centre = padded[1:-1, 1:-1]
-    neighbours = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
-    rim = inside & np.any([centre != other for other in neighbours], 0)
-    return _blend(drawn, (colours // 3 + 170).astype(np.uint8), rim[..., None].astype(np.float32))
+    center = padded[1:-1, 1:-1]
+    neighbors = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    rim = inside & np.any([center != other for other in neighbors], 0)
+    return _blend(drawn, (colors // 3 + 170).astype(np.uint8), rim[..., None].astype(np.float32))
 
 
 def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Grey diagonal stripes where the mask says so."""
+    """Gray diagonal stripes where the mask says so."""
     if not where.any():
         return image
     y, x = np.indices(where.shape)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from artefacts import run_of, write_run
+from artifacts import run_of, write_run
 
-from pipeline.browser.runs import Run
+from pipeline.browser.run import Run
 
 
 @pytest.fixture

@@ -1,23 +1,25 @@
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
-from artefacts import NAMES
+from artifacts import NAMES
 
-from pipeline.browser.address import (
+from pipeline.browser.live_walk import Settings
+from pipeline.browser.state import (
+    Query,
     View,
     grid_address,
-    picture_address,
+    image_address,
     read_query,
     read_view,
     write_query,
     write_view,
 )
-from pipeline.browser.listing import Query
-from pipeline.browser.walks import Settings
 
 QUERIES = [
     Query(),
-    Query("a & b=?#", ("cat", "dog, or wolf"), "val", "labels", True, "cams", 10, 55.5, show="labels"),
+    Query(
+        "a & b=?#", ("cat", "dog, or wolf"), "val", "labels", True, "cams", 10, 55.5, show="labels"
+    ),
     Query(sort="disagreement", differ=("labels", "truth")),
 ]
 VIEWS = [
@@ -32,14 +34,14 @@ VIEWS = [
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("name", NAMES)
 def test_an_address_says_it_all(name: str, query: Query, view: View) -> None:
-    parts = urlsplit(picture_address(name, query, view))
+    parts = urlsplit(image_address(name, query, view))
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
-    assert unquote(parts.path) == f"/picture/{name}"
+    assert unquote(parts.path) == f"/image/{name}"
     assert (read_query(given), read_view(given)) == (query, view)
 
 
 def test_a_new_page_has_a_plain_address() -> None:
-    assert picture_address("f", Query(), View()) == "/picture/f"
+    assert image_address("f", Query(), View()) == "/image/f"
     assert grid_address(Query(), View()) == "/"
     assert write_query(Query()) == write_view(View()) == {}
 
@@ -52,7 +54,7 @@ def test_a_new_page_has_a_plain_address() -> None:
         {"threshold": "nan"},
         {"steps": "-1"},
         {"map": "x"},
-        {"low": "inf", "differ": "a-b-c", "picture": "x"},
+        {"low": "inf", "differ": "a-b-c", "image": "x"},
     ],
 )
 def test_nonsense_is_left_out(given: dict[str, str]) -> None:

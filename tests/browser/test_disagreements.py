@@ -1,11 +1,11 @@
 import time
 
 import pytest
-from artefacts import NAMES, run_of, write_artefact
+from artifacts import NAMES, run_of, write_artifact
 
 from pipeline.browser.disagreements import Disagreements, Progress, pairs, share
-from pipeline.browser.runs import Run
-from pipeline.browser.shown import Shown
+from pipeline.browser.run import Run
+from pipeline.browser.sample import Sample
 
 
 def finished(disagreements: Disagreements, run: Run, *steps: str) -> Progress:
@@ -17,10 +17,10 @@ def finished(disagreements: Disagreements, run: Run, *steps: str) -> Progress:
     raise AssertionError("not finished")
 
 
-def test_shares_of_all_pictures_are_found_in_the_background(run: Run) -> None:
+def test_shares_of_all_images_are_found_in_the_background(run: Run) -> None:
     found = finished(Disagreements(), run, "labels", "truth")
     assert set(found.values) == set(NAMES)
-    assert found.values["f"] == share(Shown(run, "f"), ("labels", "truth"), 0)
+    assert found.values["f"] == share(Sample(run, "f"), ("labels", "truth"), 0)
     assert found.problem is None
     assert all(0 < value < 0.3 for value in found.values.values())
 
@@ -34,10 +34,10 @@ def test_another_question_goes_first_and_both_are_answered(run: Run) -> None:
     )
 
 
-def test_a_replaced_artefact_is_compared_anew_and_a_damaged_one_named(folder) -> None:
+def test_a_replaced_artifact_is_compared_again_and_a_damaged_one_named(folder) -> None:
     run, disagreements = run_of(folder), Disagreements()
     before = dict(finished(disagreements, run, "predictions", "labels").values)
-    write_artefact(folder, "labels")
+    write_artifact(folder, "labels")
     after = finished(disagreements, run, "predictions", "labels").values
     assert all(before[name] > after[name] == 0 for name in NAMES)
     (folder / "labels.h5").write_bytes(b"")

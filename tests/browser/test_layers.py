@@ -1,32 +1,32 @@
 import numpy as np
 import pytest
-from artefacts import HEIGHT, WIDTH, record
+from artifacts import HEIGHT, WIDTH, record
 
 from pipeline.browser.layers import LAYERS, drawn_size
-from pipeline.browser.runs import Run
-from pipeline.browser.shown import Shown
-from pipeline.browser.walks import Settings
+from pipeline.browser.live_walk import Settings
+from pipeline.browser.run import Run
+from pipeline.browser.sample import Sample
 from pipeline.views import overlays, sheets
 
 SIZE = drawn_size((HEIGHT, WIDTH))
 
 
 def blended(layer: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """A layer over a picture as a browser blends it."""
+    """A layer over an image as a browser blends it."""
     cover = layer[..., 3:].astype(np.float32) / 255
     return image + cover * (layer[..., :3].astype(np.float32) - image)
 
 
 @pytest.mark.parametrize("key", LAYERS)
-def test_every_layer_over_the_picture_is_what_overlays_draws(run: Run, key: str) -> None:
-    shown = Shown(run, "c été <b>")
+def test_every_layer_over_the_image_is_what_overlays_draws(run: Run, key: str) -> None:
+    shown = Sample(run, "c été <b>")
     image = overlays.resized(shown.image(), SIZE)
-    layer = LAYERS[key].picture(shown, Settings())
+    layer = LAYERS[key].image(shown, Settings())
     assert layer.shape == (*SIZE, 4)
     assert LAYERS[key].available(shown)
     assert layer[..., 3].any()
     drawn = LAYERS[key].draw(shown, Settings(), SIZE)(image)
-    # up to three levels are lost where colour and cover are rounded
+    # up to three levels are lost where color and cover are rounded
     assert np.abs(blended(layer, image) - drawn).max() <= 3
 
 
@@ -41,13 +41,15 @@ def test_every_layer_over_the_picture_is_what_overlays_draws(run: Run, key: str)
         (
             "boundary",
             lambda i: overlays.boundary_map(
-                sheets.scaled(record("fields", 0)["boundary"].astype(np.float16), (HEIGHT, WIDTH), SIZE)
+                sheets.scaled(
+                    record("fields", 0)["boundary"].astype(np.float16), (HEIGHT, WIDTH), SIZE
+                )
             ),
         ),
     ],
 )
 def test_layers_are_those_of_the_sheets(run: Run, key: str, expected) -> None:
-    shown = Shown(run, "a one")
+    shown = Sample(run, "a one")
     image = overlays.resized(shown.image(), SIZE)
     np.testing.assert_array_equal(LAYERS[key].draw(shown, Settings(), SIZE)(image), expected(image))
 
@@ -57,19 +59,19 @@ def ids(format_: str, array: str, shift: int = 0) -> np.ndarray:
 
 
 def test_settings_change_what_is_drawn(run: Run) -> None:
-    shown = Shown(run, "f")
+    shown = Sample(run, "f")
 
     def drawn(key: str, **settings: float) -> bytes:
-        return LAYERS[key].picture(shown, Settings(**settings)).tobytes()
+        return LAYERS[key].image(shown, Settings(**settings)).tobytes()
 
     assert drawn("cams", class_=0) != drawn("cams", class_=2)
     assert drawn("cams", threshold=0.1) != drawn("cams", threshold=0.9)
-    assert drawn("relabelled", background=0.1) != drawn("relabelled", background=0.8)
+    assert drawn("relabeled", background=0.1) != drawn("relabeled", background=0.8)
     assert drawn("walk", steps=0) != drawn("walk")
     assert drawn("cams", beta=3) == drawn("cams")
 
 
-def test_large_pictures_are_drawn_smaller_and_small_ones_larger() -> None:
+def test_large_images_are_drawn_smaller_and_small_ones_larger() -> None:
     assert drawn_size((1000, 4000)) == (320, 1280)
     assert drawn_size((60, 80)) == (480, 640)
     assert drawn_size((500, 800)) == (500, 800)

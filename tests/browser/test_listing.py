@@ -1,13 +1,12 @@
 from pathlib import Path
 
 import pytest
-from artefacts import NAMES, run_of, write_table
+from artifacts import NAMES, run_of, write_table
 
 from pipeline.browser.disagreements import Disagreements
-from pipeline.browser.listing import Measures, Query, near, select
-from pipeline.browser.runs import SCORED, Run
-from pipeline.browser.selection import Selection
-from pipeline.views.summary import TITLES
+from pipeline.browser.run import SCORED, Run
+from pipeline.browser.state import Measures, Query, Selection, near, select
+from pipeline.views.report_data import TITLES
 
 VALUES = {"a one": 0.9, "b/two": 0.2, "f": 0.5}
 MEASURES = Measures({"labels": VALUES, "disagreement": VALUES}, frozenset({"disagreement"}))
@@ -28,7 +27,7 @@ def test_filters(run: Run) -> None:
     assert selected(run, by="labels") == sorted(NAMES)
 
 
-def test_worst_first_and_pictures_without_a_value_last(run: Run) -> None:
+def test_worst_first_and_images_without_a_value_last(run: Run) -> None:
     rest = ["c été <b>", "d-日本", "e100%"]
     assert selected(run, sort="labels") == ["b/two", "f", "a one", *rest]
     assert selected(run, sort="labels", reverse=True) == ["a one", "f", "b/two", *rest]
@@ -53,18 +52,18 @@ def test_gains_of_another_run_can_be_sorted_by(run: Run, folder: Path) -> None:
 
 def test_problems_are_named_once(folder: Path) -> None:
     (folder / "cams.h5").write_bytes(b"no HDF5")
-    (folder / "scores/labels/pictures.csv").write_text("nothing")
+    (folder / "scores/labels/images.csv").write_text("nothing")
     selection = Selection([run_of(folder)], Disagreements())
     found = selection.problems()
     assert len(found) == 2
     assert "cams.h5" in found[0]
-    assert "labels/pictures.csv" in found[1]
+    assert "labels/images.csv" in found[1]
     assert selection.names(Query(sort="labels")) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("step", SCORED)
 def test_every_scored_step_sorts(folder: Path, step: str) -> None:
-    (folder / f"scores/{step}/pictures.csv").write_text("id,miou\nf,0.2\nb/two,0.1\n")
+    (folder / f"scores/{step}/images.csv").write_text("id,miou\nf,0.2\nb/two,0.1\n")
     selection = Selection([run_of(folder)], Disagreements())
     assert selection.names(Query(sort=step))[:2] == ["b/two", "f"]
     assert selection.titles()[step] == f"mIoU of {TITLES[step].lower()}"

@@ -8,16 +8,20 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from artefacts import NAMES, run_of, write_artefact, write_run, write_table
+from artifacts import NAMES, run_of, write_artifact, write_run, write_table
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt package chromium)"),
     # of NiceGUI and the server's own threads, not of the pages
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
-SOURCES = "els => els.filter(e => e.offsetParent && e.getAttribute('src')).map(e => e.dataset.layer)"
+SOURCES = (
+    "els => els.filter(e => e.offsetParent && e.getAttribute('src')).map(e => e.dataset.layer)"
+)
 
 ZOOM = "els => els.map(e => new DOMMatrix(getComputedStyle(e).transform).a)"
 
@@ -37,10 +41,10 @@ def address(folder: Path) -> Iterator[str]:
     """The address of a server in this process, over both runs."""
     import uvicorn
 
-    from pipeline.browser import server
+    from pipeline.browser import app
 
-    opened = server.listen(0)
-    app = server.application([run_of(folder), run_of(folder / "other", "other")])
+    opened = app.listen(0)
+    app = app.application([run_of(folder), run_of(folder / "other", "other")])
     serving = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=serving.run, args=([opened],), daemon=True)
     thread.start()
@@ -76,7 +80,7 @@ def wait(page, condition) -> None:
     raise AssertionError(f"it never came about at {page.url}: {page.locator('body').inner_text()}")
 
 
-def test_the_grid_sorts_filters_and_leads_to_pictures(page) -> None:
+def test_the_grid_sorts_filters_and_leads_to_images(page) -> None:
     page.goto("/")
     ids = page.locator(".card .id")
     assert ids.all_inner_texts() == sorted(NAMES)
@@ -89,11 +93,14 @@ def test_the_grid_sorts_filters_and_leads_to_pictures(page) -> None:
     assert ids.all_inner_texts() == sorted(NAMES, reverse=True)
     for score in ("maps 40.0", "seeds 40.0", "walk 40.0", "labels 40.0", "final 40.0"):
         assert score in page.locator(".card").first.inner_text()
-    wait(page, lambda: page.locator(".card img").first.evaluate("i => i.complete && i.naturalWidth") > 0)
+    wait(
+        page,
+        lambda: page.locator(".card img").first.evaluate("i => i.complete && i.naturalWidth") > 0,
+    )
     page.locator(".card").nth(4).click()
     page.wait_for_selector("#name")
     assert page.locator("#name").inner_text() == "b/two"
-    assert unquote(urlsplit(page.url).path) == "/picture/b/two"
+    assert unquote(urlsplit(page.url).path) == "/image/b/two"
     assert shown_layers(page) == ["labels"]
 
 
@@ -105,8 +112,8 @@ def test_disagreements_sort_the_grid_when_they_are_computed(page) -> None:
     assert found[0] > 0
 
 
-def test_keys_walk_through_pictures_and_layers(page) -> None:
-    page.goto(f"/picture/{quote('b/two', safe='')}?layers=labels:1")
+def test_keys_walk_through_images_and_layers(page) -> None:
+    page.goto(f"/image/{quote('b/two', safe='')}?layers=labels:1")
     name = page.locator("#name")
     page.keyboard.press("ArrowRight")
     wait(page, lambda: name.inner_text() == "c été <b>")
@@ -124,19 +131,19 @@ def test_keys_walk_through_pictures_and_layers(page) -> None:
     page.reload()
     wait(page, lambda: name.inner_text() == "b/two" and shown_layers(page) == ["instances"])
     page.keyboard.press("?")
-    page.get_by_text("previous, next picture").wait_for()
+    page.get_by_text("previous, next image").wait_for()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Escape")
     page.keyboard.press("1")
     wait(page, lambda: "segments:1" in page.url)
     assert name.inner_text() == "b/two", "arrows do nothing while the keys are shown"
-    page.get_by_text("previous, next picture").wait_for(state="hidden")
+    page.get_by_text("previous, next image").wait_for(state="hidden")
     page.keyboard.press("g")
     page.wait_for_selector(".card")
 
 
 def test_the_threshold_is_live(page) -> None:
-    page.goto("/picture/f?layers=cams:1&panes=workspace")
+    page.goto("/image/f?layers=cams:1&panes=workspace")
     said = page.locator("#cams-score")
     wait(page, lambda: "at 0.30" in said.inner_text())
     layer = page.locator("img[data-layer=cams]").first
@@ -150,7 +157,7 @@ def test_the_threshold_is_live(page) -> None:
 
 
 def test_the_walk_is_live(page) -> None:
-    page.goto("/picture/f?layers=relabelled:1&background=0.9&panes=workspace")
+    page.goto("/image/f?layers=relabeled:1&background=0.9&panes=workspace")
     said = page.locator("#walk-score")
     wait(page, lambda: "stored labels" in said.inner_text())
     before = said.inner_text()
@@ -159,7 +166,7 @@ def test_the_walk_is_live(page) -> None:
 
 
 def test_two_runs_stand_beside_each_other_with_one_zoom(page) -> None:
-    page.goto("/picture/f?layers=labels:0.6")
+    page.goto("/image/f?layers=labels:0.6")
     panes = page.locator(".pane")
     wait(page, lambda: panes.count() == 2)
     assert [text.split("\n")[0] for text in panes.all_inner_texts()] == ["workspace", "other"]
@@ -184,8 +191,8 @@ def _nudge(page, box) -> bool:
 
 
 def test_an_id_that_is_not_there_proposes_others(page) -> None:
-    assert page.goto("/picture/b%2Ftwi").status == 404
-    page.get_by_text("There is no picture").wait_for()
+    assert page.goto("/image/b%2Ftwi").status == 404
+    page.get_by_text("There is no image").wait_for()
     page.get_by_role("link", name="b/two").click()
     page.wait_for_selector("#name")
 
@@ -193,11 +200,11 @@ def test_an_id_that_is_not_there_proposes_others(page) -> None:
 def test_damage_is_a_notice_and_the_rest_works_until_it_is_mended(page, folder: Path) -> None:
     (folder / "seeds.h5").unlink()
     (folder / "seeds.h5").write_bytes(b"no HDF5")
-    page.goto("/picture/f?layers=seeds:1,cams:1&panes=workspace")
+    page.goto("/image/f?layers=seeds:1,cams:1&panes=workspace")
     page.locator(".notice", has_text="seeds.h5: not a readable HDF5 file").wait_for()
     assert shown_layers(page) == ["cams"]
     (folder / "seeds.h5").unlink()
-    write_artefact(folder, "seeds")
+    write_artifact(folder, "seeds")
     page.keyboard.press(" ")
     wait(page, lambda: shown_layers(page) == ["cams", "seeds"])
     assert page.locator(".notice").count() == 0

@@ -1,18 +1,20 @@
 import h5py
 import numpy as np
 import pytest
-from artefacts import CLASSES, NAMES, record, run_of, write_artefact, write_table
+from artifacts import CLASSES, NAMES, record, run_of, write_artifact, write_table
 
-from pipeline.browser.runs import FORMATS, Run
-from pipeline.datasets.index import Index
+from pipeline.browser.run import FORMATS, Run
+from pipeline.core.artifacts import ArtifactError, Writer
+from pipeline.data.index import Index
 from pipeline.errors import UserError
-from pipeline.store import StoreError, Writer
 
 
 def test_everything_is_found(run: Run) -> None:
     assert list(run.index) == sorted(NAMES)
     assert all(run.reader(format_).names == sorted(NAMES) for format_ in FORMATS)
-    assert run.miou("labels") == {name: pytest.approx(0.9 - 0.1 * n) for n, name in enumerate(NAMES)}
+    assert run.miou("labels") == {
+        name: pytest.approx(0.9 - 0.1 * n) for n, name in enumerate(NAMES)
+    }
     assert not [run.problem(format_) for format_ in FORMATS if run.problem(format_)]
 
 
@@ -21,41 +23,41 @@ def test_nothing_but_the_dataset_is_no_problem(folder) -> None:
         file.unlink()
     run = run_of(folder)
     assert not any(run.exists(format_) or run.problem(format_) for format_ in FORMATS)
-    with pytest.raises(StoreError, match="no such file; `dvc repro`"):
+    with pytest.raises(ArtifactError, match="no such file; `dvc repro`"):
         run.reader("cams")
 
 
-def test_a_replaced_artefact_is_read_anew_and_the_old_one_stays_readable(folder) -> None:
+def test_a_replaced_artifact_is_read_again_and_the_old_one_stays_readable(folder) -> None:
     run = run_of(folder)
     before, stamp = run.reader("labels"), run.stamp(("labels",))
     assert run.reader("labels") is before
     seeds = run.stamp(("seeds",))
-    write_artefact(folder, "labels", shift=5)
+    write_artifact(folder, "labels", shift=5)
     after = run.reader("labels")
     assert not np.array_equal(after["f"]["semantic"], before["f"]["semantic"])
     assert run.stamp(("labels",)) != stamp
     assert run.stamp(("seeds",)) == seeds
 
 
-def test_a_removed_artefact_comes_back(folder) -> None:
+def test_a_removed_artifact_comes_back(folder) -> None:
     run, path = run_of(folder), folder / "labels.h5"
     run.reader("labels")
     path.unlink()
     assert not run.exists("labels")
     assert run.problem("labels") is None
-    write_artefact(folder, "labels")
+    write_artifact(folder, "labels")
     assert run.reader("labels").names == sorted(NAMES)
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.98])
-def test_a_cut_off_artefact_is_named(folder, kept: float) -> None:
+def test_a_cut_off_artifact_is_named(folder, kept: float) -> None:
     path = folder / "cams.h5"
     data = path.read_bytes()
     path.write_bytes(data[: int(kept if kept > 1 else kept * len(data))])
     assert str(path) in (run_of(folder).problem("cams") or "")
 
 
-def test_an_older_artefact_says_what_to_do(folder) -> None:
+def test_an_older_artifact_says_what_to_do(folder) -> None:
     with h5py.File(folder / "predictions.h5", "a") as file:
         file.attrs["version"] = 1
     assert "dvc repro -f predictions" in (run_of(folder).problem("predictions") or "")
@@ -73,17 +75,19 @@ def test_score_tables_follow_the_file_and_name_what_is_wrong(folder) -> None:
     assert run.miou("cams")["f"] == pytest.approx(0.4)
     write_table(folder, "cams", best=0.8)
     assert run.miou("cams")["f"] == pytest.approx(0.3)
-    (folder / "scores/cams/pictures.csv").write_text("id,miou\nf,much\n")
-    with pytest.raises(UserError, match=r"pictures.csv.*dvc repro -f scores@cams"):
+    (folder / "scores/cams/images.csv").write_text("id,miou\nf,much\n")
+    with pytest.raises(UserError, match=r"images.csv.*dvc repro -f scores@cams"):
         run.miou("cams")
 
 
-def test_an_index_that_is_rewritten_is_read_anew(folder) -> None:
+def test_an_index_that_is_rewritten_is_read_again(folder) -> None:
     run = run_of(folder)
     assert len(run.index) == 6
     whole = run.index
-    roots = whole.pictures_root, whole.masks_root
-    Index(whole.classes, list(whole.values())[:2], *roots, whole.mask_values).save(folder / "dataset")
+    roots = whole.images_root, whole.masks_root
+    Index(whole.classes, list(whole.values())[:2], *roots, whole.mask_values).save(
+        folder / "dataset"
+    )
     assert len(run.index) == 2
 
 
@@ -94,7 +98,9 @@ def test_opening_reads_no_record(folder, monkeypatch: pytest.MonkeyPatch) -> Non
     read = []
     original = h5py.Dataset.__getitem__
     monkeypatch.setattr(
-        h5py.Dataset, "__getitem__", lambda self, args: (read.append(self.name), original(self, args))[1]
+        h5py.Dataset,
+        "__getitem__",
+        lambda self, args: (read.append(self.name), original(self, args))[1],
     )
     assert len(run_of(folder).reader("seeds")) == 50
     assert set(read) <= {"/names"}

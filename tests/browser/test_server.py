@@ -5,15 +5,15 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from artefacts import NAMES, run_of, write_artefact
+from artifacts import NAMES, run_of, write_artifact
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from pipeline.browser.drawings import Drawings
+from pipeline.browser.app import images, listen
 from pipeline.browser.layers import LAYERS
-from pipeline.browser.runs import Run
-from pipeline.browser.server import images, listen
-from pipeline.browser.walks import Settings
+from pipeline.browser.live_walk import Settings
+from pipeline.browser.render import Drawings
+from pipeline.browser.run import Run
 from pipeline.errors import UserError
 
 
@@ -28,10 +28,10 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_layers_and_thumbnails_by_any_id(client: TestClient, run: Run, name: str) -> None:
+def test_images_layers_and_thumbnails_by_any_id(client: TestClient, run: Run, name: str) -> None:
     drawings = Drawings([run])
     for source in (
-        drawings.picture_source(run, name),
+        drawings.image_source(run, name),
         drawings.thumbnail_source(run, name, "labels"),
         drawings.layer_source(run, name, "labels", Settings()),
     ):
@@ -43,7 +43,7 @@ def test_a_layer_is_what_is_drawn(client: TestClient, run: Run) -> None:
     settings = Settings(class_=2, threshold=0.6)
     answer = client.get(drawings.layer_source(run, "f", "cams", settings))
     assert answer.headers["content-type"] == "image/png"
-    expected = LAYERS["cams"].picture(drawings.shown(run, "f"), settings)
+    expected = LAYERS["cams"].image(drawings.shown(run, "f"), settings)
     np.testing.assert_array_equal(pixels(answer.content), expected)
 
 
@@ -63,13 +63,13 @@ def test_a_damaged_layer_leaves_the_others_alone(folder) -> None:
         assert client.get("/layer/cams?run=workspace&id=f").status_code == 200
 
 
-def test_a_replaced_artefact_has_another_address(folder) -> None:
+def test_a_replaced_artifact_has_another_address(folder) -> None:
     run = run_of(folder)
     drawings = Drawings([run])
     with TestClient(images(drawings), base_url="http://127.0.0.1") as client:
         before = drawings.layer_source(run, "f", "labels", Settings())
         old = client.get(before).content
-        write_artefact(folder, "labels", shift=6)
+        write_artifact(folder, "labels", shift=6)
         after = drawings.layer_source(run, "f", "labels", Settings())
         assert before != after
         assert client.get(after).content != old
@@ -98,5 +98,7 @@ def test_a_port_in_use_is_named_with_another_one() -> None:
     with closing(listen(0)) as taken:
         host, port = taken.getsockname()
         assert host == "127.0.0.1"
-        with pytest.raises(UserError, match=rf"--port {port}: .*in use; try `weakmask browse --port \d+`"):
+        with pytest.raises(
+            UserError, match=rf"--port {port}: .*in use; try `weakmask browse --port \d+`"
+        ):
             listen(port)

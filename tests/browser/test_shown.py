@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
-from artefacts import HEIGHT, WIDTH, record, run_of, truth
+from artifacts import HEIGHT, WIDTH, record, run_of, truth
 
-from pipeline.browser.runs import Run
-from pipeline.browser.shown import Shown, difference
-from pipeline.browser.walks import Settings, relabelled, scores
+from pipeline.browser.live_walk import Settings, relabeled, scores
+from pipeline.browser.run import Run
+from pipeline.browser.sample import Sample, difference
+from pipeline.core.artifacts import Writer
 from pipeline.errors import UserError
-from pipeline.store import Writer
 
 
 def test_label_maps_of_every_step(run: Run) -> None:
-    shown = Shown(run, "b/two")
+    shown = Sample(run, "b/two")
     np.testing.assert_array_equal(shown.label_map("truth", 0), truth(1))
     np.testing.assert_array_equal(shown.label_map("labels", 0), record("labels", 1, 2)["semantic"])
     np.testing.assert_array_equal(shown.label_map("seeds", 0), record("seeds", 1)["seeds"])
@@ -18,8 +18,8 @@ def test_label_maps_of_every_step(run: Run) -> None:
     assert set(np.unique(shown.label_map("cams", 0.3))) == {0, 2, 3}
 
 
-def test_scores_on_the_picture(run: Run) -> None:
-    shown = Shown(run, "f")
+def test_scores_on_the_image(run: Run) -> None:
+    shown = Sample(run, "f")
     assert shown.miou(record("labels", 5)["semantic"]) == 1
     assert 0.5 < (shown.miou(shown.label_map("labels", 0)) or 0) < 1
 
@@ -32,22 +32,22 @@ def test_difference_leaves_ignored_pixels_out() -> None:
     assert difference(np.full_like(one, 255), one) is None
 
 
-def test_an_artefact_of_other_pictures_is_refused(folder) -> None:
+def test_an_artifact_of_other_images_is_refused(folder) -> None:
     with Writer(folder / "seeds.h5", "seeds", ("cat",)) as writer:
         writer.write("f", {"seeds": np.zeros((HEIGHT, WIDTH + 1), np.uint8)})
-    shown = Shown(run_of(folder), "f")
+    shown = Sample(run_of(folder), "f")
     with pytest.raises(UserError, match=r"seeds.h5: 'f' is of 30 x 42, .*`dvc repro seeds`"):
         shown.record("seeds")
 
 
 def test_the_walk_follows_its_settings(run: Run) -> None:
-    shown = Shown(run, "f")
+    shown = Sample(run, "f")
     values, classes = scores(shown, Settings())
     assert values.shape == (len(classes), HEIGHT, WIDTH)
     assert values.max() == pytest.approx(1)
-    everything = relabelled(shown, Settings(background=0.0))["semantic"]
-    nothing = relabelled(shown, Settings(background=1.0))["semantic"]
-    assert (everything > 0).sum() > (relabelled(shown, Settings())["semantic"] > 0).sum() > 0
+    everything = relabeled(shown, Settings(background=0.0))["semantic"]
+    nothing = relabeled(shown, Settings(background=1.0))["semantic"]
+    assert (everything > 0).sum() > (relabeled(shown, Settings())["semantic"] > 0).sum() > 0
     assert not nothing.any()
     assert not np.array_equal(scores(shown, Settings(steps=0))[0], values)
     assert not np.array_equal(scores(shown, Settings(beta=1.0))[0], values)
@@ -56,5 +56,5 @@ def test_the_walk_follows_its_settings(run: Run) -> None:
 def test_a_parameter_that_a_run_lacks_is_named(folder) -> None:
     run = run_of(folder)
     run._parameters = lambda: {"labels": {}}
-    with pytest.raises(UserError, match=r"labels\.normalise: not in the run's parameters"):
-        relabelled(Shown(run, "f"), Settings())
+    with pytest.raises(UserError, match=r"labels\.normalize: not in the run's parameters"):
+        relabeled(Sample(run, "f"), Settings())

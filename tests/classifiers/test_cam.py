@@ -1,4 +1,4 @@
-"""The plain classifier: its loss, what learns, and crops that carry their picture's tags."""
+"""The plain classifier: its loss, what learns, and crops that carry their image's tags."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
-from pipeline.backbones import fix_batch_norm
+from pipeline.classifiers.base import TrainingData
 from pipeline.classifiers.cam.network import Network
 from pipeline.classifiers.cam.training import objective, samples
-from pipeline.classifiers.samples import Material
-from pipeline.datasets.index import Index, Picture
-from pipeline.training import Ranks, Step
+from pipeline.core.trainer import Ranks, Step
+from pipeline.data.index import ImageEntry, Index
+from pipeline.nets.backbones import fix_batch_norm
 
 SMALL = "test_resnet"
-MATERIAL = Material(Index((), [], Path(), Path(), {}), [], (1, 1), 32, (0.5, 0.5, 0.5))
+MATERIAL = TrainingData(Index((), [], Path(), Path(), {}), [], (1, 1), 32, (0.5, 0.5, 0.5))
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def step() -> Step:
 @pytest.mark.parametrize("classes", [1, 2, 7, 254])
 def test_any_number_of_classes(classes: int) -> None:
     network = Network(classes, SMALL).eval()
-    pictures = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
-    maps = network.maps(network.backbone.normalise(pictures), torch.ones(2, classes))
+    images = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
+    maps = network.maps(network.backbone.normalize(images), torch.ones(2, classes))
     assert maps.shape == (2, classes, 2, 3)
-    assert torch.allclose(network(pictures), maps.mean((2, 3)))
+    assert torch.allclose(network(images), maps.mean((2, 3)))
 
 
 def test_logits_are_the_mean_of_the_maps_so_the_maps_locate_the_classes() -> None:
@@ -40,8 +40,8 @@ def test_logits_are_the_mean_of_the_maps_so_the_maps_locate_the_classes() -> Non
     with torch.no_grad():
         network.head.weight.zero_()
         network.head.weight[1, 5] = 2.0
-    normalised = torch.randn(1, 3, 32, 32)
-    maps, features = network.maps(normalised, torch.ones(1, 3)), network.backbone(normalised)[-1]
+    normalized = torch.randn(1, 3, 32, 32)
+    maps, features = network.maps(normalized, torch.ones(1, 3)), network.backbone(normalized)[-1]
     assert torch.allclose(maps[:, 1], 2 * features[:, 5], atol=1e-6)
     assert maps[:, [0, 2]].abs().max() == 0
 
@@ -62,7 +62,9 @@ def test_gradients_reach_the_head_and_the_stages_that_are_not_frozen(step: Step)
     network.backbone.freeze(2)
     fix_batch_norm(network)
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    objective(MATERIAL)(network, (images, torch.tensor([[1.0, 0, 1], [0, 1, 0]])), step)["loss"].backward()
+    objective(MATERIAL)(network, (images, torch.tensor([[1.0, 0, 1], [0, 1, 0]])), step)[
+        "loss"
+    ].backward()
     assert network.head.weight.grad is not None
     assert network.head.weight.grad.abs().sum() > 0
     got = {name: p.grad is not None for name, p in network.backbone.body.named_parameters()}
@@ -70,7 +72,9 @@ def test_gradients_reach_the_head_and_the_stages_that_are_not_frozen(step: Step)
     assert {n.split(".")[0] for n, has in got.items() if has} == {"layer2", "layer3", "layer4"}
 
 
-def test_learning_steps_lower_the_loss_and_leave_frozen_stages_and_statistics_alone(step: Step) -> None:
+def test_learning_steps_lower_the_loss_and_leave_frozen_stages_and_statistics_alone(
+    step: Step,
+) -> None:
     torch.manual_seed(0)
     network = Network(2, SMALL).train()
     network.backbone.freeze(2)
@@ -93,18 +97,22 @@ def test_learning_steps_lower_the_loss_and_leave_frozen_stages_and_statistics_al
     assert not [n for n in changed if n.startswith(still) or "running" in n or "tracked" in n]
 
 
-def test_crops_carry_the_tags_of_their_picture(tmp_path: Path) -> None:
-    pictures = []
+def test_crops_carry_the_tags_of_their_image(tmp_path: Path) -> None:
+    images = []
     for name, tags, level in (("a", (), 10), ("b", (2,), 100), ("c/d", (0, 1), 200)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(np.full((20, 30, 3), level, np.uint8)).save(tmp_path / f"{name}.png")
-        pictures.append(Picture(name, f"{name}.png", 20, 30, "train", tags, None, None, ""))
-    index = Index(("x", "y", "z"), pictures, tmp_path, tmp_path, {})
-    crops = samples(Material(index, ["b", "c/d", "a"], (40, 60), 32, (0.5, 0.5, 0.5)))
+        images.append(ImageEntry(name, f"{name}.png", 20, 30, "train", tags, None, None, ""))
+    index = Index(("x", "y", "z"), images, tmp_path, tmp_path, {})
+    crops = samples(TrainingData(index, ["b", "c/d", "a"], (40, 60), 32, (0.5, 0.5, 0.5)))
     torch.manual_seed(0)
     assert len(crops) == 3
     for number, (tags, level) in enumerate([([0, 0, 1], 100), ([1, 1, 0], 200), ([0, 0, 0], 10)]):
         image, target = crops[number]
-        assert (tuple(image.shape), image.dtype, target.tolist()) == ((3, 32, 32), torch.uint8, tags)
+        assert (tuple(image.shape), image.dtype, target.tolist()) == (
+            (3, 32, 32),
+            torch.uint8,
+            tags,
+        )
         assert set(image.unique().tolist()) <= {level, 128}
         assert (image == level).float().mean() > 0.5

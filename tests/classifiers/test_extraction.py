@@ -1,4 +1,4 @@
-"""Class activation maps: where they lie, mirrors, scales, batches, empty and odd pictures."""
+"""Class activation maps: where they lie, flips, scales, batches, empty and odd images."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from benchmarks.standin import DEVICE, StandIn
 from pipeline.classifiers.cam.network import Network
-from pipeline.classifiers.extraction import ClassMaps, cam_records, normalise, pad_to_multiple
+from pipeline.classifiers.extraction import ClassMaps, cam_records, normalize, pad_to_multiple
 from pipeline.classifiers.extraction import activation_maps as tagged_maps
-from pipeline.store import LAYOUTS
+from pipeline.core.artifacts import LAYOUTS
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 
@@ -23,22 +23,26 @@ def network() -> Network:
     return Network(3, "test_resnet").eval()
 
 
-def activation_maps(network: ClassMaps, normalised: Tensor, scales: Sequence[float], mirror: bool) -> Tensor:
+def activation_maps(
+    network: ClassMaps, normalized: Tensor, scales: Sequence[float], flip: bool
+) -> Tensor:
     """Those of a method whose maps do not depend on the tags."""
-    return tagged_maps(network, normalised, torch.ones(len(normalised), 3), scales, mirror)
+    return tagged_maps(network, normalized, torch.ones(len(normalized), 3), scales, flip)
 
 
 class Pooling:
-    """A network whose maps are the means of 16x16 blocks: the true values at the centres of the stride-16 cells."""
+    """A network whose maps are the means of 16x16 blocks: the true values at the centers of the
+    stride-16 cells.
+    """
 
     merge = staticmethod(torch.add)
 
-    def maps(self, normalised: Tensor, tags: Tensor) -> Tensor:
-        return F.avg_pool2d(normalised, 16)
+    def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
+        return F.avg_pool2d(normalized, 16)
 
 
 def ramp(height: int, width: int) -> Tensor:
-    """Channels y, x (pixel centres) and 1."""
+    """Channels y, x (pixel centers) and 1."""
     y, x = torch.arange(height) + 0.5, torch.arange(width) + 0.5
     return torch.stack(
         [y[:, None].expand(height, width), x.expand(height, width), torch.ones(height, width)]
@@ -52,11 +56,13 @@ def test_maps_lie_on_the_stride_4_grid(network: Network, height: int, width: int
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(128, 160), (150, 187)])
-def test_no_scale_and_no_mirror_is_shifted(height: int, width: int, mirror: bool, scale: float) -> None:
-    """A ramp of coordinates comes out as the coordinates of the cells' centres, whatever the scale and the padding."""
-    maps = activation_maps(Pooling(), ramp(height, width), [scale], mirror)[0] / (2 if mirror else 1)
+def test_no_scale_and_no_flip_is_shifted(height: int, width: int, flip: bool, scale: float) -> None:
+    """A ramp of coordinates comes out as the coordinates of the cells' centers, whatever the scale
+    and the padding.
+    """
+    maps = activation_maps(Pooling(), ramp(height, width), [scale], flip)[0] / (2 if flip else 1)
     y = torch.arange(maps.shape[1]) * 4 + 2.0
     x = torch.arange(maps.shape[2]) * 4 + 2.0
     margin = int(24 / scale / 4) + 1  # cells whose values the border or the padding touches
@@ -68,41 +74,43 @@ def test_no_scale_and_no_mirror_is_shifted(height: int, width: int, mirror: bool
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (64, 84), (50, 68)])
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.5, 1.5)])
-def test_a_mirrored_picture_has_mirrored_maps(
+def test_a_flipped_image_has_flipped_maps(
     network: Network, height: int, width: int, scales: tuple[float, ...]
 ) -> None:
-    picture = torch.randn(1, 3, height, width)
-    straight = activation_maps(network, picture, scales, True)
-    mirrored = activation_maps(network, picture.flip(3), scales, True)
-    assert (straight - mirrored.flip(3)).abs().max() < 1e-4 * straight.max()
-    one_sided = activation_maps(network, picture, scales, False)
+    image = torch.randn(1, 3, height, width)
+    straight = activation_maps(network, image, scales, True)
+    flipped = activation_maps(network, image.flip(3), scales, True)
+    assert (straight - flipped.flip(3)).abs().max() < 1e-4 * straight.max()
+    one_sided = activation_maps(network, image, scales, False)
     assert (one_sided - straight / 2).abs().max() > 1e-2 * straight.max() / 2
 
 
 def test_batched_equals_single(network: Network) -> None:
-    pictures = torch.randn(3, 3, 50, 70)
-    batched = activation_maps(network, pictures, SCALES, True)
-    single = torch.cat([activation_maps(network, picture[None], SCALES, True) for picture in pictures])
+    images = torch.randn(3, 3, 50, 70)
+    batched = activation_maps(network, images, SCALES, True)
+    single = torch.cat([activation_maps(network, image[None], SCALES, True) for image in images])
     assert torch.equal(batched, single)
 
 
 def test_scales_add_up(network: Network) -> None:
-    picture = torch.randn(1, 3, 50, 70)
-    each = [activation_maps(network, picture, [scale], True) for scale in SCALES]
-    assert torch.allclose(activation_maps(network, picture, SCALES, True), sum(each), atol=1e-4)
+    image = torch.randn(1, 3, 50, 70)
+    each = [activation_maps(network, image, [scale], True) for scale in SCALES]
+    assert torch.allclose(activation_maps(network, image, SCALES, True), sum(each), atol=1e-4)
 
 
 def test_maps_are_rectified_before_they_are_added() -> None:
     class Negative(Pooling):
-        def maps(self, normalised: Tensor, tags: Tensor) -> Tensor:
-            return -torch.ones(len(normalised), 2, normalised.shape[2] // 16, normalised.shape[3] // 16)
+        def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
+            return -torch.ones(
+                len(normalized), 2, normalized.shape[2] // 16, normalized.shape[3] // 16
+            )
 
     assert activation_maps(Negative(), torch.zeros(1, 3, 32, 32), (1.0,), True).abs().max() == 0
 
 
-def test_every_picture_and_its_mirror_image_come_with_their_own_tags() -> None:
+def test_every_image_and_its_flip_image_come_with_their_own_tags() -> None:
     class Tagged(Pooling):
-        def maps(self, normalised: Tensor, tags: Tensor) -> Tensor:
+        def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
             return tags[:, :, None, None].expand(-1, -1, 2, 2)
 
     tags = torch.tensor([[1.0, 0, 0], [0, 1, 1]])
@@ -110,18 +118,22 @@ def test_every_picture_and_its_mirror_image_come_with_their_own_tags() -> None:
     assert torch.equal(maps.amax((2, 3)), 4 * tags)
 
 
-def test_a_method_may_merge_mirrors_by_their_maximum() -> None:
+def test_a_method_may_merge_flips_by_their_maximum() -> None:
     class Larger(Pooling):
         merge = staticmethod(torch.maximum)
 
-    picture = torch.rand(1, 3, 32, 64)
-    straight, mirrored = (activation_maps(Pooling(), p, [1.0], False) for p in (picture, picture.flip(3)))
+    image = torch.rand(1, 3, 32, 64)
+    straight, flipped = (
+        activation_maps(Pooling(), p, [1.0], False) for p in (image, image.flip(3))
+    )
     assert torch.allclose(
-        activation_maps(Larger(), picture, [1.0], True), torch.maximum(straight, mirrored.flip(3)), atol=1e-6
+        activation_maps(Larger(), image, [1.0], True),
+        torch.maximum(straight, flipped.flip(3)),
+        atol=1e-6,
     )
 
 
-def test_a_picture_of_few_pixels(network: Network) -> None:
+def test_a_image_of_few_pixels(network: Network) -> None:
     maps = activation_maps(network, torch.randn(1, 3, 3, 1), SCALES, True)
     assert maps.shape == (1, 3, 1, 1)
     assert torch.isfinite(maps).all()
@@ -129,11 +141,13 @@ def test_a_picture_of_few_pixels(network: Network) -> None:
 
 def test_every_class_is_divided_by_its_own_maximum() -> None:
     maps = torch.rand(3, 8, 9) * torch.tensor([1e-2, 1.0, 1e3]).view(3, 1, 1)
-    scaled = normalise(maps)
+    scaled = normalize(maps)
     assert (scaled >= 0).all()
     assert (scaled <= 1).all()
     assert torch.allclose(scaled.amax((1, 2)), torch.ones(3), atol=2e-3)
-    assert torch.allclose(scaled / scaled.amax((1, 2), keepdim=True), maps / maps.amax((1, 2), keepdim=True))
+    assert torch.allclose(
+        scaled / scaled.amax((1, 2), keepdim=True), maps / maps.amax((1, 2), keepdim=True)
+    )
 
 
 def test_an_empty_map_stays_empty_and_is_never_nan() -> None:
@@ -147,20 +161,22 @@ def test_the_record_holds_the_tags_in_order_and_fits_its_layout() -> None:
     (record,) = cam_records(maps[None], [(0, 4)], (13, 26))
     assert record["labels"].tolist() == [0, 4]
     assert record["size"].tolist() == [13, 26]
-    assert torch.equal(torch.from_numpy(record["cams"]), normalise(maps)[[0, 4]])
+    assert torch.equal(torch.from_numpy(record["cams"]), normalize(maps)[[0, 4]])
     for name, (_, rank) in (LAYOUTS["cams"].datasets | LAYOUTS["cams"].attributes).items():
         assert record[name].ndim == rank
 
 
-def test_a_picture_without_tags_has_no_maps() -> None:
+def test_a_image_without_tags_has_no_maps() -> None:
     (record,) = cam_records(torch.rand(1, 5, 4, 7), [()], (13, 26))
     assert record["cams"].shape == (0, 4, 7)
     assert record["labels"].shape == (0,)
 
 
-def test_the_records_of_a_batch_are_those_of_its_pictures_and_leave_a_gpu_at_once() -> None:
+def test_the_records_of_a_batch_are_those_of_its_images_and_leave_a_gpu_at_once() -> None:
     maps, tags = torch.rand(4, 5, 3, 7), [(2,), (), (0, 3, 4), (1, 2)]
-    singles = [cam_records(own[None], [tag], (11, 26))[0] for own, tag in zip(maps, tags, strict=True)]
+    singles = [
+        cam_records(own[None], [tag], (11, 26))[0] for own, tag in zip(maps, tags, strict=True)
+    ]
     with StandIn() as device:
         together = cam_records(maps.to(DEVICE, non_blocking=True), tags, (11, 26))
     assert device.waits.total() == 1

@@ -1,4 +1,6 @@
-"""Puzzle-CAM: tiles and their way back, the reconstruction loss and its ramp, and what of it the published code got wrong."""
+"""Puzzle-CAM: tiles and their way back, the reconstruction loss and its ramp, and what of it the
+published code got wrong.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.backbones import fix_batch_norm
+from pipeline.classifiers.base import TaggedCrops, TrainingData
 from pipeline.classifiers.cam.network import Network as Plain
 from pipeline.classifiers.puzzlecam.network import Network, merge, tile
 from pipeline.classifiers.puzzlecam.training import (
@@ -19,25 +21,25 @@ from pipeline.classifiers.puzzlecam.training import (
     reconstruction_weight,
     samples,
 )
-from pipeline.classifiers.samples import Material, TaggedCrops
-from pipeline.datasets.index import Index
+from pipeline.core.trainer import Ranks, Step
+from pipeline.data.index import Index
 from pipeline.errors import UserError
-from pipeline.training import Ranks, Step
+from pipeline.nets.backbones import fix_batch_norm
 
 SMALL = "test_resnet"
 REDUCTIONS: tuple[Reduction, ...] = ("present", "all")
 GRIDS = [(2, 2), (1, 1), (3, 1), (1, 4), (2, 3)]
 
 
-def material(crop: int = 64) -> Material:
-    return Material(Index((), [], Path(), Path(), {}), [], (1, 1), crop, (0.5, 0.5, 0.5))
+def material(crop: int = 64) -> TrainingData:
+    return TrainingData(Index((), [], Path(), Path(), {}), [], (1, 1), crop, (0.5, 0.5, 0.5))
 
 
 def step(progress: float = 0.0) -> Step:
     return Step(Ranks(Accelerator(cpu=True)), progress, 0.0)
 
 
-def pictures(count: int, side: int = 64) -> Tensor:
+def images(count: int, side: int = 64) -> Tensor:
     return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
 
 
@@ -53,7 +55,9 @@ class Given(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """Features that depend on one pixel alone; whole numbers, so that float32 adds them without rounding in any order."""
+    """Features that depend on one pixel alone; whole numbers, so that float32 adds them without
+    rounding in any order.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -61,11 +65,11 @@ class Pointwise(nn.Module):
         for parameter in self.conv.parameters():
             parameter.data = torch.randint(-2, 3, parameter.shape).float()
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         return images.float()
 
-    def forward(self, normalised: Tensor) -> list[Tensor]:
-        return [self.conv(normalised)]
+    def forward(self, normalized: Tensor) -> list[Tensor]:
+        return [self.conv(normalized)]
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -76,45 +80,51 @@ def test_merging_undoes_tiling(grid: tuple[int, int]) -> None:
     assert torch.equal(merge(tiles, grid), images)
 
 
-def test_tiles_are_the_quarters_of_each_picture() -> None:
+def test_tiles_are_the_quarters_of_each_image() -> None:
     images = torch.randn(2, 3, 8, 6)
     quarters = [
-        images[..., rows, columns] for rows in (slice(4), slice(4, 8)) for columns in (slice(3), slice(3, 6))
+        images[..., rows, columns]
+        for rows in (slice(4), slice(4, 8))
+        for columns in (slice(3), slice(3, 6))
     ]
     assert torch.equal(tile(images, (2, 2)), torch.cat(quarters))
 
 
 def test_the_tiles_are_seen_without_each_other_and_their_maps_lie_where_they_were_cut() -> None:
     torch.manual_seed(0)
-    network, images = Network(3, SMALL).eval(), pictures(2)
+    network, images = Network(3, SMALL).eval(), samples(2)
     whole, merged = network(images, (2, 2))
-    normalised = network.backbone.normalise(images)
+    normalized = network.backbone.normalize(images)
     tags = torch.ones(2, 3)
-    assert torch.allclose(whole, network.maps(normalised, tags), atol=1e-6)
+    assert torch.allclose(whole, network.maps(normalized, tags), atol=1e-6)
     for y in (0, 1):
         for x in (0, 1):
-            part = normalised[..., 32 * y : 32 * y + 32, 32 * x : 32 * x + 32]
+            part = normalized[..., 32 * y : 32 * y + 32, 32 * x : 32 * x + 32]
             alone = network.maps(part, tags)
-            assert torch.allclose(merged[..., 2 * y : 2 * y + 2, 2 * x : 2 * x + 2], alone, atol=1e-6)
+            assert torch.allclose(
+                merged[..., 2 * y : 2 * y + 2, 2 * x : 2 * x + 2], alone, atol=1e-6
+            )
     assert not torch.allclose(whole, merged, atol=1e-3)
 
 
 @pytest.mark.parametrize("grid", GRIDS[:4])
-def test_a_network_that_sees_single_pixels_has_nothing_to_reconstruct(grid: tuple[int, int]) -> None:
+def test_a_network_that_sees_single_pixels_has_nothing_to_reconstruct(
+    grid: tuple[int, int],
+) -> None:
     network = Network(4, SMALL)
     network.backbone = Pointwise(network.backbone.channels[-1])  # type: ignore[assignment]
     with torch.no_grad():
         network.head.weight.copy_(torch.randint(-2, 3, network.head.weight.shape))
-    whole, merged = network(pictures(2, 48), grid)
+    whole, merged = network(images(2, 48), grid)
     assert torch.equal(whole, merged)
     for reduction in REDUCTIONS:
         assert reconstruction_loss(whole, merged, torch.ones(2, 4), reduction) == 0
 
 
 def test_the_mean_of_the_merged_map_is_the_mean_of_the_tiles_means() -> None:
-    network, images = Network(3, SMALL).eval(), pictures(2)
+    network, images = Network(3, SMALL).eval(), samples(2)
     _, merged = network(images, (2, 2))
-    tiles = network.backbone.normalise(tile(images, (2, 2)))
+    tiles = network.backbone.normalize(tile(images, (2, 2)))
     means = network.maps(tiles, torch.ones(8, 3)).mean((2, 3))
     assert torch.allclose(merged.mean((2, 3)), means.view(4, 2, 3).mean(0), atol=1e-6)
 
@@ -141,12 +151,14 @@ def test_the_loss_is_the_sum_of_its_terms_by_hand(progress: float) -> None:
     whole, merged = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     targets = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
     terms = objective(material(), (2, 2), 4.0, 0.5, "present")(
-        Given(whole, merged), (pictures(2), targets), step(progress)
+        Given(whole, merged), (images(2), targets), step(progress)
     )
     by_hand = []
     for maps in (whole, merged):
         logits = maps.mean((2, 3))
-        by_hand.append(-(targets * logits.sigmoid().log() + (1 - targets) * (-logits).sigmoid().log()).mean())
+        by_hand.append(
+            -(targets * logits.sigmoid().log() + (1 - targets) * (-logits).sigmoid().log()).mean()
+        )
     gap = (whole - merged).abs()
     re = ((gap[0, 0].mean() + gap[0, 2].mean()) / 2 + gap[1, 1].mean()) / 2
     assert terms["cls"].item() == pytest.approx(by_hand[0].item(), rel=1e-5)
@@ -156,13 +168,15 @@ def test_the_loss_is_the_sum_of_its_terms_by_hand(progress: float) -> None:
     assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-5)
 
 
-def test_with_weight_0_the_classification_of_whole_pictures_is_bitwise_the_plain_classifier() -> None:
+def test_with_weight_0_the_classification_of_whole_images_is_bitwise_the_plain_classifier() -> None:
     torch.manual_seed(0)
     plain = Plain(3, SMALL).eval()
     network = Network(3, SMALL).eval()
     network.load_state_dict(plain.state_dict())
-    images, targets = pictures(2), torch.tensor([[1.0, 0, 1], [0, 1, 0]])
-    terms = objective(material(), (2, 2), 0.0, 0.5, "present")(network, (images, targets), step(0.9))
+    images, targets = samples(2), torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    terms = objective(material(), (2, 2), 0.0, 0.5, "present")(
+        network, (images, targets), step(0.9)
+    )
     alone = F.multilabel_soft_margin_loss(plain(images), targets)
     assert torch.equal(terms["cls"], alone)
     assert torch.equal(terms["loss"], terms["cls"] + terms["p_cls"])
@@ -171,12 +185,14 @@ def test_with_weight_0_the_classification_of_whole_pictures_is_bitwise_the_plain
     for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours.grad, theirs.grad)
     tags = torch.ones(2, 3)
-    normalised = plain.backbone.normalise(images)
-    assert torch.equal(network.maps(normalised, tags), plain.maps(normalised, tags))
+    normalized = plain.backbone.normalize(images)
+    assert torch.equal(network.maps(normalized, tags), plain.maps(normalized, tags))
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_absent_classes_get_no_gradient_and_both_sides_of_the_present_ones_do(reduction: Reduction) -> None:
+def test_absent_classes_get_no_gradient_and_both_sides_of_the_present_ones_do(
+    reduction: Reduction,
+) -> None:
     whole, merged = (torch.randn(2, 3, 4, 4, requires_grad=True) for _ in range(2))
     targets = torch.tensor([[1.0, 0, 1], [0, 0, 0]])
     reconstruction_loss(whole, merged, targets, reduction).backward()
@@ -189,15 +205,17 @@ def test_absent_classes_get_no_gradient_and_both_sides_of_the_present_ones_do(re
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_gradient_of_the_reconstruction_loss(reduction: Reduction) -> None:
     torch.manual_seed(0)
-    whole, merged = (torch.randn(2, 3, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    whole, merged = (
+        torch.randn(2, 3, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)
+    )
     targets = torch.tensor([[1.0, 0, 1], [0, 1, 0]], dtype=torch.float64)
     assert torch.autograd.gradcheck(
         lambda a, b: reconstruction_loss(a, b, targets, reduction), (whole, merged)
     )
 
 
-def test_a_mean_over_all_classes_makes_a_picture_of_one_in_twenty_weigh_a_twentieth() -> None:
-    """The published reduction; `present` weighs every picture the same."""
+def test_a_mean_over_all_classes_makes_a_image_of_one_in_twenty_weigh_a_twentieth() -> None:
+    """The published reduction; `present` weighs every image the same."""
     whole, merged = torch.zeros(1, 20, 4, 4), torch.ones(1, 20, 4, 4)
     one, all_of_them = torch.eye(20)[:1], torch.ones(1, 20)
     assert reconstruction_loss(whole, merged, one, "all").item() == pytest.approx(1 / 20)
@@ -207,8 +225,8 @@ def test_a_mean_over_all_classes_makes_a_picture_of_one_in_twenty_weigh_a_twenti
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_the_loss_of_a_batch_is_the_mean_of_its_pictures_losses(reduction: Reduction) -> None:
-    """Pictures of three classes, one, and none: nothing depends on batch-mates."""
+def test_the_loss_of_a_batch_is_the_mean_of_its_images_losses(reduction: Reduction) -> None:
+    """Images of three classes, one, and none: nothing depends on batch-mates."""
     torch.manual_seed(0)
     whole, merged = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2)
     targets = torch.tensor([[1.0, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
@@ -216,7 +234,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_pictures_losses(reduction: Reduc
 
     def terms(chosen: slice) -> dict[str, Tensor]:
         given = Given(whole[chosen], merged[chosen])
-        return dict(losses(given, (pictures(1), targets[chosen]), step()))
+        return dict(losses(given, (images(1), targets[chosen]), step()))
 
     single = [terms(slice(n, n + 1)) for n in range(3)]
     for name, value in terms(slice(3)).items():
@@ -225,7 +243,8 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_pictures_losses(reduction: Reduc
 
 
 @pytest.mark.parametrize(
-    ("crop", "grid", "working"), [(250, (2, 2), 256), (256, (3, 1), 240), (20, (2, 2), 32), (64, (2, 3), 96)]
+    ("crop", "grid", "working"),
+    [(250, (2, 2), 256), (256, (3, 1), 240), (20, (2, 2), 32), (64, (2, 3), 96)],
 )
 def test_odd_crop_sizes_are_refused_with_one_that_works(
     crop: int, grid: tuple[int, int], working: int
@@ -241,13 +260,17 @@ def test_odd_crop_sizes_are_refused_with_one_that_works(
 
 @pytest.mark.parametrize("classes", [1, 2, 20, 254])
 @pytest.mark.parametrize("count", [1, 3])
-def test_any_number_of_classes_and_pictures(classes: int, count: int) -> None:
-    """The published merge takes the batch size from the command line, so that the last batch must be dropped."""
+def test_any_number_of_classes_and_images(classes: int, count: int) -> None:
+    """The published merge takes the batch size from the command line, so that the last batch must
+    be dropped.
+    """
     network = Network(classes, SMALL).eval()
-    whole, merged = network(pictures(count), (2, 2))
+    whole, merged = network(images(count), (2, 2))
     assert whole.shape == merged.shape == (count, classes, 4, 4)
     targets = (torch.rand(count, classes) < 0.5).float()
-    terms = objective(material(), (2, 2), 4.0, 0.5, "present")(network, (pictures(count), targets), step(0.5))
+    terms = objective(material(), (2, 2), 4.0, 0.5, "present")(
+        network, (images(count), targets), step(0.5)
+    )
     assert all(torch.isfinite(value) for value in terms.values())
 
 
@@ -262,12 +285,18 @@ def test_a_step_in_bfloat16_is_finite_and_reaches_all_that_learns(tags: list[flo
             return network(*inputs)
 
     losses = objective(material(), (2, 2), 4.0, 0.0, "present")
-    terms = losses(halved, (pictures(2), torch.tensor([tags, tags])), step())  # type: ignore[arg-type]
+    terms = losses(halved, (images(2), torch.tensor([tags, tags])), step())  # type: ignore[arg-type]
     assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in terms.values())
     terms["loss"].backward()
     gradients = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
-    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
-    assert {name.split(".")[2] for name in gradients if "backbone" in name} == {"layer2", "layer3", "layer4"}
+    assert all(
+        gradient is not None and gradient.isfinite().all() for gradient in gradients.values()
+    )
+    assert {name.split(".")[2] for name in gradients if "backbone" in name} == {
+        "layer2",
+        "layer3",
+        "layer4",
+    }
     assert network.new_parameters() == [network.head.weight]
 
 
@@ -275,7 +304,7 @@ def test_learning_steps_lower_the_loss_and_both_classifications() -> None:
     torch.manual_seed(0)
     network = Network(2, SMALL).train()
     fix_batch_norm(network)
-    batch = (pictures(4), torch.tensor([[1.0, 0], [0, 1], [1, 1], [0, 0]]))
+    batch = (images(4), torch.tensor([[1.0, 0], [0, 1], [1, 1], [0, 0]]))
     losses = objective(material(), (2, 2), 4.0, 0.0, "present")
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     course = []

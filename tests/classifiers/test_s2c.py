@@ -14,18 +14,17 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.backbones import fix_batch_norm
+from pipeline.classifiers.base import TrainingData
 from pipeline.classifiers.s2c.consistency import map_loss
 from pipeline.classifiers.s2c.network import Network
 from pipeline.classifiers.s2c.prompts import Found, Prompting, into_crop, paint
 from pipeline.classifiers.s2c.training import GuidanceError, objective, samples
-from pipeline.classifiers.samples import Material
-from pipeline.datasets.index import Index, Picture
-from pipeline.label_map import IGNORE
-from pipeline.runtime import Runtime
+from pipeline.core.artifacts import IGNORE, Reader, Writer
+from pipeline.core.device import Runtime
+from pipeline.core.trainer import Ranks, Step, TrainConfig, train
+from pipeline.data.index import ImageEntry, Index
+from pipeline.nets.backbones import fix_batch_norm
 from pipeline.segmenters.prompting import Answer, Guidance, Query
-from pipeline.store import Reader, Writer
-from pipeline.training import Plan, Ranks, Step, train
 
 SMALL = "test_resnet"
 OPTIONS: dict[str, Any] = {
@@ -45,7 +44,7 @@ RED, GREEN = 1, 2
 
 
 class Oracle:
-    """Knows the picture's segments: answers with the one that the points lie on, if it is one."""
+    """Knows the image's segments: answers with the one that the points lie on, if it is one."""
 
     def __init__(self, stability: float = 0.9) -> None:
         self.stability = stability
@@ -61,10 +60,10 @@ class Oracle:
 
 
 @pytest.fixture
-def material(tmp_path: Path) -> Material:
-    """Four pictures: a red and a green object on grey, each object alone, and nothing."""
+def material(tmp_path: Path) -> TrainingData:
+    """Four images: a red and a green object on gray, each object alone, and nothing."""
     generator = np.random.default_rng(0)
-    pictures, records = [], {}
+    images, records = [], {}
     for name, tags in (("a", (0, 1)), ("b", (0,)), ("c", (1,)), ("d", ())):
         segments = np.full((90, 120), 3, np.uint16)
         segments[:, 60:] = 300
@@ -77,7 +76,7 @@ def material(tmp_path: Path) -> Material:
                 segments[rows, columns] = (RED, GREEN)[tag]
                 image[rows, columns] = ((250, 0, 0), (0, 250, 0))[tag]
         Image.fromarray(image).save(tmp_path / f"{name}.png")
-        pictures.append(Picture(name, f"{name}.png", 90, 120, "train", tags, None, None, ""))
+        images.append(ImageEntry(name, f"{name}.png", 90, 120, "train", tags, None, None, ""))
         ids = int(segments.max())
         records[name] = {
             "segments": segments,
@@ -89,21 +88,21 @@ def material(tmp_path: Path) -> Material:
         for name, record in records.items():
             writer.write(name, record)
     guidance = Guidance(Reader(tmp_path / "segments.h5", "segments"), Oracle())
-    index = Index(("red", "green"), pictures, tmp_path, tmp_path, {})
-    return Material(index, ["a", "b", "c", "d"], (64, 192), 96, (0.4, 0.4, 0.4), guidance)
+    index = Index(("red", "green"), images, tmp_path, tmp_path, {})
+    return TrainingData(index, ["a", "b", "c", "d"], (64, 192), 96, (0.4, 0.4, 0.4), guidance)
 
 
 def step(epoch: float = 5.0) -> Step:
     return Step(Ranks(Accelerator(cpu=True)), 0.5, epoch)
 
 
-def batch(material: Material, seed: int = 0) -> list[Tensor]:
+def batch(material: TrainingData, seed: int = 0) -> list[Tensor]:
     torch.manual_seed(seed)
     made = samples(material)
     return torch.utils.data.default_collate([made[number] for number in range(len(made))])
 
 
-def prompter(material: Material) -> Oracle:
+def prompter(material: TrainingData) -> Oracle:
     assert material.guidance is not None
     assert isinstance(material.guidance.prompter, Oracle)
     return material.guidance.prompter
@@ -111,8 +110,8 @@ def prompter(material: Material) -> Oracle:
 
 def redness(images: Tensor) -> Tensor:
     """Class maps [B,2,S/16,S/16] that see red and green as they are."""
-    colours = images[:, :2].float() - 100
-    return F.avg_pool2d(colours, 16) / 50
+    colors = images[:, :2].float() - 100
+    return F.avg_pool2d(colors, 16) / 50
 
 
 class Seeing(nn.Module):
@@ -133,39 +132,56 @@ class Seeing(nn.Module):
 
 
 @pytest.mark.parametrize("classes", [1, 2, 254])
-def test_logits_are_the_means_of_maps_made_from_features_that_are_not_negative(classes: int) -> None:
+def test_logits_are_the_means_of_maps_made_from_features_that_are_not_negative(
+    classes: int,
+) -> None:
     network = Network(classes, SMALL, features=24).eval()
-    pictures = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
-    maps, features = network(pictures)
+    images = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
+    maps, features = network(images)
     assert (maps.shape, features.shape) == ((2, classes, 2, 3), (2, 24, 2, 3))
     assert features.min() >= 0
     assert (features > 0).any()
-    assert torch.equal(maps, network.maps(network.backbone.normalise(pictures), torch.ones(2, classes)))
+    assert torch.equal(
+        maps, network.maps(network.backbone.normalize(images), torch.ones(2, classes))
+    )
     assert torch.equal(maps, F.conv2d(features, network.head.weight))
 
 
 def test_the_new_layers_are_those_between_backbone_and_maps_and_have_no_bias() -> None:
     network = Network(3, SMALL, features=24)
     new = network.new_parameters()
-    assert [tuple(p.shape) for p in new] == [(3, 24, 1, 1), (24, network.backbone.channels[-1], 1, 1)]
+    assert [tuple(p.shape) for p in new] == [
+        (3, 24, 1, 1),
+        (24, network.backbone.channels[-1], 1, 1),
+    ]
 
 
 # the crops
 
 
-def test_origins_lead_from_every_pixel_of_a_crop_to_its_own_in_the_picture(material: Material) -> None:
-    """Mirrored, enlarged, shrunk, padded, cut: colours and segments agree with the picture's at the origin."""
+def test_origins_lead_from_every_pixel_of_a_crop_to_its_own_in_the_image(
+    material: TrainingData,
+) -> None:
+    """Flipped, enlarged, shrunk, padded, cut: colors and segments agree with the sample's at the
+    origin.
+    """
     assert material.guidance is not None
-    seen = {"mirrored": 0, "padded": 0, "cut": 0}
-    picture = material.index.image("a")
+    seen = {"flipped": 0, "padded": 0, "cut": 0}
+    sample = material.index.image("a")
     kinds = material.guidance.segments["a"]["segments"].astype(np.int32)
     for seed in range(40):
         torch.manual_seed(seed)
         image, tags, segments, origins, number = samples(material)[0]
-        assert (tags.tolist(), number, image.dtype, segments.dtype) == ([1, 1], 0, torch.uint8, torch.int32)
+        assert (tags.tolist(), number, image.dtype, segments.dtype) == (
+            [1, 1],
+            0,
+            torch.uint8,
+            torch.int32,
+        )
         assert (image.shape, segments.shape, origins.shape) == ((3, 96, 96), (96, 96), (2, 96, 96))
         assert not any(
-            isinstance(part, torch.Tensor) and type(part) is not Tensor for part in (segments, origins)
+            isinstance(part, torch.Tensor) and type(part) is not Tensor
+            for part in (segments, origins)
         )
         inside = (origins[0] >= 0).numpy()
         assert (inside == (origins[1] >= 0).numpy()).all()
@@ -173,17 +189,17 @@ def test_origins_lead_from_every_pixel_of_a_crop_to_its_own_in_the_picture(mater
         assert (segments.numpy()[inside] == kinds[y[inside], x[inside]]).all()
         assert not segments.numpy()[~inside].any()
         assert (image.numpy()[:, ~inside] == 102).all()
-        off = np.abs(image.numpy()[:, inside].astype(int) - picture[y[inside], x[inside]].T).max(0)
-        assert (off > 60).mean() < 0.08  # along the outlines, where colours mix
+        off = np.abs(image.numpy()[:, inside].astype(int) - sample[y[inside], x[inside]].T).max(0)
+        assert (off > 60).mean() < 0.08  # along the outlines, where colors mix
         row = x[np.flatnonzero(inside.any(1))[0]]
-        seen["mirrored"] += row[row >= 0][0] > row[row >= 0][-1]
+        seen["flipped"] += row[row >= 0][0] > row[row >= 0][-1]
         seen["padded"] += (~inside).any()
         seen["cut"] += inside.all()
     assert min(seen.values()) > 5
 
 
-def test_a_picture_that_the_segmenter_left_out_has_no_segments_and_no_prompt(
-    material: Material, tmp_path: Path
+def test_a_image_that_the_segmenter_left_out_has_no_segments_and_no_prompt(
+    material: TrainingData, tmp_path: Path
 ) -> None:
     assert material.guidance is not None
     source = material.guidance.segments
@@ -192,7 +208,9 @@ def test_a_picture_that_the_segmenter_left_out_has_no_segments_and_no_prompt(
             writer.copy(source, name)
     oracle = Oracle()
     fewer = Guidance(Reader(tmp_path / "fewer.h5"), oracle)
-    material = Material(material.index, material.names, material.resize, material.crop, material.mean, fewer)
+    material = TrainingData(
+        material.index, material.names, material.resize, material.crop, material.mean, fewer
+    )
     made = batch(material)
     assert [int(ids.max()) for ids in made[2]] == [0, 300, 300, 300]
     terms = objective(material, **OPTIONS)(Seeing(), made, step())
@@ -200,7 +218,7 @@ def test_a_picture_that_the_segmenter_left_out_has_no_segments_and_no_prompt(
     assert len(oracle.calls[0]) == 2
 
 
-def test_loader_processes_get_no_prompter(material: Material) -> None:
+def test_loader_processes_get_no_prompter(material: TrainingData) -> None:
     """It may hold a network on a GPU, which cannot be sent."""
     assert material.guidance is not None
     material.guidance.prompter.lock = threading.Lock()  # type: ignore[union-attr]
@@ -211,22 +229,28 @@ def test_loader_processes_get_no_prompter(material: Material) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first[:4], samples(material)[1][:4], strict=True))
 
 
-def test_segments_of_another_size_are_refused(material: Material, tmp_path: Path) -> None:
+def test_segments_of_another_size_are_refused(material: TrainingData, tmp_path: Path) -> None:
     assert material.guidance is not None
     record = {**material.guidance.segments["a"], "segments": np.ones((9, 12), np.uint16)}
     with Writer(tmp_path / "other.h5", "segments", ("red", "green")) as writer:
         writer.write("a", record)
     other = Guidance(Reader(tmp_path / "other.h5"), Oracle())
-    material = Material(material.index, ["a"], material.resize, material.crop, material.mean, other)
-    with pytest.raises(GuidanceError, match=r"other.h5: 'a' has \(9, 12\) pixels.*dvc repro segments"):
+    material = TrainingData(
+        material.index, ["a"], material.resize, material.crop, material.mean, other
+    )
+    with pytest.raises(
+        GuidanceError, match=r"other.h5: 'a' has \(9, 12\) pixels.*dvc repro segments"
+    ):
         samples(material)[0]
 
 
 # what is missing
 
 
-def test_without_segments_the_parameter_is_named_before_training(material: Material) -> None:
-    bare = Material(material.index, material.names, material.resize, material.crop, material.mean)
+def test_without_segments_the_parameter_is_named_before_training(material: TrainingData) -> None:
+    bare = TrainingData(
+        material.index, material.names, material.resize, material.crop, material.mean
+    )
     with pytest.raises(GuidanceError, match=r"segments\.backend to superpixels or sam"):
         samples(bare)
     with pytest.raises(GuidanceError, match=r"segments\.backend to superpixels or sam"):
@@ -235,7 +259,7 @@ def test_without_segments_the_parameter_is_named_before_training(material: Mater
 
 @pytest.mark.parametrize("lacking", ["prompter", "embeddings"])
 def test_without_embeddings_the_parameter_is_named_before_training(
-    material: Material, tmp_path: Path, lacking: str
+    material: TrainingData, tmp_path: Path, lacking: str
 ) -> None:
     assert material.guidance is not None
     segments, oracle = material.guidance.segments, Oracle()
@@ -245,7 +269,9 @@ def test_without_embeddings_the_parameter_is_named_before_training(
                 writer.write(name, {**record, "embeddings": np.zeros((0, 0, 0), np.float16)})
         segments = Reader(tmp_path / "bare.h5")
     guidance = Guidance(segments, None if lacking == "prompter" else oracle)
-    bare = Material(material.index, material.names, material.resize, material.crop, material.mean, guidance)
+    bare = TrainingData(
+        material.index, material.names, material.resize, material.crop, material.mean, guidance
+    )
     with pytest.raises(
         GuidanceError, match=r"set segments.embeddings to true, or classifier.s2c.cpm to false"
     ):
@@ -258,7 +284,11 @@ def test_without_embeddings_the_parameter_is_named_before_training(
 
 
 def labels_of(
-    material: Material, made: list[Tensor], oracle: Oracle, network: nn.Module | None = None, **changes: Any
+    material: TrainingData,
+    made: list[Tensor],
+    oracle: Oracle,
+    network: nn.Module | None = None,
+    **changes: Any,
 ) -> Tensor:
     images, tags, _, origins, numbers = made
     assert material.guidance is not None
@@ -270,8 +300,8 @@ def labels_of(
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_masks_come_back_where_the_objects_are_in_mirrored_padded_and_cut_crops(
-    material: Material, seed: int
+def test_masks_come_back_where_the_objects_are_in_flipped_padded_and_cut_crops(
+    material: TrainingData, seed: int
 ) -> None:
     made = batch(material, seed)
     images, _, segments, origins, _ = made
@@ -279,16 +309,19 @@ def test_masks_come_back_where_the_objects_are_in_mirrored_padded_and_cut_crops(
     inside = origins[:, 0] >= 0
     assert labels.dtype == torch.uint8
     assert (labels[~inside] == IGNORE).all()
-    for picture, (image, label) in enumerate(zip(images.int(), labels, strict=True)):
+    for sample, (image, label) in enumerate(zip(images.int(), labels, strict=True)):
         visible = [
-            bool((redness(image[None].float())[0, c] > 0).any()) for c in material.index["abcd"[picture]].tags
+            bool((redness(image[None].float())[0, c] > 0).any())
+            for c in material.index["abcd"[sample]].tags
         ]
-        objects = (segments[picture] == RED) * 1 + (segments[picture] == GREEN) * 2
+        objects = (segments[sample] == RED) * 1 + (segments[sample] == GREEN) * 2
         if all(visible):
-            assert torch.equal(label[inside[picture]].int(), objects[inside[picture]].int())
+            assert torch.equal(label[inside[sample]].int(), objects[inside[sample]].int())
 
 
-def test_points_are_the_centres_of_the_pixels_that_the_peaks_come_from(material: Material) -> None:
+def test_points_are_the_centers_of_the_pixels_that_the_peaks_come_from(
+    material: TrainingData,
+) -> None:
     for seed in range(12):
         made, oracle = batch(material, seed), Oracle()
         labels_of(material, made, oracle)
@@ -305,7 +338,7 @@ def test_points_are_the_centres_of_the_pixels_that_the_peaks_come_from(material:
             assert set(kinds.tolist()) in ({RED}, {GREEN})
 
 
-def test_no_point_lies_in_padding_however_strong_the_map_is_there(material: Material) -> None:
+def test_no_point_lies_in_padding_however_strong_the_map_is_there(material: TrainingData) -> None:
     made, oracle = batch(material), Oracle()
     images, tags, _, origins, _ = made
     origins = origins.clone()
@@ -315,15 +348,19 @@ def test_no_point_lies_in_padding_however_strong_the_map_is_there(material: Mate
     maps[:, :, 3, 5] = 1
     assert material.guidance is not None
     records = [material.guidance.segments[name] for name in material.names]
-    labels = Prompting(oracle, [1.0], 0.5, 20).labels(Seeing(), images, maps, tags, origins, records)
+    labels = Prompting(oracle, [1.0], 0.5, 20).labels(
+        Seeing(), images, maps, tags, origins, records
+    )
     assert (labels[:, :, :64] == IGNORE).all()
     for query in (query for call in oracle.calls for query in call):
         (x, y) = query.points_xy[0] - 0.5
-        picture = next(i for i, r in enumerate(records) if r is query.record)
-        assert ((origins[picture, 0] == y) & (origins[picture, 1] == x))[:, 64:].any()
+        image = next(i for i, r in enumerate(records) if r is query.record)
+        assert ((origins[image, 0] == y) & (origins[image, 1] == x))[:, 64:].any()
 
 
-def test_all_peaks_of_a_class_are_one_prompt_and_all_prompts_of_a_batch_one_call(material: Material) -> None:
+def test_all_peaks_of_a_class_are_one_prompt_and_all_prompts_of_a_batch_one_call(
+    material: TrainingData,
+) -> None:
     made, oracle = batch(material), Oracle()
     images, tags, _, _, _ = made
     maps = torch.full((4, 2, 6, 6), -1.0)
@@ -341,7 +378,7 @@ def test_all_peaks_of_a_class_are_one_prompt_and_all_prompts_of_a_batch_one_call
     assert [len(query.points_xy) for query in queries] == [2] * 4
 
 
-def test_absent_classes_and_empty_maps_prompt_nothing(material: Material) -> None:
+def test_absent_classes_and_empty_maps_prompt_nothing(material: TrainingData) -> None:
     """The published code prompts an empty map at the point (0, 0)."""
     made, oracle = batch(material), Oracle()
     images, tags, _, origins, _ = made
@@ -349,25 +386,33 @@ def test_absent_classes_and_empty_maps_prompt_nothing(material: Material) -> Non
         Seeing(), images, -torch.ones(4, 2, 6, 6), tags, origins, [{}] * 4
     )
     assert oracle.calls == []
-    assert (labels[:3] == IGNORE).all()  # nobody knows where the tagged objects are: nothing is learnt
+    assert (
+        labels[:3] == IGNORE
+    ).all()  # nobody knows where the tagged objects are: nothing is learned
     assert (labels[3][origins[3, 0] >= 0] == 0).all()  # without tags all is background
 
 
-def test_background_is_unknown_where_a_present_class_got_no_mask(material: Material) -> None:
+def test_background_is_unknown_where_a_present_class_got_no_mask(material: TrainingData) -> None:
     made, oracle = batch(material), Oracle()
     images, tags, segments, origins, _ = made
     maps = redness(images)
     maps[:, 1] = -1  # green is never found
     assert material.guidance is not None
     records = [material.guidance.segments[name] for name in material.names]
-    labels = Prompting(oracle, [1.0], 0.5, 20).labels(Seeing(), images, maps, tags, origins, records)
+    labels = Prompting(oracle, [1.0], 0.5, 20).labels(
+        Seeing(), images, maps, tags, origins, records
+    )
     assert set(labels[0].unique().tolist()) == {1, IGNORE}
     assert torch.equal(labels[0] == 1, segments[0] == RED)
     assert set(labels[1][origins[1, 0] >= 0].unique().tolist()) == {0, 1}
 
 
-def test_confidence_is_stability_times_the_mean_activation_over_the_mask(material: Material) -> None:
-    """Where masks overlap the surer class wins; the published code takes the mask's logits for its stability."""
+def test_confidence_is_stability_times_the_mean_activation_over_the_mask(
+    material: TrainingData,
+) -> None:
+    """Where masks overlap the surer class wins; the published code takes the mask's logits for its
+    stability.
+    """
 
     class Halves:
         """Masks that overlap in the middle, answered in the order asked."""
@@ -378,15 +423,19 @@ def test_confidence_is_stability_times_the_mean_activation_over_the_mask(materia
         def prompt(self, queries: Sequence[Query]) -> list[Answer]:
             left, right = torch.zeros(2, 96, 96, dtype=torch.bool)
             left[:, :64], right[:, 32:] = True, True
-            return [Answer(mask, s) for mask, s in zip((left, right), self.stabilities, strict=True)]
+            return [
+                Answer(mask, s) for mask, s in zip((left, right), self.stabilities, strict=True)
+            ]
 
     origins = torch.from_numpy(np.indices((96, 96), np.int32))[None]
     maps = torch.ones(1, 2, 6, 6)
-    maps[0, 1, :, :4] = 0.5  # class 1 is at 1 on a third of the picture, which is half of its mask
+    maps[0, 1, :, :4] = 0.5  # class 1 is at 1 on a third of the image, which is half of its mask
 
     def middle(first: float, second: float) -> int:
         prompting = Prompting(Halves(first, second), [1.0], 0.5, 20)
-        labels = prompting.labels(Seeing(), torch.zeros(1, 3, 96, 96), maps, torch.ones(1, 2), origins, [{}])
+        labels = prompting.labels(
+            Seeing(), torch.zeros(1, 3, 96, 96), maps, torch.ones(1, 2), origins, [{}]
+        )
         assert labels[0, 0, 0] == 1
         assert labels[0, 0, 95] == 2
         return int(labels[0, 50, 48])
@@ -410,7 +459,12 @@ def test_the_surest_mask_wins_and_a_single_mask_wins_its_pixels() -> None:
     tied = paint([Found(0.4, 5, first), Found(0.4, 2, second)], known=True, inside=inside)
     assert tied[:, 0].tolist() == [5, 2, 2, 0]
     assert paint([Found(0.0, 5, first)], known=True, inside=inside)[:, 0].tolist() == [5, 5, 0, 0]
-    assert paint([Found(0.1, 5, first)], known=False, inside=inside)[:, 0].tolist() == [5, 5, IGNORE, IGNORE]
+    assert paint([Found(0.1, 5, first)], known=False, inside=inside)[:, 0].tolist() == [
+        5,
+        5,
+        IGNORE,
+        IGNORE,
+    ]
 
 
 def test_a_mask_outside_the_crop_is_no_mask() -> None:
@@ -422,7 +476,9 @@ def test_a_mask_outside_the_crop_is_no_mask() -> None:
     assert into_crop(mask, origins).nonzero().tolist() == [[1, 2]]
 
 
-def test_scale_1_alone_costs_no_pass_and_others_one_each_without_learning(material: Material) -> None:
+def test_scale_1_alone_costs_no_pass_and_others_one_each_without_learning(
+    material: TrainingData,
+) -> None:
     made, network = batch(material), Seeing()
     labels_of(material, made, Oracle(), network)
     assert network.asked == []
@@ -432,7 +488,9 @@ def test_scale_1_alone_costs_no_pass_and_others_one_each_without_learning(materi
     assert torch.equal(labels[1] == 1, made[2][1] == RED)
 
 
-def test_other_scales_leave_batch_statistics_and_every_mode_as_they_were(material: Material) -> None:
+def test_other_scales_leave_batch_statistics_and_every_mode_as_they_were(
+    material: TrainingData,
+) -> None:
     network = Network(2, SMALL, features=8).train()
     fix_batch_norm(network.backbone.body.get_submodule("layer1"))
     modes = [part.training for part in network.modules()]
@@ -448,7 +506,7 @@ def test_other_scales_leave_batch_statistics_and_every_mode_as_they_were(materia
 # the step
 
 
-def test_the_loss_is_the_weighted_sum_of_its_terms(material: Material) -> None:
+def test_the_loss_is_the_weighted_sum_of_its_terms(material: TrainingData) -> None:
     made = batch(material)
     terms = objective(material, **OPTIONS)(Seeing(), made, step())
     assert list(terms) == ["loss", "cls", "ssc", "cpm"]
@@ -461,13 +519,17 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(material: Material) -> None:
     )
 
 
-def test_without_ssc_and_cpm_it_is_the_plain_classifier(material: Material) -> None:
-    terms = objective(material, **{**OPTIONS, "ssc": False, "cpm": False})(Seeing(), batch(material), step())
+def test_without_ssc_and_cpm_it_is_the_plain_classifier(material: TrainingData) -> None:
+    terms = objective(material, **{**OPTIONS, "ssc": False, "cpm": False})(
+        Seeing(), batch(material), step()
+    )
     assert list(terms) == ["loss", "cls"]
     assert terms["loss"] is terms["cls"]
 
 
-def test_no_prompts_and_no_loss_of_theirs_before_the_warm_up_is_over(material: Material) -> None:
+def test_no_prompts_and_no_loss_of_theirs_before_the_warm_up_is_over(
+    material: TrainingData,
+) -> None:
     made, network = batch(material), Seeing()
     losses = objective(material, **OPTIONS)
     for epoch in (0.0, 1.0, 1.99):
@@ -478,13 +540,17 @@ def test_no_prompts_and_no_loss_of_theirs_before_the_warm_up_is_over(material: M
     assert len(prompter(material).calls) == 1
 
 
-def test_one_pass_through_the_network_a_step_and_no_picture_is_encoded_again(
-    material: Material, monkeypatch: pytest.MonkeyPatch
+def test_one_pass_through_the_network_a_step_and_no_image_is_encoded_again(
+    material: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The published code runs the segmenter's encoder on every crop; here every stored record is read once a step."""
+    """The published code runs the segmenter's encoder on every crop; here every stored record is
+    read once a step.
+    """
     reads: list[str] = []
     read = Reader.__getitem__
-    monkeypatch.setattr(Reader, "__getitem__", lambda self, name: reads.append(name) or read(self, name))
+    monkeypatch.setattr(
+        Reader, "__getitem__", lambda self, name: reads.append(name) or read(self, name)
+    )
     made, network = batch(material), Seeing()
     objective(material, **OPTIONS)(network, made, step())
     assert len(network.asked) == 1
@@ -495,8 +561,10 @@ def test_one_pass_through_the_network_a_step_and_no_picture_is_encoded_again(
     }
 
 
-def test_maps_that_see_one_spot_of_an_object_come_to_see_all_of_it(material: Material) -> None:
-    """Descending on the prompted masks' loss alone; what is not the object loses what response it had."""
+def test_maps_that_see_one_spot_of_an_object_come_to_see_all_of_it(material: TrainingData) -> None:
+    """Descending on the prompted masks' loss alone; what is not the object loses what response it
+    had.
+    """
     images, tags, segments, origins, _ = batch(material, 3)
     inside = origins[:, 0] >= 0
     objects = F.avg_pool2d(torch.stack([segments == RED, segments == GREEN], 1).float(), 16)
@@ -520,13 +588,13 @@ def test_maps_that_see_one_spot_of_an_object_come_to_see_all_of_it(material: Mat
             assert scores[object_ == 0].mean() < 0.2
 
 
-@pytest.mark.parametrize("normalisation", ["fixed", "learned"])
+@pytest.mark.parametrize("normalization", ["fixed", "learned"])
 def test_steps_reach_every_layer_and_lower_the_losses_whose_targets_stand_still(
-    material: Material, normalisation: str
+    material: TrainingData, normalization: str
 ) -> None:
     torch.manual_seed(0)
     network = Network(2, SMALL, features=16).train()
-    if normalisation == "fixed":
+    if normalization == "fixed":
         fix_batch_norm(network)
     made, losses = batch(material), objective(material, **OPTIONS)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
@@ -536,17 +604,23 @@ def test_steps_reach_every_layer_and_lower_the_losses_whose_targets_stand_still(
         values.append((terms["cls"] + terms["ssc"]).item())
         optimizer.zero_grad()
         terms["loss"].backward()
-        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+        assert all(
+            p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters()
+        )
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.new_parameters())
         optimizer.step()
     assert values[-1] < values[0]
 
 
-def test_the_training_loop_runs_it_with_loader_processes(material: Material, tmp_path: Path) -> None:
+def test_the_training_loop_runs_it_with_loader_processes(
+    material: TrainingData, tmp_path: Path
+) -> None:
     """Two epochs, the second with prompts; the curve holds every term."""
     network = Seeing()
-    runtime = Runtime(torch.device("cpu"), torch.float32, 2, 1, 1, 600.0, False, tmp_path / "work", 0, 1)
-    plan = Plan(2, 2, "adamw", 1e-4, 1, 0.0, 0.0, 0.9, 0.0, 0)
+    runtime = Runtime(
+        torch.device("cpu"), torch.float32, 2, 1, 1, 600.0, False, tmp_path / "work", 0, 1
+    )
+    plan = TrainConfig(2, 2, "adamw", 1e-4, 1, 0.0, 0.0, 0.9, 0.0, 0)
     train(
         network,
         samples(material),
@@ -579,21 +653,25 @@ class HalfPrecision(nn.Module):
             return self.module(images)
 
 
-def test_bfloat16_stays_finite_and_near_float32(material: Material) -> None:
+def test_bfloat16_stays_finite_and_near_float32(material: TrainingData) -> None:
     torch.manual_seed(0)
     network, made = Network(2, SMALL, features=16).eval(), batch(material)
     losses = objective(material, **{**OPTIONS, "scales": [0.5, 1.0]})
     exact, half = losses(network, made, step()), losses(HalfPrecision(network), made, step())
     half["loss"].backward()
     assert all(term.dtype == torch.float32 for term in half.values())
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.new_parameters())
+    assert all(
+        p.grad is not None and torch.isfinite(p.grad).all() for p in network.new_parameters()
+    )
     for name in ("cls", "ssc"):
         assert half[name].item() == pytest.approx(exact[name].item(), rel=0.05)
 
 
-def test_a_batch_is_the_mean_of_its_pictures(material: Material) -> None:
+def test_a_batch_is_the_mean_of_its_images(material: TrainingData) -> None:
     made, losses = batch(material), objective(material, **OPTIONS)
     whole = losses(Seeing(), made, step())
     single = [losses(Seeing(), [part[i : i + 1] for part in made], step()) for i in range(4)]
     for name in whole:
-        assert whole[name].item() == pytest.approx(sum(terms[name].item() for terms in single) / 4, rel=1e-5)
+        assert whole[name].item() == pytest.approx(
+            sum(terms[name].item() for terms in single) / 4, rel=1e-5
+        )

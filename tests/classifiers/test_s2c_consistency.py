@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.classifiers.s2c.consistency import FLOOR, map_loss
-from pipeline.label_map import IGNORE
+from pipeline.core.artifacts import IGNORE
 
 INSIDE = torch.ones(1, 4, 4, dtype=torch.bool)
 
@@ -22,7 +22,9 @@ def test_a_map_that_equals_its_mask_costs_log_1_plus_1_over_e_a_class() -> None:
 
 
 def test_the_formula_by_hand() -> None:
-    """Two classes, no enlargement: S^c = ReLU(A^c) / max, S^0 = 1 - max_c S^c, softmax over the three."""
+    """Two classes, no enlargement: S^c = ReLU(A^c) / max, S^0 = 1 - max_c S^c, softmax over the
+    three.
+    """
     maps = torch.tensor([[[[4.0, -1.0]], [[1.0, 2.0]]]])
     labels = torch.tensor([[[1, 0]]], dtype=torch.uint8)
     loss = map_loss(maps, torch.ones(1, 2), labels, torch.ones(1, 1, 2, dtype=torch.bool))
@@ -81,28 +83,41 @@ def test_ignored_pixels_do_not_count() -> None:
     scores = maps / 2
     logits = torch.cat([1 - scores, scores], 1)
     expected = F.cross_entropy(logits[:, :, 2:], labels[:, 2:].long())
-    assert float(map_loss(maps, torch.ones(1, 1), half, INSIDE)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(map_loss(maps, torch.ones(1, 1), half, INSIDE)) == pytest.approx(
+        float(expected), rel=1e-6
+    )
 
 
-def test_maxima_outside_the_picture_do_not_count() -> None:
+def test_maxima_outside_the_image_do_not_count() -> None:
     maps = torch.ones(1, 1, 4, 4) * 2
     maps[..., 3] = 100
-    labels, inside = torch.ones(1, 64, 64, dtype=torch.uint8), torch.ones(1, 64, 64, dtype=torch.bool)
+    labels, inside = (
+        torch.ones(1, 64, 64, dtype=torch.uint8),
+        torch.ones(1, 64, 64, dtype=torch.bool),
+    )
     labels[..., 40:], inside[..., 48:] = IGNORE, False
     loss = map_loss(maps, torch.ones(1, 1), labels, inside)
     assert loss.item() == pytest.approx(math.log1p(math.exp(-1)), rel=1e-5)
 
 
-def test_pictures_without_labels_or_tags_contribute_nothing_and_a_batch_is_the_mean_of_its_pictures() -> None:
+def test_images_without_labels_or_tags_contribute_nothing_and_a_batch_is_the_mean_of_its_images() -> (
+    None
+):
     torch.manual_seed(0)
-    maps, tags = torch.randn(4, 3, 4, 4), torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]])
+    maps, tags = (
+        torch.randn(4, 3, 4, 4),
+        torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]),
+    )
     labels = (
         torch.randint(0, 2, (4, 64, 64), dtype=torch.uint8)
         * torch.tensor([3, 2, 0, 2], dtype=torch.uint8)[:, None, None]
     )
     labels[1] = IGNORE
     inside = torch.ones(4, 64, 64, dtype=torch.bool)
-    single = [float(map_loss(*(part[i : i + 1] for part in (maps, tags, labels, inside)))) for i in range(4)]
+    single = [
+        float(map_loss(*(part[i : i + 1] for part in (maps, tags, labels, inside))))
+        for i in range(4)
+    ]
     assert (single[1], single[2]) == (0, 0)
     assert min(single[0], single[3]) > 0.1
     assert float(map_loss(maps, tags, labels, inside)) == pytest.approx(sum(single) / 4, rel=1e-6)

@@ -49,7 +49,9 @@ def test_a_weak_peak_that_is_dropped_takes_no_other_with_it() -> None:
 
 @pytest.mark.parametrize("place", [(0, 0), (0, 47), (95, 95), (47, 0), (3, 93)])
 def test_peaks_on_the_border_count(place: tuple[int, int]) -> None:
-    """The published code drops the strongest inner peak when the maximum lies within 20 pixels of the border."""
+    """The published code drops the strongest inner peak when the maximum lies within 20 pixels of
+    the border.
+    """
     assert peaks(bumps((*place, 1.0), (50, 50, 0.9)), 0.5, 20).tolist() == [list(place), [50, 50]]
 
 
@@ -73,7 +75,9 @@ def test_a_hollow_plateau_is_a_point_on_it() -> None:
 
 
 def test_a_shoulder_is_no_peak() -> None:
-    """Values that do not rise within 3x3 pixels, but on the plateau's far side, as at the border of every enlarged map."""
+    """Values that do not rise within 3x3 pixels, but on the plateau's far side, as at the border of
+    every enlarged map.
+    """
     scores = np.zeros((64, 64), np.float32)
     scores[20:30, 20:30] = 0.8
     scores[20:30, 30:34] = 1
@@ -103,11 +107,13 @@ def test_every_point_is_a_local_maximum_and_no_point_could_be_added() -> None:
         assert (np.diff(values) <= 0).all()
         assert (values == around[tuple(found.T)]).all()
         assert (
-            len(found) == 1 or min(np.hypot(*(a - b)) for a in found for b in found if (a != b).any()) >= 20
+            len(found) == 1
+            or min(np.hypot(*(a - b)) for a in found for b in found if (a != b).any()) >= 20
         )
-        # what is higher than its eight neighbours and was left out lies near a stronger point
+        # what is higher than its eight neighbors and was left out lies near a stronger point
         equal = (
-            F.unfold(torch.from_numpy(scores)[None, None], 3, padding=1).view(9, 128, 128).numpy() == around
+            F.unfold(torch.from_numpy(scores)[None, None], 3, padding=1).view(9, 128, 128).numpy()
+            == around
         )
         for place in np.argwhere((scores == around) & (equal.sum(0) == 1) & (scores > 0.5)):
             near = np.hypot(*(found - place).T) < 20

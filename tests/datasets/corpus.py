@@ -21,7 +21,8 @@ BOMB = "has more than 89478485 pixels; scale it down before use"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A dataset: `make` builds it in the folder it is given; `message` are parts of one line among the problems.
+    """A dataset: `make` builds it in the folder it is given; `message` are parts of one line among
+    the problems.
 
     level: of that line; None for a dataset that is odd but sound, which has no problem at all.
     """
@@ -52,7 +53,9 @@ def bad(
     return enter
 
 
-def odd(format_: str, **options: Any) -> Callable[[Callable[[Path], object]], Callable[[Path], object]]:
+def odd(
+    format_: str, **options: Any
+) -> Callable[[Callable[[Path], object]], Callable[[Path], object]]:
     """Enter the builder of a dataset without any problem."""
     return bad(format_, level=None, **options)
 
@@ -63,18 +66,18 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, *chunks: bytes) -> bytes:
-    """A PNG that declares a size in grey and holds next to nothing."""
+    """A PNG that declares a size in gray and holds next to nothing."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IEND", b"")
 
 
-def picture_bytes(root: Path, data: bytes, name: str = "a.png") -> None:
+def image_bytes(root: Path, data: bytes, name: str = "a.png") -> None:
     own_folder(root)
     (root / "images" / name).write_bytes(data)
 
 
 def row(root: Path, image: str, classes: str = "cat", header: str = "image,classes") -> None:
-    """A folder with one more row, of no picture of its own."""
+    """A folder with one more row, of no image of its own."""
     own_folder(root, header=header)
     with (root / "labels.csv").open("a", encoding="utf-8") as file:
         file.write(f"{image},{classes}\n")
@@ -114,49 +117,53 @@ def changed(root: Path, change: Callable[[dict], object], rows: tuple[dict, ...]
     write(root / JSON, json.dumps(content))
 
 
-# Pictures
+# Images
 
 
-@bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file", "save it anew")
-def picture_of_no_bytes(root: Path) -> None:
-    picture_bytes(root, b"")
+@bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file", "save it again")
+def image_of_no_bytes(root: Path) -> None:
+    image_bytes(root, b"")
 
 
-@bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file", "save it anew")
-def picture_cut_short(root: Path) -> None:
+@bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file", "save it again")
+def image_cut_short(root: Path) -> None:
     own_folder(root)
     whole = save(root / "images/a.png", noise(0, (64, 64)))
     whole.write_bytes(whole.read_bytes()[:3000])
 
 
-@bad("voc", "x1.jpg: is damaged, cut short or no JPEG/PNG/WEBP file", "save it anew")
+@bad("voc", "x1.jpg: is damaged, cut short or no JPEG/PNG/WEBP file", "save it again")
 def jpeg_cut_short(root: Path) -> None:
     voc_folder(root)
     whole = save(root / "JPEGImages/x1.jpg", noise(0, (64, 64)))
     whole.write_bytes(whole.read_bytes()[:1500])
 
 
-@bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file", "save it anew")
-def picture_with_a_flipped_checksum(root: Path) -> None:
+@bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file", "save it again")
+def image_with_a_flipped_checksum(root: Path) -> None:
     own_folder(root)
     data = bytearray((root / "images/a.png").read_bytes())
     data[20] ^= 1
     (root / "images/a.png").write_bytes(data)
 
 
-@bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file", "save it anew")
-def picture_that_is_a_web_page(root: Path) -> None:
-    picture_bytes(root, b"<!doctype html><title>404</title>")
+@bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file", "save it again")
+def image_that_is_a_web_page(root: Path) -> None:
+    image_bytes(root, b"<!doctype html><title>404</title>")
 
 
-@bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file", "save it anew")
-def picture_that_is_a_tiff(root: Path) -> None:
+@bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file", "save it again")
+def image_that_is_a_tiff(root: Path) -> None:
     own_folder(root)
     Image.fromarray(noise()).save(root / "images/a.png", format="TIFF")
 
 
-@bad("folder", "scan.bmp: is of a kind that is not read; save it as JPEG, PNG or WebP", level="warning")
-def picture_of_a_foreign_kind(root: Path) -> None:
+@bad(
+    "folder",
+    "scan.bmp: is of a kind that is not read; save it as JPEG, PNG or WebP",
+    level="warning",
+)
+def image_of_a_foreign_kind(root: Path) -> None:
     save(own_folder(root) / "images/scan.bmp", noise())
 
 
@@ -168,86 +175,91 @@ def jpeg_that_is_called_png(root: Path) -> None:
 
 @bad("folder", "a.png: ", BOMB)
 def bomb_of_sixty_thousand_pixels_a_side(root: Path) -> None:
-    picture_bytes(root, png(60_000, 60_000, chunk(b"IDAT", zlib.compress(b""))))
+    image_bytes(root, png(60_000, 60_000, chunk(b"IDAT", zlib.compress(b""))))
 
 
 @bad("folder", "a.png: ", BOMB)
 def bomb_of_the_largest_size(root: Path) -> None:
-    picture_bytes(root, png(2**31 - 1, 2**31 - 1))
+    image_bytes(root, png(2**31 - 1, 2**31 - 1))
 
 
 @bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file")
-def bomb_in_a_text_of_the_picture(root: Path) -> None:
+def bomb_in_a_text_of_the_image(root: Path) -> None:
     text = b"comment\0\0" + zlib.compress(bytes(2**26))
-    picture_bytes(root, png(16, 12, chunk(b"zTXt", text), chunk(b"IDAT", zlib.compress(bytes(12 * 17)))))
+    image_bytes(
+        root, png(16, 12, chunk(b"zTXt", text), chunk(b"IDAT", zlib.compress(bytes(12 * 17))))
+    )
 
 
 @bad("folder", "a.png: is damaged, cut short or no JPEG/PNG/WEBP file")
-def picture_of_no_pixels(root: Path) -> None:
-    picture_bytes(root, png(0, 12, chunk(b"IDAT", zlib.compress(b""))))
+def image_of_no_pixels(root: Path) -> None:
+    image_bytes(root, png(0, 12, chunk(b"IDAT", zlib.compress(b""))))
 
 
 @bad("folder", "a.png: is larger than 1073741824 bytes; put the file there or take it off the list")
-def picture_file_of_a_terabyte(root: Path) -> None:
+def image_file_of_a_terabyte(root: Path) -> None:
     own_folder(root)
     with (root / "images/a.png").open("r+b") as file:
         file.truncate(2**40)
 
 
 @bad("folder", "a.png: cannot be read (it is a folder, pipe or device, no file)")
-def picture_that_is_a_pipe(root: Path) -> None:
+def image_that_is_a_pipe(root: Path) -> None:
     own_folder(root)
     (root / "images/a.png").unlink()
     os.mkfifo(root / "images/a.png")
 
 
 @bad("folder", "images/a: cannot be read (it is a folder, pipe or device, no file)")
-def picture_that_is_a_folder(root: Path) -> None:
+def image_that_is_a_folder(root: Path) -> None:
     own_folder(root)
     (root / "images/a.png").unlink()
     (root / "images/a").mkdir()
 
 
 @odd("folder")
-def picture_of_one_pixel(root: Path) -> None:
+def image_of_one_pixel(root: Path) -> None:
     save(own_folder(root) / "images/a.png", noise(0, (1, 1)))
 
 
 @odd("voc")
-def picture_in_four_inks(root: Path) -> None:
+def image_in_four_inks(root: Path) -> None:
     voc_folder(root)
     Image.fromarray(noise()).convert("CMYK").save(root / "JPEGImages/x1.jpg")
 
 
 @odd("folder")
-def picture_of_sixteen_bits(root: Path) -> None:
+def image_of_sixteen_bits(root: Path) -> None:
     save(own_folder(root) / "images/a.png", noise()[..., 0].astype(np.uint16) * 257)
 
 
 @odd("folder")
-def picture_with_alpha(root: Path) -> None:
+def image_with_alpha(root: Path) -> None:
     save(own_folder(root) / "images/a.png", np.dstack([noise(), noise()[..., :1]]))
 
 
 @odd("folder")
-def picture_that_moves(root: Path) -> None:
+def image_that_moves(root: Path) -> None:
     own_folder(root)
     frames = [Image.fromarray(noise(number)) for number in range(3)]
     frames[0].save(root / "images/a.png", save_all=True, append_images=frames[1:])
 
 
-@bad("folder", "images/gone: cannot be read (No such file or directory); put the file there or take it off")
-def picture_that_is_missing(root: Path) -> None:
+@bad(
+    "folder",
+    "images/gone: cannot be read (No such file or directory); put the file there or take it off",
+)
+def image_that_is_missing(root: Path) -> None:
     row(root, "gone")
 
 
 @bad("folder", "c.png: has no row in labels.csv; it is left out", level="warning")
-def picture_without_a_row(root: Path) -> None:
+def image_without_a_row(root: Path) -> None:
     save(own_folder(root) / "images/c.png", noise())
 
 
 @bad("folder", "a.png: has the same id as images/a.jpg; rename one of the two")
-def two_pictures_of_one_id(root: Path) -> None:
+def two_images_of_one_id(root: Path) -> None:
     save(own_folder(root) / "images/a.jpg", noise())
 
 
@@ -256,14 +268,14 @@ def ids_that_differ_by_case_alone(root: Path) -> None:
     own_folder(root, ("a,cat", "A,dog"))
 
 
-@bad("folder", "'b' of split 'val' is the same picture as 'a' of 'train'; keep one", level="warning")
-def one_picture_under_two_names_in_two_splits(root: Path) -> None:
+@bad("folder", "'b' of split 'val' is the same image as 'a' of 'train'; keep one", level="warning")
+def one_image_under_two_names_in_two_splits(root: Path) -> None:
     own_folder(root, ("a,cat,train", "b,cat,val"), "image,classes,split")
     save(root / "images/b.png", noise(0))
 
 
 @bad("folder", "images/a.png: lies outside the source folder (by `..` or a link); copy it")
-def picture_linked_from_outside(root: Path) -> None:
+def image_linked_from_outside(root: Path) -> None:
     own_folder(root)
     outside = save(root.parent / "outside.png", noise())
     (root / "images/a.png").unlink()
@@ -271,26 +283,26 @@ def picture_linked_from_outside(root: Path) -> None:
 
 
 @bad("folder", "images/a.png: cannot be read (No such file or directory)")
-def picture_linked_to_nothing(root: Path) -> None:
+def image_linked_to_nothing(root: Path) -> None:
     own_folder(root)
     (root / "images/a.png").unlink()
     (root / "images/a.png").symlink_to("nothing.png")
 
 
 @bad("folder", "images/a.png: ", "(")
-def picture_linked_to_itself(root: Path) -> None:
+def image_linked_to_itself(root: Path) -> None:
     own_folder(root)
     (root / "images/a.png").unlink()
     (root / "images/a.png").symlink_to("a.png")
 
 
-@bad("folder", "images/more: is a link to a folder, which is not followed; move the pictures")
+@bad("folder", "images/more: is a link to a folder, which is not followed; move the images")
 def folder_linked_to_the_one_above(root: Path) -> None:
     (own_folder(root) / "images/more").symlink_to("..")
 
 
-@bad("folder", "images: lies outside the source folder (by `..` or a link); move the pictures")
-def pictures_linked_from_outside(root: Path) -> None:
+@bad("folder", "images: lies outside the source folder (by `..` or a link); move the images")
+def images_linked_from_outside(root: Path) -> None:
     own_folder(root)
     (root / "images").rename(root.parent / "images")
     (root / "images").symlink_to(root.parent / "images")
@@ -299,7 +311,9 @@ def pictures_linked_from_outside(root: Path) -> None:
 @bad("folder", "\\udcff.png: has no row in labels.csv", level="warning")
 def file_name_that_is_no_unicode(root: Path) -> None:
     own_folder(root)
-    save(root / "images/c.png", noise()).rename(os.fsdecode(os.fsencode(root) + b"/images/\xff.png"))
+    save(root / "images/c.png", noise()).rename(
+        os.fsdecode(os.fsencode(root) + b"/images/\xff.png")
+    )
 
 
 @bad("folder", "\\x1b[2J.png: has no row in labels.csv", level="warning")
@@ -310,7 +324,10 @@ def file_name_that_wipes_the_terminal(root: Path) -> None:
 # Ids
 
 
-@bad("folder", "labels.csv:4: the id '../../outside' leaves the folder or has empty parts; give the path")
+@bad(
+    "folder",
+    "labels.csv:4: the id '../../outside' leaves the folder or has empty parts; give the path",
+)
 def id_that_leads_out(root: Path) -> None:
     save(root.parent / "outside.png", noise())
     row(root, "../../outside")
@@ -342,7 +359,11 @@ def id_that_begins_with_a_dot(root: Path) -> None:
     row(root, ".hidden")
 
 
-@bad("folder", "labels.csv:4: the id 'x", "has a part of more than 240 bytes, which no file can be named")
+@bad(
+    "folder",
+    "labels.csv:4: the id 'x",
+    "has a part of more than 240 bytes, which no file can be named",
+)
 def id_of_three_hundred_letters(root: Path) -> None:
     row(root, "x" * 300)
 
@@ -352,7 +373,7 @@ def id_of_no_letters(root: Path) -> None:
     row(root, "")
 
 
-@bad("folder", "labels.csv:4: 'a' is listed already by", "labels.csv:2; list every picture once")
+@bad("folder", "labels.csv:4: 'a' is listed already by", "labels.csv:2; list every image once")
 def id_that_is_listed_twice(root: Path) -> None:
     row(root, "a.png")
 
@@ -376,7 +397,9 @@ def table_that_is_missing(root: Path) -> None:
     (root / "labels.csv").unlink()
 
 
-@bad("folder", "labels.csv:1: the first line is ''; it must be image,classes or image,classes,split")
+@bad(
+    "folder", "labels.csv:1: the first line is ''; it must be image,classes or image,classes,split"
+)
 def table_of_no_bytes(root: Path) -> None:
     table(root, b"")
 
@@ -386,7 +409,7 @@ def table_of_a_header_alone(root: Path) -> None:
     table(root, b"image,classes\n")
 
 
-@bad("folder", "lists no picture; name pictures in its lists or labels")
+@bad("folder", "lists no image; name images in its lists or labels")
 def table_of_a_header_alone_beside_classes(root: Path) -> None:
     table(root, b"image,classes\n")
     write(root / "classes.txt", "cat\n")
@@ -475,23 +498,35 @@ def three_hundred_classes(root: Path) -> None:
 
 
 @bad(
-    "folder", "'background' is the name of what is no class; leave it out: what shows no class is background"
+    "folder",
+    "'background' is the name of what is no class; leave it out: what shows no class is background",
 )
 def class_that_is_the_background(root: Path) -> None:
     own_folder(root, ("a,background", "b,dog;cat"))
 
 
-@bad("folder", "the class name 'c\\x07t' is empty, has blanks at its ends or holds control characters")
+@bad(
+    "folder",
+    "the class name 'c\\x07t' is empty, has blanks at its ends or holds control characters",
+)
 def class_with_a_bell(root: Path) -> None:
     own_folder(root, ("a,c\at", "b,dog"))
 
 
-@bad("folder", "dataset.classes: 'lynx' is no class of the source; valid are cat, dog", classes=["lynx"])
+@bad(
+    "folder",
+    "dataset.classes: 'lynx' is no class of the source; valid are cat, dog",
+    classes=["lynx"],
+)
 def chosen_class_that_is_unknown(root: Path) -> None:
     own_folder(root)
 
 
-@bad("folder", "dataset.classes: 'cat' is listed 2 times; list every class once", classes=["cat", "cat"])
+@bad(
+    "folder",
+    "dataset.classes: 'cat' is listed 2 times; list every class once",
+    classes=["cat", "cat"],
+)
 def chosen_class_that_is_named_twice(root: Path) -> None:
     own_folder(root)
 
@@ -502,13 +537,13 @@ def classes_that_are_none(root: Path) -> None:
     write(root / "classes.txt", "background\n\n")
 
 
-@bad("folder", "class 'dog' has no pictures in split 'train'; tag some", level="warning")
-def class_of_no_pictures(root: Path) -> None:
+@bad("folder", "class 'dog' has no images in split 'train'; tag some", level="warning")
+def class_of_no_images(root: Path) -> None:
     own_folder(root, ("a,cat", "b,cat"))
     write(root / "classes.txt", "cat\ndog\n")
 
 
-@bad("folder", "has no picture in split 'train'; put some there")
+@bad("folder", "has no image in split 'train'; put some there")
 def table_that_holds_everything_out(root: Path) -> None:
     own_folder(root, ("a,cat,val", "b,dog,val"), "image,classes,split")
 
@@ -517,13 +552,16 @@ def table_that_holds_everything_out(root: Path) -> None:
 
 
 @bad(
-    "folder", "masks/a.png: mask of 16 x 13 pixels on a picture of 16 x 12 (upright); make the mask as large"
+    "folder",
+    "masks/a.png: mask of 16 x 13 pixels on an image of 16 x 12 (upright); make the mask as large",
 )
 def mask_of_another_size(root: Path) -> None:
     with_mask(root, mask(size=(13, 16)))
 
 
-@bad("folder", "masks/a.png: holds 77, which are no class; use 0..2, 255 (0 background, 255 ignore)")
+@bad(
+    "folder", "masks/a.png: holds 77, which are no class; use 0..2, 255 (0 background, 255 ignore)"
+)
 def mask_with_an_unknown_value(root: Path) -> None:
     with_mask(root, mask((0, 0, 1, 1, 77)))
 
@@ -533,12 +571,15 @@ def mask_of_sixteen_bits_with_an_unknown_value(root: Path) -> None:
     with_mask(root, np.full(SIZE, 65535, np.uint16))
 
 
-@bad("folder", "masks/a.png: is a colour picture (mode RGB), not a mask; save class numbers as a grey or")
-def mask_in_colours(root: Path) -> None:
+@bad(
+    "folder",
+    "masks/a.png: is a color image (mode RGB), not a mask; save class numbers as a gray or",
+)
+def mask_in_colors(root: Path) -> None:
     with_mask(root, noise())
 
 
-@bad("folder", "masks/a.png: is a colour picture (mode LA), not a mask")
+@bad("folder", "masks/a.png: is a color image (mode LA), not a mask")
 def mask_with_alpha(root: Path) -> None:
     own_folder(root)
     (root / "masks").mkdir()
@@ -578,7 +619,11 @@ def mask_of_voc_linked_to_nothing(root: Path) -> None:
     (root / "SegmentationClass/x1.png").symlink_to("nothing.png")
 
 
-@bad("folder", "masks/instances/a.png: has no instance of cat, which the semantic mask", level="warning")
+@bad(
+    "folder",
+    "masks/instances/a.png: has no instance of cat, which the semantic mask",
+    level="warning",
+)
 def instances_that_lack_a_class(root: Path) -> None:
     with_mask(root, mask((0, 0, 4, 4, 1)))
     save(root / "masks/instances/a.png", mask())
@@ -587,17 +632,17 @@ def instances_that_lack_a_class(root: Path) -> None:
 # The folder as a whole
 
 
-@bad("auto", "no such folder; give the folder of your pictures")
+@bad("auto", "no such folder; give the folder of your images")
 def source_that_is_missing(root: Path) -> None:
     assert not root.exists()
 
 
-@bad("auto", "is a file, no folder; give the folder of your pictures")
+@bad("auto", "is a file, no folder; give the folder of your images")
 def source_that_is_a_file(root: Path) -> None:
-    write(root, "picture")
+    write(root, "image")
 
 
-@bad("folder", "is a file, no folder; set dataset.source to the folder of your pictures")
+@bad("folder", "is a file, no folder; set dataset.source to the folder of your images")
 def source_that_is_a_zip(root: Path) -> None:
     root.write_bytes(b"PK\x05\x06" + bytes(18))
 
@@ -607,13 +652,13 @@ def source_that_is_empty(root: Path) -> None:
     root.mkdir()
 
 
-@bad("folder", "images: no such folder; put the pictures there")
-def source_without_a_folder_of_pictures(root: Path) -> None:
+@bad("folder", "images: no such folder; put the images there")
+def source_without_a_folder_of_images(root: Path) -> None:
     write(root / "labels.csv", "image,classes\na,cat\n")
 
 
 @bad("folder", "images/a: cannot be read (No such file or directory)")
-def source_whose_folder_of_pictures_is_empty(root: Path) -> None:
+def source_whose_folder_of_images_is_empty(root: Path) -> None:
     write(root / "labels.csv", "image,classes\na,cat\n")
     (root / "images").mkdir()
 
@@ -631,30 +676,41 @@ def source_above_voc(root: Path) -> None:
     voc_folder(root / "VOC2012")
 
 
-@bad("voc", "train.txt: no such list; name another one, or none, in dataset.voc; lists there are: val")
+@bad(
+    "voc",
+    "train.txt: no such list; name another one, or none, in dataset.voc; lists there are: val",
+)
 def list_that_is_missing(root: Path) -> None:
     voc_folder(root)
     (root / "ImageSets/Segmentation/train.txt").unlink()
 
 
-@bad("voc", "val.txt: lists no picture; name pictures in it, or leave its name in dataset.voc empty")
+@bad("voc", "val.txt: lists no image; name images in it, or leave its name in dataset.voc empty")
 def list_of_no_lines(root: Path) -> None:
     listed(root, "\n\n", "val")
 
 
-@bad("voc", "outside.txt: lies outside the source folder", lists={"train": "../../../outside", "val": "val"})
+@bad(
+    "voc",
+    "outside.txt: lies outside the source folder",
+    lists={"train": "../../../outside", "val": "val"},
+)
 def list_named_outside(root: Path) -> None:
     voc_folder(root)
     write(root.parent / "outside.txt", "x1\n")
 
 
 @bad("voc", "JPEGImages/x9.jpg: cannot be read (No such file or directory)")
-def list_of_a_missing_picture(root: Path) -> None:
+def list_of_a_missing_image(root: Path) -> None:
     listed(root, "x1\nx9\n")
 
 
-@bad("voc", "val.txt:1: 'x1' is listed already by", "train.txt:1; list every picture once, in one split")
-def picture_in_two_splits(root: Path) -> None:
+@bad(
+    "voc",
+    "val.txt:1: 'x1' is listed already by",
+    "train.txt:1; list every image once, in one split",
+)
+def image_in_two_splits(root: Path) -> None:
     listed(root, "x1\n", "val")
 
 
@@ -674,7 +730,11 @@ def tags_that_are_missing(root: Path) -> None:
     (root / "Annotations").rename(root / "elsewhere")
 
 
-@bad("voc", "train.txt:1: 'x1' has no row or file with tags; it counts as showing no class", level="warning")
+@bad(
+    "voc",
+    "train.txt:1: 'x1' has no row or file with tags; it counts as showing no class",
+    level="warning",
+)
 def annotation_that_is_missing(root: Path) -> None:
     voc_folder(root)
     (root / "Annotations/x1.xml").unlink()
@@ -727,7 +787,9 @@ def tags_in_a_hostile_pickle(root: Path) -> None:
     np.save(root / "cls_labels.npy", np.array(Hostile(root.parent / "written"), object))
 
 
-@bad("voc", "cls_labels.npy: is no table of VOC tags", "use labels.csv or Annotations/*.xml instead")
+@bad(
+    "voc", "cls_labels.npy: is no table of VOC tags", "use labels.csv or Annotations/*.xml instead"
+)
 def tags_in_a_damaged_pickle(root: Path) -> None:
     tags_that_are_missing(root)
     np.save(root / "cls_labels.npy", {"x1": np.ones(2), "x2": np.ones(2), "y1": np.ones(2)})
@@ -756,7 +818,7 @@ assert b"mkdir" in pickle.dumps(Hostile(Path()))
 # COCO
 
 
-@bad("coco", "instances_train2017.json: is no json (", "download or export it anew")
+@bad("coco", "instances_train2017.json: is no json (", "download or export it again")
 def json_cut_short(root: Path) -> None:
     coco_folder(root, [annotation(3, BOX)])
     (root / JSON).write_bytes((root / JSON).read_bytes()[:-30])
@@ -798,43 +860,43 @@ def json_named_outside(root: Path) -> None:
     (root / JSON).rename(root.parent / "outside.json")
 
 
-@bad("coco", "picture 7 lacks a sound id, file_name, height or width; export the file anew")
-def picture_of_a_height_that_is_no_number(root: Path) -> None:
+@bad("coco", "image 7 lacks a sound id, file_name, height or width; export the file again")
+def image_of_a_height_that_is_no_number(root: Path) -> None:
     changed(root, lambda content: content["images"][0].update(height=float("nan")))
 
 
-@bad("coco", "picture 7 lacks a sound id, file_name, height or width")
-def picture_of_a_height_in_words(root: Path) -> None:
+@bad("coco", "image 7 lacks a sound id, file_name, height or width")
+def image_of_a_height_in_words(root: Path) -> None:
     changed(root, lambda content: content["images"][0].update(height="12"))
 
 
-@bad("coco", "picture 7: outlines for a picture of 16 x -12 pixels, but the file has 16 x 12")
-def picture_of_a_negative_height(root: Path) -> None:
+@bad("coco", "image 7: outlines for an image of 16 x -12 pixels, but the file has 16 x 12")
+def image_of_a_negative_height(root: Path) -> None:
     changed(root, lambda content: content["images"][0].update(height=-12))
 
 
-@bad("coco", "two pictures of id 7; give each its own")
-def pictures_of_one_number(root: Path) -> None:
+@bad("coco", "two images of id 7; give each its own")
+def images_of_one_number(root: Path) -> None:
     changed(root, lambda content: content["images"][1].update(id=7))
 
 
-@bad("coco", "picture 7: the id '../../outside' leaves the folder or has empty parts")
+@bad("coco", "image 7: the id '../../outside' leaves the folder or has empty parts")
 def file_name_that_leads_out(root: Path) -> None:
     changed(root, lambda content: content["images"][0].update(file_name="../../outside.png"))
 
 
-@bad("coco", "picture 7: the id '/etc/passwd' is an absolute path")
+@bad("coco", "image 7: the id '/etc/passwd' is an absolute path")
 def file_name_that_is_an_absolute_path(root: Path) -> None:
     changed(root, lambda content: content["images"][0].update(file_name="/etc/passwd"))
 
 
-@bad("coco", "picture 7: the id '\\ud800' holds control characters")
+@bad("coco", "image 7: the id '\\ud800' holds control characters")
 def file_name_of_half_a_letter(root: Path) -> None:
     changed(root, lambda content: content["images"][0].update(file_name="\ud800.png"))
 
 
-@bad("coco", "annotations of picture 99, which is not listed; export the file anew")
-def annotation_of_a_missing_picture(root: Path) -> None:
+@bad("coco", "annotations of image 99, which is not listed; export the file again")
+def annotation_of_a_missing_image(root: Path) -> None:
     changed(root, lambda content: None, (annotation(3, BOX, image=99),))
 
 
@@ -863,62 +925,64 @@ def categories_of_one_name(root: Path) -> None:
     coco_folder(root, [], [(1, "cat"), (2, "cat")])
 
 
-@bad("coco", "the class name '\\ud800' is empty, has blanks at its ends or holds control characters")
+@bad(
+    "coco", "the class name '\\ud800' is empty, has blanks at its ends or holds control characters"
+)
 def category_of_half_a_letter(root: Path) -> None:
     coco_folder(root, [annotation(3, BOX)], [(3, "\ud800"), (9, "dog")])
 
 
-@bad("coco", "picture 7: a polygon lies far outside the picture; mend or delete the annotation")
-def polygon_far_out_of_the_picture(root: Path) -> None:
+@bad("coco", "image 7: a polygon lies far outside the image; mend or delete the annotation")
+def polygon_far_out_of_the_image(root: Path) -> None:
     changed(root, lambda content: None, (annotation(3, [[0, 0, 1e9, 0, 5, 5]]),))
 
 
-@bad("coco", "picture 7: a polygon lies far outside the picture")
+@bad("coco", "image 7: a polygon lies far outside the image")
 def polygon_of_no_numbers(root: Path) -> None:
     changed(root, lambda content: None, (annotation(3, [[float("nan")] * 6]),))
 
 
-@bad("coco", "picture 7: a polygon holds something else than numbers")
+@bad("coco", "image 7: a polygon holds something else than numbers")
 def polygon_of_words(root: Path) -> None:
     changed(root, lambda content: None, (annotation(3, [["a"] * 6]),))
 
 
-@bad("coco", "picture 7: a polygon needs at least three points")
+@bad("coco", "image 7: a polygon needs at least three points")
 def polygon_of_a_point(root: Path) -> None:
     changed(root, lambda content: None, (annotation(3, [[1, 2]]),))
 
 
-@bad("coco", "picture 7: the segmentation is neither polygons nor run lengths")
+@bad("coco", "image 7: the segmentation is neither polygons nor run lengths")
 def segmentation_of_another_kind(root: Path) -> None:
     changed(root, lambda content: None, (annotation(3, "outline"),))
 
 
-@bad("coco", "picture 7: run lengths of size [16, 12] on a picture of [12, 16] (height, width)")
+@bad("coco", "image 7: run lengths of size [16, 12] on an image of [12, 16] (height, width)")
 def run_lengths_of_another_size(root: Path) -> None:
     changed(root, lambda content: None, (annotation(3, {"size": [16, 12], "counts": [192]}),))
 
 
-@bad("coco", "picture 7: run lengths of size 12 on a picture of [12, 16]")
+@bad("coco", "image 7: run lengths of size 12 on an image of [12, 16]")
 def run_lengths_of_a_size_that_is_no_list(root: Path) -> None:
     changed(root, lambda content: None, (annotation(3, {"size": 12, "counts": [192]}),))
 
 
-@bad("coco", "picture 7: run lengths add up to 190, not to 192 pixels")
+@bad("coco", "image 7: run lengths add up to 190, not to 192 pixels")
 def run_lengths_that_do_not_fit(root: Path) -> None:
     changed(root, lambda content: None, (annotation(3, {"size": [12, 16], "counts": [100, 90]}),))
 
 
-@bad("coco", "picture 7: the counts of run lengths are no list of numbers from 0 and no string")
+@bad("coco", "image 7: the counts of run lengths are no list of numbers from 0 and no string")
 def run_lengths_below_nothing(root: Path) -> None:
     changed(root, lambda content: None, (annotation(3, {"size": [12, 16], "counts": [200, -8]}),))
 
 
-@bad("coco", "picture 7: the string of run lengths is damaged")
+@bad("coco", "image 7: the string of run lengths is damaged")
 def run_lengths_in_a_damaged_string(root: Path) -> None:
     changed(root, lambda content: None, (annotation(3, {"size": [12, 16], "counts": "é"}),))
 
 
-@bad("coco", "train2017: no such folder; put the pictures there")
-def folder_of_pictures_that_is_missing(root: Path) -> None:
+@bad("coco", "train2017: no such folder; put the images there")
+def folder_of_images_that_is_missing(root: Path) -> None:
     coco_folder(root, [])
     (root / "train2017").rename(root / "elsewhere")

@@ -11,7 +11,7 @@ SIZE = (12, 16)
 
 
 def noise(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A picture uint8 [H,W,3]."""
+    """An image uint8 [H,W,3]."""
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
@@ -47,12 +47,18 @@ def own_folder(
     return root
 
 
-def voc_folder(root: Path, train: Sequence[str] = ("x1", "x2"), val: Sequence[str] = ("y1",)) -> Path:
-    """Format voc with classes cat and dog, annotations as XML: everything shows a dog, x2 a cat too."""
+def voc_folder(
+    root: Path, train: Sequence[str] = ("x1", "x2"), val: Sequence[str] = ("y1",)
+) -> Path:
+    """Format voc with classes cat and dog, annotations as XML: everything shows a dog, x2 a cat
+    too.
+    """
     for k, name in enumerate([*train, *val]):
         save(root / "JPEGImages" / f"{name}.jpg", noise(k))
         names = ["dog", "cat"] if name == "x2" else ["dog"]
-        objects = "".join(f"<object><name>{n}</name><part><name>head</name></part></object>" for n in names)
+        objects = "".join(
+            f"<object><name>{n}</name><part><name>head</name></part></object>" for n in names
+        )
         write(root / "Annotations" / f"{name}.xml", f"<annotation>{objects}</annotation>")
     for split, names in (("train", train), ("val", val)):
         write(root / "ImageSets" / "Segmentation" / f"{split}.txt", "\n".join(names) + "\n")
@@ -72,13 +78,17 @@ def annotation(category: int, segmentation: object, *, image: int = 7, crowd: in
 
 
 def coco_folder(
-    root: Path, annotations: Sequence[dict], categories: Sequence[tuple[int, str]] = ((3, "cat"), (9, "dog"))
+    root: Path,
+    annotations: Sequence[dict],
+    categories: Sequence[tuple[int, str]] = ((3, "cat"), (9, "dog")),
 ) -> Path:
-    """Format coco: pictures 7 and 8 in train2017."""
+    """Format coco: images 7 and 8 in train2017."""
     images = []
     for number in (7, 8):
         save(root / "train2017" / f"{number:012d}.png", noise(number))
-        images.append({"id": number, "file_name": f"{number:012d}.png", "height": SIZE[0], "width": SIZE[1]})
+        images.append(
+            {"id": number, "file_name": f"{number:012d}.png", "height": SIZE[0], "width": SIZE[1]}
+        )
     content = {
         "images": images,
         "annotations": list(annotations),

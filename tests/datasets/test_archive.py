@@ -7,11 +7,10 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 
-from pipeline.datasets.archive import MASKS, read_archived, writing_archive
-from pipeline.datasets.build import build
-from pipeline.datasets.index import Index
-from pipeline.datasets.masks import read_instances, read_semantic
-from pipeline.datasets.problems import DatasetError
+from pipeline.data.index import Index
+from pipeline.data.masks import MASKS, read_archived, read_instances, read_semantic, writing_archive
+from pipeline.data.problems import DatasetError
+from pipeline.readers.build import build
 
 
 def filled(path: Path) -> Path:
@@ -78,7 +77,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_dataset_with_drawn_masks_can_be_moved(tmp_path: Path) -> None:
-    build("scenes", Path(), tmp_path / "old", pictures=2, val=0.5)
+    build("scenes", Path(), tmp_path / "old", images=2, val=0.5)
     before = Index.load(tmp_path / "old")
     name = next(iter(before))
     semantic, (ids, classes) = read_semantic(before, name), read_instances(before, name)
@@ -92,5 +91,5 @@ def test_a_dataset_with_drawn_masks_can_be_moved(tmp_path: Path) -> None:
         "images",
         "index.json",
         MASKS,
-        "pictures.csv",
+        "images.csv",
     }

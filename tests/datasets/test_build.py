@@ -1,4 +1,6 @@
-"""The one entry of stage dataset: built-in scenes, equal bytes, and every mistake in a source at once."""
+"""The one entry of stage dataset: built-in scenes, equal bytes, and every mistake in a source at
+once.
+"""
 
 import logging
 from pathlib import Path
@@ -7,23 +9,24 @@ import numpy as np
 import pytest
 from sources import SIZE, annotation, coco_folder, mask, noise, own_folder, save, voc_folder, write
 
-from pipeline.datasets import scenes
-from pipeline.datasets.build import build
-from pipeline.datasets.builtin import is_val
-from pipeline.datasets.checks import FORMATS, check
-from pipeline.datasets.index import Index
-from pipeline.datasets.masks import read_instances, read_semantic
-from pipeline.datasets.problems import DatasetError
+from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
+from pipeline.data.problems import DatasetError
+from pipeline.readers import scenes
+from pipeline.readers.build import build, is_val
+from pipeline.readers.validation import FORMATS, check
 
 
 def content(folder: Path) -> dict[str, bytes]:
     return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
     }
 
 
 def test_scenes_are_what_was_drawn(tmp_path: Path) -> None:
-    build("scenes", Path(), tmp_path, pictures=4, seed=3, val=0.5)
+    build("scenes", Path(), tmp_path, images=4, seed=3, val=0.5)
     index = Index.load(tmp_path)
     assert index.classes == tuple(scenes.CLASSES)
     assert [p.split for p in index.values()] == ["train", "val", "train", "val"]
@@ -39,14 +42,16 @@ def test_scenes_are_what_was_drawn(tmp_path: Path) -> None:
 
 def test_scenes_of_a_subset(tmp_path: Path) -> None:
     wanted = (scenes.CLASSES[2], scenes.CLASSES[0])
-    index = build("scenes", Path(), tmp_path, pictures=6, classes=wanted)
+    index = build("scenes", Path(), tmp_path, images=6, classes=wanted)
     assert index.classes == wanted
     for k, name in enumerate(index):
         scene = scenes.draw(k, 0)
         expected = np.zeros_like(scene.semantic)
         expected[scene.semantic == 3], expected[scene.semantic == 1] = 1, 2
         np.testing.assert_array_equal(read_semantic(index, name), expected)
-        assert index[name].tags == tuple(sorted({2: 0, 0: 1}[tag] for tag in scene.tags if tag in (0, 2)))
+        assert index[name].tags == tuple(
+            sorted({2: 0, 0: 1}[tag] for tag in scene.tags if tag in (0, 2))
+        )
     with pytest.raises(
         DatasetError, match=f"'lynx' is no class of the source; valid are {scenes.CLASSES[0]}, "
     ):
@@ -60,13 +65,15 @@ def test_the_held_out_scenes_are_spread_evenly(val: float) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_equal_bytes_for_any_number_of_workers_and_a_second_run(tmp_path: Path, workers: int) -> None:
+def test_equal_bytes_for_any_number_of_workers_and_a_second_run(
+    tmp_path: Path, workers: int
+) -> None:
     out = tmp_path / "out"
-    build("scenes", Path(), out, pictures=3, val=0.4)
+    build("scenes", Path(), out, images=3, val=0.4)
     first = content(out)
     assert len(first) == 3 + 3
-    build("scenes", Path(), out, pictures=5, val=0.4)
-    build("scenes", Path(), out, pictures=3, val=0.4, workers=workers)
+    build("scenes", Path(), out, images=5, val=0.4)
+    build("scenes", Path(), out, images=3, val=0.4, workers=workers)
     assert content(out) == first
 
 
@@ -81,15 +88,22 @@ def test_sources_give_equal_bytes_too(tmp_path: Path, workers: int) -> None:
         assert content(tmp_path / "1" / name) == content(tmp_path / "2" / name)
 
 
-def test_progress_counts_every_picture(tmp_path: Path) -> None:
+def test_progress_counts_every_image(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    build("folder", own_folder(tmp_path / "own"), tmp_path / "out", progress=lambda *step: seen.append(step))
+    build(
+        "folder",
+        own_folder(tmp_path / "own"),
+        tmp_path / "out",
+        progress=lambda *step: seen.append(step),
+    )
     assert seen == [(1, 2), (2, 2)]
 
 
 def test_an_unknown_format_lists_the_valid_ones(tmp_path: Path) -> None:
     assert FORMATS == ("scenes", "voc", "coco", "folder")
-    with pytest.raises(DatasetError, match="'imagenet' is unknown; valid are scenes, voc, coco, folder"):
+    with pytest.raises(
+        DatasetError, match="'imagenet' is unknown; valid are scenes, voc, coco, folder"
+    ):
         build("imagenet", tmp_path, tmp_path / "out")
 
 
@@ -148,12 +162,15 @@ def messy(root: Path) -> Path:
 
 def test_check_reports_every_problem_at_once(tmp_path: Path) -> None:
     own = messy(tmp_path)
-    found = {(p.level, p.where.removeprefix(f"{own}/"), p.what.split(" (")[0]) for p in check("auto", own)}
+    found = {
+        (p.level, p.where.removeprefix(f"{own}/"), p.what.split(" (")[0])
+        for p in check("auto", own)
+    }
     assert found == {
         ("error", "images/linked.png", "lies outside the source folder"),
         ("error", "images/twin.png", "has the same id as images/twin.jpg"),
         ("error", "images/cut.png", "is damaged, cut short or no JPEG/PNG/WEBP file"),
-        ("error", "masks/large.png", "mask of 16 x 13 pixels on a picture of 16 x 12"),
+        ("error", "masks/large.png", "mask of 16 x 13 pixels on an image of 16 x 12"),
         ("error", "masks/strange.png", "holds 77, which are no class"),
         ("error", "labels.csv:9", "'fine' is listed already by " + f"{own}/labels.csv:2"),
         ("error", "images/gone", "cannot be read"),
@@ -166,7 +183,7 @@ def test_check_reports_every_problem_at_once(tmp_path: Path) -> None:
         ("warning", "labels.csv:11", "'tagged' has no tags"),
         ("warning", "images/orphan.png", "has no row in labels.csv"),
         ("warning", "images/scan.bmp", "is of a kind that is not read"),
-        ("warning", str(own), "class 'dog' has no pictures in split 'train'"),
+        ("warning", str(own), "class 'dog' has no images in split 'train'"),
     }
 
 
@@ -212,7 +229,9 @@ def test_a_whole_folder_behind_a_link_is_one_error(tmp_path: Path) -> None:
 
 def test_auto_explains_the_layouts(tmp_path: Path) -> None:
     [problem] = check("auto", tmp_path)
-    assert "JPEGImages/ (voc), annotations/ (coco), or images/ and labels.csv (folder)" in problem.do
+    assert (
+        "JPEGImages/ (voc), annotations/ (coco), or images/ and labels.csv (folder)" in problem.do
+    )
     [problem] = check("auto", tmp_path / "none")
     assert problem.what == "no such folder"
     coco_folder(tmp_path, [annotation(3, [[2, 1, 8, 1, 8, 6]])])
@@ -221,11 +240,13 @@ def test_auto_explains_the_layouts(tmp_path: Path) -> None:
 
 def test_everything_held_out_is_an_error(tmp_path: Path) -> None:
     own = own_folder(tmp_path / "own", ("a,cat,val", "b,cat,val"), "image,classes,split")
-    with pytest.raises(DatasetError, match="has no picture in split 'train'"):
+    with pytest.raises(DatasetError, match="has no image in split 'train'"):
         build("folder", own, tmp_path / "out")
 
 
 def test_tags_in_val_alone_are_an_error(tmp_path: Path) -> None:
     own = own_folder(tmp_path / "own", ("a,cat,val", "b,,train"), "image,classes,split")
-    with pytest.raises(DatasetError, match=r"no picture in split 'train' that is tagged.*tag some, or move"):
+    with pytest.raises(
+        DatasetError, match=r"no image in split 'train' that is tagged.*tag some, or move"
+    ):
         build("folder", own, tmp_path / "out")

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from sources import annotation, coco_folder, mask, noise, save
 
-from pipeline.datasets.build import build
-from pipeline.datasets.checks import check, held_out
-from pipeline.datasets.index import Index
-from pipeline.datasets.masks import read_instances, read_semantic
-from pipeline.datasets.problems import DatasetError
+from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
+from pipeline.data.problems import DatasetError
+from pipeline.readers.build import build
+from pipeline.readers.validation import check, held_out
 
 CAT, DOG = [[2, 1, 8, 1, 8, 6, 2, 6]], {"size": [12, 16], "counts": [120, 12, 60]}
 SEVEN, EIGHT = "000000000007", "000000000008"
@@ -21,7 +21,8 @@ SEVEN, EIGHT = "000000000007", "000000000008"
 
 def test_tags_and_masks_are_read_back(tmp_path: Path) -> None:
     coco = coco_folder(
-        tmp_path / "coco", [annotation(3, CAT), annotation(9, DOG), annotation(9, DOG, image=8, crowd=1)]
+        tmp_path / "coco",
+        [annotation(3, CAT), annotation(9, DOG), annotation(9, DOG, image=8, crowd=1)],
     )
     build("coco", coco, tmp_path / "out")
     index = Index.load(tmp_path / "out")
@@ -60,10 +61,15 @@ def test_files_can_be_named(tmp_path: Path) -> None:
     content["annotations"] = [annotation(9, {"size": [5, 9], "counts": [5, 40]}, image=1)]
     (coco / "mine.json").write_text(json.dumps(content))
     save(coco / "held out/sub/été.png", noise(3, (5, 9)))
-    named = {"train": ("annotations/instances_train2017.json", "train2017"), "val": ("mine.json", "held out")}
+    named = {
+        "train": ("annotations/instances_train2017.json", "train2017"),
+        "val": ("mine.json", "held out"),
+    }
     index = build("coco", coco, tmp_path / "out", annotations=named)
     assert index.select("val") == ["sub/été"]
-    np.testing.assert_array_equal(read_semantic(index, "sub/été"), mask((0, 1, 5, 9, 2), size=(5, 9)))
+    np.testing.assert_array_equal(
+        read_semantic(index, "sub/été"), mask((0, 1, 5, 9, 2), size=(5, 9))
+    )
 
 
 def test_a_lone_train_file_leaves_the_choice_to_the_share(tmp_path: Path) -> None:
@@ -96,26 +102,27 @@ def test_every_kind_of_damage_is_listed_at_once(tmp_path: Path) -> None:
     text = "\n".join(str(p) for p in check("coco", coco) if p.level == "error")
     for part in (
         "is of category 5, which is no class; valid are 3, 9",
-        "annotations of picture 99, which is not listed",
-        "picture 7: a polygon needs at least three points",
-        "picture 8: run lengths of size [16, 12]",
+        "annotations of image 99, which is not listed",
+        "image 7: a polygon needs at least three points",
+        "image 8: run lengths of size [16, 12]",
         "the id '../away' leaves the folder",
         "gone.png: cannot be read",
-        "two pictures of id 7",
-        "picture 22 lacks a sound id, file_name, height or width",
-        "picture [1] lacks a sound id",
+        "two images of id 7",
+        "image 22 lacks a sound id, file_name, height or width",
+        "image [1] lacks a sound id",
     ):
         assert part in text
     assert len(text.splitlines()) == 9
 
 
-def test_a_turned_picture_is_told_apart_from_its_outlines(tmp_path: Path) -> None:
+def test_a_turned_image_is_told_apart_from_its_outlines(tmp_path: Path) -> None:
     coco = coco_folder(tmp_path / "coco", [annotation(3, CAT)])
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(noise()).save(coco / f"train2017/{SEVEN}.png", exif=exif)
     with pytest.raises(
-        DatasetError, match="picture 7: outlines for a picture of 16 x 12 pixels, but the file has 12 x 16"
+        DatasetError,
+        match="image 7: outlines for an image of 16 x 12 pixels, but the file has 12 x 16",
     ):
         build("coco", coco, tmp_path / "out")
 
@@ -144,11 +151,11 @@ def test_categories_of_equal_name_or_number_are_errors(
         build("coco", coco_folder(tmp_path / "coco", [], categories), tmp_path / "out")
 
 
-def test_a_folder_of_pictures_that_is_missing_is_named_once(tmp_path: Path) -> None:
+def test_a_folder_of_images_that_is_missing_is_named_once(tmp_path: Path) -> None:
     coco = coco_folder(tmp_path / "coco", [])
     (coco / "train2017").rename(coco / "elsewhere")
     [problem] = check("coco", coco)
-    assert str(problem).endswith("train2017: no such folder; put the pictures there")
+    assert str(problem).endswith("train2017: no such folder; put the images there")
 
 
 def test_rebuilding_takes_old_masks_away(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Every dataset of the corpus gets its message from check, from build and on the command line, and nothing else happens."""
+"""Every dataset of the corpus gets its message from check, from build and on the command line, and
+nothing else happens.
+"""
 
 import logging
 import os
@@ -9,11 +11,11 @@ from click.testing import CliRunner
 from corpus import CASES, Case
 from sources import own_folder
 
-from pipeline.datasets.build import build
-from pipeline.datasets.checks import check
-from pipeline.datasets.index import Index
-from pipeline.datasets.problems import DatasetError, Problem
-from stages.weakmask import main
+from pipeline.data.index import Index
+from pipeline.data.problems import DatasetError, Problem
+from pipeline.readers.build import build
+from pipeline.readers.validation import check
+from stages.cli.main import main
 
 pytestmark = pytest.mark.timeout(30)
 BAD = [case for case in CASES.values() if case.level is not None]
@@ -27,7 +29,11 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 def told(case: Case, problems: list[Problem]) -> list[Problem]:
     """The problems that hold all parts of the case's message."""
-    return [p for p in problems if p.level == case.level and all(part in str(p) for part in case.message)]
+    return [
+        p
+        for p in problems
+        if p.level == case.level and all(part in str(p) for part in case.message)
+    ]
 
 
 def test_the_corpus_is_large() -> None:
@@ -65,7 +71,10 @@ def test_build_stops_at_errors_alone_and_writes_into_its_folder_alone(
         with caplog.at_level(logging.WARNING):
             index = build(format_, tmp_path / "source", tmp_path / "out", **case.options)
         assert Index.load(tmp_path / "out") == index
-        assert any(all(part in line for part in case.message) for line in caplog.messages) or not case.message
+        assert (
+            any(all(part in line for part in case.message) for line in caplog.messages)
+            or not case.message
+        )
     after = {
         path: state
         for path, state in listing(tmp_path).items()
@@ -74,7 +83,9 @@ def test_build_stops_at_errors_alone_and_writes_into_its_folder_alone(
     assert after == before
 
 
-@pytest.mark.parametrize("case", [case for case in BAD if not case.options], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [case for case in BAD if not case.options], ids=lambda case: case.name
+)
 def test_the_command_tells_it_in_a_line_without_a_traceback(tmp_path: Path, case: Case) -> None:
     case.make(tmp_path / "source")
     arguments = ["check", str(tmp_path / "source"), "--format", case.format]
@@ -96,4 +107,6 @@ def test_what_may_not_be_read_is_named(tmp_path: Path, closed: str) -> None:
         lines = [str(problem) for problem in check("folder", source)]
     finally:
         (source / closed).chmod(mode)
-    assert any(line.startswith(str(source / closed)) and "Permission denied" in line for line in lines), lines
+    assert any(
+        line.startswith(str(source / closed)) and "Permission denied" in line for line in lines
+    ), lines

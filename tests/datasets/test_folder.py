@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from sources import SIZE, mask, noise, own_folder, save, write
 
-from pipeline.datasets.build import build
-from pipeline.datasets.checks import held_out
-from pipeline.datasets.index import Index
-from pipeline.datasets.masks import read_instances, read_semantic
-from pipeline.datasets.problems import DatasetError
+from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
+from pipeline.data.problems import DatasetError
+from pipeline.readers.build import build
+from pipeline.readers.validation import held_out
 
 
-def test_pictures_tags_and_sizes(tmp_path: Path) -> None:
+def test_images_tags_and_sizes(tmp_path: Path) -> None:
     index = build("folder", own_folder(tmp_path / "own"), tmp_path / "out")
     assert index.classes == ("cat", "dog")
     assert [(p.id, p.path, p.tags, p.split) for p in index.values()] == [
@@ -25,7 +25,9 @@ def test_pictures_tags_and_sizes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Index.load(tmp_path / "out").image("b"), noise(1))
 
 
-@pytest.mark.parametrize("name", ["sub/deep/a", "with blank", "猫-ü", "a.b", "50%", "a;b", "images/a"])
+@pytest.mark.parametrize(
+    "name", ["sub/deep/a", "with blank", "猫-ü", "a.b", "50%", "a;b", "images/a"]
+)
 @pytest.mark.parametrize("written", ["{}", "{}.png", "images/{}.png"])
 def test_ids(tmp_path: Path, name: str, written: str) -> None:
     save(tmp_path / "own/images" / f"{name}.png", noise())
@@ -49,15 +51,18 @@ def test_decomposed_file_names_match_composed_rows(tmp_path: Path) -> None:
 def test_the_split_column_goes_before_the_share(tmp_path: Path) -> None:
     rows = [f"p{k},cat,{('train', 'val', 'test', '')[k % 4]}" for k in range(80)]
     index = build(
-        "folder", own_folder(tmp_path / "own", rows, "image,classes,split"), tmp_path / "out", val=0.5
+        "folder",
+        own_folder(tmp_path / "own", rows, "image,classes,split"),
+        tmp_path / "out",
+        val=0.5,
     )
     for k in range(80):
         free = "val" if held_out(f"p{k}", 0.5) else "train"
         assert index[f"p{k}"].split == ("train", "val", "test", free)[k % 4]
 
 
-def test_the_share_is_near_and_new_pictures_move_no_others() -> None:
-    names = [f"picture {k}" for k in range(4000)]
+def test_the_share_is_near_and_new_images_move_no_others() -> None:
+    names = [f"image {k}" for k in range(4000)]
     held = [name for name in names if held_out(name, 0.2)]
     assert 0.17 < len(held) / len(names) < 0.23
     assert set(held) <= {name for name in names if held_out(name, 0.3)}
@@ -91,7 +96,9 @@ def test_a_subset_in_its_own_order(tmp_path: Path) -> None:
 
 def test_unknown_and_repeated_classes_are_errors_that_list_the_valid_ones(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as caught:
-        build("folder", own_folder(tmp_path / "own"), tmp_path / "out", classes=["dog", "lynx", "dog"])
+        build(
+            "folder", own_folder(tmp_path / "own"), tmp_path / "out", classes=["dog", "lynx", "dog"]
+        )
     assert "'lynx' is no class of the source; valid are cat, dog" in str(caught.value)
     assert "'dog' is listed 2 times" in str(caught.value)
 
@@ -103,7 +110,7 @@ def test_classes_txt_fixes_order_and_names_with_blanks(tmp_path: Path) -> None:
     assert (index["a"].tags, index["b"].tags) == ((1,), (0, 2))
 
 
-def test_a_new_mask_changes_the_digest_of_its_picture_alone(tmp_path: Path) -> None:
+def test_a_new_mask_changes_the_digest_of_its_image_alone(tmp_path: Path) -> None:
     own = own_folder(tmp_path / "own")
     before = build("folder", own, tmp_path / "out")
     save(own / "masks/a.png", mask())

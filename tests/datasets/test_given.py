@@ -1,18 +1,28 @@
-"""Pictures that a person names: folders, patterns and files, and what of them is refused."""
+"""Images that a person names: folders, patterns and files, and what of them is refused."""
 
 from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.given import find_given
 from pipeline.errors import UserError
+from pipeline.readers.inputs import find_given
 
 
 @pytest.fixture(autouse=True)
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """photos/ in the working directory: two pictures, one more in a sub-folder, and files that are none."""
+    """photos/ in the working directory: two images, one more in a sub-folder, and files that are
+    none.
+    """
     monkeypatch.chdir(tmp_path)
-    for name in ("b.JPG", "a.png", "sub/a.webp", "notes.txt", "c.heic", ".hidden.png", ".cache/x.png"):
+    for name in (
+        "b.JPG",
+        "a.png",
+        "sub/a.webp",
+        "notes.txt",
+        "c.heic",
+        ".hidden.png",
+        ".cache/x.png",
+    ):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -33,7 +43,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["photos/c.heic"], ["c.heic"]),
     ],
 )
-def test_names_keep_the_folders_below_what_holds_everything(arguments: list[str], names: list[str]) -> None:
+def test_names_keep_the_folders_below_what_holds_everything(
+    arguments: list[str], names: list[str]
+) -> None:
     given = find_given(arguments)
     assert list(given.files) == names
     assert all(path.is_file() for path in given.files.values())
@@ -60,17 +72,19 @@ def test_links_to_folders_are_not_followed(photos: Path) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: no such file or folder"),
-        (["photos", "photos/*.gif"], r"photos/\*.gif: holds no picture \(.jpg, .jpeg"),
+        (["photos", "photos/*.gif"], r"photos/\*.gif: holds no image \(.jpg, .jpeg"),
         (["photos/*.heic"], r"1 of kinds that are not read \(.heic\): save them as JPEG"),
-        (["photos/.cache/y*"], "holds no picture"),
+        (["photos/.cache/y*"], "holds no image"),
     ],
 )
-def test_what_leads_to_no_picture_is_named(arguments: list[str], message: str) -> None:
+def test_what_leads_to_no_image_is_named(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         find_given(arguments)
 
 
-def test_two_pictures_never_share_a_result(photos: Path) -> None:
+def test_two_images_never_share_a_result(photos: Path) -> None:
     (photos / "a.jpg").touch()
-    with pytest.raises(UserError, match=r"photos/a\.jpg and photos/a\.png differ in their endings alone"):
+    with pytest.raises(
+        UserError, match=r"photos/a\.jpg and photos/a\.png differ in their endings alone"
+    ):
         find_given(["photos"])

@@ -1,4 +1,4 @@
-"""Every kind of picture file comes out as upright RGB, and none that is damaged comes out at all."""
+"""Every kind of image file comes out as upright RGB, and none that is damaged comes out at all."""
 
 import io
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 from PIL import Image, ImageOps
 from sources import noise, save
 
-from pipeline.datasets import images
-from pipeline.datasets.images import read_image
-from pipeline.datasets.problems import DatasetError
+from pipeline.data import images
+from pipeline.data.images import read_image
+from pipeline.data.problems import DatasetError
 
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
 
@@ -24,11 +24,11 @@ def saved(path: Path, image: Image.Image, **options: object) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp"])
-def test_colour_is_read_exactly(tmp_path: Path, suffix: str) -> None:
-    picture = noise()
+def test_color_is_read_exactly(tmp_path: Path, suffix: str) -> None:
+    image = noise()
     options = {"lossless": True} if suffix == "webp" else {}
     np.testing.assert_array_equal(
-        saved(tmp_path / f"a.{suffix}", Image.fromarray(picture), **options), picture
+        saved(tmp_path / f"a.{suffix}", Image.fromarray(image), **options), image
     )
 
 
@@ -39,19 +39,21 @@ def test_jpeg_is_in_rgb_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(result.reshape(-1, 3).mean(0), (250, 0, 0), atol=4)
 
 
-def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(saved(tmp_path / "a.png", Image.fromarray(RAMP)), np.stack([RAMP] * 3, -1))
+def test_gray_becomes_three_equal_channels(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(
+        saved(tmp_path / "a.png", Image.fromarray(RAMP)), np.stack([RAMP] * 3, -1)
+    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp"])
 def test_alpha_is_dropped_and_not_blended(tmp_path: Path, suffix: str) -> None:
-    picture = np.dstack([noise(), np.full((12, 16), 3, np.uint8)])
+    image = np.dstack([noise(), np.full((12, 16), 3, np.uint8)])
     options = {"lossless": True, "exact": True} if suffix == "webp" else {}
-    result = saved(tmp_path / f"a.{suffix}", Image.fromarray(picture), **options)
-    np.testing.assert_array_equal(result, picture[..., :3])
+    result = saved(tmp_path / f"a.{suffix}", Image.fromarray(image), **options)
+    np.testing.assert_array_equal(result, image[..., :3])
 
 
-def test_grey_with_alpha(tmp_path: Path) -> None:
+def test_gray_with_alpha(tmp_path: Path) -> None:
     result = saved(tmp_path / "a.png", Image.fromarray(np.dstack([RAMP, RAMP[::-1]])))
     np.testing.assert_array_equal(result, np.stack([RAMP] * 3, -1))
 
@@ -72,13 +74,15 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
     np.testing.assert_allclose(result.reshape(-1, 3).mean(0), (0, 255, 255), atol=4)
 
 
-def test_16_bit_grey_is_scaled_by_257(tmp_path: Path) -> None:
+def test_16_bit_gray_is_scaled_by_257(tmp_path: Path) -> None:
     deep = RAMP.astype(np.uint16) * 257
     deep[0, 0] = 128  # less than half of 257: still black
     deep[0, 1] = 129
     expected = RAMP.copy()
     expected[0, :2] = 0, 1
-    np.testing.assert_array_equal(saved(tmp_path / "a.png", Image.fromarray(deep))[..., 1], expected)
+    np.testing.assert_array_equal(
+        saved(tmp_path / "a.png", Image.fromarray(deep))[..., 1], expected
+    )
 
 
 def test_bilevel(tmp_path: Path) -> None:
@@ -87,7 +91,7 @@ def test_bilevel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_turns_the_picture_upright(tmp_path: Path, orientation: int) -> None:
+def test_exif_turns_the_image_upright(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     result = saved(tmp_path / "a.png", Image.fromarray(noise()), exif=exif)
@@ -98,7 +102,9 @@ def test_exif_turns_the_picture_upright(tmp_path: Path, orientation: int) -> Non
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_truncated_file_is_an_error_that_names_it(tmp_path: Path, suffix: str, share: float) -> None:
+def test_a_truncated_file_is_an_error_that_names_it(
+    tmp_path: Path, suffix: str, share: float
+) -> None:
     path = save(tmp_path / f"cut.{suffix}", noise(size=(64, 64)))
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
@@ -110,7 +116,9 @@ def test_a_truncated_file_is_an_error_that_names_it(tmp_path: Path, suffix: str,
 def test_other_files_are_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"a\.jpg: is damaged, cut short or no JPEG/PNG/WEBP file;"):
+    with pytest.raises(
+        DatasetError, match=r"a\.jpg: is damaged, cut short or no JPEG/PNG/WEBP file;"
+    ):
         read_image(path)
 
 
@@ -119,7 +127,7 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
         read_image(tmp_path / "none.png")
 
 
-def test_an_oversized_picture_is_refused_before_it_is_decoded(
+def test_an_oversized_image_is_refused_before_it_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(tmp_path / "large.png", noise())
@@ -133,12 +141,14 @@ def test_pillows_own_limit_gives_the_same_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: int
 ) -> None:
     path = save(tmp_path / "large.png", noise())
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)  # an error above twice of it, a warning below
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", pixels
+    )  # an error above twice of it, a warning below
     with pytest.raises(DatasetError, match="pixels; scale it down"):
         read_image(path)
 
 
-def test_broken_exif_does_not_stop_a_sound_picture(tmp_path: Path) -> None:
+def test_broken_exif_does_not_stop_a_sound_image(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(noise()).save(buffer, "PNG", exif=b"Exif\x00\x00MM\x00*\x00\x00")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())

@@ -8,20 +8,28 @@ import numpy as np
 import pytest
 from sources import noise, save
 
-from pipeline.datasets.index import Index, Picture
-from pipeline.datasets.problems import DatasetError
+from pipeline.data.index import ImageEntry, Index
+from pipeline.data.problems import DatasetError
 
 NAMES = ["b/ü 2", "a", '猫, "quoted"', "c"]
 
 
 def make(root: Path, classes: tuple[str, ...] = ("cat", "traffic light")) -> Index:
-    pictures = [
-        Picture(
-            name, f"images/{k}.png", 12, 16, ("train", "val")[k % 2], (0, 1)[: k % 3], None, None, f"{k:032x}"
+    images = [
+        ImageEntry(
+            name,
+            f"images/{k}.png",
+            12,
+            16,
+            ("train", "val")[k % 2],
+            (0, 1)[: k % 3],
+            None,
+            None,
+            f"{k:032x}",
         )
         for k, name in enumerate(NAMES)
     ]
-    return Index(classes, pictures, root, root, {0: 0, 2: 1, 1: 2, 255: 255})
+    return Index(classes, images, root, root, {0: 0, 2: 1, 1: 2, 255: 255})
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -31,17 +39,19 @@ def test_round_trip(tmp_path: Path) -> None:
     assert dict(loaded) == dict(index)
     assert loaded.classes == index.classes
     assert loaded.mask_values == index.mask_values
-    assert loaded.pictures_root == loaded.masks_root == tmp_path
+    assert loaded.images_root == loaded.masks_root == tmp_path
     assert loaded.digest == index.digest
 
 
 def test_order_is_sorted_whatever_the_order_given(tmp_path: Path) -> None:
     index = make(tmp_path)
-    again = Index(index.classes, reversed(list(index.values())), tmp_path, tmp_path, index.mask_values)
+    again = Index(
+        index.classes, reversed(list(index.values())), tmp_path, tmp_path, index.mask_values
+    )
     assert list(again) == sorted(NAMES)
     again.save(tmp_path / "1")
     index.save(tmp_path / "2")
-    assert (tmp_path / "1/pictures.csv").read_bytes() == (tmp_path / "2/pictures.csv").read_bytes()
+    assert (tmp_path / "1/images.csv").read_bytes() == (tmp_path / "2/images.csv").read_bytes()
 
 
 def test_a_dataset_that_holds_its_own_files_can_be_moved(tmp_path: Path) -> None:
@@ -54,7 +64,7 @@ def test_a_dataset_that_holds_its_own_files_can_be_moved(tmp_path: Path) -> None
 def test_a_root_elsewhere_is_kept_as_given(tmp_path: Path) -> None:
     index = make(Path("some/where"))
     index.save(tmp_path)
-    assert Index.load(tmp_path).pictures_root == Path("some/where")
+    assert Index.load(tmp_path).images_root == Path("some/where")
 
 
 def test_select(tmp_path: Path) -> None:
@@ -92,14 +102,18 @@ def test_the_digest_follows_content_and_not_place(tmp_path: Path) -> None:
         (
             "index.json",
             '{"format": "weakmask dataset", "version": 2}',
-            "lacks classes, digest, mask_values, masks, pictures",
+            "lacks classes, digest, mask_values, masks, images",
         ),
-        ("pictures.csv", None, "pictures.csv: no such file"),
-        ("pictures.csv", "id,path\n", "other columns"),
-        ("pictures.csv", "id,path,height,width,split,tags,semantic,instances,digest\na,b,1\n", "damaged"),
+        ("images.csv", None, "images.csv: no such file"),
+        ("images.csv", "id,path\n", "other columns"),
+        (
+            "images.csv",
+            "id,path,height,width,split,tags,semantic,instances,digest\na,b,1\n",
+            "damaged",
+        ),
     ],
 )
-def test_a_bad_index_says_how_to_make_it_anew(
+def test_a_bad_index_says_how_to_make_it_again(
     tmp_path: Path, file: str, content: str | None, message: str
 ) -> None:
     make(tmp_path).save(tmp_path)
@@ -112,11 +126,11 @@ def test_a_bad_index_says_how_to_make_it_anew(
 
 def test_a_table_cut_short_is_noticed(tmp_path: Path) -> None:
     make(tmp_path).save(tmp_path)
-    lines = (tmp_path / "pictures.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = (tmp_path / "images.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     for kept in (lines[:-1], [*lines[:-1], lines[-1][:-3]]):
-        (tmp_path / "pictures.csv").write_text("".join(kept), encoding="utf-8")
+        (tmp_path / "images.csv").write_text("".join(kept), encoding="utf-8")
         with pytest.raises(
-            DatasetError, match=r"pictures.csv.*is not the one that index.json.*dvc repro dataset"
+            DatasetError, match=r"images.csv.*is not the one that index.json.*dvc repro dataset"
         ):
             Index.load(tmp_path)
 
@@ -125,4 +139,4 @@ def test_the_header_is_plain_json(tmp_path: Path) -> None:
     make(tmp_path).save(tmp_path)
     header = json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))
     assert header["mask_values"] == {"0": 0, "1": 2, "2": 1, "255": 255}
-    assert header["pictures"] == "."
+    assert header["images"] == "."

@@ -7,9 +7,15 @@ import pytest
 from PIL import Image
 from sources import mask, save
 
-from pipeline.datasets.index import Index, Picture
-from pipeline.datasets.masks import number_instances, read_instances, read_semantic, read_values, shorten
-from pipeline.datasets.problems import DatasetError
+from pipeline.data.index import ImageEntry, Index
+from pipeline.data.masks import (
+    number_instances,
+    read_instances,
+    read_semantic,
+    read_values,
+    shorten,
+)
+from pipeline.data.problems import DatasetError
 
 VALUES = {0: 0, 1: 2, 2: 1, 3: 0, 255: 255}
 
@@ -20,25 +26,35 @@ def make(root: Path, semantic: np.ndarray | None, instances: np.ndarray | None =
         if array is not None:
             save(root / name, array)
         names.append(None if array is None else name)
-    return Index(("cat", "dog"), [Picture("p", "p.png", 12, 16, "val", (), *names, "")], root, root, VALUES)
+    return Index(
+        ("cat", "dog"),
+        [ImageEntry("p", "p.png", 12, 16, "val", (), *names, "")],
+        root,
+        root,
+        VALUES,
+    )
 
 
 def test_values_become_labels_by_the_table(tmp_path: Path) -> None:
     stored = mask((0, 0, 4, 4, 1), (4, 0, 8, 4, 2), (8, 0, 12, 4, 3), (0, 8, 2, 16, 255))
     labels = read_semantic(make(tmp_path, stored), "p")
     assert labels.dtype == np.uint8
-    np.testing.assert_array_equal(labels, mask((0, 0, 4, 4, 2), (4, 0, 8, 4, 1), (0, 8, 2, 16, 255)))
+    np.testing.assert_array_equal(
+        labels, mask((0, 0, 4, 4, 2), (4, 0, 8, 4, 1), (0, 8, 2, 16, 255))
+    )
 
 
 def test_a_value_that_is_no_class_is_named_with_the_file(tmp_path: Path) -> None:
     index = make(tmp_path, mask((0, 0, 2, 2, 7), (3, 3, 4, 4, 9)))
-    with pytest.raises(DatasetError, match=r"s\.png: holds 7, 9, which are no class; use 0\.\.3, 255"):
+    with pytest.raises(
+        DatasetError, match=r"s\.png: holds 7, 9, which are no class; use 0\.\.3, 255"
+    ):
         read_semantic(index, "p")
 
 
 def test_a_mask_of_another_size_is_an_error(tmp_path: Path) -> None:
     index = make(tmp_path, mask(size=(16, 12)))
-    with pytest.raises(DatasetError, match=r"s\.png: is 12 x 16 pixels, its picture 16 x 12"):
+    with pytest.raises(DatasetError, match=r"s\.png: is 12 x 16 pixels, its image 16 x 12"):
         read_semantic(index, "p")
 
 
@@ -81,7 +97,11 @@ def test_without_masks_it_says_what_to_ask_first(tmp_path: Path) -> None:
 def test_stored_values_of_every_kind_of_png(tmp_path: Path, mode: str) -> None:
     stored = mask((2, 3, 7, 9, 1))
     image = Image.fromarray(
-        stored.astype(np.uint16) if mode == "I;16" else stored.astype(bool) if mode == "1" else stored
+        stored.astype(np.uint16)
+        if mode == "I;16"
+        else stored.astype(bool)
+        if mode == "1"
+        else stored
     )
     if mode == "P":
         image.putpalette(bytes(range(255, -1, -1)) * 3)
@@ -91,10 +111,10 @@ def test_stored_values_of_every_kind_of_png(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(read_values(tmp_path / "m.png"), stored)
 
 
-def test_a_colour_picture_is_no_mask(tmp_path: Path) -> None:
+def test_a_color_image_is_no_mask(tmp_path: Path) -> None:
     save(tmp_path / "m.png", np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(
-        DatasetError, match=r"m\.png: is a colour picture \(mode RGB\), not a mask; save class numbers"
+        DatasetError, match=r"m\.png: is a color image \(mode RGB\), not a mask; save class numbers"
     ):
         read_values(tmp_path / "m.png")
 

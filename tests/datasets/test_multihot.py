@@ -1,4 +1,6 @@
-"""The pickled VOC tags are read, whatever numpy wrote them, and a pickle that asks for more is refused."""
+"""The pickled VOC tags are read, whatever numpy wrote them, and a pickle that asks for more is
+refused.
+"""
 
 import io
 import os
@@ -8,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.multihot import read_multihot
-from pipeline.datasets.problems import DatasetError
+from pipeline.data.problems import DatasetError
+from pipeline.readers.folder import read_multihot
 
 CLASSES = ("cat", "dog", "cow")
 TABLE = {
@@ -22,7 +24,9 @@ TAGS = {"2007_000032": {"cat", "cow"}, "2011_003276": frozenset()}
 def npy(path: Path, payload: bytes, shape: tuple[int, ...] = (), descr: str = "|O") -> Path:
     """A .npy file with any pickle behind its header."""
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
     path.write_bytes(stream.getvalue() + payload)
     return path
 
@@ -65,11 +69,15 @@ class Attack:
         Attack(np.load, "{marker}"),
     ],
 )
-@pytest.mark.parametrize("wrap", [lambda a: a, lambda a: {1: a}, lambda a: np.array({1: a}, object)])
+@pytest.mark.parametrize(
+    "wrap", [lambda a: a, lambda a: {1: a}, lambda a: np.array({1: a}, object)]
+)
 def test_a_hostile_pickle_does_not_run(tmp_path: Path, attack: Attack, wrap: object) -> None:
     marker = str(tmp_path / "ran")
     function, arguments = attack.call
-    told = Attack(function, *(a.format(marker=marker) if isinstance(a, str) else a for a in arguments))
+    told = Attack(
+        function, *(a.format(marker=marker) if isinstance(a, str) else a for a in arguments)
+    )
     try:
         payload = pickle.dumps(wrap(told), 3)
     except TypeError:  # a module among the arguments cannot be pickled; the name alone is enough

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import mask
 
-from pipeline.datasets.outlines import Outline, Painting, decode_counts, rasterise
+from pipeline.readers.coco import Outline, Painting, decode_counts, rasterize
 
 SIZE = (12, 16)
 LABELS = {"cat": 1, "dog": 2}
@@ -33,7 +33,7 @@ def test_compressed_and_plain_run_lengths_give_the_mask_back(
     packed = coder.encode(np.asfortranarray(array.astype(np.uint8)))["counts"]
     text = packed.decode() if isinstance(packed, bytes) else packed
     for counts in (text, runs_of(array)):
-        result = rasterise({"size": [height, width], "counts": counts}, (height, width))
+        result = rasterize({"size": [height, width], "counts": counts}, (height, width))
         assert result.dtype == bool
         np.testing.assert_array_equal(result, array)
 
@@ -46,7 +46,7 @@ def test_long_runs_need_several_letters() -> None:
 
 
 def test_polygons_are_united() -> None:
-    result = rasterise(box(2, 3, 6, 9) + box(4, 7, 10, 12), SIZE)
+    result = rasterize(box(2, 3, 6, 9) + box(4, 7, 10, 12), SIZE)
     np.testing.assert_array_equal(result, mask((2, 3, 6, 9, 1), (4, 7, 10, 12, 1)) > 0)
 
 
@@ -61,7 +61,10 @@ def test_polygons_are_united() -> None:
         ([[[1, 2], [3, 4], [5, 6]]], "flat list"),
         ([[1, 2, 3, 4, float("nan"), 6]], "far outside"),
         ([[0, 0, 1e12, 0, 1e12, 9]], "far outside"),
-        ({"size": [16, 12], "counts": [192]}, r"run lengths of size \[16, 12\] on a picture of \[12, 16\]"),
+        (
+            {"size": [16, 12], "counts": [192]},
+            r"run lengths of size \[16, 12\] on an image of \[12, 16\]",
+        ),
         ({"size": [12, 16], "counts": [191]}, "add up to 191, not to 192"),
         ({"size": [12, 16], "counts": [200, -8]}, "no list of numbers from 0"),
         ({"size": [12, 16], "counts": 5}, "no list of numbers from 0"),
@@ -72,7 +75,7 @@ def test_polygons_are_united() -> None:
 )
 def test_bad_outlines_say_what_is_wrong(segmentation: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rasterise(segmentation, SIZE)
+        rasterize(segmentation, SIZE)
 
 
 def test_the_smaller_object_lies_on_top_in_any_order() -> None:
@@ -86,7 +89,9 @@ def test_the_smaller_object_lies_on_top_in_any_order() -> None:
 
 def test_a_crowd_is_void_below_the_objects_and_no_instance() -> None:
     crowd = Outline("dog", {"size": list(SIZE), "counts": runs_of(mask((0, 0, 4, 4, 1)) > 0)}, True)
-    semantic, instances = Painting(SIZE, (Outline("cat", box(2, 0, 12, 16), False), crowd))(LABELS, SIZE)
+    semantic, instances = Painting(SIZE, (Outline("cat", box(2, 0, 12, 16), False), crowd))(
+        LABELS, SIZE
+    )
     np.testing.assert_array_equal(semantic, mask((0, 0, 4, 4, 255), (2, 0, 12, 16, 1)))
     np.testing.assert_array_equal(instances, mask((2, 0, 12, 16, 1)))
 
@@ -99,5 +104,7 @@ def test_a_class_not_in_use_is_background_also_where_it_covers_others() -> None:
 
 
 def test_outlines_of_another_size_are_an_error() -> None:
-    with pytest.raises(ValueError, match="for a picture of 16 x 12 pixels, but the file has 12 x 16"):
+    with pytest.raises(
+        ValueError, match="for an image of 16 x 12 pixels, but the file has 12 x 16"
+    ):
         Painting(SIZE, ())(LABELS, (16, 12))

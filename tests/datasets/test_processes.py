@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from pipeline.datasets.processes import spread
+from pipeline.core.engine import spread
 from pipeline.errors import UserError
 
 
@@ -21,7 +21,9 @@ def die(number: int) -> int:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_order_and_progress_counts_all(workers: int) -> None:
     seen: list[tuple[int, int]] = []
-    results = spread(square, list(range(9)), workers, lambda done, total: seen.append((done, total)))
+    results = spread(
+        square, list(range(9)), workers, lambda done, total: seen.append((done, total))
+    )
     assert list(results) == [n * n for n in range(9)]
     assert seen == [(n + 1, 9) for n in range(9)]
 

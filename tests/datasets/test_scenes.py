@@ -10,14 +10,23 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.datasets.scenes import BACKDROPS, CLASSES, Scene, draw
-from pipeline.datasets.scenes.backdrops import HABITATS, paint_backdrop
-from pipeline.datasets.scenes.bodies import PALETTE, PATTERNS, SHAPES, Body, pattern_outlines
-from pipeline.datasets.scenes.layout import SIZES, arrange
-from pipeline.datasets.scenes.outlines import area, capsule, ellipse, move, ribbon, rotate
-from pipeline.datasets.scenes.parts import part_of
-from pipeline.datasets.scenes.scene import compose, owners
-from pipeline.datasets.scenes.toys import Sprite, Toy, Window, draw_toy, render, silhouettes
+from pipeline.readers.scenes import BACKDROPS, CLASSES, Scene, draw
+from pipeline.readers.scenes.backdrops import HABITATS, paint_backdrop
+from pipeline.readers.scenes.scene import SIZES, arrange, compose, owners
+from pipeline.readers.scenes.shapes import (
+    PALETTE,
+    PATTERNS,
+    SHAPES,
+    Body,
+    area,
+    capsule,
+    ellipse,
+    move,
+    pattern_outlines,
+    ribbon,
+    rotate,
+)
+from pipeline.readers.scenes.toys import Sprite, Toy, Window, draw_toy, part_of, render, silhouettes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -48,7 +57,7 @@ def bodied(shape: str, feet: bool = True) -> Body:
 
 def test_another_process_draws_the_same_bytes() -> None:
     code = (
-        "import cv2, hashlib; from pipeline.datasets.scenes import draw\n"
+        "import cv2, hashlib; from pipeline.readers.scenes import draw\n"
         "cv2.setNumThreads(1)\n"
         "for i in (11, 4):\n"
         "    s = draw(i, seed=9)\n"
@@ -67,7 +76,7 @@ def test_another_process_draws_the_same_bytes() -> None:
     assert run.stdout.split() == [digest(draw(11, seed=9)), digest(draw(4, seed=9))]
 
 
-def test_a_picture_depends_on_seed_and_index_only() -> None:
+def test_a_image_depends_on_seed_and_index_only() -> None:
     alone = digest(draw(5))
     for index in (0, 1, 2):
         draw(index)
@@ -104,10 +113,12 @@ def test_every_class_is_common(scenes: list[Scene]) -> None:
     assert min(tags[label] for label in range(len(CLASSES))) >= 0.05 * len(scenes)
 
 
-def test_same_class_neighbours_often_touch(scenes: list[Scene]) -> None:
+def test_same_class_neighbors_often_touch(scenes: list[Scene]) -> None:
     several = [scene for scene in scenes if same_class_pairs(scene)]
     meeting = [
-        scene for scene in several if any(touching(scene.instances, a, b) for a, b in same_class_pairs(scene))
+        scene
+        for scene in several
+        if any(touching(scene.instances, a, b) for a, b in same_class_pairs(scene))
     ]
     assert len(several) >= 0.25 * len(scenes)
     assert len(meeting) >= 0.2 * len(several)
@@ -115,7 +126,7 @@ def test_same_class_neighbours_often_touch(scenes: list[Scene]) -> None:
     assert len(mixed) >= 0.3 * len(scenes)
 
 
-def test_pictures_have_several_sizes_and_shapes(scenes: list[Scene]) -> None:
+def test_images_have_several_sizes_and_shapes(scenes: list[Scene]) -> None:
     sizes = Counter(scene.instances.shape for scene in scenes)
     assert set(sizes) == set(SIZES)
     assert all(144 <= side <= 224 for size in sizes for side in size)
@@ -160,26 +171,28 @@ def test_the_part_is_small_and_at_an_end_or_side(name: str, shape: str) -> None:
     assert not part[95:105, 90:110].any()
 
 
-def test_part_colours_differ_from_each_other_and_from_all_bodies() -> None:
-    colours = [part_of(name).colour for name in CLASSES]
-    for one, other in itertools.combinations(colours, 2):
+def test_part_colors_differ_from_each_other_and_from_all_bodies() -> None:
+    colors = [part_of(name).color for name in CLASSES]
+    for one, other in itertools.combinations(colors, 2):
         assert np.linalg.norm(np.subtract(one, other)) > 60
-    for colour, body in itertools.product(colours, PALETTE):
-        assert np.linalg.norm(np.subtract(colour, body)) > 60
+    for color, body in itertools.product(colors, PALETTE):
+        assert np.linalg.norm(np.subtract(color, body)) > 60
 
 
 def test_the_body_tells_nothing_about_the_class() -> None:
     for seed in range(20):
-        bodies = {draw_toy(np.random.default_rng(seed), label, 40.0).body for label in range(len(CLASSES))}
+        bodies = {
+            draw_toy(np.random.default_rng(seed), label, 40.0).body for label in range(len(CLASSES))
+        }
         assert len(bodies) == 1
     drawn = [draw_toy(np.random.default_rng(seed), 0, 40.0) for seed in range(200)]
     assert {toy.body.shape for toy in drawn} == set(SHAPES)
     assert {toy.body.pattern for toy in drawn} == set(PATTERNS)
-    assert 0.35 < np.mean([toy.mirrored for toy in drawn]) < 0.65
+    assert 0.35 < np.mean([toy.flipped for toy in drawn]) < 0.65
     assert max(abs(toy.turn) for toy in drawn) <= np.deg2rad(25)
 
 
-def test_mirroring_a_toy_mirrors_its_pixels() -> None:
+def test_flipping_a_toy_flips_its_pixels() -> None:
     toy = Toy(1, bodied("bean"), 64.0, 50.0, 40.0, 0.3, False, 0.14, 0.0)
     twin = Toy(1, bodied("bean"), 64.0, 50.0, 40.0, -0.3, True, 0.14, 0.0)
     canvas = np.full((100, 128, 3), 90, np.uint8)
@@ -189,17 +202,19 @@ def test_mirroring_a_toy_mirrors_its_pixels() -> None:
     assert np.abs(one - other[:, ::-1]).mean() < 2.0
 
 
-def test_a_pixel_belongs_to_whoever_gives_most_of_its_colour() -> None:
-    def sprite(cover: list[float], colour: float) -> Sprite:
+def test_a_pixel_belongs_to_whoever_gives_most_of_its_color() -> None:
+    def sprite(cover: list[float], color: float) -> Sprite:
         row = np.array([cover], np.float32)
-        return Sprite(Window(0, 0, 1, len(cover)), np.full((1, len(cover), 3), colour, np.float32), row, row)
+        return Sprite(
+            Window(0, 0, 1, len(cover)), np.full((1, len(cover), 3), color, np.float32), row, row
+        )
 
     below, above = sprite([1.0, 1.0, 0.4, 0.9], 200), sprite([0.0, 0.6, 0.0, 0.4], 50)
     # shares of ground, below, above: (0,1,0) (0,.4,.6) (.6,.4,0) (.06,.54,.4)
     assert owners([below, above], (1, 4)).tolist() == [[1, 2, 0, 1]]
 
 
-def test_sprites_may_reach_beyond_the_picture() -> None:
+def test_sprites_may_reach_beyond_the_image() -> None:
     row = np.ones((3, 3), np.float32)
     sprite = Sprite(Window(-1, -2, 3, 3), np.full((3, 3, 3), 9, np.float32), row, row)
     assert owners([sprite], (4, 4)).tolist() == [[1, 0, 0, 0], [1, 0, 0, 0], [0] * 4, [0] * 4]
@@ -207,15 +222,15 @@ def test_sprites_may_reach_beyond_the_picture() -> None:
     assert (image[:2, 0] == 9).all()
 
 
-def test_colour_and_mask_agree_at_the_border() -> None:
+def test_color_and_mask_agree_at_the_border() -> None:
     """Where a toy alone differs from the empty ground is where its mask is, up to the soft shadow."""
     ground = np.full((160, 160, 3), 235, np.uint8)
     toy = Toy(6, bodied("box"), 80.0, 80.0, 45.0, 0.2, False, 0.14, 0.0)
     sprite = render(toy, PALETTE[6], 1.0)
     painted = compose(
-        ground, Sprite(sprite.window, np.full_like(sprite.colour, 0), sprite.cover, sprite.part), 1.0
+        ground, Sprite(sprite.window, np.full_like(sprite.color, 0), sprite.cover, sprite.part), 1.0
     )
-    bare = compose(ground, Sprite(sprite.window, sprite.colour, 0 * sprite.cover, sprite.part), 1.0)
+    bare = compose(ground, Sprite(sprite.window, sprite.color, 0 * sprite.cover, sprite.part), 1.0)
     assert (bare == ground).all()  # no cover, no shadow either
     mine = owners([sprite], (160, 160)) == 1
     # the shadow takes at most 42 % of the ground, a mask pixel at least half of what is left of it
@@ -253,7 +268,7 @@ def test_context_occurs_with_a_class_but_does_not_tell_it(scenes: list[Scene]) -
     assert 0.55 < np.mean(boats) < 0.85
 
 
-def test_scale_multiplies_the_sides_and_keeps_the_picture() -> None:
+def test_scale_multiplies_the_sides_and_keeps_the_image() -> None:
     for index in range(6):
         full, half, double = (draw(index, scale=scale) for scale in (1.0, 0.5, 2.0))
         height, width = full.instances.shape
@@ -293,7 +308,9 @@ def test_unknown_shapes_and_patterns_list_the_valid_ones() -> None:
 
 @pytest.mark.parametrize("name", BACKDROPS)
 def test_backdrops_are_textured_and_differ(name: str) -> None:
-    one, other = (paint_backdrop(np.random.default_rng(seed), name, 176, 208, 1.0) for seed in (1, 2))
+    one, other = (
+        paint_backdrop(np.random.default_rng(seed), name, 176, 208, 1.0) for seed in (1, 2)
+    )
     assert one.shape == (176, 208, 3)
     assert one.std((0, 1)).min() > 4
     assert np.abs(one.astype(int) - other).mean() > 4

@@ -5,16 +5,21 @@ from pathlib import Path
 import pytest
 from sources import write
 
-from pipeline.datasets.problems import DatasetError
-from pipeline.datasets.tables import names_in, read_classes, read_labels, split_cell
+from pipeline.data.problems import DatasetError
+from pipeline.readers.folder import names_in, read_classes, read_labels, split_cell
 
 
 def test_byte_order_mark_crlf_blank_lines_and_quotes(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "labels.csv", 'image,classes,split\r\n"a, b",cat,val\r\n\r\n ü , dog ,\r\n', "utf-8-sig"
+        tmp_path / "labels.csv",
+        'image,classes,split\r\n"a, b",cat,val\r\n\r\n ü , dog ,\r\n',
+        "utf-8-sig",
     )
     rows = read_labels(path)
-    assert [(row.image, row.cell, row.split) for row in rows] == [("a, b", "cat", "val"), ("ü", "dog", None)]
+    assert [(row.image, row.cell, row.split) for row in rows] == [
+        ("a, b", "cat", "val"),
+        ("ü", "dog", None),
+    ]
     assert [row.where for row in rows] == [f"{path}:2", f"{path}:4"]
 
 
@@ -34,7 +39,9 @@ def test_cells(cell: str, names: set[str]) -> None:
 
 def test_cells_with_semicolons_tell_which_names_hold_blanks(tmp_path: Path) -> None:
     rows = read_labels(
-        write(tmp_path / "l.csv", "image,classes\na,traffic light;cat\nb,traffic light\nc,dog cow\n")
+        write(
+            tmp_path / "l.csv", "image,classes\na,traffic light;cat\nb,traffic light\nc,dog cow\n"
+        )
     )
     assert names_in(rows) == ("cat", "cow", "dog", "traffic light")
 
@@ -49,7 +56,9 @@ def test_every_bad_line_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "a,cat\n", "image;classes\na;cat\n", "image,classes,when\n"])
 def test_the_first_line_is_checked(tmp_path: Path, text: str) -> None:
-    with pytest.raises(DatasetError, match=r"l\.csv:1: the first line is .* it must be image,classes"):
+    with pytest.raises(
+        DatasetError, match=r"l\.csv:1: the first line is .* it must be image,classes"
+    ):
         read_labels(write(tmp_path / "l.csv", text))
 
 
@@ -61,11 +70,16 @@ def test_other_encodings_are_named_with_the_line(tmp_path: Path) -> None:
 
 def test_classes_with_and_without_background(tmp_path: Path) -> None:
     with_it = read_classes(write(tmp_path / "1", "Background\ncat\n\ntraffic light\n", "utf-8-sig"))
-    assert with_it == read_classes(write(tmp_path / "2", "cat\ntraffic light")) == ("cat", "traffic light")
+    assert (
+        with_it
+        == read_classes(write(tmp_path / "2", "cat\ntraffic light"))
+        == ("cat", "traffic light")
+    )
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("cat\ndog\ncat\n", "lists cat more than once"), ("background\n", "lists no class")]
+    ("text", "message"),
+    [("cat\ndog\ncat\n", "lists cat more than once"), ("background\n", "lists no class")],
 )
 def test_bad_classes(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message):

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from sources import mask, save, voc_folder, write
 
-from pipeline.datasets.build import build
-from pipeline.datasets.checks import check
-from pipeline.datasets.index import Index
-from pipeline.datasets.masks import read_instances, read_semantic
-from pipeline.datasets.problems import DatasetError
-from pipeline.datasets.voc import CLASSES, read, read_objects
+from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
+from pipeline.data.problems import DatasetError
+from pipeline.readers.build import build
+from pipeline.readers.validation import check
+from pipeline.readers.voc import CLASSES, read, read_objects
 
-SHARED = Path(os.environ.get("WEAKMASK_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared"))
+SHARED = Path(
+    os.environ.get("WEAKMASK_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared")
+)
 ANIMALS = SHARED / "data" / "voc_animals"
 
 
@@ -128,11 +130,13 @@ def test_annotations_that_are_refused(tmp_path: Path, text: str, message: str) -
 
 def test_the_folder_above_is_told_where_to_look(tmp_path: Path) -> None:
     voc_folder(tmp_path / "VOCdevkit" / "VOC2012")
-    with pytest.raises(DatasetError, match=r"has no folder JPEGImages; set dataset\.source to .*VOC2012"):
+    with pytest.raises(
+        DatasetError, match=r"has no folder JPEGImages; set dataset\.source to .*VOC2012"
+    ):
         read(tmp_path / "VOCdevkit")
 
 
-def test_a_missing_picture_a_missing_annotation_and_a_strange_tag(tmp_path: Path) -> None:
+def test_a_missing_image_a_missing_annotation_and_a_strange_tag(tmp_path: Path) -> None:
     voc = voc_folder(tmp_path / "voc")
     (voc / "JPEGImages/x1.jpg").unlink()
     (voc / "Annotations/x2.xml").unlink()
@@ -143,7 +147,7 @@ def test_a_missing_picture_a_missing_annotation_and_a_strange_tag(tmp_path: Path
     assert problems["warning", "train.txt:2"] == "'x2' has no row or file with tags"
 
 
-def test_a_row_of_no_picture_and_a_picture_in_two_lists(tmp_path: Path) -> None:
+def test_a_row_of_no_image_and_a_image_in_two_lists(tmp_path: Path) -> None:
     voc = voc_folder(tmp_path / "voc", val=("x1",))
     write(voc / "labels.csv", "image,classes\nx1,cat\nx2,cat\nx3,dog\nx1,dog\n")
     problems = {Path(p.where).name: p.what for p in check("voc", voc) if p.level == "error"}

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from pipeline.export.pictures import Pictures, Target
-from pipeline.instances.masks import pack
+from pipeline.export.images import ExportImages, Target
+from pipeline.instances.base import pack
 
 CLASSES = ("cat", "fire engine", "日本")
 
@@ -24,7 +24,7 @@ MASKS = st.tuples(st.integers(1, 18), st.integers(1, 18)).flatmap(
 
 
 def blob(size: tuple[int, int], seed: int, fineness: int = 4) -> np.ndarray:
-    """A mask bool [H,W] of round parts with holes, about half the picture."""
+    """A mask bool [H,W] of round parts with holes, about half the image."""
     coarse = np.random.default_rng(seed).random([n // fineness + 2 for n in size], np.float32)
     smooth = Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return np.asarray(smooth) > 0.5
@@ -33,7 +33,9 @@ def blob(size: tuple[int, int], seed: int, fineness: int = 4) -> np.ndarray:
 def record(
     masks: np.ndarray, classes: list[int], scores: list[float], semantic: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Masks bool [N,H,W] as a record of layout `predictions`; without a semantic map background alone."""
+    """Masks bool [N,H,W] as a record of layout `predictions`; without a semantic map background
+    alone.
+    """
     return {
         "semantic": np.zeros(masks.shape[1:], np.uint8) if semantic is None else semantic,
         "instances": pack(masks),
@@ -43,7 +45,9 @@ def record(
 
 
 def label_record(ids: np.ndarray, classes: list[int]) -> dict[str, np.ndarray]:
-    """An id map [H,W] as a record of layout `labels` whose semantic map agrees with it; scores 1.0, 0.9, ..."""
+    """An id map [H,W] as a record of layout `labels` whose semantic map agrees with it; scores 1.0,
+    0.9, ...
+    """
     table = np.array([0, *(c + 1 for c in classes)], np.uint8)
     return {
         "semantic": table[ids],
@@ -54,27 +58,37 @@ def label_record(ids: np.ndarray, classes: list[int]) -> dict[str, np.ndarray]:
 
 
 def scenery() -> dict[str, dict[str, np.ndarray]]:
-    """Four pictures: overlaps and holes, labels in a sub-folder, no instance, letters of another script."""
+    """Four images: overlaps and holes, labels in a sub-folder, no instance, letters of another
+    script.
+    """
     size = (40, 53)
     masks = np.stack([blob(size, 1, 12), blob(size, 2, 12), blob(size, 3)])
     ids = np.zeros((31, 20), np.uint16)
     ids[2:9, 3:], ids[12:30, :7], ids[20, 10] = 1, 2, 3
     nothing = np.zeros((0, 8, 9), bool)
     return {
-        "a b": record(masks, [0, 2, 0], [0.4, 0.9, 0.75], np.where(masks[0], 1, 255).astype(np.uint8)),
+        "a b": record(
+            masks, [0, 2, 0], [0.4, 0.9, 0.75], np.where(masks[0], 1, 255).astype(np.uint8)
+        ),
         "deep/er/x": label_record(ids, [1, 0, 2]),
         "empty": record(nothing, [], []),
         "日本 été": record(masks[:1], [2], [0.5]),
     }
 
 
-def pictures(records: Mapping[str, Mapping[str, np.ndarray]], min_score: float = 0.0) -> Pictures:
-    """All records as pictures to export."""
-    return Pictures(records, sorted(records), len(CLASSES), min_score)
+def export_images(
+    records: Mapping[str, Mapping[str, np.ndarray]], min_score: float = 0.0
+) -> ExportImages:
+    """All records as images to export."""
+    return ExportImages(records, sorted(records), len(CLASSES), min_score)
 
 
-def target(folder: Path, records: Mapping[str, Mapping[str, np.ndarray]], images: str = "copy") -> Target:
-    """Where to: `folder`/out; every picture is a PNG in `folder`/source, the first is of split val, the rest of train."""
+def target(
+    folder: Path, records: Mapping[str, Mapping[str, np.ndarray]], images: str = "copy"
+) -> Target:
+    """Where to: `folder`/out; every image is a PNG in `folder`/source, the first is of split val,
+    the rest of train.
+    """
     files = {name: folder / "source" / f"{name}.png" for name in records}
     for name, path in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exported import CLASSES, MASKS, iou, pictures, record, scenery, target
+from exported import CLASSES, MASKS, export_images, iou, record, scenery, target
 from faster_coco_eval import COCO
 from faster_coco_eval.core import mask as coder
 from hypothesis import given, settings
 
 from pipeline.errors import UserError
 from pipeline.export import coco
-from pipeline.export.pictures import Picture
+from pipeline.export.images import ExportImage
 
 
 def exported(folder: Path, **options: Any) -> tuple[dict, COCO]:
     """The scenery as written, and as the COCO API reads it."""
     records = scenery()
-    coco.export(pictures(records), target(folder, records), **options)
+    coco.export(export_images(records), target(folder, records), **options)
     content = json.loads((folder / "out/annotations/instances_default.json").read_bytes())
     return content, COCO(content)
 
@@ -28,7 +28,9 @@ def exported(folder: Path, **options: Any) -> tuple[dict, COCO]:
 @pytest.mark.parametrize("polygons", [False, True])
 def test_the_coco_api_reads_the_very_masks(tmp_path: Path, polygons: bool) -> None:
     content, read = exported(tmp_path, polygons=polygons)
-    assert [(row["id"], row["name"]) for row in content["categories"]] == list(enumerate(CLASSES, start=1))
+    assert [(row["id"], row["name"]) for row in content["categories"]] == list(
+        enumerate(CLASSES, start=1)
+    )
     assert [row["file_name"] for row in content["images"]] == [
         "a b.png",
         "deep/er/x.png",
@@ -36,12 +38,14 @@ def test_the_coco_api_reads_the_very_masks(tmp_path: Path, polygons: bool) -> No
         "日本 été.png",
     ]
     assert [row["id"] for row in content["annotations"]] == list(range(1, 8))
-    for number, picture in enumerate(pictures(scenery()), start=1):
+    for number, image in enumerate(export_images(scenery()), start=1):
         row = read.imgs[number]
-        assert (row["height"], row["width"]) == picture.size
+        assert (row["height"], row["width"]) == image.size
         found = read.loadAnns(read.getAnnIds(imgIds=[number]))
-        assert len(found) == len(picture.masks)
-        for entry, mask, c, score in zip(found, picture.masks, picture.classes, picture.scores, strict=True):
+        assert len(found) == len(image.masks)
+        for entry, mask, c, score in zip(
+            found, image.masks, image.classes, image.scores, strict=True
+        ):
             assert isinstance(entry["segmentation"], list if polygons else dict)
             np.testing.assert_array_equal(read.annToMask(entry), mask)
             ys, xs = np.nonzero(mask)
@@ -53,11 +57,15 @@ def test_the_coco_api_reads_the_very_masks(tmp_path: Path, polygons: bool) -> No
 @settings(max_examples=60, deadline=None)
 @given(MASKS.filter(np.any))
 def test_any_mask_comes_back_either_way(mask: np.ndarray) -> None:
-    picture = Picture("a", mask.shape, None, mask[None], np.zeros(1, np.uint8), np.ones(1, np.float32))
+    image = ExportImage(
+        "a", mask.shape, None, mask[None], np.zeros(1, np.uint8), np.ones(1, np.float32)
+    )
     for polygons in (False, True):
-        code = coco.annotation(picture, 0, mask, polygons=polygons)["segmentation"]
+        code = coco.annotation(image, 0, mask, polygons=polygons)["segmentation"]
         if polygons:
-            code = coder.merge(coder.frPyObjects([list(map(float, points)) for points in code], *mask.shape))
+            code = coder.merge(
+                coder.frPyObjects([list(map(float, points)) for points in code], *mask.shape)
+            )
         np.testing.assert_array_equal(coder.decode(code), mask)
 
 
@@ -70,22 +78,29 @@ def test_torchvision_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "pycocotools.coco", faster_coco_eval.coco)
     exported(tmp_path)
     out = tmp_path / "out"
-    read = datasets.CocoDetection(str(out / "images"), str(out / "annotations/instances_default.json"))
+    read = datasets.CocoDetection(
+        str(out / "images"), str(out / "annotations/instances_default.json")
+    )
     assert [len(found) for _, found in read] == [3, 3, 0, 1]
-    for (image, found), picture in zip(read, pictures(scenery()), strict=True):
-        assert (image.height, image.width) == picture.size
-        for entry, mask in zip(found, picture.masks, strict=True):
+    for (image, found), sample in zip(read, export_images(scenery()), strict=True):
+        assert (image.height, image.width) == sample.size
+        for entry, mask in zip(found, sample.masks, strict=True):
             np.testing.assert_array_equal(read.coco.annToMask(entry), mask)
 
 
 @pytest.mark.parametrize("polygons", [False, True])
 def test_this_project_reads_it_as_a_source(tmp_path: Path, polygons: bool) -> None:
-    from pipeline.datasets.build import build
-    from pipeline.datasets.index import Index
-    from pipeline.datasets.masks import read_instances, read_semantic
+    from pipeline.data.index import Index
+    from pipeline.data.masks import read_instances, read_semantic
+    from pipeline.readers.build import build
 
     records = {"deep/er/x": scenery()["deep/er/x"], "empty": scenery()["empty"]}
-    coco.export(pictures(records), target(tmp_path, records), file="instances_train.json", polygons=polygons)
+    coco.export(
+        export_images(records),
+        target(tmp_path, records),
+        file="instances_train.json",
+        polygons=polygons,
+    )
     build("coco", tmp_path / "out", tmp_path / "dataset")
     index = Index.load(tmp_path / "dataset")
     assert index.classes == CLASSES
@@ -97,20 +112,27 @@ def test_this_project_reads_it_as_a_source(tmp_path: Path, polygons: bool) -> No
 @pytest.mark.parametrize("polygons", [False, True])
 @pytest.mark.filterwarnings("default")
 def test_supervision_reads_it(tmp_path: Path, polygons: bool) -> None:
-    """It fills polygons with OpenCV, whose line makes each part a pixel larger to the right and below."""
-    supervision = pytest.importorskip("supervision", reason="needs the annotation library supervision")
+    """It fills polygons with OpenCV, whose line makes each part a pixel larger to the right and
+    below.
+    """
+    supervision = pytest.importorskip(
+        "supervision", reason="needs the annotation library supervision"
+    )
     exported(tmp_path, polygons=polygons)
     images, file = tmp_path / "out/images", tmp_path / "out/annotations/instances_default.json"
     read = supervision.DetectionDataset.from_coco(str(images), str(file), force_masks=True)
     assert read.classes == list(CLASSES)
-    for picture in pictures(scenery()):
-        found = read.annotations[str((images / f"{picture.name}.png").resolve())]
-        assert len(found) == len(picture.masks)
-        for k, mask in enumerate(picture.masks):
-            assert found.class_id[k] == picture.classes[k]
+    for sample in export_images(scenery()):
+        found = read.annotations[str((images / f"{sample.name}.png").resolve())]
+        assert len(found) == len(sample.masks)
+        for k, mask in enumerate(sample.masks):
+            assert found.class_id[k] == sample.classes[k]
             if polygons:
                 grown = (
-                    mask | np.pad(mask, 1)[:-2, 1:-1] | np.pad(mask, 1)[1:-1, :-2] | np.pad(mask, 1)[:-2, :-2]
+                    mask
+                    | np.pad(mask, 1)[:-2, 1:-1]
+                    | np.pad(mask, 1)[1:-1, :-2]
+                    | np.pad(mask, 1)[:-2, :-2]
                 )
                 assert iou(found.mask[k], mask) >= 0.95 * iou(grown, mask)
             else:
@@ -118,7 +140,7 @@ def test_supervision_reads_it(tmp_path: Path, polygons: bool) -> None:
 
 
 def test_nothing_at_all_is_sound_json(tmp_path: Path) -> None:
-    coco.export(pictures({}), target(tmp_path, {}))
+    coco.export(export_images({}), target(tmp_path, {}))
     content = json.loads((tmp_path / "out/annotations/instances_default.json").read_bytes())
     assert content["images"] == content["annotations"] == []
 
@@ -126,7 +148,7 @@ def test_nothing_at_all_is_sound_json(tmp_path: Path) -> None:
 def test_an_interrupted_export_leaves_no_json(tmp_path: Path) -> None:
     records = scenery() | {"zz": record(np.ones((1, 4, 4), bool), [9], [1])}
     with pytest.raises(UserError, match="class 9"):
-        coco.export(pictures(records), target(tmp_path, records, "none"))
+        coco.export(export_images(records), target(tmp_path, records, "none"))
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 

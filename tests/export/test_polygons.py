@@ -1,4 +1,4 @@
-"""Outlines: polygons filled by COCO's rasteriser and by OpenCV are the masks they came from."""
+"""Outlines: polygons filled by COCO's rasterizer and by OpenCV are the masks they came from."""
 
 import cv2
 import numpy as np
@@ -34,7 +34,9 @@ def fill_coco(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """Polygons as the COCO API fills them, bool [H,W]."""
     if not polygons:
         return np.zeros(size, bool)
-    codes = coder.frPyObjects([polygon.ravel().astype(float).tolist() for polygon in polygons], *size)
+    codes = coder.frPyObjects(
+        [polygon.ravel().astype(float).tolist() for polygon in polygons], *size
+    )
     return coder.decode(coder.merge(codes)).astype(bool)
 
 
@@ -88,7 +90,9 @@ def test_parts_are_joined_by_the_shortest_line() -> None:
     mask[1:4, 1:3] = mask[3, 6:9] = True
     bridge = np.zeros_like(mask)
     bridge[3, 3:6] = True
-    np.testing.assert_array_equal(fill_opencv([join(pixel_polygons(mask))], mask.shape), mask | bridge)
+    np.testing.assert_array_equal(
+        fill_opencv([join(pixel_polygons(mask))], mask.shape), mask | bridge
+    )
 
 
 @settings(max_examples=100, deadline=None)

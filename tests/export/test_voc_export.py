@@ -1,36 +1,41 @@
-"""VOC: torchvision, the readers of this project and a parser of labelmap.txt see the maps that were written."""
+"""VOC: torchvision, the readers of this project and a parser of labelmap.txt see the maps that were
+written.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import CLASSES, pictures, record, scenery, target, values
+from exported import CLASSES, export_images, record, scenery, target, values
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.export import voc
-from pipeline.export.pictures import Picture, Target
+from pipeline.export.images import ExportImage, Target
 
 
 def test_maps_and_lists_are_read_back(tmp_path: Path) -> None:
     records = scenery()
-    summary = voc.export(pictures(records), target(tmp_path, records))
-    assert (summary.pictures, summary.instances) == (4, 7)
+    summary = voc.export(export_images(records), target(tmp_path, records))
+    assert (summary.images, summary.instances) == (4, 7)
     out = tmp_path / "out"
-    lists = {path.stem: path.read_text().splitlines() for path in (out / "ImageSets/Segmentation").iterdir()}
+    lists = {
+        path.stem: path.read_text().splitlines()
+        for path in (out / "ImageSets/Segmentation").iterdir()
+    }
     assert lists == {"val": ["a b"], "train": ["deep/er/x", "empty", "日本 été"]}
-    for picture in pictures(records):
+    for image in export_images(records):
         classes, objects = (
-            values(out / f"{folder}/{picture.name}.png")
+            values(out / f"{folder}/{image.name}.png")
             for folder in ("SegmentationClass", "SegmentationObject")
         )
-        np.testing.assert_array_equal(classes, picture.semantic)
-        front = np.zeros(picture.size, np.float32)
-        for mask, score in zip(picture.masks, picture.scores, strict=True):
+        np.testing.assert_array_equal(classes, image.semantic)
+        front = np.zeros(image.size, np.float32)
+        for mask, score in zip(image.masks, image.scores, strict=True):
             front = np.maximum(front, mask * score)
-        for number, score in enumerate(picture.scores, start=1):
+        for number, score in enumerate(image.scores, start=1):
             np.testing.assert_array_equal(objects == number, front == score)
         np.testing.assert_array_equal(objects == 255, (classes == 255) & (front == 0))
 
@@ -38,13 +43,16 @@ def test_maps_and_lists_are_read_back(tmp_path: Path) -> None:
 def test_torchvision_reads_it(tmp_path: Path) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     records = {"2007_000001": scenery()["a b"], "2007_000002": scenery()["deep/er/x"]}
-    # torchvision looks below VOCdevkit for pictures named .jpg
+    # torchvision looks below VOCdevkit for images named .jpg
     files = target(tmp_path, records).files
     for path in files.values():
         path.rename(path.with_suffix(".jpg"))
     files = {name: path.with_suffix(".jpg") for name, path in files.items()}
     splits = dict.fromkeys(records, "val")
-    voc.export(pictures(records), Target(tmp_path / "VOCdevkit/VOC2012", CLASSES, files, splits, "copy"))
+    voc.export(
+        export_images(records),
+        Target(tmp_path / "VOCdevkit/VOC2012", CLASSES, files, splits, "copy"),
+    )
     read = datasets.VOCSegmentation(str(tmp_path), year="2012", image_set="val")
     assert len(read) == 2
     for (image, mask), entry in zip(read, records.values(), strict=True):
@@ -53,12 +61,12 @@ def test_torchvision_reads_it(tmp_path: Path) -> None:
 
 
 def test_this_project_reads_it_as_a_source(tmp_path: Path) -> None:
-    from pipeline.datasets.build import build
-    from pipeline.datasets.index import Index
-    from pipeline.datasets.masks import read_instances, read_semantic
+    from pipeline.data.index import Index
+    from pipeline.data.masks import read_instances, read_semantic
+    from pipeline.readers.build import build
 
     records = {"deep/er/x": scenery()["deep/er/x"], "z": scenery()["deep/er/x"]}
-    voc.export(pictures(records), target(tmp_path, records))
+    voc.export(export_images(records), target(tmp_path, records))
     (tmp_path / "out/classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
     (tmp_path / "out/labels.csv").write_text("image,classes\ndeep/er/x,cat\nz,cat\n")
     build("voc", tmp_path / "out", tmp_path / "dataset")
@@ -70,28 +78,28 @@ def test_this_project_reads_it_as_a_source(tmp_path: Path) -> None:
         np.testing.assert_array_equal(classes, entry["classes"])
 
 
-def test_labelmap_names_the_colours_of_the_maps(tmp_path: Path) -> None:
+def test_labelmap_names_the_colors_of_the_maps(tmp_path: Path) -> None:
     records = scenery()
-    voc.export(pictures(records), target(tmp_path, records))
+    voc.export(export_images(records), target(tmp_path, records))
     lines = (tmp_path / "out/labelmap.txt").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# label:color_rgb:parts:actions"
     fields = [line.split(":") for line in lines[1:]]
     assert all(len(line) == 4 for line in fields)
     assert [line[0] for line in fields] == ["background", *CLASSES, "ignored"]
-    colours = {
+    colors = {
         tuple(map(int, line[1].split(","))): label
         for line, label in zip(fields, (0, 1, 2, 3, 255), strict=True)
     }
     with Image.open(tmp_path / "out/SegmentationClass/a b.png") as image:
         painted = np.array(image.convert("RGB"))
-    labels = np.array([[colours[tuple(pixel)] for pixel in row] for row in painted.tolist()])
+    labels = np.array([[colors[tuple(pixel)] for pixel in row] for row in painted.tolist()])
     np.testing.assert_array_equal(labels, records["a b"]["semantic"])
 
 
-def test_the_colours_are_those_of_voc() -> None:
-    colours = voc.colour_map().tolist()
-    assert colours[:4] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
-    assert (colours[20], colours[255]) == ([0, 64, 128], [224, 224, 192])
+def test_the_colors_are_those_of_voc() -> None:
+    colors = voc.color_map().tolist()
+    assert colors[:4] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert (colors[20], colors[255]) == ([0, 64, 128], [224, 224, 192])
 
 
 @pytest.mark.parametrize("name", ["a:b", "#a", "background", "ignored", " a", "a\nb"])
@@ -104,7 +112,9 @@ def test_class_names_that_labelmap_cannot_hold_are_refused(name: str) -> None:
 def test_the_higher_score_is_in_front(scores: list[float], seed: int) -> None:
     masks = np.random.default_rng(seed).random((len(scores), 5, 6)) < 0.4
     classes = np.arange(len(scores), dtype=np.uint8)
-    labels, ids = voc.maps(Picture("a", (5, 6), None, masks, classes, np.array(scores, np.float32)))
+    labels, ids = voc.maps(
+        ExportImage("a", (5, 6), None, masks, classes, np.array(scores, np.float32))
+    )
     for y, x in np.ndindex(5, 6):
         over = [(-score, n) for n, score in enumerate(scores, start=1) if masks[n - 1, y, x]]
         assert ids[y, x] == (min(over)[1] if over else 0)
@@ -116,7 +126,7 @@ def test_what_is_lost_is_counted(tmp_path: Path) -> None:
     masks[0, 1:3, 1:3], masks[1, :4, :4], masks[2, 5, 5:] = True, True, True
     semantic = np.where(masks[1], 2, 0).astype(np.uint8)
     records = {"a": record(masks, [0, 1, 2], [0.2, 0.9, 0.9], semantic)}
-    summary = voc.export(pictures(records), target(tmp_path, records))
+    summary = voc.export(export_images(records), target(tmp_path, records))
     assert summary.instances == 2
     assert summary.lost == [
         "instances wholly behind others: 1",
@@ -127,7 +137,7 @@ def test_what_is_lost_is_counted(tmp_path: Path) -> None:
 def test_lists_come_last(tmp_path: Path) -> None:
     records = scenery() | {"zz": record(np.ones((1, 4, 4), bool), [9], [1])}
     with pytest.raises(UserError, match="class 9"):
-        voc.export(pictures(records), target(tmp_path, records, "none"))
+        voc.export(export_images(records), target(tmp_path, records, "none"))
     assert len(list((tmp_path / "out/SegmentationClass").rglob("*.png"))) == 3, "those before it"
     assert not list((tmp_path / "out").rglob("*.txt"))
 
@@ -137,8 +147,8 @@ def test_more_instances_than_a_byte_holds_are_refused(tmp_path: Path) -> None:
     for count in (254, 255):
         records = {"many": record(masks[:count], [0] * count, [1] * count)}
         if count == 254:
-            voc.export(pictures(records), target(tmp_path, records))
+            voc.export(export_images(records), target(tmp_path, records))
             assert len(np.unique(values(tmp_path / "out/SegmentationObject/many.png"))) == 255
         else:
             with pytest.raises(UserError, match=r"'many' has 255 instances"):
-                voc.export(pictures(records), target(tmp_path, records))
+                voc.export(export_images(records), target(tmp_path, records))

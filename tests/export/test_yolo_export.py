@@ -1,4 +1,6 @@
-"""YOLO: filled as Ultralytics and supervision fill them, the polygons are the masks that were written."""
+"""YOLO: filled as Ultralytics and supervision fill them, the polygons are the masks that were
+written.
+"""
 
 from pathlib import Path
 
@@ -6,17 +8,19 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from exported import CLASSES, MASKS, blob, iou, pictures, record, scenery, target
+from exported import CLASSES, MASKS, blob, export_images, iou, record, scenery, target
 from hypothesis import given, settings
 
 from pipeline.errors import UserError
 from pipeline.export import yolo
-from pipeline.export.pictures import Picture
+from pipeline.export.images import ExportImage
 from pipeline.export.polygons import pixel_polygons
 
 
 def read_line(line: str, size: tuple[int, int], whole: str) -> tuple[int, np.ndarray]:
-    """Class and mask of a line, its corners made whole as Ultralytics does (`cut`) or as supervision does (`round`)."""
+    """Class and mask of a line, its corners made whole as Ultralytics does (`cut`) or as
+    supervision does (`round`).
+    """
     c, *shares = line.split()
     points = np.array(shares, np.float32).reshape(-1, 2)
     assert len(points) >= 3
@@ -30,31 +34,38 @@ def read_line(line: str, size: tuple[int, int], whole: str) -> tuple[int, np.nda
 @pytest.mark.parametrize("whole", ["cut", "round"])
 def test_files_hold_the_masks(tmp_path: Path, whole: str) -> None:
     records = scenery()
-    summary = yolo.export(pictures(records), target(tmp_path, records))
+    summary = yolo.export(export_images(records), target(tmp_path, records))
     out = tmp_path / "out"
-    assert {path.stem for path in (out / "labels").iterdir()} == {"a b", "deep_er_x", "empty", "日本 été"}
-    for picture in pictures(records):
-        lines = (out / f"labels/{picture.name.replace('/', '_')}.txt").read_text().splitlines()
-        assert len(lines) == len(picture.masks)
-        for line, mask, c in zip(lines, picture.masks, picture.classes, strict=True):
-            found, filled = read_line(line, picture.size, whole)
+    assert {path.stem for path in (out / "labels").iterdir()} == {
+        "a b",
+        "deep_er_x",
+        "empty",
+        "日本 été",
+    }
+    for image in export_images(records):
+        lines = (out / f"labels/{image.name.replace('/', '_')}.txt").read_text().splitlines()
+        assert len(lines) == len(image.masks)
+        for line, mask, c in zip(lines, image.masks, image.classes, strict=True):
+            found, filled = read_line(line, image.size, whole)
             assert found == c
             assert filled[mask].all()
             assert iou(filled, mask) > 0.97
             if len(pixel_polygons(mask)) == 1:
                 np.testing.assert_array_equal(filled, mask)
-    assert (summary.pictures, summary.instances) == (4, 7)
+    assert (summary.images, summary.instances) == (4, 7)
     assert "joined" in summary.lost[0]
 
 
 @settings(max_examples=60, deadline=None)
 @given(MASKS.filter(np.any))
 def test_part_by_part_any_mask_comes_back(mask: np.ndarray) -> None:
-    picture = Picture("a", mask.shape, None, mask[None], np.zeros(1, np.uint8), np.ones(1, np.float32))
+    image = ExportImage(
+        "a", mask.shape, None, mask[None], np.zeros(1, np.uint8), np.ones(1, np.float32)
+    )
     for whole in ("cut", "round"):
         filled = np.zeros_like(mask)
         for polygon in pixel_polygons(mask):
-            filled |= read_line(yolo._line(picture, 0, polygon), mask.shape, whole)[1]
+            filled |= read_line(yolo._line(image, 0, polygon), mask.shape, whole)[1]
         np.testing.assert_array_equal(filled, mask)
 
 
@@ -62,9 +73,9 @@ def test_part_by_part_any_mask_comes_back(mask: np.ndarray) -> None:
 def test_joined_blobs_keep_their_shape(seed: int) -> None:
     mask = blob((160, 200), seed, fineness=40)
     size = (160, 200)
-    picture = Picture("a", size, None, mask[None], np.zeros(1, np.uint8), np.ones(1, np.float32))
+    image = ExportImage("a", size, None, mask[None], np.zeros(1, np.uint8), np.ones(1, np.float32))
     joined = yolo.join(pixel_polygons(mask))
-    filled = read_line(yolo._line(picture, 0, joined), size, "cut")[1]
+    filled = read_line(yolo._line(image, 0, joined), size, "cut")[1]
     assert filled[mask].all()
     assert iou(filled, mask) > 0.98
 
@@ -73,7 +84,7 @@ def test_parts_can_be_lines_of_their_own(tmp_path: Path) -> None:
     mask = np.zeros((1, 9, 12), bool)
     mask[0, 1:4, 1:4] = mask[0, 6, 8:] = True
     records = {"a": record(mask, [1], [1])}
-    summary = yolo.export(pictures(records), target(tmp_path, records), parts="split")
+    summary = yolo.export(export_images(records), target(tmp_path, records), parts="split")
     lines = (tmp_path / "out/labels/a.txt").read_text().splitlines()
     masks = [read_line(line, (9, 12), "cut")[1] for line in lines]
     np.testing.assert_array_equal(masks[0] | masks[1], mask[0])
@@ -81,9 +92,9 @@ def test_parts_can_be_lines_of_their_own(tmp_path: Path) -> None:
     assert summary.lost == ["instances in several parts, written as several: 1"]
 
 
-def test_lists_and_names_lead_to_pictures_and_labels(tmp_path: Path) -> None:
+def test_lists_and_names_lead_to_images_and_labels(tmp_path: Path) -> None:
     records = scenery()
-    yolo.export(pictures(records), target(tmp_path, records))
+    yolo.export(export_images(records), target(tmp_path, records))
     out = tmp_path / "out"
     data = yaml.safe_load((out / "data.yaml").read_text(encoding="utf-8"))
     assert data == {"train": "train.txt", "val": "val.txt", "names": dict(enumerate(CLASSES))}
@@ -98,7 +109,7 @@ def test_lists_and_names_lead_to_pictures_and_labels(tmp_path: Path) -> None:
 
 def test_a_missing_split_is_named_so(tmp_path: Path) -> None:
     records = {"empty": scenery()["empty"]}
-    yolo.export(pictures(records), target(tmp_path, records, "none"))
+    yolo.export(export_images(records), target(tmp_path, records, "none"))
     data = yaml.safe_load((tmp_path / "out/data.yaml").read_text())
     assert (data["train"], data["val"]) == (None, "val.txt")
     assert not (tmp_path / "out/images").exists()
@@ -108,27 +119,29 @@ def test_a_missing_split_is_named_so(tmp_path: Path) -> None:
 def test_names_that_collide_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     records = dict.fromkeys(["a/b", "a_b"], scenery()["empty"])
     with pytest.raises(UserError, match=r"'a/b' and 'a_b'"):
-        yolo.export(pictures(records), target(tmp_path, records))
+        yolo.export(export_images(records), target(tmp_path, records))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.filterwarnings("default")
 def test_supervision_reads_it(tmp_path: Path) -> None:
-    supervision = pytest.importorskip("supervision", reason="needs the annotation library supervision")
+    supervision = pytest.importorskip(
+        "supervision", reason="needs the annotation library supervision"
+    )
     records = scenery()
-    yolo.export(pictures(records), target(tmp_path, records))
+    yolo.export(export_images(records), target(tmp_path, records))
     out = tmp_path / "out"
     read = supervision.DetectionDataset.from_yolo(
         str(out / "images"), str(out / "labels"), str(out / "data.yaml"), force_masks=True
     )
     assert read.classes == list(CLASSES)
     assert len(read) == 4
-    for picture in pictures(records):
-        name = picture.name.replace("/", "_")
+    for image in export_images(records):
+        name = image.name.replace("/", "_")
         found = next(value for path, value in read.annotations.items() if Path(path).stem == name)
-        assert len(found) == len(picture.masks)
-        for k, mask in enumerate(picture.masks):
-            assert found.class_id[k] == picture.classes[k]
+        assert len(found) == len(image.masks)
+        for k, mask in enumerate(image.masks):
+            assert found.class_id[k] == image.classes[k]
             assert found.mask[k][mask].all()
             if len(pixel_polygons(mask)) == 1:
                 np.testing.assert_array_equal(found.mask[k], mask)

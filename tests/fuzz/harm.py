@@ -23,7 +23,7 @@ HARD = settings(
         HealthCheck.data_too_large,
     ],
 )
-"""Every example writes the same file anew."""
+"""Every example writes the same file again."""
 
 
 @st.composite
@@ -52,7 +52,9 @@ def harmed(draw: st.DrawFn, sound: bytes) -> bytes:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -71,7 +73,9 @@ def changed(draw: st.DrawFn, sound: Any) -> Any:
 
 
 def result_or_message(work: Callable[[], Any], named: Path | str) -> Any:
-    """What the work gives, None where it ends in a UserError; that names the file, and no other error is let through."""
+    """What the work gives, None where it ends in a UserError; that names the file, and no other
+    error is let through.
+    """
     try:
         return work()
     except UserError as error:

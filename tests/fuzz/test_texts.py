@@ -1,4 +1,6 @@
-"""Parameters, indices, reports, lock files and lists that are damaged or hostile end in a result or in a message."""
+"""Parameters, indices, reports, lock files and lists that are damaged or hostile end in a result or
+in a message.
+"""
 
 import csv
 import io
@@ -14,21 +16,20 @@ from harm import HARD, changed, harmed, json_values, result_or_message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.datasets.coco import read as read_coco
-from pipeline.datasets.index import HEADER, TABLE, Index, Picture
-from pipeline.datasets.multihot import read_multihot
-from pipeline.datasets.outlines import rasterise
-from pipeline.datasets.source import complain_of_id, complain_of_split
-from pipeline.datasets.tables import read_classes, read_labels
-from pipeline.datasets.voc import read_objects
+from pipeline.data.index import HEADER, TABLE, Image, Index
 from pipeline.errors import UserError
 from pipeline.params import parse
-from pipeline.views.summary import Rung, Summary, load
-from stages.cached import DIGEST, cached, folder, outs_of, stages_of
-from stages.comparison.repository import read_yaml
-from stages.entry import PRESETS, read_parameters
-from stages.lineage import made_by, made_with, outdated
-from stages.weakmask import _scores_of
+from pipeline.readers.coco import rasterize
+from pipeline.readers.coco import read as read_coco
+from pipeline.readers.folder import read_classes, read_labels, read_multihot
+from pipeline.readers.source import complain_of_id, complain_of_split
+from pipeline.readers.voc import read_objects
+from pipeline.views.report_data import ScoredStep, Summary, load
+from stages._command import PRESETS, read_parameters
+from stages.cli.main import _scores_of
+from stages.experiments.cached import DIGEST, cached, folder, outs_of, stages_of
+from stages.experiments.lineage import made_by, made_with, outdated
+from stages.experiments.repository import read_yaml
 
 pytestmark = pytest.mark.timeout(60)
 PRESET = (PRESETS / "folder.yaml").read_bytes()
@@ -76,7 +77,9 @@ def test_parameters_of_other_kinds(values: Any) -> None:
         ("1: 2\nnull: 3", "mine.yaml is not valid"),
     ],
 )
-def test_hostile_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:
+def test_hostile_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "mine.yaml"
     path.write_text(text)
@@ -87,7 +90,9 @@ def test_hostile_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tex
     assert [file.name for file in tmp_path.iterdir()] == ["mine.yaml"]
 
 
-@pytest.mark.parametrize("text", [LAUGHS, MERGES, "a: &a [*a]", "a: !!python/name:os.mkdir", "[" * 20_000])
+@pytest.mark.parametrize(
+    "text", [LAUGHS, MERGES, "a: &a [*a]", "a: !!python/name:os.mkdir", "[" * 20_000]
+)
 def test_hostile_yaml_of_a_revision(text: str) -> None:
     with pytest.raises(UserError, match=r"^v1:params\.yaml: not valid YAML"):
         read_yaml(text, "v1:params.yaml")
@@ -102,11 +107,11 @@ def test_parameters_that_are_a_folder_or_latin_1(tmp_path: Path) -> None:
 
 
 def index(path: Path) -> Index:
-    pictures = [
-        Picture(name, f"images/{name}.png", 12, 16, "train", (0,), "masks/a.png", None, "0" * 32)
+    images = [
+        Image(name, f"images/{name}.png", 12, 16, "train", (0,), "masks/a.png", None, "0" * 32)
         for name in "ab"
     ]
-    whole = Index(("cat", "dog"), pictures, path, path, {0: 0, 1: 1, 2: 2, 255: 255})
+    whole = Index(("cat", "dog"), images, path, path, {0: 0, 1: 1, 2: 2, 255: 255})
     whole.save(path)
     return whole
 
@@ -132,18 +137,22 @@ def test_headers_of_indices_of_other_kinds(tmp_path: Path, data: st.DataObject) 
 
 @pytest.mark.parametrize("file", ["../../secret.png", "/etc/passwd", "a/../../b.png", "a\0b"])
 @pytest.mark.parametrize("column", ["path", "semantic", "instances"])
-def test_an_index_whose_digest_fits_leads_nowhere_else(tmp_path: Path, file: str, column: str) -> None:
+def test_an_index_whose_digest_fits_leads_nowhere_else(
+    tmp_path: Path, file: str, column: str
+) -> None:
     files = {"path": "a.png", "semantic": None, "instances": None, column: file}
-    picture = Picture("a", files["path"], 12, 16, "train", (), files["semantic"], files["instances"], "0")
-    Index(("cat",), [picture], tmp_path, tmp_path, {0: 0}).save(tmp_path)
-    with pytest.raises(UserError, match=r"pictures\.csv: damaged .*which leaves the folder"):
+    image = Image(
+        "a", files["path"], 12, 16, "train", (), files["semantic"], files["instances"], "0"
+    )
+    Index(("cat",), [image], tmp_path, tmp_path, {0: 0}).save(tmp_path)
+    with pytest.raises(UserError, match=r"images\.csv: damaged .*which leaves the folder"):
         Index.load(tmp_path)
 
 
 SUMMARY = Summary(
-    [Rung("cams", "train", 3, {"miou": 0.5, "best_miou": None})],
+    [ScoredStep("cams", "train", 3, {"miou": 0.5, "best_miou": None})],
     {"cams": {"cat": {"iou": 0.5}}},
-    {"cams": {"missed": {"count": 1, "pictures": 1, "out_of": 3}}},
+    {"cams": {"missed": {"count": 1, "images": 1, "out_of": 3}}},
     {"cams": [(0.1, 0.5)]},
     {"cams": {"a": 0.5}},
     {"base": {"seed": 0}},
@@ -161,7 +170,9 @@ def test_harmed_reports(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     found = result_or_message(lambda: load(path), path)
     if found is not None:
-        assert all(isinstance(found.gain(rung), float | None) for rung in found.ladder)
+        assert all(
+            isinstance(found.gain(scored_step), float | None) for scored_step in found.ladder
+        )
 
 
 def test_a_report_comes_back(tmp_path: Path) -> None:
@@ -176,7 +187,9 @@ def lock() -> dict[str, Any]:
     return {
         "schema": "2.0",
         "stages": {
-            "dataset": {"outs": [{"path": "data/dataset", "hash": "md5", "md5": f"{'f' * 32}.dir"}]},
+            "dataset": {
+                "outs": [{"path": "data/dataset", "hash": "md5", "md5": f"{'f' * 32}.dir"}]
+            },
             "cams": {
                 "cmd": "python -m stages.cams",
                 "deps": [file("data/dataset/index.json", "d")],
@@ -191,13 +204,14 @@ def lock() -> dict[str, Any]:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of DVC."""
-    monkeypatch.setattr("stages.cached.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("stages.experiments.cached.cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
 @HARD
 @given(
-    data=harmed(yaml.safe_dump(lock()).encode()) | changed(lock()).map(lambda v: yaml.safe_dump(v).encode()),
+    data=harmed(yaml.safe_dump(lock()).encode())
+    | changed(lock()).map(lambda v: yaml.safe_dump(v).encode()),
     parameters=harmed(b"base: {seed: 0}\ncams: {scales: [0.5]}\n"),
 )
 def test_harmed_lock_files(cache: Path, data: bytes, parameters: bytes) -> None:
@@ -218,7 +232,9 @@ def test_harmed_lock_files(cache: Path, data: bytes, parameters: bytes) -> None:
         assert place is None or ".." not in place.parts
 
 
-@pytest.mark.parametrize("md5", ["../../../etc/passwd", "/etc/passwd", "ab/../../x", "", None, 5, "AB" * 16])
+@pytest.mark.parametrize(
+    "md5", ["../../../etc/passwd", "/etc/passwd", "ab/../../x", "", None, 5, "AB" * 16]
+)
 def test_a_digest_that_leads_out_of_the_cache_is_refused(cache: Path, md5: object) -> None:
     with pytest.raises(UserError, match=r"dvc\.lock: 'data/cams\.h5' has no sound md5"):
         cached({"path": "data/cams.h5", "hash": "md5", "md5": md5})
@@ -273,7 +289,13 @@ def test_harmed_annotations(tmp_path: Path, data: bytes) -> None:
 COCO = {
     "images": [{"id": 7, "file_name": "a.png", "height": 12, "width": 16}],
     "annotations": [
-        {"id": 1, "image_id": 7, "category_id": 3, "iscrowd": 0, "segmentation": [[2, 1, 8, 1, 8, 6]]}
+        {
+            "id": 1,
+            "image_id": 7,
+            "category_id": 3,
+            "iscrowd": 0,
+            "segmentation": [[2, 1, 8, 1, 8, 6]],
+        }
     ],
     "categories": [{"id": 3, "name": "cat"}],
 }
@@ -296,7 +318,9 @@ def test_harmed_instances_of_coco(tmp_path: Path, data: bytes) -> None:
 
 
 def or_value_error(work: Callable[[], Any]) -> Any:
-    """What the work gives, or the text of the ValueError that it ends in; no other error is let through."""
+    """What the work gives, or the text of the ValueError that it ends in; no other error is let
+    through.
+    """
     try:
         return work()
     except ValueError as error:
@@ -313,7 +337,7 @@ def or_value_error(work: Callable[[], Any]) -> Any:
     | st.lists(st.lists(st.floats() | st.integers(), max_size=8), max_size=3)
 )
 def test_outlines_of_all_kinds(segmentation: Any) -> None:
-    found = or_value_error(lambda: rasterise(segmentation, (12, 16)))
+    found = or_value_error(lambda: rasterize(segmentation, (12, 16)))
     assert isinstance(found, str) or found.shape == (12, 16)
 
 
@@ -331,7 +355,9 @@ def test_harmed_tables(tmp_path: Path, data: bytes) -> None:
 def test_tables_of_any_text_come_back(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
     text = io.StringIO()
     csv.writer(text).writerows([("image", "classes"), *rows])
-    (tmp_path / "labels.csv").write_text(text.getvalue(), encoding="utf-8", errors="replace", newline="")
+    (tmp_path / "labels.csv").write_text(
+        text.getvalue(), encoding="utf-8", errors="replace", newline=""
+    )
     kept = [row for row in rows if any(cell.strip() for cell in row)]
     found = result_or_message(lambda: read_labels(tmp_path / "labels.csv"), tmp_path / "labels.csv")
     assert found is None or len(found) == len(kept)

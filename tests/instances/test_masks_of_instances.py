@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.instances.masks import exclusive, masks_of, pack, unpack
+from pipeline.instances.base import exclusive, masks_of, pack, unpack
 
 
 @pytest.mark.parametrize("size", [(0, 3, 9), (1, 1, 1), (3, 5, 8), (2, 4, 17)])

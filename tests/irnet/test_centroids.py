@@ -1,13 +1,19 @@
-"""Centroids, clusters, instance maps and fragments against slow loops and hand-made pictures."""
+"""Centroids, clusters, instance maps and fragments against slow loops and hand-made images."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pipeline.irnet import centroids as room
-from pipeline.irnet import groups
-from pipeline.irnet.centroids import centroids, clusters, fragments, instance_maps, patches
+from pipeline.irnet import instances as room
+from pipeline.irnet import walk
+from pipeline.irnet.instances import (
+    centroid_regions,
+    centroids,
+    clusters,
+    extract_instances,
+    instance_maps,
+)
 
 
 def ends_of(field: Tensor, iterations: int = 300) -> Tensor:
@@ -16,7 +22,7 @@ def ends_of(field: Tensor, iterations: int = 300) -> Tensor:
 
 
 def clusters_of(field: Tensor, ends: Tensor) -> Tensor:
-    return clusters(torch.from_numpy(patches(field.numpy())), ends)
+    return clusters(torch.from_numpy(centroid_regions(field.numpy())), ends)
 
 
 def random_field(height: int, width: int, seed: int, strength: float = 1.5) -> Tensor:
@@ -25,10 +31,12 @@ def random_field(height: int, width: int, seed: int, strength: float = 1.5) -> T
     return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")[0]
 
 
-def field_to(centres: list[tuple[float, float]], height: int, width: int) -> Tensor:
-    """A field by which every cell of a picture points straight at the nearest of the centres."""
-    grid = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")).float()
-    ways = torch.tensor(centres)[:, :, None, None] - grid
+def field_to(centers: list[tuple[float, float]], height: int, width: int) -> Tensor:
+    """A field by which every cell of an image points straight at the nearest of the centers."""
+    grid = torch.stack(
+        torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    ).float()
+    ways = torch.tensor(centers)[:, :, None, None] - grid
     nearest = ways.square().sum(1).argmin(0)
     return ways.gather(0, nearest.expand(1, 2, -1, -1))[0]
 
@@ -42,10 +50,19 @@ def slow_centroids(field: Tensor, iterations: int, dtype: type) -> np.ndarray:
         y, x = (dtype(value) for value in start)
         for _ in range(iterations):
             y0, x0 = int(y), int(x)
-            y1, x1, v, u = min(y0 + 1, height - 1), min(x0 + 1, width - 1), y - dtype(y0), x - dtype(x0)
+            y1, x1, v, u = (
+                min(y0 + 1, height - 1),
+                min(x0 + 1, width - 1),
+                y - dtype(y0),
+                x - dtype(x0),
+            )
             step = []
             for c in (0, 1):
-                corner, right, below = d[c, y0, x0], d[c, y0, x1] - d[c, y0, x0], d[c, y1, x0] - d[c, y0, x0]
+                corner, right, below = (
+                    d[c, y0, x0],
+                    d[c, y0, x1] - d[c, y0, x0],
+                    d[c, y1, x0] - d[c, y0, x0],
+                )
                 across = (d[c, y1, x1] - d[c, y1, x0]) - right
                 step.append(corner + v * below + u * (right + v * across))
             y = min(max(y + step[0], dtype(0)), dtype(height - 1))
@@ -72,7 +89,9 @@ def slow_pieces(mask: np.ndarray) -> list[list[tuple[int, int]]]:
 @pytest.mark.parametrize(("iterations", "seed"), [(0, 0), (1, 1), (7, 2), (60, 3), (60, 4)])
 def test_centroids_match_a_loop_over_cells(iterations: int, seed: int) -> None:
     field = random_field(11, 14, seed)
-    assert (ends_of(field, iterations).numpy() == slow_centroids(field, iterations, np.float32)).all()
+    assert (
+        ends_of(field, iterations).numpy() == slow_centroids(field, iterations, np.float32)
+    ).all()
 
 
 def test_float32_steps_end_where_float64_steps_end() -> None:
@@ -81,7 +100,9 @@ def test_float32_steps_end_where_float64_steps_end() -> None:
 
 
 @pytest.mark.parametrize("check", [1, 3, 10**6])
-def test_dropping_resting_cells_changes_nothing(monkeypatch: pytest.MonkeyPatch, check: int) -> None:
+def test_dropping_resting_cells_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, check: int
+) -> None:
     field = 0.4 * field_to([(5.0, 6.0), (20.0, 30.0)], 25, 37)
     field[:, 12:16] = random_field(4, 37, 6)
     expected = ends_of(field)
@@ -90,8 +111,10 @@ def test_dropping_resting_cells_changes_nothing(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("at_once", [1, 300, 10**9])
-def test_pictures_of_any_sizes_together_are_each_alone(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(groups, "VALUES_AT_ONCE", {"cpu": at_once})
+def test_images_of_any_sizes_together_are_each_alone(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(walk, "VALUES_AT_ONCE", {"cpu": at_once})
     sizes = [(9, 13), (17, 8), (1, 1), (9, 13), (6, 21)]
     fields = [random_field(*size, seed, 4) for seed, size in enumerate(sizes)]
     found = centroids(fields)
@@ -100,7 +123,7 @@ def test_pictures_of_any_sizes_together_are_each_alone(monkeypatch: pytest.Monke
         assert torch.equal(end, ends_of(field))
 
 
-def test_no_pictures_no_centroids() -> None:
+def test_no_images_no_centroids() -> None:
     assert centroids([]) == []
 
 
@@ -174,7 +197,9 @@ def test_fragments_match_a_loop_over_masks(seed: int) -> None:
     rng = np.random.default_rng(seed)
     maps = np.kron(rng.random((4, 6, 7)), np.ones((1, 3, 3))).astype(np.float32)
     classes = [7, 3, 3, 0]
-    found = fragments(torch.from_numpy(maps), classes, maps.shape[1:], threshold=0.6, min_area=0.03)
+    found = extract_instances(
+        torch.from_numpy(maps), classes, maps.shape[1:], threshold=0.6, min_area=0.03
+    )
     winner = np.concatenate([np.full((1, *maps.shape[1:]), 0.6, np.float32), maps]).argmax(0)
     expected = [
         (piece, classes[m], maps[m][tuple(np.transpose(piece))].max())
@@ -199,15 +224,15 @@ def test_small_fragments_are_dropped_not_kept_without_score() -> None:
     maps = torch.zeros(1, 20, 20)
     maps[0, 2:8, 2:8] = 1.0
     maps[0, 15, 15:18] = 0.9
-    found = fragments(maps, [2], (20, 20))
+    found = extract_instances(maps, [2], (20, 20))
     assert found.scores.tolist() == [1.0]
     assert (found.instances > 0).sum() == 36
-    assert len(fragments(maps, [2], (20, 20), min_area=0).scores) == 2
+    assert len(extract_instances(maps, [2], (20, 20), min_area=0).scores) == 2
 
 
 @pytest.mark.parametrize("maps", [torch.zeros(0, 6, 7), torch.zeros(2, 6, 7)])
 def test_nothing_above_the_background_is_no_instance(maps: Tensor) -> None:
-    found = fragments(maps, [1] * len(maps), (6, 7))
+    found = extract_instances(maps, [1] * len(maps), (6, 7))
     assert found.instances.shape == (6, 7)
     assert not found.instances.any()
     assert len(found.classes) == len(found.scores) == 0
@@ -215,8 +240,8 @@ def test_nothing_above_the_background_is_no_instance(maps: Tensor) -> None:
 
 def test_maps_may_come_one_by_one_and_classes_go_up_to_253() -> None:
     maps = torch.rand(3, 12, 13, generator=torch.Generator().manual_seed(0))
-    whole = fragments(maps, torch.tensor([253, 0, 21]), (12, 13), min_area=0)
-    piecewise = fragments((m for m in maps), [253, 0, 21], (12, 13), min_area=0)
+    whole = extract_instances(maps, torch.tensor([253, 0, 21]), (12, 13), min_area=0)
+    piecewise = extract_instances((m for m in maps), [253, 0, 21], (12, 13), min_area=0)
     assert set(whole.classes.tolist()) == {253, 0, 21}
     for ours, theirs in zip(whole, piecewise, strict=True):
         assert (ours == theirs).all()
@@ -224,15 +249,15 @@ def test_maps_may_come_one_by_one_and_classes_go_up_to_253() -> None:
 
 def test_background_wins_at_the_threshold_and_the_first_of_equal_maps_wins() -> None:
     maps = torch.full((2, 4, 4), 0.25)
-    assert not fragments(maps, [5, 6], (4, 4), threshold=0.25).instances.any()
-    assert fragments(maps, [5, 6], (4, 4), threshold=0.2).classes.tolist() == [5]
+    assert not extract_instances(maps, [5, 6], (4, 4), threshold=0.25).instances.any()
+    assert extract_instances(maps, [5, 6], (4, 4), threshold=0.2).classes.tolist() == [5]
 
 
 def test_bad_maps_are_refused() -> None:
     maps = torch.ones(2, 4, 4)
     with pytest.raises(ValueError, match="2 maps came with 1 classes"):
-        fragments(maps, [0], (4, 4))
+        extract_instances(maps, [0], (4, 4))
     with pytest.raises(ValueError, match="map 0 is"):
-        fragments(maps, [0, 1], (8, 8))
+        extract_instances(maps, [0, 1], (8, 8))
     with pytest.raises(ValueError, match="hold nan"):
-        fragments(maps / torch.zeros(4, 4) * 0, [0, 1], (4, 4))
+        extract_instances(maps / torch.zeros(4, 4) * 0, [0, 1], (4, 4))

@@ -1,10 +1,10 @@
-"""Which pictures are computed together."""
+"""Which images are computed together."""
 
 import pytest
 import torch
 
-from pipeline.irnet import groups as room
-from pipeline.irnet.groups import groups
+from pipeline.irnet import walk as room
+from pipeline.irnet.walk import groups
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,9 @@ from pipeline.irnet.groups import groups
     ],
 )
 def test_ranges_take_what_fits_and_at_least_one(
-    shapes: list[tuple[int, int, int]], expected: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+    shapes: list[tuple[int, int, int]],
+    expected: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(room, "VALUES_AT_ONCE", {"cpu": 100})
     found = list(groups([torch.zeros(shape) for shape in shapes]))

@@ -1,4 +1,6 @@
-"""What IRNet learns from: crops whose labels lie where the picture's colours do, and the mean displacement afterwards."""
+"""What IRNet learns from: crops whose labels lie where the image's colors do, and the mean
+displacement afterwards.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +13,22 @@ from PIL import Image
 from runtimes import runtime
 from torch import Tensor
 
-from pipeline.datasets.index import Index, Picture
+from pipeline.core.artifacts import Reader, Writer
+from pipeline.core.engine import ImageError
+from pipeline.core.trainer import Ranks, Step
+from pipeline.data.index import ImageEntry, Index
 from pipeline.irnet.network import IRNet, fields_of
-from pipeline.irnet.training import SeedCrops, mean_displacements, mean_shift, objective, show_boundaries
-from pipeline.mapping import PictureError
-from pipeline.store import Reader, Writer
-from pipeline.training import Ranks, Step
+from pipeline.irnet.training import (
+    SeedCrops,
+    mean_displacements,
+    mean_shift,
+    objective,
+    show_boundaries,
+)
 
 SMALL = "test_resnet"
 MEAN = (0.5, 0.5, 0.5)
-COLOURS = {0: (10, 40, 10), 1: (220, 30, 40), 2: (30, 60, 230)}
+COLORS = {0: (10, 40, 10), 1: (220, 30, 40), 2: (30, 60, 230)}
 
 
 def label_map() -> np.ndarray:
@@ -31,31 +39,33 @@ def label_map() -> np.ndarray:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> tuple[Index, Reader]:
-    """One picture painted as its label map says."""
-    table = np.array([COLOURS[k] for k in range(3)], np.uint8)
+    """One image painted as its label map says."""
+    table = np.array([COLORS[k] for k in range(3)], np.uint8)
     Image.fromarray(table[label_map()]).save(tmp_path / "p.png")
-    picture = Picture("p", "p.png", 72, 96, "train", (0, 1), None, None, "")
+    image = ImageEntry("p", "p.png", 72, 96, "train", (0, 1), None, None, "")
     with Writer(tmp_path / "seeds.h5", "seeds", ("a", "b")) as writer:
         writer.write("p", {"seeds": label_map()})
-    return Index(("a", "b"), [picture], tmp_path, tmp_path, {}), Reader(tmp_path / "seeds.h5", "seeds")
+    return Index(("a", "b"), [image], tmp_path, tmp_path, {}), Reader(
+        tmp_path / "seeds.h5", "seeds"
+    )
 
 
 @pytest.mark.parametrize(
     ("scale", "crop"), [((1.0, 1.0), 64), ((0.5, 1.5), 64), ((1.5, 1.5), 48), ((0.4, 0.6), 96)]
 )
-def test_labels_lie_where_the_colours_do(
+def test_labels_lie_where_the_colors_do(
     sources: tuple[Index, Reader], scale: tuple[float, float], crop: int
 ) -> None:
     crops = SeedCrops(*sources, scale, crop, MEAN)
     assert len(crops) == 1
-    seen, mirrored = set(), set()
+    seen, flipped = set(), set()
     for seed in range(12):
         torch.manual_seed(seed)
         image, labels = crops[0]
         assert (tuple(image.shape), image.dtype) == ((3, crop, crop), torch.uint8)
         assert (tuple(labels.shape), labels.dtype) == ((crop // 4, crop // 4), torch.uint8)
         assert type(labels) is Tensor
-        palette = torch.tensor([*COLOURS.values(), (128, 128, 128)])
+        palette = torch.tensor([*COLORS.values(), (128, 128, 128)])
         pixels = image[:, 2::4, 2::4].permute(1, 2, 0).long()
         distance = (pixels[:, :, None] - palette).abs().sum(-1)
         nearest = torch.tensor([0, 1, 2, 255])[distance.argmin(-1)]
@@ -65,12 +75,12 @@ def test_labels_lie_where_the_colours_do(
         seen |= set(labels.unique().tolist())
         columns = [(labels == k).nonzero()[:, 1].float().mean() for k in (1, 2)]
         if not any(c.isnan() for c in columns):
-            mirrored.add(bool(columns[0] > columns[1]))
+            flipped.add(bool(columns[0] > columns[1]))
     assert {0, 1, 2} <= seen
-    assert mirrored == {False, True}
+    assert flipped == {False, True}
 
 
-def test_padding_is_the_mean_colour_and_ignored(sources: tuple[Index, Reader]) -> None:
+def test_padding_is_the_mean_color_and_ignored(sources: tuple[Index, Reader]) -> None:
     torch.manual_seed(0)
     image, labels = SeedCrops(*sources, (1.0, 1.0), 128, MEAN)[0]
     padded = labels == 255
@@ -80,7 +90,9 @@ def test_padding_is_the_mean_colour_and_ignored(sources: tuple[Index, Reader]) -
 
 
 @pytest.mark.parametrize("crop", [61, 62, 63, 65])
-def test_any_crop_has_a_label_for_every_cell_of_the_network(sources: tuple[Index, Reader], crop: int) -> None:
+def test_any_crop_has_a_label_for_every_cell_of_the_network(
+    sources: tuple[Index, Reader], crop: int
+) -> None:
     image, labels = SeedCrops(*sources, (1.0, 1.0), crop, MEAN)[0]
     logits, _ = IRNet(SMALL)(image[None])
     assert logits.shape[2:] == labels.shape
@@ -91,7 +103,10 @@ def test_the_objective_is_finite_and_learns(sources: tuple[Index, Reader]) -> No
     network, step = IRNet(SMALL).train(), Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
     crops = SeedCrops(*sources, (1.0, 1.0), 64, MEAN)
     pairs = [crops[0] for _ in range(4)]
-    batch = (torch.stack([image for image, _ in pairs]), torch.stack([labels for _, labels in pairs]))
+    batch = (
+        torch.stack([image for image, _ in pairs]),
+        torch.stack([labels for _, labels in pairs]),
+    )
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 3e-3)
     losses = []
     for _ in range(15):
@@ -113,14 +128,17 @@ def test_a_batch_of_ignored_pixels_costs_nothing() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
 
-def pictures() -> list[Tensor]:
+def images() -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     sizes = [(48, 64), (50, 70), (33, 90), (48, 64)]
-    return [torch.randint(0, 256, (1, 3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
+    return [
+        torch.randint(0, 256, (1, 3, *size), generator=generator, dtype=torch.uint8)
+        for size in sizes
+    ]
 
 
 def means_of(network: IRNet) -> Tensor:
-    return torch.cat([mean_displacements(network, picture) for picture in pictures()])
+    return torch.cat([mean_displacements(network, image) for image in images()])
 
 
 def test_after_the_shift_the_average_displacement_is_zero() -> None:
@@ -129,15 +147,16 @@ def test_after_the_shift_the_average_displacement_is_zero() -> None:
     network.mean_shift = means_of(network).mean(0).float()
     assert network.mean_shift.abs().max() > 1e-3
     means = [
-        fields_of(network, network.backbone.normalise(p), mirror=True)[1].mean((0, 2, 3)) for p in pictures()
+        fields_of(network, network.backbone.normalize(p), flip=True)[1].mean((0, 2, 3))
+        for p in images()
     ]
     assert torch.stack(means).mean(0).abs().max() < 1e-5
 
 
-def test_a_picture_has_the_mean_displacement_that_it_has_alone() -> None:
+def test_a_image_has_the_mean_displacement_that_it_has_alone() -> None:
     network = IRNet(SMALL).eval()
-    batch = torch.cat([pictures()[0], pictures()[3], pictures()[0].flip(3)])
-    alone = torch.cat([mean_displacements(network, picture[None]) for picture in batch])
+    batch = torch.cat([images()[0], images()[3], images()[0].flip(3)])
+    alone = torch.cat([mean_displacements(network, image[None]) for image in batch])
     assert torch.equal(mean_displacements(network, batch), alone)
     assert alone.shape == (3, 2)
     assert alone.dtype == torch.float64
@@ -157,23 +176,23 @@ def test_an_earlier_shift_does_not_count_and_is_put_back() -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures by number; `3` cannot be read."""
+    """Images by number; `3` cannot be read."""
 
     def load(self, name: str) -> np.ndarray:
         if name == "3":
             raise OSError("unreadable")
-        return pictures()[int(name)][0].permute(1, 2, 0).numpy()
+        return images()[int(name)][0].permute(1, 2, 0).numpy()
 
     def size(self, name: str) -> tuple[int, ...]:
-        return tuple(pictures()[int(name)].shape[2:])
+        return tuple(images()[int(name)].shape[2:])
 
 
 def shift(network: IRNet, folder: Path, *names: str, rank: int = 0, world: int = 1) -> Tensor:
-    here = runtime(folder, rank=rank, world=world)
+    here = runtime(folder, rank=rank, world_size=world)
     return mean_shift(network, Source(), names, here)  # type: ignore[arg-type]
 
 
-def test_every_picture_counts_alike_whatever_its_size_and_place(tmp_path: Path) -> None:
+def test_every_image_counts_alike_whatever_its_size_and_place(tmp_path: Path) -> None:
     network = IRNet(SMALL).eval()
     expected = means_of(network)[:3].mean(0).float()
     assert torch.equal(shift(network, tmp_path, "0", "1", "2"), expected)
@@ -181,28 +200,28 @@ def test_every_picture_counts_alike_whatever_its_size_and_place(tmp_path: Path) 
     assert not torch.allclose(shift(network, tmp_path, "0", "1"), expected, atol=1e-6)
 
 
-def test_without_pictures_there_is_no_shift(tmp_path: Path) -> None:
+def test_without_images_there_is_no_shift(tmp_path: Path) -> None:
     assert shift(IRNet(SMALL).eval(), tmp_path).tolist() == [0, 0]
 
 
-def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="irnet: 3: unreadable"):
+def test_a_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="irnet: 3: unreadable"):
         shift(IRNet(SMALL).eval(), tmp_path, "0", "3")
 
 
 @pytest.mark.parametrize("names", [("0", "1", "2"), ("1",), ()])
-def test_ranks_share_the_pictures(
+def test_ranks_share_the_images(
     names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also fewer pictures than ranks."""
+    """Also fewer images than ranks."""
     network, held = IRNet(SMALL).eval(), list[Tensor]()
     alone = shift(network, tmp_path, *names)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda means: held.append(means.clone()))
     for rank in (0, 1):
-        shift(network, tmp_path, *names, rank=rank, world=2)
+        shift(network, tmp_path, *names, rank=rank, world_size=2)
     assert not (held[0].bool() & held[1].bool()).any()
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda means: means.add_(held[1]))
-    assert torch.equal(shift(network, tmp_path, *names, rank=0, world=2), alone)
+    assert torch.equal(shift(network, tmp_path, *names, rank=0, world_size=2), alone)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +234,7 @@ def test_ranks_share_the_pictures(
         ([], False),
     ],
 )
-def test_a_boundary_needs_two_sure_labels_in_one_picture(
+def test_a_boundary_needs_two_sure_labels_in_one_image(
     maps: list[list[int]], shown: bool, tmp_path: Path
 ) -> None:
     with Writer(tmp_path / "seeds.h5", "seeds", ("a", "b")) as writer:

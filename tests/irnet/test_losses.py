@@ -20,8 +20,12 @@ def random_batch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(batch, 1, height, width, generator=generator, dtype=torch.float64)
-    displacement = 2 * torch.randn(batch, 2, height, width, generator=generator, dtype=torch.float64)
-    labels = torch.randint(0, classes + 1, (batch, height, width), generator=generator, dtype=torch.uint8)
+    displacement = 2 * torch.randn(
+        batch, 2, height, width, generator=generator, dtype=torch.float64
+    )
+    labels = torch.randint(
+        0, classes + 1, (batch, height, width), generator=generator, dtype=torch.uint8
+    )
     labels[torch.rand(labels.shape, generator=generator) < 0.2] = 255
     return logits, displacement, labels
 
@@ -43,7 +47,11 @@ def slow_losses(
 ) -> tuple[dict[str, float], list[int]]:
     """The losses as the equations say them, one pair at a time."""
     boundary = torch.sigmoid(logits[:, 0])
-    sums, counts, reach = dict.fromkeys(("bg", "fg", "neg", "disp_fg", "disp_bg"), 0.0), [0, 0, 0], radius - 1
+    sums, counts, reach = (
+        dict.fromkeys(("bg", "fg", "neg", "disp_fg", "disp_bg"), 0.0),
+        [0, 0, 0],
+        radius - 1,
+    )
     batch, height, width = labels.shape
     for b in range(batch):
         for y in range(height - reach):
@@ -53,7 +61,9 @@ def slow_losses(
                     if 255 in ends:
                         continue
                     a = 1 - max(float(boundary[b, y + v, x + u]) for v, u in line_cells(dy, dx))
-                    difference = (displacement[b, :, y, x] - displacement[b, :, y + dy, x + dx]).tolist()
+                    difference = (
+                        displacement[b, :, y, x] - displacement[b, :, y + dy, x + dx]
+                    ).tolist()
                     if ends[0] != ends[1]:
                         counts[2] += 1
                         sums["neg"] -= math.log(1 + 1e-5 - a)
@@ -62,7 +72,9 @@ def slow_losses(
                     counts[kind == "fg"] += 1
                     sums[kind] -= math.log(a + 1e-5)
                     shift = (dy, dx) if ends[0] else (0, 0)
-                    sums[f"disp_{kind}"] += sum(abs(d - s) for d, s in zip(difference, shift, strict=True))
+                    sums[f"disp_{kind}"] += sum(
+                        abs(d - s) for d, s in zip(difference, shift, strict=True)
+                    )
     bg, fg, neg = (count + 1e-5 for count in counts)
     terms = {
         "pos": sums["bg"] / bg / 2 + sums["fg"] / fg / 2,
@@ -101,7 +113,9 @@ def test_losses_and_counts_match_the_equations(radius: int) -> None:
 def test_gradient_of_every_term_is_right(name: str) -> None:
     logits, displacement, labels = random_batch(batch=2, height=5, width=7)
     inputs = (logits.requires_grad_(), displacement.requires_grad_())
-    assert torch.autograd.gradcheck(lambda e, d: pair_losses(e, d, labels, 3)[name], inputs, atol=1e-8)
+    assert torch.autograd.gradcheck(
+        lambda e, d: pair_losses(e, d, labels, 3)[name], inputs, atol=1e-8
+    )
 
 
 def test_equal_boundaries_give_one_cell_of_the_line_the_gradient() -> None:
@@ -126,12 +140,14 @@ def test_boundary_and_displacement_learn_apart() -> None:
     assert edge == moves == (None,)
 
 
-def test_displacement_to_one_centre_and_constant_background_costs_nothing() -> None:
+def test_displacement_to_one_center_and_constant_background_costs_nothing() -> None:
     labels = torch.zeros(1, 12, 20, dtype=torch.uint8)
     labels[:, 3:9, 6:14] = 2
     grid = torch.stack(torch.meshgrid(torch.arange(12.0), torch.arange(20.0), indexing="ij"))
-    centre = torch.tensor([5.0, 9.0]).view(2, 1, 1)
-    displacement = torch.where(labels > 0, centre - grid, torch.full_like(grid, 0.25))[None].requires_grad_()
+    center = torch.tensor([5.0, 9.0]).view(2, 1, 1)
+    displacement = torch.where(labels > 0, center - grid, torch.full_like(grid, 0.25))[
+        None
+    ].requires_grad_()
     terms = pair_losses(torch.zeros(1, 1, 12, 20), displacement, labels, 4)
     assert terms["disp_fg"].item() == terms["disp_bg"].item() == 0
     total_loss(terms).backward()
@@ -156,7 +172,9 @@ def test_only_ignored_pixels_cost_nothing() -> None:
 def test_every_label_below_255_is_a_class(high: int) -> None:
     logits, displacement, labels = random_batch(classes=1)
     renamed = torch.where(labels == 1, torch.tensor(high, dtype=torch.uint8), labels)
-    assert pair_losses(logits, displacement, renamed, 4) == pair_losses(logits, displacement, labels, 4)
+    assert pair_losses(logits, displacement, renamed, 4) == pair_losses(
+        logits, displacement, labels, 4
+    )
 
 
 def test_ranks_that_share_counts_add_up_to_the_whole_batch() -> None:
@@ -167,7 +185,9 @@ def test_ranks_that_share_counts_add_up_to_the_whole_batch() -> None:
     counts = torch.stack([counts_of(*batch, 4) for batch in batches]).sum(0)
     shares = [pair_losses(*batch, 4, lambda own: counts) for batch in batches]
     for name in TERMS:
-        assert sum(share[name].item() for share in shares) == pytest.approx(whole[name].item(), rel=1e-12)
+        assert sum(share[name].item() for share in shares) == pytest.approx(
+            whole[name].item(), rel=1e-12
+        )
 
 
 def test_extreme_logits_stay_finite() -> None:

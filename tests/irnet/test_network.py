@@ -1,4 +1,4 @@
-"""IRNet: sizes, what learns, what the mean shift does and where, mirrors, and checkpoints."""
+"""IRNet: sizes, what learns, what the mean shift does and where, flips, and checkpoints."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.backbones import PACKAGED
+from pipeline.core.weights import WeightsError, load_weights, restore, save_weights
 from pipeline.irnet.losses import pair_losses
 from pipeline.irnet.network import IRNet, fields_of
-from pipeline.weights import WeightsError, load_weights, restore, save_weights
+from pipeline.nets.backbones import PACKAGED
 
 FAMILIES = ("resnet18", PACKAGED, "convnext_atto")
 SMALL = "test_resnet"
@@ -29,7 +29,7 @@ def cells(pixels: int) -> int:
 @pytest.mark.parametrize(("height", "width"), [(64, 80), (61, 90), (33, 17)])
 def test_fields_have_one_value_a_cell(name: str, height: int, width: int) -> None:
     network = IRNet(name).eval()
-    boundary, displacement = fields_of(network, torch.randn(2, 3, height, width), mirror=True)
+    boundary, displacement = fields_of(network, torch.randn(2, 3, height, width), flip=True)
     assert boundary.shape == (2, cells(height), cells(width))
     assert displacement.shape == (2, 2, cells(height), cells(width))
     assert (boundary > 0).all()
@@ -40,7 +40,9 @@ def test_fields_have_one_value_a_cell(name: str, height: int, width: int) -> Non
 
 
 def test_resnet_has_the_published_heads() -> None:
-    """Sizes of section 5 of the specification for the widths of resnet18: 32 a tap, 64 + 128 + 256 at stride 4."""
+    """Sizes of section 5 of the specification for the widths of resnet18: 32 a tap, 64 + 128 + 256
+    at stride 4.
+    """
     network = IRNet("resnet18")
     widths = [64, 64, 128, 256, 512]
     edge = sum(32 * width + 64 for width in widths) + 160 + 1
@@ -57,21 +59,21 @@ def test_four_taps_when_nothing_is_finer_than_stride_4() -> None:
     assert network.displacement.fine == 1
 
 
-def test_a_picture_above_512_pixels_is_not_cropped(network: IRNet) -> None:
-    boundary, displacement = fields_of(network, torch.randn(1, 3, 480, 640), mirror=True)
+def test_a_image_above_512_pixels_is_not_cropped(network: IRNet) -> None:
+    boundary, displacement = fields_of(network, torch.randn(1, 3, 480, 640), flip=True)
     assert boundary.shape == (1, 120, 160)
     assert displacement.shape == (1, 2, 120, 160)
     right = boundary[..., 132:]
     assert right.std() > 0
     changed = torch.randn(1, 3, 480, 640)
-    assert (fields_of(network, changed, mirror=True)[0][..., 132:] != right).any()
+    assert (fields_of(network, changed, flip=True)[0][..., 132:] != right).any()
 
 
 def test_fields_do_not_depend_on_what_fills_up_to_16(network: IRNet) -> None:
-    """A picture of 50x70 gives the same as the same picture on its padded canvas, cropped."""
-    picture = torch.randn(1, 3, 50, 70)
-    canvas = torch.nn.functional.pad(picture, (0, 10, 0, 14))
-    for small, large in zip(network.relations(picture), network.relations(canvas), strict=True):
+    """An image of 50x70 gives the same as the same image on its padded canvas, cropped."""
+    image = torch.randn(1, 3, 50, 70)
+    canvas = torch.nn.functional.pad(image, (0, 10, 0, 14))
+    for small, large in zip(network.relations(image), network.relations(canvas), strict=True):
         assert torch.equal(small, large[..., :13, :18])
 
 
@@ -85,7 +87,9 @@ def test_the_backbone_stays_in_evaluation_mode_and_gets_no_gradient() -> None:
     logits, displacement = network(torch.rand(2, 3, 32, 32) * 255)
     (logits.sum() + displacement.square().sum()).backward()
     assert all(p.grad is None and not p.requires_grad for p in network.backbone.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items()
+    )
     heads = [*network.boundary.parameters(), *network.displacement.parameters()]
     assert all(p.grad is not None for p in heads)
     assert not network.eval().training
@@ -112,43 +116,47 @@ def test_the_heads_are_independent_problems() -> None:
 
 def test_the_mean_shift_is_taken_off_outside_training_only() -> None:
     network = IRNet(SMALL).eval()
-    picture = torch.randn(1, 3, 32, 48)
+    image = torch.randn(1, 3, 32, 48)
     with torch.no_grad():
-        before = network.relations(picture)
+        before = network.relations(image)
         network.mean_shift = torch.tensor([1.5, -2.0])
-        after = network.relations(picture)
-        learning = network.train().relations(picture)
+        after = network.relations(image)
+        learning = network.train().relations(image)
     assert torch.equal(after[0], before[0])
-    assert torch.allclose(before[1] - after[1], torch.tensor([1.5, -2.0]).view(1, 2, 1, 1), atol=1e-5)
+    assert torch.allclose(
+        before[1] - after[1], torch.tensor([1.5, -2.0]).view(1, 2, 1, 1), atol=1e-5
+    )
     assert torch.equal(learning[1], before[1])
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 68), (61, 84)])
-def test_a_mirrored_picture_has_a_mirrored_boundary(network: IRNet, height: int, width: int) -> None:
-    picture = torch.randn(1, 3, height, width)
-    straight = fields_of(network, picture, mirror=True)[0]
-    mirrored = fields_of(network, picture.flip(3), mirror=True)[0]
-    assert (straight - mirrored.flip(2)).abs().max() < 1e-5
-    alone = fields_of(network, picture, mirror=False)[0]
+def test_a_flipped_image_has_a_flipped_boundary(network: IRNet, height: int, width: int) -> None:
+    image = torch.randn(1, 3, height, width)
+    straight = fields_of(network, image, flip=True)[0]
+    flipped = fields_of(network, image.flip(3), flip=True)[0]
+    assert (straight - flipped.flip(2)).abs().max() < 1e-5
+    alone = fields_of(network, image, flip=False)[0]
     assert (straight - alone).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("width", [64, 70])
-def test_boundary_logits_are_averaged_and_the_displacement_is_the_pictures_own(
+def test_boundary_logits_are_averaged_and_the_displacement_is_the_images_own(
     network: IRNet, width: int
 ) -> None:
-    picture = torch.nn.functional.pad(torch.randn(1, 3, 48, width), (0, -width % 4))
-    plain, turned = (network.relations(p)[0][:, 0] for p in (picture, picture.flip(3)))
-    boundary, displacement = fields_of(network, picture[..., :width], mirror=True)
+    image = torch.nn.functional.pad(torch.randn(1, 3, 48, width), (0, -width % 4))
+    plain, turned = (network.relations(p)[0][:, 0] for p in (image, image.flip(3)))
+    boundary, displacement = fields_of(network, image[..., :width], flip=True)
     assert torch.allclose(boundary, ((plain + turned.flip(2)) / 2).sigmoid(), atol=1e-5)
-    assert torch.allclose(displacement, fields_of(network, picture[..., :width], mirror=False)[1], atol=1e-5)
+    assert torch.allclose(
+        displacement, fields_of(network, image[..., :width], flip=False)[1], atol=1e-5
+    )
 
 
 def test_batched_equals_single(network: IRNet) -> None:
-    pictures = torch.randn(3, 3, 50, 70)
-    together = fields_of(network, pictures, mirror=True)
-    for number, picture in enumerate(pictures):
-        for joint, alone in zip(together, fields_of(network, picture[None], mirror=True), strict=True):
+    images = torch.randn(3, 3, 50, 70)
+    together = fields_of(network, images, flip=True)
+    for number, image in enumerate(images):
+        for joint, alone in zip(together, fields_of(network, image[None], flip=True), strict=True):
             assert torch.equal(joint[number], alone[0])
 
 
@@ -156,7 +164,9 @@ def test_batched_equals_single(network: IRNet) -> None:
 def test_a_checkpoint_holds_weights_and_the_shift_and_no_tables(name: str) -> None:
     network = IRNet(name)
     state, parameters = network.state_dict(), {n for n, _ in network.named_parameters()}
-    extra = {n for n in state if n not in parameters and "running_" not in n and "num_batches" not in n}
+    extra = {
+        n for n in state if n not in parameters and "running_" not in n and "num_batches" not in n
+    }
     assert extra == {"mean_shift"}
     size = sum(value.numel() * value.element_size() for value in state.values())
     assert size < 1.01 * 4 * sum(p.numel() for p in network.parameters()) + 2e5
@@ -173,14 +183,16 @@ def test_saved_and_restored_to_the_same_fields(network: IRNet, tmp_path: Path) -
     tensors, header = load_weights(path, "irnet")
     again = IRNet(header["backbone"]).eval()
     restore(again, tensors, path)
-    picture = torch.randn(1, 3, 40, 50)
-    for a, b in zip(fields_of(network, picture, True), fields_of(again, picture, True), strict=True):
+    image = torch.randn(1, 3, 40, 50)
+    for a, b in zip(fields_of(network, image, True), fields_of(again, image, True), strict=True):
         assert torch.equal(a, b)
     network.mean_shift = torch.zeros(2)
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-def test_weights_that_do_not_fit_are_refused_and_named(network: IRNet, tmp_path: Path, change: str) -> None:
+def test_weights_that_do_not_fit_are_refused_and_named(
+    network: IRNet, tmp_path: Path, change: str
+) -> None:
     state = dict(network.state_dict())
     key = "displacement.fuse.0.weight"
     if change == "missing":

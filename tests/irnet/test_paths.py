@@ -6,20 +6,24 @@ import torch
 from pipeline.irnet.paths import directions, line_cells, line_maxima, lines
 
 
-@pytest.mark.parametrize(("radius", "number", "cells", "longest"), [(5, 34, 242, 11), (10, 152, 2134, 22)])
-def test_disc_and_lines_have_published_sizes(radius: int, number: int, cells: int, longest: int) -> None:
+@pytest.mark.parametrize(
+    ("radius", "number", "cells", "longest"), [(5, 34, 242, 11), (10, 152, 2134, 22)]
+)
+def test_disc_and_lines_have_published_sizes(
+    radius: int, number: int, cells: int, longest: int
+) -> None:
     lengths = [len(line_cells(*direction)) for direction in directions(radius)]
     assert (len(lengths), sum(lengths), min(lengths), max(lengths)) == (number, cells, 2, longest)
 
 
 @pytest.mark.parametrize("radius", [2, 3, 5, 10])
-def test_half_disc_and_its_mirror_image_fill_the_disc_once(radius: int) -> None:
+def test_half_disc_and_its_flip_image_fill_the_disc_once(radius: int) -> None:
     half = set(directions(radius))
-    mirrored = {(-dy, -dx) for dy, dx in half}
+    flipped = {(-dy, -dx) for dy, dx in half}
     reach = range(1 - radius, radius)
     disc = {(y, x) for y in reach for x in reach if 0 < y * y + x * x < radius * radius}
-    assert not half & mirrored
-    assert half | mirrored == disc
+    assert not half & flipped
+    assert half | flipped == disc
 
 
 def test_lines_hand_drawn() -> None:
@@ -45,7 +49,9 @@ def test_runs_cover_each_line_exactly_once(radius: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32])
 def test_line_maxima_match_the_definition(radius: int, dtype: torch.dtype) -> None:
     height, width, reach = 9, 15, radius - 1
-    values = torch.randperm(height * width, generator=torch.Generator().manual_seed(radius)).to(dtype)
+    values = torch.randperm(height * width, generator=torch.Generator().manual_seed(radius)).to(
+        dtype
+    )
     grid = values.view(height, width)
     seen = []
     for (dy, dx), maxima in line_maxima(values, width, radius):

@@ -1,4 +1,4 @@
-"""The walk against the published results, a dense float64 power, and what must hold for any picture."""
+"""The walk against the published results, a dense float64 power, and what must hold for any image."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.irnet import groups, walk
+from pipeline.irnet import walk
 from pipeline.irnet.paths import directions, line_cells
 from pipeline.irnet.walk import affinities, chebyshev_coefficients, random_walk
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
-def random_picture(height: int, width: int, maps: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
+def random_image(height: int, width: int, maps: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(height, width, generator=generator) ** 3, torch.rand(
         maps, height, width, generator=generator
@@ -68,8 +68,10 @@ def test_256_steps_against_256_float64_products() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 64, 129])
 @pytest.mark.parametrize(("radius", "beta"), [(2, 10.0), (3, 1.0), (5, 20.0), (6, 4.5)])
-def test_any_length_radius_and_beta_against_a_matrix_power(steps: int, radius: int, beta: float) -> None:
-    boundary, maps = random_picture(9, 7, seed=steps)
+def test_any_length_radius_and_beta_against_a_matrix_power(
+    steps: int, radius: int, beta: float
+) -> None:
+    boundary, maps = random_image(9, 7, seed=steps)
     result = single(boundary, maps, radius=radius, beta=beta, steps=steps)
     expected = dense_walk(boundary, maps, radius, beta, steps)
     assert result.dtype == torch.float32
@@ -77,14 +79,16 @@ def test_any_length_radius_and_beta_against_a_matrix_power(steps: int, radius: i
 
 
 def test_float64_boundary_is_walked_in_float64() -> None:
-    boundary, maps = random_picture(8, 9)
+    boundary, maps = random_image(8, 9)
     result = single(boundary.double(), maps.double(), tolerance=1e-14)
     np.testing.assert_allclose(result, dense_walk(boundary, maps, 5, 10.0, 256), rtol=1e-11)
 
 
 def test_no_step_leaves_the_seeds() -> None:
-    boundary, maps = random_picture(6, 11)
-    torch.testing.assert_close(single(boundary, maps, steps=0), maps * (1 - boundary), rtol=1e-6, atol=0)
+    boundary, maps = random_image(6, 11)
+    torch.testing.assert_close(
+        single(boundary, maps, steps=0), maps * (1 - boundary), rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 31, 256])
@@ -94,26 +98,28 @@ def test_without_boundaries_a_constant_stays(steps: int) -> None:
 
 
 def test_every_value_is_a_weighted_mean_of_the_seeds() -> None:
-    boundary, maps = random_picture(7, 6)
+    boundary, maps = random_image(7, 6)
     impulses = torch.eye(42).view(42, 7, 6)
     weights = single(boundary.double(), impulses / (1 - boundary.double()), tolerance=1e-13)
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(0), torch.ones(7, 6, dtype=torch.float64))
-    expected = torch.einsum("kyx,yxuv->kuv", maps.double() * (1 - boundary), weights.view(7, 6, 7, 6))
+    expected = torch.einsum(
+        "kyx,yxuv->kuv", maps.double() * (1 - boundary), weights.view(7, 6, 7, 6)
+    )
     torch.testing.assert_close(single(boundary, maps).double(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [1, 16, 256])
 def test_values_stay_within_the_seeds(steps: int) -> None:
-    boundary, maps = random_picture(30, 22)
+    boundary, maps = random_image(30, 22)
     seeds = (maps * (1 - boundary)).flatten(1)
     result = single(boundary, maps, steps=steps).flatten(1)
     assert (result.amax(1) <= seeds.amax(1)).all()
     assert (result.amin(1) >= seeds.amin(1)).all()
 
 
-def test_mirrored_and_transposed_pictures_walk_alike() -> None:
-    boundary, maps = random_picture(14, 19)
+def test_flipped_and_transposed_images_walk_alike() -> None:
+    boundary, maps = random_image(14, 19)
     result = single(boundary, maps)
     for change in (lambda t: t.flip(-1), lambda t: t.flip(-2), lambda t: t.mT):
         torch.testing.assert_close(
@@ -121,8 +127,8 @@ def test_mirrored_and_transposed_pictures_walk_alike() -> None:
         )
 
 
-def test_a_symmetric_picture_stays_symmetric() -> None:
-    boundary, maps = random_picture(12, 9)
+def test_a_symmetric_image_stays_symmetric() -> None:
+    boundary, maps = random_image(12, 9)
     boundary, maps = boundary + boundary.flip(-1), maps + maps.flip(-1)
     result = single(boundary / 2, maps)
     torch.testing.assert_close(result, result.flip(-1), rtol=1e-4, atol=1e-6)
@@ -142,45 +148,45 @@ def test_all_boundary_is_all_zero_and_never_nan() -> None:
 
 
 def test_all_zero_maps_stay_zero() -> None:
-    boundary, maps = random_picture(8, 8)
+    boundary, maps = random_image(8, 8)
     assert torch.equal(single(boundary, torch.zeros_like(maps)), torch.zeros_like(maps))
 
 
 @pytest.mark.parametrize("at_once", [1, 10**9])
 def test_batched_equals_single(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(groups, "VALUES_AT_ONCE", {"cpu": at_once})
-    pictures = [
-        random_picture(9, 14, 2, 1),
-        random_picture(21, 5, 0, 2),
-        random_picture(1, 1, 1, 3),
-        random_picture(13, 13, 4),
+    monkeypatch.setattr(walk, "VALUES_AT_ONCE", {"cpu": at_once})
+    images = [
+        random_image(9, 14, 2, 1),
+        random_image(21, 5, 0, 2),
+        random_image(1, 1, 1, 3),
+        random_image(13, 13, 4),
     ]
-    boundaries, maps = zip(*pictures, strict=True)
+    boundaries, maps = zip(*images, strict=True)
     results = random_walk(boundaries, maps)
     assert [result.shape for result in results] == [stack.shape for stack in maps]
-    for (boundary, stack), result in zip(pictures, results, strict=True):
+    for (boundary, stack), result in zip(images, results, strict=True):
         torch.testing.assert_close(result, single(boundary, stack), rtol=1e-6, atol=1e-7)
 
 
-def test_no_pictures_no_results() -> None:
+def test_no_images_no_results() -> None:
     assert random_walk([], []) == []
 
 
 def test_half_precision_is_walked_in_float32() -> None:
-    boundary, maps = (tensor.half() for tensor in random_picture(8, 9))
+    boundary, maps = (tensor.half() for tensor in random_image(8, 9))
     result = single(boundary, maps)
     assert result.dtype == torch.float32
     assert torch.equal(result, single(boundary.float(), maps.float()))
 
 
-def test_a_picture_wider_than_512_pixels_walks() -> None:
-    boundary, maps = random_picture(120, 160, 1)
+def test_a_image_wider_than_512_pixels_walks() -> None:
+    boundary, maps = random_image(120, 160, 1)
     assert single(boundary, maps, steps=2).shape == (1, 120, 160)
 
 
 @pytest.mark.parametrize("radius", [2, 5])
 def test_affinities_are_those_of_the_lines(radius: int) -> None:
-    boundary, _ = random_picture(6, 8)
+    boundary, _ = random_image(6, 8)
     dense = dense_affinities(boundary.double().numpy(), radius)
     result = affinities(boundary, radius)
     for row, (dy, dx) in zip(result, directions(radius), strict=True):
@@ -196,7 +202,9 @@ def test_chebyshev_sum_is_the_power(steps: int) -> None:
     exact = np.polynomial.chebyshev.chebval(points, chebyshev_coefficients(steps, 1e-15))
     short = chebyshev_coefficients(steps, 1e-4)
     np.testing.assert_allclose(exact, points**steps, atol=1e-13)
-    np.testing.assert_allclose(np.polynomial.chebyshev.chebval(points, short), points**steps, atol=2.1e-4)
+    np.testing.assert_allclose(
+        np.polynomial.chebyshev.chebval(points, short), points**steps, atol=2.1e-4
+    )
     assert sum(short) == pytest.approx(1, abs=1e-14)
 
 
@@ -206,15 +214,17 @@ def test_256_steps_take_few_products() -> None:
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_a_boundary_that_is_not_finite_is_named(value: float) -> None:
-    boundary, maps = random_picture(6, 6)
+    boundary, maps = random_image(6, 6)
     broken = boundary.clone()
     broken[2, 3] = value
-    with pytest.raises(ValueError, match="picture 1: the boundary map holds values that are not finite"):
+    with pytest.raises(
+        ValueError, match="image 1: the boundary map holds values that are not finite"
+    ):
         random_walk([boundary, broken], [maps, maps])
 
 
 def test_bad_input_is_refused() -> None:
-    boundary, maps = random_picture(6, 6)
+    boundary, maps = random_image(6, 6)
     with pytest.raises(ValueError, match=r"expected probabilities in \[0,1\]"):
         single(boundary * 5, maps)
     with pytest.raises(ValueError, match="maps to walk hold values that are not finite"):
@@ -228,7 +238,9 @@ def test_bad_input_is_refused() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 2**30])
-def test_threads_change_no_bit_and_are_left_as_they_were(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_change_no_bit_and_are_left_as_they_were(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     boundary, maps = torch.rand(120, 150), torch.rand(4, 120, 150)
     before = torch.get_num_threads()
     (expected,) = random_walk([boundary], [maps], steps=16)

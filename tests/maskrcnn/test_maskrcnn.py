@@ -6,11 +6,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from pipeline.maskrcnn.detections import detect
-from pipeline.maskrcnn.network import Network
-from pipeline.maskrcnn.training import objective, target
-from pipeline.training import Ranks, Step
-from pipeline.weights import load_network, save_weights
+from pipeline.core.trainer import Ranks, Step
+from pipeline.core.weights import load_network, save_weights
+from pipeline.instances.maskrcnn.detections import detect
+from pipeline.instances.maskrcnn.network import Network
+from pipeline.instances.maskrcnn.training import objective, target
 
 SMALL = "test_resnet"
 
@@ -46,7 +46,11 @@ def test_targets_are_boxes_around_the_pixels() -> None:
 
 def test_a_crop_without_instances_has_an_empty_target() -> None:
     found = target(torch.zeros(8, 8, dtype=torch.uint8), torch.full((3,), 255, dtype=torch.uint8))
-    assert [tuple(found[key].shape) for key in ("boxes", "labels", "masks")] == [(0, 4), (0,), (0, 8, 8)]
+    assert [tuple(found[key].shape) for key in ("boxes", "labels", "masks")] == [
+        (0, 4),
+        (0,),
+        (0, 8, 8),
+    ]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -76,27 +80,29 @@ def test_the_objective_learns(step: Step) -> None:
 
 
 @pytest.mark.parametrize("sides", [None, (48, 80)])
-def test_detections_have_the_size_of_their_picture_and_do_not_depend_on_others(
+def test_detections_have_the_size_of_their_image_and_do_not_depend_on_others(
     sides: tuple[int, int] | None,
 ) -> None:
     net = network().eval()
     net.net.roi_heads.score_thresh = 0.0
     generator = torch.Generator().manual_seed(1)
-    pictures = [torch.randint(0, 256, (3, *size), generator=generator) for size in ((40, 64), (70, 33))]
-    together = detect(net, pictures, score=0.0, sides=sides)
-    for picture, found in zip(pictures, together, strict=True):
-        assert found.masks.shape[1:] == picture.shape[1:]
+    images = [
+        torch.randint(0, 256, (3, *size), generator=generator) for size in ((40, 64), (70, 33))
+    ]
+    together = detect(net, images, score=0.0, sides=sides)
+    for image, found in zip(images, together, strict=True):
+        assert found.masks.shape[1:] == image.shape[1:]
         assert len(found.masks) == len(found.classes) == len(found.scores)
         assert ((found.classes >= 0) & (found.classes < 3)).all()
-        (alone,) = detect(net, [picture], score=0.0, sides=sides)
+        (alone,) = detect(net, [image], score=0.0, sides=sides)
         assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
-    assert all(len(found.scores) == 0 for found in detect(net, pictures, score=1.0, sides=sides))
+    assert all(len(found.scores) == 0 for found in detect(net, images, score=1.0, sides=sides))
 
 
 @pytest.mark.parametrize(
     ("sides", "size"), [(None, (64, 96)), ((128, 400), (128, 192)), ((128, 160), (128, 160))]
 )
-def test_the_network_sees_a_picture_at_the_sides_asked_for(
+def test_the_network_sees_a_image_at_the_sides_asked_for(
     sides: tuple[int, int] | None, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Padded to multiples of 32."""
@@ -111,12 +117,14 @@ def test_the_network_sees_a_picture_at_the_sides_asked_for(
 
 @pytest.mark.parametrize("proposals", [1, 8])
 def test_the_heads_learn_from_as_many_proposals_as_asked_for(proposals: int, step: Step) -> None:
-    """Of each of the two pictures; the mask head from at most a quarter of them, those on objects."""
+    """Of each of the two images; the mask head from at most a quarter of them, those on objects."""
     torch.manual_seed(0)
     net, seen = Network(3, SMALL, channels=8, proposals=proposals).train(), dict[str, int]()
     for head in ("box_head", "mask_head"):
         module = getattr(net.net.roi_heads, head)
-        module.register_forward_hook(lambda _, args, out, head=head: seen.update({head: len(args[0])}))
+        module.register_forward_hook(
+            lambda _, args, out, head=head: seen.update({head: len(args[0])})
+        )
     objective()(net, batch(), step)
     assert seen["box_head"] == 2 * proposals
     assert seen["mask_head"] <= 2 * proposals // 4
@@ -140,7 +148,11 @@ def test_new_parameters_are_all_but_the_backbone() -> None:
 def test_saved_and_restored(tmp_path: Path) -> None:
     net = network()
     save_weights(
-        tmp_path / "w.safetensors", net, "instance", classes=["a", "b", "c"], options={"channels": 8}
+        tmp_path / "w.safetensors",
+        net,
+        "instance",
+        classes=["a", "b", "c"],
+        options={"channels": 8},
     )
     again = load_network(
         tmp_path / "w.safetensors",

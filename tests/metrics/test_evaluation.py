@@ -1,4 +1,6 @@
-"""Scores of artefacts against the truth of three drawn scenes: perfect, wrong, absent; and tables that say the same each time."""
+"""Scores of artifacts against the truth of three drawn scenes: perfect, wrong, absent; and tables
+that say the same each time.
+"""
 
 import csv
 import io
@@ -10,26 +12,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.build import build
-from pipeline.datasets.index import Index
-from pipeline.datasets.masks import read_instances, read_semantic
-from pipeline.instances.masks import masks_of, pack
-from pipeline.metrics.evaluation import evaluate
-from pipeline.metrics.rungs import RUNGS
+from pipeline.core.artifacts import Reader, Record, Writer
+from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
+from pipeline.instances.base import masks_of, pack
+from pipeline.labelling.seeds import upsample
 from pipeline.metrics.semantic import Confusion, assign
-from pipeline.metrics.tables import COLUMNS, OWN, Tables
-from pipeline.seeds import enlarge
-from pipeline.store import Reader, Record, Writer
+from pipeline.metrics.steps import COLUMNS, OWN, STEPS, Tables, evaluate
+from pipeline.readers.build import build
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    return build("scenes", Path("unused"), tmp_path_factory.mktemp("scenes"), pictures=3, seed=3)
+    return build("scenes", Path("unused"), tmp_path_factory.mktemp("scenes"), images=3, seed=3)
 
 
 @pytest.fixture
 def stored(index: Index, tmp_path: Path) -> Callable[[str, Callable[[str], Record]], Reader]:
-    """Write an artefact of all pictures and open it."""
+    """Write an artifact of all images and open it."""
 
     def store(format_: str, record: Callable[[str], Record]) -> Reader:
         with Writer(tmp_path / f"{format_}.h5", format_, index.classes) as writer:
@@ -82,11 +82,17 @@ MAKERS: dict[str, Callable[[Index, str], Record]] = {
 
 
 def score(
-    index: Index, reader: Reader, names: Sequence[str] | None = None, step: str = "", threshold: float = 0.15
+    index: Index,
+    reader: Reader,
+    names: Sequence[str] | None = None,
+    step: str = "",
+    threshold: float = 0.15,
 ) -> Tables:
-    """Score an artefact as its own step, all pictures of it by default."""
+    """Score an artifact as its own step, all images of it by default."""
     chosen = reader.names if names is None else names
-    return evaluate(index, step or reader.format, ((n, reader[n]) for n in chosen), threshold=threshold)
+    return evaluate(
+        index, step or reader.format, ((n, reader[n]) for n in chosen), threshold=threshold
+    )
 
 
 def rows(tables: Tables, name: str) -> list[dict[str, str]]:
@@ -99,9 +105,11 @@ def test_the_truth_scores_one(index: Index, stored: Callable[..., Reader], forma
     tables = score(index, reader)
     scores = tables.scores
     assert json.loads(tables.json()) == {format_: {"miou": 1, "AP50": 1}}
-    assert scores["pictures"] == 3
-    assert scores["miou"] == scores["pixel_accuracy"] == scores["precision"] == scores["recall"] == 1
-    present = {tag for picture in index.values() for tag in picture.tags}
+    assert scores["images"] == 3
+    assert (
+        scores["miou"] == scores["pixel_accuracy"] == scores["precision"] == scores["recall"] == 1
+    )
+    present = {tag for image in index.values() for tag in image.tags}
     background, *classes = rows(tables, "classes")
     assert (background["class"], background["iou"], background["AP50"]) == ("background", "1.0", "")
     for number, row in enumerate(classes):
@@ -109,8 +117,10 @@ def test_the_truth_scores_one(index: Index, stored: Callable[..., Reader], forma
     assert scores["AP50"] == scores["AP75"] == scores["voc_AP70"] == 1
     assert all(row["count"] == "0" for row in rows(tables, "failure_kinds"))
     assert rows(tables, "failure_places") == []
-    assert [row["id"] for row in rows(tables, "pictures")] == list(index)
-    assert all(float(row["miou"]) == float(row["foreground_iou"]) == 1 for row in rows(tables, "pictures"))
+    assert [row["id"] for row in rows(tables, "images")] == list(index)
+    assert all(
+        float(row["miou"]) == float(row["foreground_iou"]) == 1 for row in rows(tables, "images")
+    )
 
 
 def test_background_everywhere_finds_nothing(index: Index, stored: Callable[..., Reader]) -> None:
@@ -130,7 +140,12 @@ def test_background_everywhere_finds_nothing(index: Index, stored: Callable[...,
     assert 0 < float(background["iou"]) < 1
     objects = sum(len(read_instances(index, name)[1]) for name in index)
     missed, *others = rows(tables, "failure_kinds")
-    assert missed == {"kind": "missed", "count": str(objects), "pictures": "3", "out_of": str(objects)}
+    assert missed == {
+        "kind": "missed",
+        "count": str(objects),
+        "images": "3",
+        "out_of": str(objects),
+    }
     assert [row["kind"] for row in others] == KINDS_OF_LABELS[1:], "no instances"
     places = rows(tables, "failure_places")
     assert [row["id"] for row in places] == sorted(row["id"] for row in places)
@@ -145,7 +160,9 @@ def test_numbers_are_those_of_one_confusion(index: Index, stored: Callable[..., 
         n: np.where(rng.random(read_semantic(index, n).shape) < 0.3, 1, read_semantic(index, n))
         for n in index
     }
-    reader = stored("labels", lambda n: {**truth_labels(index, n), "semantic": wrong[n].astype("u1")})
+    reader = stored(
+        "labels", lambda n: {**truth_labels(index, n), "semantic": wrong[n].astype("u1")}
+    )
     tables = score(index, reader)
     confusion = Confusion(index.classes)
     for name in index:
@@ -159,7 +176,9 @@ def test_numbers_are_those_of_one_confusion(index: Index, stored: Callable[..., 
 def test_cams_are_scored_at_the_best_and_at_the_fixed_threshold(
     index: Index, stored: Callable[..., Reader]
 ) -> None:
-    """Maps of 0.4 on 0.2: the best thresholds lie between, the fixed one below makes all of it foreground."""
+    """Maps of 0.4 on 0.2: the best thresholds lie between, the fixed one below makes all of it
+    foreground.
+    """
     reader = stored("cams", lambda n: truth_cams(index, n, 0.2, 0.4))
     tables = score(index, reader)
     scores = tables.scores
@@ -173,7 +192,7 @@ def test_cams_are_scored_at_the_best_and_at_the_fixed_threshold(
     confusion = Confusion(index.classes)
     for name in index:
         truth, record = read_semantic(index, name), reader[name]
-        full = enlarge(record["cams"], truth.shape)  # type: ignore[arg-type]
+        full = upsample(record["cams"], truth.shape)  # type: ignore[arg-type]
         confusion.add(truth, assign(full, record["labels"], 0.15))
     assert scores["miou"] == pytest.approx(confusion.miou)
 
@@ -200,7 +219,9 @@ def test_seeds_are_scored_where_they_are_sure(index: Index, stored: Callable[...
     assert float(classes[index.classes[wrong - 1]]["iou"]) == 0
     covered = float(classes[index.classes[wrong - 1]]["coverage"])
     assert covered == pytest.approx(lost.sum() / (known == wrong).sum(), abs=1e-5)
-    assert all(float(row["coverage"]) == pytest.approx(0.5, abs=0.01) for row in rows(tables, "pictures"))
+    assert all(
+        float(row["coverage"]) == pytest.approx(0.5, abs=0.01) for row in rows(tables, "images")
+    )
 
 
 def test_the_walk_is_scored_at_the_threshold_that_was_chosen(index: Index) -> None:
@@ -211,7 +232,9 @@ def test_the_walk_is_scored_at_the_threshold_that_was_chosen(index: Index) -> No
         full = np.stack([np.where(truth == tag + 1, 0.4, 0.2) for tag in tags]).astype("f4")
         return {"maps": full, "labels": np.array(tags, "u1")}
 
-    right, low = (evaluate(index, "walk", ((n, maps(n)) for n in index), threshold=t) for t in (0.3, 0.1))
+    right, low = (
+        evaluate(index, "walk", ((n, maps(n)) for n in index), threshold=t) for t in (0.3, 0.1)
+    )
     assert right.scores["miou"] == right.scores["best_miou"] == low.scores["best_miou"] == 1
     assert (right.scores["threshold"], right.scores["best_threshold"]) == (0.3, 0.2)
     assert low.scores["miou"] < 0.5
@@ -221,8 +244,8 @@ def test_the_walk_is_scored_at_the_threshold_that_was_chosen(index: Index) -> No
 
 def test_what_dvc_lists_has_other_names_for_every_step() -> None:
     """So that its tables need no file names."""
-    listed = [json.loads(Tables(step, {"miou": 0.123456, "AP": 1.0}).json()) for step in RUNGS]
-    assert listed == [{step: {"miou": 0.12346}} for step in RUNGS]
+    listed = [json.loads(Tables(step, {"miou": 0.123456, "AP": 1.0}).json()) for step in STEPS]
+    assert listed == [{step: {"miou": 0.12346}} for step in STEPS]
 
 
 @pytest.mark.parametrize("format_", ["cams", "seeds", "labels", "predictions"])
@@ -231,25 +254,25 @@ def test_without_masks_there_are_headers_and_no_scores(
 ) -> None:
     tables = score(index, stored(format_, lambda n: MAKERS[format_](index, n)), [])
     assert json.loads(tables.json()) == {format_: {}}
-    assert tables.scores == {"pictures": 0}
+    assert tables.scores == {"images": 0}
     failures = {"failures", "failure_kinds", "failure_places"}
     own = {"cams": {"curve"}, "seeds": set[str]()}.get(format_, failures)
-    assert set(tables.csv()) == {"summary", "pictures", "classes", "confusion"} | own
+    assert set(tables.csv()) == {"summary", "images", "classes", "confusion"} | own
     for name, text in tables.csv().items():
         assert text.splitlines()[0].split(",") == [*COLUMNS[name], *OWN.get((format_, name), ())]
-    assert rows(tables, "pictures") == []
+    assert rows(tables, "images") == []
     assert all(not row["iou"] for row in rows(tables, "classes"))
     assert all(row["pixels"] == "0" for row in rows(tables, "confusion"))
 
 
-def test_pictures_without_instance_masks_are_scored_as_masks_alone(
+def test_images_without_instance_masks_are_scored_as_masks_alone(
     index: Index, stored: Callable[..., Reader]
 ) -> None:
     reader = stored("labels", lambda n: truth_labels(index, n))
     bare = Index(
         index.classes,
-        [replace(picture, instances=None) for picture in index.values()],
-        index.pictures_root,
+        [replace(image, instances=None) for image in index.values()],
+        index.images_root,
         index.masks_root,
         index.mask_values,
     )
@@ -260,7 +283,9 @@ def test_pictures_without_instance_masks_are_scored_as_masks_alone(
 
 
 @pytest.mark.parametrize("format_", ["cams", "labels"])
-def test_equal_artefacts_give_equal_texts(index: Index, stored: Callable[..., Reader], format_: str) -> None:
+def test_equal_artifacts_give_equal_texts(
+    index: Index, stored: Callable[..., Reader], format_: str
+) -> None:
     reader = stored(format_, lambda n: MAKERS[format_](index, n))
     first, second = (score(index, reader) for _ in range(2))
     assert (first.json(), first.csv()) == (second.json(), second.csv())
@@ -271,7 +296,7 @@ def test_equal_artefacts_give_equal_texts(index: Index, stored: Callable[..., Re
         assert "nan" not in text
 
 
-def test_fewer_than_twenty_pictures_are_scored(index: Index, stored: Callable[..., Reader]) -> None:
+def test_fewer_than_twenty_images_are_scored(index: Index, stored: Callable[..., Reader]) -> None:
     reader = stored("predictions", lambda n: truth_predictions(index, n))
     for count in (1, 2, 3):
-        assert score(index, reader, list(index)[:count]).scores["pictures"] == count
+        assert score(index, reader, list(index)[:count]).scores["images"] == count

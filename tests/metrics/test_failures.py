@@ -41,7 +41,7 @@ def test_the_truth_has_no_failures() -> None:
     assert find(TRUTH, TRUTH).counts() == {**dict.fromkeys(KINDS, 0), "merged": None, "split": None}
 
 
-def test_an_empty_picture_has_none_either() -> None:
+def test_an_empty_image_has_none_either() -> None:
     nothing = drawn()
     empty = instances()
     assert find(nothing, nothing, empty, empty).counts() == dict.fromkeys(KINDS, 0)
@@ -100,9 +100,13 @@ def test_one_instance_over_two_true_ones_merges_them() -> None:
     assert found.failures == [Failure("merged", 0, 3200, (20, 20, 60, 100))]
     assert found.out_of["merged"] == 1
     less = slice(20, 60), slice(20, 79)
-    assert find(truth, truth, true, instances((less, 0))).failures == [], "under a half of the second"
+    assert find(truth, truth, true, instances((less, 0))).failures == [], (
+        "under a half of the second"
+    )
     other = instances((LEFT, 0), (RIGHT, 1))
-    assert find(truth, truth, other, instances((both, 0))).counts()["merged"] == 0, "of another class"
+    assert find(truth, truth, other, instances((both, 0))).counts()["merged"] == 0, (
+        "of another class"
+    )
 
 
 def test_one_true_instance_in_two_pieces_is_split() -> None:
@@ -112,26 +116,31 @@ def test_one_true_instance_in_two_pieces_is_split() -> None:
     assert found.failures == [Failure("split", 0, 3200, (20, 20, 60, 100))]
     crumb = slice(20, 60), slice(90, 100)
     whole = slice(20, 60), slice(20, 90)
-    assert find(truth, truth, instances((both, 0)), instances((whole, 0), (crumb, 0))).failures == []
+    assert (
+        find(truth, truth, instances((both, 0)), instances((whole, 0), (crumb, 0))).failures == []
+    )
 
 
 def test_void_pixels_count_nowhere() -> None:
     truth = drawn((LEFT, 1), (RIGHT, 255))
     wide = slice(20, 60), slice(20, 100)
     assert (
-        find(truth, drawn((wide, 1)), instances((LEFT, 0)), instances((LEFT, 0), (RIGHT, 0))).failures == []
+        find(
+            truth, drawn((wide, 1)), instances((LEFT, 0)), instances((LEFT, 0), (RIGHT, 0))
+        ).failures
+        == []
     )
     ignored = find(TRUTH, drawn((LEFT, 255), (FAR, 2)))
     assert kinds(ignored) == ["missed"], "ignored is no foreground"
 
 
-def test_totals_add_up_over_pictures() -> None:
+def test_totals_add_up_over_images() -> None:
     clean = find(TRUTH, TRUTH, TRUE, TRUE)
     bare = find(TRUTH, drawn((LEFT, 1)))
     two = find(TRUTH, drawn())
     whole = totals({"a": clean, "b": bare, "c": two})
-    assert whole["missed"] == {"count": 3, "pictures": 2, "out_of": 6}
-    assert whole["split"] == {"count": 0, "pictures": 0, "out_of": 2}
+    assert whole["missed"] == {"count": 3, "images": 2, "out_of": 6}
+    assert whole["split"] == {"count": 0, "images": 0, "out_of": 2}
     assert list(whole) == list(KINDS)
     assert totals({"b": bare}).keys() == set(KINDS) - {"merged", "split"}
     assert totals({}) == {}

@@ -87,11 +87,13 @@ def test_void_pixels_of_a_prediction_do_not_count() -> None:
 
 
 def test_the_second_half_of_an_instance_is_a_duplicate() -> None:
-    # Both halves reach IoU 0.5, but only the better ranked may claim the instance; the rest ranks before the
-    # second instance and costs precision there: area 1/2 * 1 + 1/2 * 2/3.
+    # Both halves reach IoU 0.5, but only the better ranked may claim the instance; the rest ranks
+    # before the second instance and costs precision there: area 1/2 * 1 + 1/2 * 2/3.
     truth = boxes((0, 0, 10, 20), (20, 0, 30, 10))
     predicted = boxes((0, 0, 10, 10), (0, 10, 10, 20), (20, 0, 30, 10))
-    result = score((truth, np.zeros(2, U1)), (predicted, np.zeros(3, U1), np.array([0.9, 0.8, 0.7], F4)))
+    result = score(
+        (truth, np.zeros(2, U1)), (predicted, np.zeros(3, U1), np.array([0.9, 0.8, 0.7], F4))
+    )
     assert mask_ious(split(predicted, 3), truth, 2).tolist() == [[0.5, 0], [0.5, 0], [0, 1]]
     assert result["voc_AP50"] == pytest.approx(5 / 6)
     assert result["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
@@ -108,12 +110,16 @@ def test_nothing_found_and_nothing_to_find() -> None:
 
 def random_ids(seed: int, size: tuple[int, int], count: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
-    coarse = generator.integers(0, count + 1, (size[0] // 4 + 1, size[1] // 4 + 1)).astype(np.uint16)
+    coarse = generator.integers(0, count + 1, (size[0] // 4 + 1, size[1] // 4 + 1)).astype(
+        np.uint16
+    )
     return np.kron(coarse, np.ones((4, 4), np.uint16))[: size[0], : size[1]]
 
 
 @pytest.mark.parametrize(("seed", "size"), [(0, (17, 23)), (1, (1, 9)), (2, (9, 1)), (3, (32, 32))])
-def test_run_lengths_and_ious_match_the_library_mask_by_mask(seed: int, size: tuple[int, int]) -> None:
+def test_run_lengths_and_ious_match_the_library_mask_by_mask(
+    seed: int, size: tuple[int, int]
+) -> None:
     ids, other = random_ids(seed, size, 6), random_ids(seed + 10, size, 5)
     singles = [mask.encode(np.asfortranarray((ids == i).astype(U1))) for i in range(1, 8)]
     lists = run_lengths(ids, 7)
@@ -121,7 +127,9 @@ def test_run_lengths_and_ious_match_the_library_mask_by_mask(seed: int, size: tu
     assert all(sum(c) == ids.size for c in lists)
     assert lists[6] == [ids.size]
     others = [mask.encode(np.asfortranarray((other == i).astype(U1))) for i in range(1, 6)]
-    np.testing.assert_allclose(mask_ious(split(ids, 7), other, 5), mask.iou(singles, others, [0] * 5))
+    np.testing.assert_allclose(
+        mask_ious(split(ids, 7), other, 5), mask.iou(singles, others, [0] * 5)
+    )
 
 
 def many(names: list[str]) -> InstanceScores:
@@ -133,7 +141,7 @@ def many(names: list[str]) -> InstanceScores:
         predicted = np.where(generator.random(truth.shape) < 0.9, truth, 0).astype(np.uint16)
         classes = generator.integers(0, 2, 4).astype(U1)
         guess = np.where(generator.random(4) < 0.7, classes, 1 - classes).astype(U1)
-        ranks = generator.choice(np.array([0.2, 0.5, 0.9], F4), 4)  # ties between pictures
+        ranks = generator.choice(np.array([0.2, 0.5, 0.9], F4), 4)  # ties between images
         scores.add(name, (truth, classes, None), (split(predicted, 4), guess, ranks))
     return scores
 
@@ -167,7 +175,9 @@ def test_overlapping_masks_each_count() -> None:
     whole[:10, :16], half[:10, 9:20] = True, True
     scores = InstanceScores(CLASSES)
     scores.add(
-        "a", (truth, np.zeros(2, U1), None), (np.stack([whole, half]), np.zeros(2, U1), np.ones(2, F4))
+        "a",
+        (truth, np.zeros(2, U1), None),
+        (np.stack([whole, half]), np.zeros(2, U1), np.ones(2, F4)),
     )
     assert mask_ious(np.stack([whole, half]), truth, 2)[1, 1] == pytest.approx(100 / 110)
     assert scores.compute()["voc_AP70"] == pytest.approx(
@@ -179,12 +189,16 @@ def test_scores_by_size_see_their_own_instances_alone() -> None:
     truth = boxes((0, 0, 10, 10), (100, 100, 150, 150), size=(200, 200))
     found = truth * (truth == 2)
     result = score((truth, np.zeros(2, U1)), (found, np.zeros(2, U1), np.ones(2, F4)))
-    assert (result["AP_small"], result["AP_medium"], result["AP_large"]) == (0, pytest.approx(1), None)
+    assert (result["AP_small"], result["AP_medium"], result["AP_large"]) == (
+        0,
+        pytest.approx(1),
+        None,
+    )
     nothing = score((truth, np.zeros(2, U1)), (found, np.zeros(0, U1), np.zeros(0, F4)))
     assert (nothing["AP_small"], nothing["AP_medium"], nothing["AP_large"]) == (0, 0, None)
 
 
-def test_bad_input_names_the_picture() -> None:
+def test_bad_input_names_the_image() -> None:
     scores = InstanceScores(CLASSES)
     good = split(TWO, 2), BOTH, np.ones(2, F4)
     with pytest.raises(ValueError, match="a: 2 predicted masks need as many classes"):

@@ -49,7 +49,7 @@ def test_ignored_pixels_count_neither_as_border_nor_as_area() -> None:
     assert scores.compute() == {"boundary_recall": 0, "achievable_accuracy": 0}
 
 
-def test_pictures_are_summed() -> None:
+def test_images_are_summed() -> None:
     scores = SegmentScores(0)
     for segments in (HALVES + 1, np.ones_like(HALVES)):
         scores.add(HALVES.astype(np.uint8), segments)

@@ -9,9 +9,9 @@ from pipeline.metrics.semantic import (
     Confusion,
     ThresholdCurve,
     assign,
+    image_row,
     intersection_over_union,
     mean_iou,
-    picture_row,
     threshold_grid,
 )
 
@@ -25,7 +25,7 @@ def maps(seed: int, shape: tuple[int, int] = (13, 17)) -> tuple[np.ndarray, np.n
     return truth, prediction
 
 
-def test_hand_counted_picture() -> None:
+def test_hand_counted_image() -> None:
     truth = np.array([[0, 0, 1, 1], [2, 2, 255, 255]], np.uint8)
     prediction = np.array([[0, 1, 1, 0], [2, 255, 1, 3]], np.uint8)
     confusion = Confusion(CLASSES)
@@ -64,10 +64,12 @@ def test_every_ratio_follows_from_the_one_count() -> None:
         assert row["precision"] == counts[label, label] / counts[:, label].sum()
         assert row["recall"] == counts[label, label] / counts[label].sum()
         assert row["iou"] == pytest.approx(1 / (1 / row["precision"] + 1 / row["recall"] - 1))
-    assert scores["miou"] == pytest.approx(np.mean([r["iou"] for r in scores["per_class"].values()]))
+    assert scores["miou"] == pytest.approx(
+        np.mean([r["iou"] for r in scores["per_class"].values()])
+    )
 
 
-def test_merged_ranks_equal_one_rank_and_the_sum_of_pictures() -> None:
+def test_merged_ranks_equal_one_rank_and_the_sum_of_images() -> None:
     whole, ranks, total = Confusion(CLASSES), [Confusion(CLASSES), Confusion(CLASSES)], 0
     for seed in range(6):
         total = total + whole.add(*maps(seed))
@@ -87,18 +89,20 @@ def test_perfect_prediction_is_one_and_nothing_is_undefined() -> None:
     assert np.isnan(intersection_over_union(np.zeros((2, 2), np.int64))).all()
 
 
-def test_picture_row_tells_wrong_class_from_wrong_place() -> None:
+def test_image_row_tells_wrong_class_from_wrong_place() -> None:
     truth = np.array([[1, 1, 0, 0]], np.uint8)
-    wrong_class = picture_row("a", Confusion(CLASSES).add(truth, np.array([[2, 2, 0, 0]], np.uint8)))
+    wrong_class = image_row("a", Confusion(CLASSES).add(truth, np.array([[2, 2, 0, 0]], np.uint8)))
     assert wrong_class == {"id": "a", "miou": pytest.approx(1 / 3), "foreground_iou": 1.0}
-    unknown = picture_row("b", Confusion(CLASSES).add(np.full((1, 4), 255, np.uint8), truth))
+    unknown = image_row("b", Confusion(CLASSES).add(np.full((1, 4), 255, np.uint8), truth))
     assert unknown == {"id": "b", "miou": None, "foreground_iou": None}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @given(st.integers(0, 10_000), st.integers(0, 3))
 @settings(max_examples=15, deadline=None)
-def test_curve_equals_the_naive_confusion_at_every_threshold(dtype: type, seed: int, K: int) -> None:
+def test_curve_equals_the_naive_confusion_at_every_threshold(
+    dtype: type, seed: int, K: int
+) -> None:
     generator = np.random.default_rng(seed)
     grid = threshold_grid(0.155)
     curve = ThresholdCurve(CLASSES, grid)
@@ -122,7 +126,7 @@ def test_curve_equals_the_naive_confusion_at_every_threshold(dtype: type, seed: 
     assert [row["miou"] for row in curve.curve()] == scores
 
 
-def test_curve_merges_like_the_pictures_it_saw() -> None:
+def test_curve_merges_like_the_images_it_saw() -> None:
     generator = np.random.default_rng(0)
     whole, first, second = (ThresholdCurve(CLASSES) for _ in range(3))
     for part in (first, second):

@@ -7,12 +7,12 @@ from pipeline.onnx import agreement
 
 
 def instances(*rows: tuple[int, int, slice]) -> list[np.ndarray]:
-    """Results of (picture, class, columns of a 4 x 10 mask)."""
+    """Results of (image, class, columns of a 4 x 10 mask)."""
     masks = np.zeros((len(rows), 4, 10), bool)
     for mask, (_, _, columns) in zip(masks, rows, strict=True):
         mask[:, columns] = True
-    pictures, classes = (np.array([row[n] for row in rows], np.int64) for n in (0, 1))
-    return [pictures, classes, np.ones(len(rows), np.float32), masks]
+    images, classes = (np.array([row[n] for row in rows], np.int64) for n in (0, 1))
+    return [images, classes, np.ones(len(rows), np.float32), masks]
 
 
 def test_labels_that_differ_count_on_both_sides() -> None:
@@ -37,7 +37,9 @@ def test_instances_agree_in_any_order() -> None:
         ((1, 1, slice(0, 4)), 0),
     ],
 )
-def test_other_pixels_classes_and_pictures_disagree(other: tuple[int, int, slice], expected: float) -> None:
+def test_other_pixels_classes_and_images_disagree(
+    other: tuple[int, int, slice], expected: float
+) -> None:
     ours = instances((0, 1, slice(0, 4)))
     assert agreement.of_instances(ours, instances(other)) == pytest.approx(expected)
     assert agreement.of_instances(ours, instances()) == 0

@@ -1,4 +1,6 @@
-"""The graphs as PyTorch modules: equal to what the pipeline does elsewhere, and layers that ONNX lacks replaced by equal ones."""
+"""The graphs as PyTorch modules: equal to what the pipeline does elsewhere, and layers that ONNX
+lacks replaced by equal ones.
+"""
 
 from pathlib import Path
 
@@ -8,20 +10,23 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
+from pipeline.core.weights import save_weights
 from pipeline.errors import UserError
-from pipeline.maskrcnn.network import Network
+from pipeline.instances.maskrcnn.network import Network
 from pipeline.onnx import agreement
-from pipeline.onnx.checking import pictures
+from pipeline.onnx.checking import images
 from pipeline.onnx.graphs import Averages, EvenConv, exportable, graph_of
-from pipeline.weights import save_weights
 
 
 @pytest.mark.parametrize("size", [(1, 64, 96), (2, 45, 70), (1, 5, 9)])
 def test_a_graph_gives_what_the_pipeline_gives(
     semantic_model: Path, instance_model: Path, size: tuple[int, int, int]
 ) -> None:
-    given = torch.from_numpy(pictures(*size))
-    for graph, *rest in ((graph_of(semantic_model),), (graph_of(instance_model), torch.tensor(0.0))):
+    given = torch.from_numpy(images(*size))
+    for graph, *rest in (
+        (graph_of(semantic_model),),
+        (graph_of(instance_model), torch.tensor(0.0)),
+    ):
         with torch.no_grad():
             ours = [part.numpy() for part in graph.module(given, *rest)]
         theirs = [part.numpy() for part in graph.reference(given)]
@@ -31,7 +36,7 @@ def test_a_graph_gives_what_the_pipeline_gives(
 
 
 def test_a_score_leaves_instances_out(instance_model: Path) -> None:
-    graph, given = graph_of(instance_model), torch.from_numpy(pictures(2, 64, 96))
+    graph, given = graph_of(instance_model), torch.from_numpy(images(2, 64, 96))
     with torch.no_grad():
         outputs = graph.module.network(given)
         scores = (outputs.logits.amax(2).sigmoid() * outputs.objectness.sigmoid()).sqrt()
@@ -44,7 +49,12 @@ def test_a_score_leaves_instances_out(instance_model: Path) -> None:
 
 def test_mask_rcnn_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "instance.safetensors"
-    header = {"method": "maskrcnn", "backbone": "test_resnet", "classes": ["cat"], "options": {"channels": 8}}
+    header = {
+        "method": "maskrcnn",
+        "backbone": "test_resnet",
+        "classes": ["cat"],
+        "options": {"channels": 8},
+    }
     save_weights(path, Network(1, "test_resnet", channels=8), "instance", **header)
     with pytest.raises(
         UserError, match=r"holds maskrcnn, which is not exported; train instance\.method sparseinst"
@@ -72,7 +82,13 @@ def test_averages_are_adaptive_pooling(cells: int, size: tuple[int, int]) -> Non
 
 
 def test_layers_are_replaced_in_a_copy() -> None:
-    network = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.AdaptiveAvgPool2d(1), Conv2dSame(3, 4, 3, stride=2))
+    network = nn.Sequential(
+        nn.AdaptiveAvgPool2d(3), nn.AdaptiveAvgPool2d(1), Conv2dSame(3, 4, 3, stride=2)
+    )
     changed = exportable(network)
     assert [type(part) for part in changed] == [Averages, nn.AdaptiveAvgPool2d, EvenConv]
-    assert [type(part) for part in network] == [nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool2d, Conv2dSame]
+    assert [type(part) for part in network] == [
+        nn.AdaptiveAvgPool2d,
+        nn.AdaptiveAvgPool2d,
+        Conv2dSame,
+    ]

@@ -1,4 +1,4 @@
-"""Small networks of segment_anything's own classes with random weights, and pictures for them."""
+"""Small networks of segment_anything's own classes with random weights, and images for them."""
 
 from typing import Any
 
@@ -12,8 +12,16 @@ SIDE = 256
 
 
 def small_sam(seed: int = 0, gain: float = 3.0) -> Any:
-    """A Sam in evaluation mode; `gain` scales the decoder's weights, so that masks and predicted IoU differ between prompts."""
-    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+    """A Sam in evaluation mode; `gain` scales the decoder's weights, so that masks and predicted
+    IoU differ between prompts.
+    """
+    from segment_anything.modeling import (
+        ImageEncoderViT,
+        MaskDecoder,
+        PromptEncoder,
+        Sam,
+        TwoWayTransformer,
+    )
 
     torch.manual_seed(seed)
     grid = (SIDE // 16, SIDE // 16)
@@ -51,12 +59,15 @@ def small_sam(seed: int = 0, gain: float = 3.0) -> Any:
 
 
 def localised(net: Any, sparse: Tensor, logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits [B,3,64,64] that favour three sizes of surroundings of the first prompt point, and predicted IoU in (0,1).
+    """Logits [B,3,64,64] that favor three sizes of surroundings of the first prompt point, and
+    predicted IoU in (0,1).
 
-    Random weights alone give masks all over the picture, which no filter but that of boxes ever sees.
+    Random weights alone give masks all over the image, which no filter but that of boxes ever sees.
     """
     place = sparse[:, 0] - net.prompt_encoder.point_embeddings[1].weight
-    likeness = torch.einsum("bd,dhw->bhw", place, net.prompt_encoder.get_dense_pe()[0]) / (place.shape[1] / 2)
+    likeness = torch.einsum("bd,dhw->bhw", place, net.prompt_encoder.get_dense_pe()[0]) / (
+        place.shape[1] / 2
+    )
     wide = F.interpolate(likeness[:, None], logits.shape[2:], mode="bilinear", align_corners=False)
     level = torch.tensor([0.1, 0.35, 0.7]).view(1, 3, 1, 1)
     return 3 * logits.tanh() + 12 * (wide - level), iou.sigmoid()
@@ -73,12 +84,16 @@ class LocalMaskDecoder(nn.Module):
         return localised(self.net[0], inputs["sparse_prompt_embeddings"], *self.inner(**inputs))
 
 
-def picture(height: int = 72, width: int = 96, seed: int = 0) -> np.ndarray:
-    """Discs of several colours on dark noise, uint8 [H,W,3]."""
+def sample_image(height: int = 72, width: int = 96, seed: int = 0) -> np.ndarray:
+    """Discs of several colors on dark noise, uint8 [H,W,3]."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     image = rng.integers(0, 60, (height, width, 3))
     for _ in range(8):
-        centre_y, centre_x, radius = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(5, 25)
-        image[(y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2] = rng.integers(0, 255, 3)
+        center_y, center_x, radius = (
+            rng.uniform(0, height),
+            rng.uniform(0, width),
+            rng.uniform(5, 25),
+        )
+        image[(y - center_y) ** 2 + (x - center_x) ** 2 < radius**2] = rng.integers(0, 255, 3)
     return image.astype(np.uint8)

@@ -8,17 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sam_nets import SIDE, picture, small_sam
+from sam_nets import SIDE, sample_image, small_sam
 from torch import nn
 
 import pipeline.segmenters
 from benchmarks.standin import DEVICE, StandIn
+from pipeline.core.artifacts import validate_record
 from pipeline.errors import UserError
 from pipeline.segmenters.prompting import Query
-from pipeline.segmenters.sam import Everything, SamPrompter, load_sam
+from pipeline.segmenters.sam import (
+    CHECKPOINTS,
+    AutomaticMaskGenerator,
+    SamError,
+    SamPrompter,
+    autocast,
+    load_sam,
+)
 from pipeline.segmenters.sam_encoder import encode
-from pipeline.segmenters.sam_network import CHECKPOINTS, SamError, autocast
-from pipeline.store import conform
 
 CPU = torch.device("cpu")
 EVERY = {"pred_iou": 0.0, "stability": 0.0, "box_nms": 1.0}
@@ -34,13 +40,13 @@ def net():
 
 @pytest.fixture(scope="module")
 def records(net):
-    everything = Everything(net, points_per_side=2, **EVERY, embeddings=True)
-    return [everything.segment(picture(*size, seed)) for seed, size in enumerate(SIZES)]
+    everything = AutomaticMaskGenerator(net, points_per_side=2, **EVERY, embeddings=True)
+    return [everything.segment(sample_image(*size, seed)) for seed, size in enumerate(SIZES)]
 
 
 @pytest.fixture(scope="module")
 def queries(records):
-    """Prompts of one to five points in pictures of four sizes."""
+    """Prompts of one to five points in images of four sizes."""
     rng = np.random.default_rng(0)
     found = []
     for points, number in enumerate([0, 1, 2, 0, 3], start=1):
@@ -54,7 +60,7 @@ def queries(records):
 def test_embeddings_are_the_packages(net, size):
     from segment_anything import SamPredictor
 
-    predictor, image = SamPredictor(net), picture(*size)
+    predictor, image = SamPredictor(net), sample_image(*size)
     predictor.set_image(image)
     with torch.no_grad():
         found = encode(net, image)
@@ -63,20 +69,20 @@ def test_embeddings_are_the_packages(net, size):
 
 
 @pytest.mark.parametrize("size", [(1, 2 * SIDE + 1), (3 * SIDE, 1)])
-def test_a_picture_of_which_no_line_is_left_is_refused_with_the_way_out(net, size):
+def test_a_image_of_which_no_line_is_left_is_refused_with_the_way_out(net, size):
     height, width = size
     message = f"{width} x {height} pixels are too narrow for SAM, .* segments.backend: superpixels"
     with pytest.raises(SamError, match=message):
         encode(net, np.zeros((*size, 3), np.uint8))
 
 
-def test_the_narrowest_picture_that_leaves_a_line_is_taken(net):
+def test_the_narrowest_image_that_leaves_a_line_is_taken(net):
     assert encode(net, np.zeros((1, 2 * SIDE, 3), np.uint8)).isfinite().all()
 
 
 def test_record_fits_the_layout(records):
     for record, size in zip(records, SIZES, strict=True):
-        arrays = conform("segments", record)
+        arrays = validate_record("segments", record)
         assert arrays["segments"].shape == size
         ids = np.unique(arrays["segments"])
         count = len(arrays["stability"])
@@ -89,19 +95,23 @@ def test_record_fits_the_layout(records):
 
 
 def test_record_without_embeddings_differs_in_nothing_else(net, records):
-    other = Everything(net, points_per_side=2, **EVERY).segment(picture(*SIZES[0], 0))
-    assert conform("segments", other)["embeddings"].shape == (0, 0, 0)
+    other = AutomaticMaskGenerator(net, points_per_side=2, **EVERY).segment(
+        sample_image(*SIZES[0], 0)
+    )
+    assert validate_record("segments", other)["embeddings"].shape == (0, 0, 0)
     for key in ("segments", "stability", "iou"):
         assert np.array_equal(other[key], records[0][key])
 
 
 def test_segments_in_half_precision_are_nearly_the_same(net, records):
-    half = Everything(net, points_per_side=2, **EVERY, precision=torch.bfloat16)
-    found = half.segment(picture(*SIZES[0], 0))
-    conform("segments", found)
+    half = AutomaticMaskGenerator(net, points_per_side=2, **EVERY, precision=torch.bfloat16)
+    found = half.segment(sample_image(*SIZES[0], 0))
+    validate_record("segments", found)
     covered, same = found["segments"] > 0, records[0]["segments"] > 0
     assert (covered != same).mean() < 0.1
-    assert not np.array_equal(found["iou"], records[0]["iou"])  # it did compute in another precision
+    assert not np.array_equal(
+        found["iou"], records[0]["iou"]
+    )  # it did compute in another precision
 
 
 def test_a_gpu_gives_the_same_segments_and_answers(net, records, queries):
@@ -109,7 +119,9 @@ def test_a_gpu_gives_the_same_segments_and_answers(net, records, queries):
     expected = SamPrompter(net).prompt(queries)
     with StandIn():
         there = copy.deepcopy(net).to(DEVICE)
-        found = Everything(there, points_per_side=2, **EVERY, embeddings=True).segment(picture(*SIZES[0], 0))
+        found = AutomaticMaskGenerator(there, points_per_side=2, **EVERY, embeddings=True).segment(
+            sample_image(*SIZES[0], 0)
+        )
         answers = SamPrompter(there).prompt(queries)
         assert all(answer.mask.is_cuda for answer in answers)
         masks = [answer.mask.cpu() for answer in answers]
@@ -121,13 +133,15 @@ def test_a_gpu_gives_the_same_segments_and_answers(net, records, queries):
 
 
 def test_too_fine_a_grid_is_refused(net):
-    Everything(net, points_per_side=147)
+    AutomaticMaskGenerator(net, points_per_side=147)
     with pytest.raises(SamError, match="points_per_side: 148"):
-        Everything(net, points_per_side=148)
+        AutomaticMaskGenerator(net, points_per_side=148)
 
 
 def predicted(net, query):
-    """What SamPredictor gives for a query alone: the mask of the highest predicted IoU, and all its logits at the picture's size."""
+    """What SamPredictor gives for a query alone: the mask of the highest predicted IoU, and all its
+    logits at the image's size.
+    """
     from segment_anything import SamPredictor
 
     predictor = SamPredictor(net)
@@ -135,7 +149,8 @@ def predicted(net, query):
     predictor.features = torch.from_numpy(query.record["embeddings"]).float()[None]
     height, width = query.record["segments"].shape
     scale = np.array(predictor.input_size)[::-1] / (width, height)
-    # the package counts pixels from 0 and adds half a pixel of its input; a query's points are continuous
+    # the package counts pixels from 0 and adds half a pixel of its input; a query's points are
+    # continuous
     points = query.points_xy - 0.5 / scale
     logits, iou, low = predictor.predict(
         points, np.ones(len(points)), multimask_output=True, return_logits=True
@@ -162,7 +177,9 @@ def test_prompter_is_the_packages_predictor(net, queries):
         score = calculate_stability_score(torch.from_numpy(logits)[None], 0.0, 0.2).item()
         assert answer.stability == pytest.approx(score, abs=2e-3)
         assert 0 < answer.stability < 1
-    assert set(best) - {2}  # always taking the third mask, as S2C's published code does, would fail here
+    assert set(best) - {
+        2
+    }  # always taking the third mask, as S2C's published code does, would fail here
 
 
 @pytest.mark.parametrize("together", [1, 2, 5, 0])
@@ -186,12 +203,14 @@ def test_prompts_are_answered_in_their_order(net, queries):
     assert prompter.prompt([]) == []
 
 
-def test_prompter_asks_for_no_picture_and_calls_the_network_once(net, queries, monkeypatch):
+def test_prompter_asks_for_no_image_and_calls_the_network_once(net, queries, monkeypatch):
     prompter = SamPrompter(net)
     assert not any(value is net.image_encoder for value in vars(prompter.decoder).values())
     calls = []
     attend = prompter.decoder.attend
-    monkeypatch.setattr(prompter.decoder, "attend", lambda *given: calls.append(given) or attend(*given))
+    monkeypatch.setattr(
+        prompter.decoder, "attend", lambda *given: calls.append(given) or attend(*given)
+    )
     prompter.prompt(queries)
     assert len(calls) == 1
 
@@ -236,7 +255,12 @@ def test_a_checkpoint_with_a_known_digest_is_loaded(net, checkpoint):
 def test_a_checkpoint_that_is_not_official_is_refused_until_it_is_named(checkpoint):
     with pytest.raises(SamError, match=r"segments\.checkpoint") as caught:
         load_sam("vit_b", checkpoint, "", CPU)
-    for part in (str(checkpoint), digest(checkpoint), CHECKPOINTS["vit_b"].sha256, "segments.sha256"):
+    for part in (
+        str(checkpoint),
+        digest(checkpoint),
+        CHECKPOINTS["vit_b"].sha256,
+        "segments.sha256",
+    ):
         assert part in str(caught.value)
 
 
@@ -262,11 +286,17 @@ class Code:
         return print, ("run",)
 
 
-@pytest.mark.parametrize("content", ["code", "list", "other network", "noise", "cut off", "nothing"])
+@pytest.mark.parametrize(
+    "content", ["code", "list", "other network", "noise", "cut off", "nothing"]
+)
 def test_a_bad_checkpoint_is_named(checkpoint, content, capsys):
     whole = checkpoint.read_bytes()
     if content in ("code", "list", "other network"):
-        values = {"code": Code(), "list": [torch.zeros(2)], "other network": nn.Linear(2, 2).state_dict()}
+        values = {
+            "code": Code(),
+            "list": [torch.zeros(2)],
+            "other network": nn.Linear(2, 2).state_dict(),
+        }
         torch.save(values[content], checkpoint)
     else:
         bad = {"noise": b"\x07noise" * 99, "cut off": whole[: len(whole) // 2], "nothing": b""}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sam_nets import LocalMaskDecoder, localised, picture, small_sam
+from sam_nets import LocalMaskDecoder, localised, sample_image, small_sam
 from torch import Tensor
 
 from pipeline.segmenters.sam_decoder import MASKS, Attended, Decoder
@@ -24,7 +24,9 @@ pytest.importorskip("segment_anything", reason="extra `sam` is not installed")
 
 
 class PackageDecoder(Decoder):
-    """Decodes by the package's own mask decoder, so that all that follows can be compared bit for bit."""
+    """Decodes by the package's own mask decoder, so that all that follows can be compared bit for
+    bit.
+    """
 
     def attend(
         self, embeddings: Tensor, points_xy: Tensor, labels: Tensor, padding: Tensor | None = None
@@ -90,7 +92,9 @@ def published(
     return generator.generate(image)
 
 
-def smallest_wins(masks: list[Any], size: tuple[int, int]) -> tuple[np.ndarray, list[float], list[float]]:
+def smallest_wins(
+    masks: list[Any], size: tuple[int, int]
+) -> tuple[np.ndarray, list[float], list[float]]:
     """The label map, stability and predicted IoU of the package's masks."""
     owner = np.full(size, -1)
     order = sorted(range(len(masks)), key=lambda i: (-masks[i]["area"], masks[i]["predicted_iou"]))
@@ -144,7 +148,7 @@ CASES = {
 @pytest.mark.parametrize("seed", [1, 3])
 def test_map_is_the_packages_pixel_for_pixel(case, seed):
     filters, size = CASES[case]
-    net, image = local_sam(seed), picture(*size)
+    net, image = local_sam(seed), sample_image(*size)
     masks = published(net, image, 8, 10, filters)
     segments, stability, iou = smallest_wins(masks, size)
     found = ours(PackageDecoder(net), net, image, filters)
@@ -156,8 +160,8 @@ def test_map_is_the_packages_pixel_for_pixel(case, seed):
 
 @pytest.mark.parametrize("mend", [0, 9])
 @pytest.mark.parametrize("filters", [Filters(pred_iou=2.0), Filters(pred_iou=0.0, stability=2.0)])
-def test_picture_without_any_mask_has_an_empty_map(filters, mend):
-    net, image = local_sam(), picture()
+def test_image_without_any_mask_has_an_empty_map(filters, mend):
+    net, image = local_sam(), sample_image()
     found = ours(PackageDecoder(net), net, image, replace(filters, min_area=mend))
     assert found.segments.shape == (72, 96)
     assert not found.segments.any()
@@ -169,7 +173,7 @@ def test_picture_without_any_mask_has_an_empty_map(filters, mend):
 def test_map_with_our_decoder_is_the_packages(case, seed):
     """A pixel may differ where rounding turns the sign of a logit."""
     filters, size = CASES[case]
-    net, image = local_sam(seed), picture(*size, seed)
+    net, image = local_sam(seed), sample_image(*size, seed)
     segments, stability, _ = smallest_wins(published(net, image, 8, 10, filters), size)
     found = ours(LocalDecoder(net), net, image, filters)
     assert len(found.stability) == len(stability)
@@ -178,7 +182,7 @@ def test_map_with_our_decoder_is_the_packages(case, seed):
 
 @pytest.mark.parametrize("points_per_batch", [1, 7, 64, 1000])
 def test_number_of_points_decoded_together_changes_nothing(points_per_batch):
-    net, image = local_sam(3), picture()
+    net, image = local_sam(3), sample_image()
     one = ours(LocalDecoder(net), net, image, FILTERED, points_per_batch=10)
     other = ours(LocalDecoder(net), net, image, FILTERED, points_per_batch=points_per_batch)
     assert (one.segments != other.segments).float().mean() < 1e-3
@@ -186,15 +190,23 @@ def test_number_of_points_decoded_together_changes_nothing(points_per_batch):
 
 
 class Given:
-    """A decoder that answers the prompts of a grid with given masks [N,H,W], three a prompt, and given predicted IoU."""
+    """A decoder that answers the prompts of a grid with given masks [N,H,W], three a prompt, and
+    given predicted IoU.
+    """
 
     def __init__(self, masks: Tensor, iou: Tensor, points_per_side: int) -> None:
-        self.masks = torch.nn.functional.pad(masks, (0, 0, 0, 0, 0, MASKS * points_per_side**2 - len(masks)))
-        self.iou = torch.nn.functional.pad(iou, (0, MASKS * points_per_side**2 - len(iou)), value=-1.0)
+        self.masks = torch.nn.functional.pad(
+            masks, (0, 0, 0, 0, 0, MASKS * points_per_side**2 - len(masks))
+        )
+        self.iou = torch.nn.functional.pad(
+            iou, (0, MASKS * points_per_side**2 - len(iou)), value=-1.0
+        )
         self.side = points_per_side
 
     def attend(self, embeddings: Tensor, points_xy: Tensor, labels: Tensor) -> Attended:
-        column, row = (points_xy[:, 0] / torch.tensor(self.extent((0, 0))[::-1]) * self.side).long().T
+        column, row = (
+            (points_xy[:, 0] / torch.tensor(self.extent((0, 0))[::-1]) * self.side).long().T
+        )
         prompt = row * self.side + column
         masks = torch.stack([MASKS * prompt + i for i in range(MASKS)], 1)
         return Attended(self.iou[masks], masks, masks)
@@ -251,7 +263,9 @@ def test_smallest_segment_owns_a_pixel_in_any_order(seed, count):
     smallest = torch.where(masks.any(0), areas.argmin(0), -1)
     for _ in range(3):
         order = torch.from_numpy(rng.permutation(len(masks)))
-        segments = map_of(masks[order], torch.from_numpy(rng.uniform(0.5, 1, len(masks))).float()).segments
+        segments = map_of(
+            masks[order], torch.from_numpy(rng.uniform(0.5, 1, len(masks))).float()
+        ).segments
         for i in range(-1, len(masks)):
             assert len(segments[smallest == i].unique()) == min(1, int((smallest == i).sum()))
         assert torch.equal(segments == 0, smallest == -1)
@@ -296,7 +310,7 @@ def test_more_segments_than_a_byte_can_number_survive_and_leave_no_gap():
     )
 
 
-def test_covered_picture_loses_no_segment():
+def test_covered_image_loses_no_segment():
     halves = torch.zeros(2, 8, 8, dtype=torch.bool)
     halves[0, :, :5], halves[1, :, 5:] = True, True
     found = map_of(halves)
@@ -324,9 +338,9 @@ def test_predicted_iou_above_one_is_recorded_as_one():
 def test_of_nearly_equal_boxes_the_higher_predicted_iou_stays():
     masks = torch.zeros(2, 20, 20, dtype=torch.bool)
     masks[0, :19], masks[1] = True, True
-    assert map_of(masks, torch.tensor([0.8, 0.9]), Filters(0.5, box_nms=0.7)).iou.tolist() == pytest.approx(
-        [0.9]
-    )
+    assert map_of(
+        masks, torch.tensor([0.8, 0.9]), Filters(0.5, box_nms=0.7)
+    ).iou.tolist() == pytest.approx([0.9])
     assert len(map_of(masks, torch.tensor([0.8, 0.9]), Filters(0.5, box_nms=0.99)).iou) == 2
 
 
@@ -371,4 +385,6 @@ def test_grid_is_the_packages(points_per_side):
     from segment_anything.utils.amg import build_point_grid
 
     theirs = torch.from_numpy(build_point_grid(points_per_side)) * torch.tensor([256.0, 192.0])
-    torch.testing.assert_close(point_grid(points_per_side, (192, 256)), theirs.double(), atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        point_grid(points_per_side, (192, 256)), theirs.double(), atol=1e-10, rtol=0
+    )

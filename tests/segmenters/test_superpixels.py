@@ -1,15 +1,15 @@
-"""Superpixels and prompts without weights: a partition that follows colours, and whole objects from a few points."""
+"""Superpixels and prompts without weights: a partition that follows colors, and whole objects from
+a few points.
+"""
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.core.artifacts import LAYOUTS, validate_record
 from pipeline.errors import UserError
-from pipeline.segmenters.growing import GrowingPrompter
 from pipeline.segmenters.prompting import Query
-from pipeline.segmenters.regions import adjacency
-from pipeline.segmenters.superpixels import Superpixels, mean_colours
-from pipeline.store import LAYOUTS, conform
+from pipeline.segmenters.superpixels import GrowingPrompter, Superpixels, adjacency, mean_colors
 
 SEGMENTER = Superpixels(embeddings=True, side=320, scale=150, sigma=0.8, min_size=60)
 PROMPTER = GrowingPrompter()
@@ -19,7 +19,9 @@ GRASS, COAT, HEAD = (60, 140, 60), (210, 200, 190), (200, 40, 40)
 def meadow(
     *animals: tuple[int, int], size: tuple[int, int] = (120, 160)
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A green picture with animals at (y, x): a pale body with a dark outline and a red head at its left; and their masks."""
+    """A green image with animals at (y, x): a pale body with a dark outline and a red head at its
+    left; and their masks.
+    """
     image = np.full((*size, 3), GRASS, np.uint8)
     y, x = np.mgrid[: size[0], : size[1]]
     masks = []
@@ -54,51 +56,58 @@ def test_segments_are_a_partition_numbered_from_1(size: tuple[int, int]) -> None
         assert record[key].shape == (count,)
         assert record[key].min() >= 0
         assert record[key].max() <= 1
-    assert set(conform("segments", record)) == set(LAYOUTS["segments"].datasets) | {"stability", "iou"}
+    assert set(validate_record("segments", record)) == set(LAYOUTS["segments"].datasets) | {
+        "stability",
+        "iou",
+    }
 
 
-def test_the_same_picture_gives_the_same_segments() -> None:
+def test_the_same_image_gives_the_same_segments() -> None:
     image, _ = meadow((60, 80))
-    assert np.array_equal(SEGMENTER.segment(image)["segments"], SEGMENTER.segment(image)["segments"])
+    assert np.array_equal(
+        SEGMENTER.segment(image)["segments"], SEGMENTER.segment(image)["segments"]
+    )
 
 
-def test_a_picture_of_one_colour_is_one_segment() -> None:
+def test_a_image_of_one_color_is_one_segment() -> None:
     record = SEGMENTER.segment(np.full((90, 120, 3), 77, np.uint8))
     assert record["segments"].max() == 1
-    assert record["stability"].tolist() == [1.0], "no neighbour that it could be one with"
+    assert record["stability"].tolist() == [1.0], "no neighbor that it could be one with"
 
 
-def test_two_colours_are_parted_where_they_meet() -> None:
+def test_two_colors_are_parted_where_they_meet() -> None:
     image = np.full((80, 100, 3), GRASS, np.uint8)
     image[:, 37:] = COAT
     segments = SEGMENTER.segment(image)["segments"]
     assert not set(segments[:, :35].ravel()) & set(segments[:, 39:].ravel())
 
 
-def test_a_large_picture_is_divided_at_its_longer_side() -> None:
+def test_a_large_image_is_divided_at_its_longer_side() -> None:
     """As many segments as at the smaller size, so u2 holds them, and the borders where they were."""
     image, _ = meadow((60, 80))
     large = image.repeat(9, 0).repeat(9, 1)
     segments = SEGMENTER.segment(large)["segments"]
     assert segments.shape == large.shape[:2]
     assert segments.max() < 200
-    for colour in (GRASS, COAT):
-        inside = (large == colour).all(2)
+    for color in (GRASS, COAT):
+        inside = (large == color).all(2)
         assert np.bincount(segments[inside]).max() / inside.sum() > 0.6
 
 
 def test_without_embeddings_none_are_stored_and_no_prompt_is_answered() -> None:
     image, _ = meadow((60, 80))
-    record = Superpixels(embeddings=False, side=320, scale=150, sigma=0.8, min_size=60).segment(image)
+    record = Superpixels(embeddings=False, side=320, scale=150, sigma=0.8, min_size=60).segment(
+        image
+    )
     assert record["embeddings"].size == 0
     with pytest.raises(UserError, match=r"segments\.embeddings"):
         PROMPTER.prompt([Query(record, np.array([[5, 5]], np.float32))])
 
 
-def test_mean_colours_are_those_of_the_pixels() -> None:
+def test_mean_colors_are_those_of_the_pixels() -> None:
     image = np.array([[[255, 255, 255], [0, 0, 0], [0, 0, 0]]], np.uint8)
-    colours = mean_colours(image, np.array([[1, 1, 2]]))
-    assert colours[:, 0] == pytest.approx([50, 0], abs=0.1)  # lightness of white is 100, of black 0
+    colors = mean_colors(image, np.array([[1, 1, 2]]))
+    assert colors[:, 0] == pytest.approx([50, 0], abs=0.1)  # lightness of white is 100, of black 0
 
 
 def test_adjacency_by_hand() -> None:
@@ -106,7 +115,13 @@ def test_adjacency_by_hand() -> None:
     assert regions.pairs.tolist() == [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3]]
     assert regions.areas.tolist() == [2, 2, 3, 2]
     assert regions.border.tolist() == pytest.approx(np.array([3, 3, 3, 3]) / 12)
-    assert regions.differences(np.array([[0.0, 0], [3, 4], [0, 0], [3, 4]])).tolist() == [5, 0, 5, 0, 5]
+    assert regions.differences(np.array([[0.0, 0], [3, 4], [0, 0], [3, 4]])).tolist() == [
+        5,
+        0,
+        5,
+        0,
+        5,
+    ]
 
 
 @pytest.mark.parametrize("point", [(56, 60), (80, 60), (95, 55)], ids=["head", "body", "back"])
@@ -130,11 +145,13 @@ def test_two_animals_are_told_apart_and_two_points_take_both() -> None:
     assert iou(first, one) > 0.9
     assert iou(second, other) > 0.9
     both, _ = ask(image, (45, 30), (110, 90))
-    assert np.array_equal(both, ask(image, (110, 90), (45, 30))[0]), "the order of points is nothing"
+    assert np.array_equal(both, ask(image, (110, 90), (45, 30))[0]), (
+        "the order of points is nothing"
+    )
     assert iou(both, one | other) > 0.9
 
 
-def test_every_point_is_in_its_mask_also_at_the_edge_of_the_picture() -> None:
+def test_every_point_is_in_its_mask_also_at_the_edge_of_the_image() -> None:
     image = np.random.default_rng(1).integers(0, 256, (50, 60, 3)).astype(np.uint8)
     record = SEGMENTER.segment(image)
     for point in ((0.0, 0.0), (60.0, 50.0), (59.5, 0.5), (30, 25)):
@@ -156,20 +173,20 @@ def test_many_queries_at_once_are_answered_as_alone_and_in_order() -> None:
     assert PROMPTER.prompt([]) == []
 
 
-def test_a_mirrored_picture_gives_the_mirrored_mask() -> None:
+def test_a_flipped_image_gives_the_flipped_mask() -> None:
     image, _ = meadow((60, 70))
     mask, _ = ask(image, (46, 60))
-    mirrored, _ = ask(np.ascontiguousarray(image[:, ::-1]), (160 - 46, 60))
-    assert iou(mask, mirrored[:, ::-1]) > 0.95
+    flipped, _ = ask(np.ascontiguousarray(image[:, ::-1]), (160 - 46, 60))
+    assert iou(mask, flipped[:, ::-1]) > 0.95
 
 
-def test_an_object_that_fills_the_picture_is_given_whole() -> None:
+def test_an_object_that_fills_the_image_is_given_whole() -> None:
     mask, stability = ask(np.full((40, 50, 3), 90, np.uint8), (20, 20))
     assert mask.all()
     assert stability == 1
 
 
-def test_more_than_2048_regions_keep_their_own_colours() -> None:
+def test_more_than_2048_regions_keep_their_own_colors() -> None:
     """f2 is exact to 2048 only: ids must not go through it."""
     image = np.random.default_rng(0).integers(0, 256, (400, 480, 3)).astype(np.uint8)
     fine = Superpixels(embeddings=True, side=1024, scale=1, sigma=0, min_size=17)
@@ -177,6 +194,6 @@ def test_more_than_2048_regions_keep_their_own_colours() -> None:
     count = int(record["segments"].max())
     assert count > 2048
     stored = record["embeddings"][:, :, 0].T.astype(np.float64)
-    assert np.abs(stored - mean_colours(image, record["segments"])).max() < 0.1
+    assert np.abs(stored - mean_colors(image, record["segments"])).max() < 0.1
     mask = PROMPTER.prompt([Query(record, np.array([[479.5, 399.5]], np.float32))])[0].mask
     assert mask[399, 479]

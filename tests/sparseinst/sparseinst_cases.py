@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.sparseinst.decoder import Outputs
-from pipeline.sparseinst.targets import Targets
+from pipeline.instances.sparseinst.losses import Targets
+from pipeline.instances.sparseinst.network import Outputs
 
 
 def random_outputs(
@@ -23,7 +23,9 @@ def random_outputs(
     return Outputs(*(tensor.requires_grad_() for tensor in tensors))
 
 
-def random_targets(counts: Sequence[int], classes: int = 3, side: int = 6, seed: int = 1) -> Targets:
+def random_targets(
+    counts: Sequence[int], classes: int = 3, side: int = 6, seed: int = 1
+) -> Targets:
     """Soft masks, unequal weights, and cells that count in part or not at all."""
     generator = torch.Generator().manual_seed(seed)
     total, grid = sum(counts), (side, side + 2)
@@ -36,10 +38,14 @@ def random_targets(counts: Sequence[int], classes: int = 3, side: int = 6, seed:
 
 def plain(targets: Targets) -> Targets:
     """The same where everything counts and weighs alike."""
-    return targets._replace(weights=torch.ones_like(targets.weights), valid=torch.ones_like(targets.valid))
+    return targets._replace(
+        weights=torch.ones_like(targets.weights), valid=torch.ones_like(targets.valid)
+    )
 
 
 def double(targets: Targets) -> Targets:
     return Targets(
-        targets.counts, targets.classes, *(part.double() for part in targets[2:] if isinstance(part, Tensor))
+        targets.counts,
+        targets.classes,
+        *(part.double() for part in targets[2:] if isinstance(part, Tensor)),
     )

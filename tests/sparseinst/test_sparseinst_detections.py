@@ -1,4 +1,6 @@
-"""Results: scores, masks in one or two interpolations, what is left out, memory, and pictures of unequal sizes."""
+"""Results: scores, masks in one or two interpolations, what is left out, memory, and images of
+unequal sizes.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +12,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.sparseinst.decoder import Outputs
-from pipeline.sparseinst.detections import Detections, Rules, detect, detections
-from pipeline.sparseinst.enlarging import axis
-from pipeline.sparseinst.network import Network
+from pipeline.instances.sparseinst.detections import Detections, Rules, detect, detections
+from pipeline.instances.sparseinst.enlarging import axis
+from pipeline.instances.sparseinst.network import Network, Outputs
 
-CASES = [((104, 120), (96, 140)), ((96, 100), (300, 311)), ((128, 128), (128, 128)), ((70, 128), (17, 30))]
-"""Sizes at the network's input, which is padded to 128x128, and of the picture."""
+CASES = [
+    ((104, 120), (96, 140)),
+    ((96, 100), (300, 311)),
+    ((128, 128), (128, 128)),
+    ((70, 128), (17, 30)),
+]
+"""Sizes at the network's input, which is padded to 128x128, and of the image."""
 
 
 def outputs_of(queries: int = 9, seed: int = 0) -> Outputs:
@@ -25,19 +31,23 @@ def outputs_of(queries: int = 9, seed: int = 0) -> Outputs:
     noise = torch.randn(queries, 1, 5, 5, generator=generator) * 3 - 1
     masks = F.interpolate(noise, (32, 32), mode="bicubic", align_corners=False)[:, 0]
     return Outputs(
-        torch.randn(queries, 4, generator=generator), masks, torch.randn(queries, generator=generator)
+        torch.randn(queries, 4, generator=generator),
+        masks,
+        torch.randn(queries, generator=generator),
     )
 
 
 def in_steps(masks: Tensor, inner: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Probabilities [N,H,W] as published: to the input, cut, to the picture."""
+    """Probabilities [N,H,W] as published: to the input, cut, to the image."""
     q = masks.double().sigmoid()[:, None]
     q = F.interpolate(q, scale_factor=4.0, mode="bilinear", align_corners=False)
-    return F.interpolate(q[..., : inner[0], : inner[1]], size, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(
+        q[..., : inner[0], : inner[1]], size, mode="bilinear", align_corners=False
+    )[:, 0]
 
 
 def in_one(masks: Tensor, inner: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Probabilities [N,H,W] at the places of the picture's pixels on the grid of the cells."""
+    """Probabilities [N,H,W] at the places of the image's pixels on the grid of the cells."""
     q = masks.double().sigmoid()[None]
     axes = [
         ((torch.arange(n, dtype=torch.float64) + 0.5) * i / n / 4) * 2 / c - 1
@@ -117,7 +127,9 @@ def test_empty_masks_are_left_out() -> None:
         found = detections(outputs, (104, 120), (96, 140), Rules(resizing=resizing))
         assert len(found.masks) == 1
         assert found.masks.any()
-    assert empty(detections(Outputs(*(part[:1] for part in outputs)), (104, 120), (9, 9), Rules()), (9, 9))
+    assert empty(
+        detections(Outputs(*(part[:1] for part in outputs)), (104, 120), (9, 9), Rules()), (9, 9)
+    )
 
 
 @pytest.mark.parametrize(("inner", "size"), CASES)
@@ -172,7 +184,9 @@ def test_the_order_of_the_queries_is_kept() -> None:
     expected, outputs = detections(outputs_of(), *sizes, rules), outputs_of()
     found = detections(Outputs(*(part[order] for part in outputs)), *sizes, rules)
     assert len(found.masks) == 9
-    assert all(torch.equal(ours, theirs[order]) for ours, theirs in zip(found, expected, strict=True))
+    assert all(
+        torch.equal(ours, theirs[order]) for ours, theirs in zip(found, expected, strict=True)
+    )
 
 
 def test_an_unknown_resizing_is_refused() -> None:
@@ -189,21 +203,23 @@ def network() -> Network:
     return network
 
 
-def pictures() -> list[Tensor]:
+def images() -> list[Tensor]:
     rng = np.random.default_rng(0)
     sizes = [(50, 70), (64, 96), (33, 65), (90, 40), (8, 8), (50, 70)]
     return [torch.from_numpy(rng.integers(0, 256, (3, *size), np.uint8)) for size in sizes]
 
 
 @pytest.mark.parametrize("sides", [None, (64, 100)])
-def test_a_pictures_result_does_not_depend_on_the_others(
+def test_a_images_result_does_not_depend_on_the_others(
     network: Network, sides: tuple[int, int] | None
 ) -> None:
-    """Published, padding to the largest of a batch changes the others' results (specification, 9.12)."""
-    together = detect(network, pictures(), score=0.005, sides=sides)
-    for picture, found in zip(pictures(), together, strict=True):
-        (alone,) = detect(network, [picture], score=0.005, sides=sides)
-        assert found.masks.shape[1:] == picture.shape[1:]
+    """Published, padding to the largest of a batch changes the others' results (specification,
+    9.12).
+    """
+    together = detect(network, images(), score=0.005, sides=sides)
+    for image, found in zip(images(), together, strict=True):
+        (alone,) = detect(network, [image], score=0.005, sides=sides)
+        assert found.masks.shape[1:] == image.shape[1:]
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, alone, strict=True))
     assert sum(len(found.scores) for found in together) > 6
     assert detect(network, [], score=0.005) == []
@@ -211,7 +227,11 @@ def test_a_pictures_result_does_not_depend_on_the_others(
 
 @pytest.mark.parametrize(
     ("size", "sides", "expected"),
-    [((50, 70), (64, 999), (64, 90)), ((50, 100), (64, 96), (48, 96)), ((90, 40), (40, 90), (90, 40))],
+    [
+        ((50, 70), (64, 999), (64, 90)),
+        ((50, 100), (64, 96), (48, 96)),
+        ((90, 40), (40, 90), (90, 40)),
+    ],
 )
 def test_the_shorter_side_is_set_unless_the_longer_one_passes_its_limit(
     network: Network,
@@ -222,7 +242,9 @@ def test_the_shorter_side_is_set_unless_the_longer_one_passes_its_limit(
 ) -> None:
     seen = []
     prepare = network.prepare
-    monkeypatch.setattr(network, "prepare", lambda images: seen.append(images.shape[2:]) or prepare(images))
+    monkeypatch.setattr(
+        network, "prepare", lambda images: seen.append(images.shape[2:]) or prepare(images)
+    )
     (found,) = detect(network, [torch.zeros(3, *size, dtype=torch.uint8)], score=0.0, sides=sides)
     assert [tuple(shape) for shape in seen] == [expected]
     assert found.masks.shape[1:] == size

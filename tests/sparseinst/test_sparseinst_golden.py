@@ -1,4 +1,6 @@
-"""A small group-IAM head against numbers of the authors' code: encoding, outputs, matching, losses, gradients, results."""
+"""A small group-IAM head against numbers of the authors' code: encoding, outputs, matching, losses,
+gradients, results.
+"""
 
 from pathlib import Path
 
@@ -7,19 +9,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.sparseinst.decoder import Decoder, Outputs
-from pipeline.sparseinst.detections import Rules, detections
-from pipeline.sparseinst.encoder import Encoder
-from pipeline.sparseinst.losses import Weights, losses, total_loss
-from pipeline.sparseinst.matching import match
-from pipeline.sparseinst.targets import Targets, from_id_maps
-from pipeline.sparseinst.upstream import translate
+from pipeline.instances.sparseinst.detections import Rules, detections
+from pipeline.instances.sparseinst.losses import (
+    Targets,
+    Weights,
+    from_id_maps,
+    losses,
+    match,
+    total_loss,
+)
+from pipeline.instances.sparseinst.network import Decoder, Encoder, Outputs
+from pipeline.instances.sparseinst.upstream import translate
 
 GOLDEN = {
     name: torch.from_numpy(value)
-    for name, value in np.load(Path(__file__).resolve().parents[1] / "golden" / "group_iam_tiny.npz").items()
+    for name, value in np.load(
+        Path(__file__).resolve().parents[1] / "golden" / "group_iam_tiny.npz"
+    ).items()
 }
-PICTURES, QUERIES, CLASSES, SIDE = 3, 12, 5, 128
+IMAGES, QUERIES, CLASSES, SIDE = 3, 12, 5, 128
 INNER, SIZE = (104, 120), (96, 140)
 TERMS = {"classification": "ce", "dice": "dice", "mask": "mask", "objectness": "objectness"}
 
@@ -51,15 +59,15 @@ def outputs() -> Outputs:
 @pytest.fixture(scope="module")
 def targets() -> Targets:
     """The golden masks do not overlap, so id maps can hold them."""
-    ids = torch.zeros(PICTURES, SIDE, SIDE, dtype=torch.uint8)
-    classes = torch.full((PICTURES, 6), 255, dtype=torch.uint8)
-    for picture in range(PICTURES):
-        labels = GOLDEN[f"targets.{picture}.labels"]
-        masks = bits(f"targets.{picture}.masks", len(labels), SIDE, SIDE)
-        classes[picture, : len(labels)] = labels.byte()
+    ids = torch.zeros(IMAGES, SIDE, SIDE, dtype=torch.uint8)
+    classes = torch.full((IMAGES, 6), 255, dtype=torch.uint8)
+    for image in range(IMAGES):
+        labels = GOLDEN[f"targets.{image}.labels"]
+        masks = bits(f"targets.{image}.masks", len(labels), SIDE, SIDE)
+        classes[image, : len(labels)] = labels.byte()
         for number, mask in enumerate(masks, 1):
-            ids[picture][mask] = number
-    return from_id_maps(ids, classes, torch.ones(PICTURES, 6), "bilinear")
+            ids[image][mask] = number
+    return from_id_maps(ids, classes, torch.ones(IMAGES, 6), "bilinear")
 
 
 @torch.no_grad()
@@ -79,10 +87,12 @@ def test_encoder_and_decoder() -> None:
 def test_matching(outputs: Outputs, targets: Targets) -> None:
     assert targets.counts == [3, 4, 0]
     matches = match(outputs, targets)
-    for picture, start in enumerate((0, 3, 7)):
-        mine = matches.picture == picture
-        found = sorted(zip(matches.query[mine].tolist(), matches.target[mine].tolist(), strict=True))
-        query, target = GOLDEN[f"indices.{picture}"]
+    for image, start in enumerate((0, 3, 7)):
+        mine = matches.image == image
+        found = sorted(
+            zip(matches.query[mine].tolist(), matches.target[mine].tolist(), strict=True)
+        )
+        query, target = GOLDEN[f"indices.{image}"]
         assert found == sorted(zip(query.tolist(), (target + start).tolist(), strict=True))
 
 
@@ -98,11 +108,13 @@ def test_losses_and_gradients(outputs: Outputs, targets: Targets) -> None:
         close(gradient, f"grads.pred_{name}")
 
 
-@pytest.mark.parametrize("picture", range(PICTURES))
-def test_results(outputs: Outputs, picture: int) -> None:
-    one = Outputs(*(tensor[picture].detach() for tensor in outputs))
+@pytest.mark.parametrize("image", range(IMAGES))
+def test_results(outputs: Outputs, image: int) -> None:
+    one = Outputs(*(tensor[image].detach() for tensor in outputs))
     found = detections(one, INNER, SIZE, Rules(resizing="published"))
-    assert torch.equal(found.classes, GOLDEN[f"post.{picture}.labels"])
-    close(found.scores, f"post.{picture}.scores")
-    wanted = bits(f"post.{picture}.masks", QUERIES, *SIZE)
-    assert (found.masks != wanted).sum() <= 3  # of 160,000: values that equal the threshold but for rounding
+    assert torch.equal(found.classes, GOLDEN[f"post.{image}.labels"])
+    close(found.scores, f"post.{image}.scores")
+    wanted = bits(f"post.{image}.masks", QUERIES, *SIZE)
+    assert (
+        found.masks != wanted
+    ).sum() <= 3  # of 160,000: values that equal the threshold but for rounding

@@ -1,4 +1,6 @@
-"""Encoder and decoder: sizes as published, groups of any number, weights that sum to one, coordinates, and a plain encoder."""
+"""Encoder and decoder: sizes as published, groups of any number, weights that sum to one,
+coordinates, and a plain encoder.
+"""
 
 import math
 
@@ -7,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.sparseinst.decoder import Decoder, coordinates
-from pipeline.sparseinst.encoder import Encoder
+from pipeline.instances.sparseinst.network import Decoder, Encoder, coordinates
 
 WIDTH, QUERIES, CLASSES = 48, 5, 3
 
@@ -16,9 +17,19 @@ WIDTH, QUERIES, CLASSES = 48, 5, 3
 def small(**options: object) -> Decoder:
     """A decoder whose maps differ enough between queries to tell them apart."""
     torch.manual_seed(0)
-    settings: dict = {"queries": QUERIES, "groups": 4, "width": WIDTH, "kernel": 8, "depth": 2} | options
+    settings: dict = {
+        "queries": QUERIES,
+        "groups": 4,
+        "width": WIDTH,
+        "kernel": 8,
+        "depth": 2,
+    } | options
     decoder = Decoder(16, CLASSES, **settings).double()
-    for layer in (decoder.instances.activation, decoder.instances.classes, decoder.instances.kernels):
+    for layer in (
+        decoder.instances.activation,
+        decoder.instances.classes,
+        decoder.instances.kernels,
+    ):
         nn.init.normal_(layer.weight, std=0.3)
     return decoder
 
@@ -52,14 +63,16 @@ def slow_decoder(decoder: Decoder, given: Tensor) -> tuple[Tensor, Tensor, Tenso
         pooled = []
         for g in range(groups):
             a = all_maps[:, g * queries + n, None]
-            if branch.normalisation == "softmax":
+            if branch.normalization == "softmax":
                 weights = a.exp() / a.exp().sum((2, 3), keepdim=True)
             else:
                 weights = a.sigmoid() / a.sigmoid().sum((2, 3), keepdim=True)
             pooled.append((weights * hidden).sum((2, 3)))
         merged = branch.merge(torch.cat(pooled, 1))
         for heads, head in zip(
-            (logits, kernels, objectness), (branch.classes, branch.kernels, branch.objectness), strict=True
+            (logits, kernels, objectness),
+            (branch.classes, branch.kernels, branch.objectness),
+            strict=True,
         ):
             heads.append(head(merged))
     masks = torch.stack([(k[:, :, None, None] * decoder.masks(located)).sum(1) for k in kernels], 1)
@@ -67,13 +80,15 @@ def slow_decoder(decoder: Decoder, given: Tensor) -> tuple[Tensor, Tensor, Tenso
     return torch.stack(logits, 1), masks, torch.cat(objectness, 1)
 
 
-@pytest.mark.parametrize("normalisation", ["sigmoid", "softmax"])
-@pytest.mark.parametrize(("groups", "linear"), [(1, False), (1, True), (2, True), (3, True), (8, True)])
+@pytest.mark.parametrize("normalization", ["sigmoid", "softmax"])
+@pytest.mark.parametrize(
+    ("groups", "linear"), [(1, False), (1, True), (2, True), (3, True), (8, True)]
+)
 def test_any_number_of_groups_is_what_a_loop_over_queries_gives(
-    groups: int, linear: bool, normalisation: str
+    groups: int, linear: bool, normalization: str
 ) -> None:
     """The published code mixes queries where the number is not 4 (specification, 9.6)."""
-    decoder = small(groups=groups, linear=linear, normalisation=normalisation)
+    decoder = small(groups=groups, linear=linear, normalization=normalization)
     with torch.no_grad():
         found, expected = decoder(features()), slow_decoder(decoder, features())
     assert [tuple(part.shape) for part in found] == [
@@ -97,11 +112,16 @@ def test_fusing_before_resizing_is_fusing_after() -> None:
     top = encoder.pooling(coarse)
     middle = middle + top.repeat_interleave(2, 2).repeat_interleave(2, 3)
     fine = fine + middle.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    levels = [output(part) for output, part in zip(encoder.outputs, (top, middle, fine), strict=True)]
-    resized = [
-        F.interpolate(part, fine.shape[2:], mode="bilinear", align_corners=False) for part in levels[::-1]
+    levels = [
+        output(part) for output, part in zip(encoder.outputs, (top, middle, fine), strict=True)
     ]
-    assert torch.allclose(encoder(given), encoder.fuse(torch.cat(resized, 1)), rtol=1e-10, atol=1e-12)
+    resized = [
+        F.interpolate(part, fine.shape[2:], mode="bilinear", align_corners=False)
+        for part in levels[::-1]
+    ]
+    assert torch.allclose(
+        encoder(given), encoder.fuse(torch.cat(resized, 1)), rtol=1e-10, atol=1e-12
+    )
 
 
 def test_context_is_pooled_over_1_4_9_and_36_cells() -> None:
@@ -116,24 +136,26 @@ def test_context_is_pooled_over_1_4_9_and_36_cells() -> None:
     assert torch.allclose(cells[3], F.avg_pool2d(given, (2, 1)))
 
 
-@pytest.mark.parametrize("normalisation", ["sigmoid", "softmax"])
-def test_weights_of_a_map_sum_to_one_and_nothing_is_inert(normalisation: str) -> None:
-    decoder = small(normalisation=normalisation)
-    weights = decoder.instances.normalised(features(2, QUERIES) * 5)
+@pytest.mark.parametrize("normalization", ["sigmoid", "softmax"])
+def test_weights_of_a_map_sum_to_one_and_nothing_is_inert(normalization: str) -> None:
+    decoder = small(normalization=normalization)
+    weights = decoder.instances.normalized(features(2, QUERIES) * 5)
     assert torch.allclose(weights.sum(2), torch.ones(2, QUERIES, dtype=torch.float64))
     assert (weights >= 0).all()
     sum(part.square().sum() for part in decoder(features())).backward()
     idle = [
-        name for name, part in decoder.named_parameters() if part.grad is None or part.grad.abs().max() < 1e-9
+        name
+        for name, part in decoder.named_parameters()
+        if part.grad is None or part.grad.abs().max() < 1e-9
     ]
     assert idle == []
 
 
 def test_maps_that_are_nowhere_active_stay_finite() -> None:
-    for normalisation in ("sigmoid", "softmax"):
-        branch = small(normalisation=normalisation).instances
+    for normalization in ("sigmoid", "softmax"):
+        branch = small(normalization=normalization).instances
         for value in (-1e4, 1e4):
-            assert branch.normalised(torch.full((1, 2, 3, 3), value)).isfinite().all()
+            assert branch.normalized(torch.full((1, 2, 3, 3), value)).isfinite().all()
 
 
 def test_every_map_is_even_and_every_class_rare_at_the_start() -> None:
@@ -174,7 +196,7 @@ def test_a_single_cell_has_finite_coordinates(height: int, width: int) -> None:
     [
         ({"groups": 5}, "48 channels do not split into 5 groups"),
         ({"groups": 0}, "into 0 groups"),
-        ({"normalisation": "relu"}, "'relu'.*sigmoid, softmax"),
+        ({"normalization": "relu"}, "'relu'.*sigmoid, softmax"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, object], says: str) -> None:
@@ -183,12 +205,14 @@ def test_wrong_options_are_named(options: dict[str, object], says: str) -> None:
 
 
 @torch.no_grad()
-def test_in_half_precision_maps_are_normalised_in_float32() -> None:
+def test_in_half_precision_maps_are_normalized_in_float32() -> None:
     decoder = small().float()
     given = features(1, 16, 24, 24).float()
     exact = decoder(given)
     with torch.autocast("cpu", torch.bfloat16):
-        assert decoder.instances.normalised(torch.randn(1, 2, 4, 4).bfloat16()).dtype == torch.float32
+        assert (
+            decoder.instances.normalized(torch.randn(1, 2, 4, 4).bfloat16()).dtype == torch.float32
+        )
         half = decoder(given)
     for ours, theirs in zip(half, exact, strict=True):
         error = (ours.float() - theirs).abs().max() / theirs.abs().max()

@@ -7,10 +7,16 @@ import torch
 from sparseinst_cases import double, plain, random_outputs, random_targets
 from torch import Tensor
 
-from pipeline.sparseinst.decoder import Outputs
-from pipeline.sparseinst.losses import Weights, losses, semantic_loss, total_loss
-from pipeline.sparseinst.matching import Matches, match
-from pipeline.sparseinst.targets import Targets
+from pipeline.instances.sparseinst.losses import (
+    Matches,
+    Targets,
+    Weights,
+    losses,
+    match,
+    semantic_loss,
+    total_loss,
+)
+from pipeline.instances.sparseinst.network import Outputs
 
 
 def terms_of(outputs: Outputs, targets: Targets, pairs: float = 1.0) -> dict[str, Tensor]:
@@ -60,14 +66,18 @@ def test_terms_are_the_equations(counts: tuple[int, ...], threshold: float) -> N
         matches = match(outputs, targets)
         terms = losses(outputs, targets, matches, torch.tensor(2.5), threshold)
         slow = slow_terms(outputs, targets, matches, threshold)
-    assert {name: 2.5 * float(term) for name, term in terms.items()} == pytest.approx(slow, rel=1e-8)
+    assert {name: 2.5 * float(term) for name, term in terms.items()} == pytest.approx(
+        slow, rel=1e-8
+    )
     weights = Weights(0.5, 3.0, 7.0, 11.0)  # of those terms that there are
     total = (0.5, 3.0, 7.0, 11.0) @ torch.stack([*terms.values()]).numpy()
     assert float(total_loss(terms, weights)) == pytest.approx(float(total))
 
 
 def test_the_weights_are_the_published_ones() -> None:
-    assert Weights() == Weights(classification=2.0, dice=2.0, mask=5.0, objectness=1.0, semantic=0.0)
+    assert Weights() == Weights(
+        classification=2.0, dice=2.0, mask=5.0, objectness=1.0, semantic=0.0
+    )
 
 
 @pytest.mark.parametrize("counts", [(2, 1), (0, 0), (6, 2)])
@@ -94,7 +104,7 @@ def test_without_instances_the_loss_is_finite_and_teaches_the_classes() -> None:
 
 
 def perfect(targets: Targets, queries: int, classes: int = 3) -> Outputs:
-    """Query k of a picture predicts its k-th instance; queries beyond them predict nothing."""
+    """Query k of an image predicts its k-th instance; queries beyond them predict nothing."""
     batch, (height, width) = len(targets.counts), targets.masks.shape[1:]
     logits, masks = (
         torch.full((batch, queries, classes), -20.0),
@@ -110,7 +120,7 @@ def perfect(targets: Targets, queries: int, classes: int = 3) -> Outputs:
 
 
 @pytest.mark.parametrize("counts", [(5, 2, 3), (2, 2, 2), (9, 9, 9)])
-def test_after_a_picture_with_more_instances_than_queries_the_next_ones_are_right(
+def test_after_a_image_with_more_instances_than_queries_the_next_ones_are_right(
     counts: tuple[int, ...],
 ) -> None:
     """The published code compares them with the masks of other instances (specification, 9.8)."""
@@ -152,7 +162,7 @@ def test_cells_that_do_not_count_get_no_gradient() -> None:
     assert (outputs.masks.grad[~ignored] != 0).all()
 
 
-def test_the_order_of_instances_and_pictures_changes_nothing() -> None:
+def test_the_order_of_instances_and_images_changes_nothing() -> None:
     outputs, targets = random_outputs(2, 5), double(random_targets((3, 2)))
     expected = terms_of(outputs, targets)
     order = torch.tensor([4, 3, 1, 0, 2])
@@ -177,13 +187,17 @@ def test_half_precision_is_computed_in_float32() -> None:
 
 
 def test_enormous_logits_stay_finite() -> None:
-    outputs = Outputs(*((part.detach().float() * 1e4).requires_grad_() for part in random_outputs(1, 4)))
+    outputs = Outputs(
+        *((part.detach().float() * 1e4).requires_grad_() for part in random_outputs(1, 4))
+    )
     total_loss(terms_of(outputs, random_targets((3,))), Weights()).backward()
     assert all(part.grad is not None and part.grad.isfinite().all() for part in outputs)
 
 
 def squares(*, weight: float = 1.0, ignored: bool = False) -> Targets:
-    """Two pictures of 8x8 cells: class 2 in a quarter of the first, where a quarter is ignored if asked for; the second is empty."""
+    """Two images of 8x8 cells: class 2 in a quarter of the first, where a quarter is ignored if
+    asked for; the second is empty.
+    """
     masks, valid = torch.zeros(1, 8, 8), torch.ones(2, 8, 8)
     masks[0, :4, :4] = 1
     if ignored:
@@ -193,7 +207,9 @@ def squares(*, weight: float = 1.0, ignored: bool = False) -> Targets:
 
 @pytest.mark.parametrize("ignored", [False, True])
 def test_cells_of_one_class_have_the_usual_cross_entropy(ignored: bool) -> None:
-    logits = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logits = torch.randn(
+        2, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     labels = torch.zeros(2, 4, 4, dtype=torch.long)
     labels[0, :2, :2] = 3
     if ignored:
@@ -224,14 +240,22 @@ def test_a_cell_of_two_classes_wants_both_by_their_shares() -> None:
     entropy = 1.5 * math.log(2)
     assert float(semantic_loss(best, targets, torch.tensor(4.0))) == pytest.approx(entropy)
     assert (
-        float(semantic_loss(best + torch.tensor([0.1, 0, 0]).view(1, 3, 1, 1), targets, torch.tensor(4.0)))
+        float(
+            semantic_loss(
+                best + torch.tensor([0.1, 0, 0]).view(1, 3, 1, 1), targets, torch.tensor(4.0)
+            )
+        )
         > entropy
     )
 
 
 def test_where_nothing_counts_the_classes_of_cells_cost_nothing() -> None:
     nothing = Targets(
-        [0], torch.zeros(0, dtype=torch.long), torch.zeros(0), torch.zeros(0, 4, 4), torch.zeros(1, 4, 4)
+        [0],
+        torch.zeros(0, dtype=torch.long),
+        torch.zeros(0),
+        torch.zeros(0, 4, 4),
+        torch.zeros(1, 4, 4),
     )
     logits = torch.zeros(1, 4, 2, 2, requires_grad=True)
     loss = semantic_loss(logits, nothing, torch.tensor(0.0))

@@ -1,4 +1,4 @@
-"""Matching: the score as the equation says it, the best assignment, own pictures only."""
+"""Matching: the score as the equation says it, the best assignment, own images only."""
 
 from itertools import permutations
 
@@ -7,13 +7,14 @@ import pytest
 import torch
 from sparseinst_cases import plain, random_outputs, random_targets
 
-from pipeline.sparseinst.decoder import Outputs
-from pipeline.sparseinst.matching import Matches, match
-from pipeline.sparseinst.targets import Targets
+from pipeline.instances.sparseinst.losses import Matches, Targets, match
+from pipeline.instances.sparseinst.network import Outputs
 
 
-def scores(outputs: Outputs, targets: Targets, alpha: float = 0.8, beta: float = 0.2) -> list[np.ndarray]:
-    """C [N,T] of each picture, a cell at a time."""
+def scores(
+    outputs: Outputs, targets: Targets, alpha: float = 0.8, beta: float = 0.2
+) -> list[np.ndarray]:
+    """C [N,T] of each image, a cell at a time."""
     found, start = [], 0
     for b, count in enumerate(targets.counts):
         table = np.zeros((outputs.logits.shape[1], count))
@@ -39,7 +40,7 @@ def test_the_pairs_have_the_greatest_score(counts: tuple[int, ...], alpha: float
     matches = match(outputs, targets, alpha, 1 - alpha)
     start = 0
     for b, table in enumerate(scores(outputs, targets, alpha, 1 - alpha)):
-        mine = matches.picture == b
+        mine = matches.image == b
         query, target = matches.query[mine].numpy(), matches.target[mine].numpy() - start
         assert len(set(query)) == len(set(target)) == len(query) == min(4, counts[b])
         assert ((target >= 0) & (target < max(1, counts[b]))).all()
@@ -52,7 +53,7 @@ def test_the_pairs_have_the_greatest_score(counts: tuple[int, ...], alpha: float
         start += counts[b]
 
 
-def test_pictures_do_not_depend_on_each_other() -> None:
+def test_images_do_not_depend_on_each_other() -> None:
     outputs, targets = random_outputs(2, 5), random_targets((3, 4))
     together = pairs(match(outputs, targets))
     for b, (first, last) in enumerate(((0, 3), (3, 7))):
@@ -89,7 +90,9 @@ def test_without_instances_there_are_no_pairs() -> None:
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_what_is_not_finite_is_matched_all_the_same(value: float) -> None:
-    """The published code stops with `matrix contains invalid numeric entries`; here the loss names what is wrong."""
+    """The published code stops with `matrix contains invalid numeric entries`; here the loss names
+    what is wrong.
+    """
     outputs = random_outputs(1, 4)
     broken = Outputs(*(torch.full_like(part, value) for part in outputs))
     assert len(match(broken, random_targets((3,))).query) == 3

@@ -5,17 +5,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.sparseinst.targets import Targets, from_id_maps
+from pipeline.instances.sparseinst.losses import Targets, from_id_maps
 
 
 def blocks(seed: int = 0, batch: int = 2, side: int = 64, instances: int = 5) -> Tensor:
     """Id maps of odd rectangles."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.zeros(batch, side, side, dtype=torch.uint8)
-    for picture in ids:
+    for image in ids:
         for number in range(1, instances + 1):
             y, x = torch.randint(0, side - 20, (2,), generator=generator).tolist()
-            picture[y : y + 17, x : x + 13] = number
+            image[y : y + 17, x : x + 13] = number
     return ids
 
 
@@ -35,7 +35,7 @@ def test_masks_are_those_that_torch_resizes(resizing: str) -> None:
     else:
         expected = F.interpolate(masks, (16, 16), mode="bilinear", align_corners=False)
     assert torch.equal(targets.masks, expected[:, 0])
-    assert targets.counts == [sum(b == picture for b, _ in pairs) for picture in range(2)]
+    assert targets.counts == [sum(b == image for b, _ in pairs) for image in range(2)]
     assert targets.classes.tolist() == [n - 1 for _, n in pairs]
     assert targets.weights.tolist() == pytest.approx([0.1 + 0.9 * (n - 1) / 4 for _, n in pairs])
     assert (targets.valid == 1).all()
@@ -85,11 +85,18 @@ def test_an_instance_without_pixels_and_an_id_without_class_are_none() -> None:
     nothing = targets_of(torch.zeros(2, 32, 32, dtype=torch.uint8))
     assert nothing.counts == [0, 0]
     assert nothing.masks.shape == (0, 8, 8)
-    assert from_id_maps(ids, torch.full((1, 4), 255, dtype=torch.uint8), torch.ones(1, 4)).counts == [0]
+    assert from_id_maps(
+        ids, torch.full((1, 4), 255, dtype=torch.uint8), torch.ones(1, 4)
+    ).counts == [0]
 
 
 def test_254_instances_fit() -> None:
-    ids = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    ids = (
+        torch.arange(256, dtype=torch.uint8)
+        .view(1, 16, 16)
+        .repeat_interleave(4, 1)
+        .repeat_interleave(4, 2)
+    )
     targets = targets_of(ids, slots=254)
     assert targets.counts == [254]
     assert (targets.masks.sum((1, 2)) == 1).all()

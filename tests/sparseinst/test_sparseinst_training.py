@@ -1,4 +1,6 @@
-"""Crops with their instances, and the objective: numbering, ignored pixels, normalisers over ranks, learning."""
+"""Crops with their instances, and the objective: numbering, ignored pixels, normalizers over ranks,
+learning.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,38 +14,41 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from pipeline.augmentation import RandomScale
-from pipeline.datasets.index import Index, Picture
-from pipeline.instances.samples import InstanceCrops, Instances, number_anew
-from pipeline.sparseinst.decoder import Outputs
-from pipeline.sparseinst.network import Network, TrainingOutputs
-from pipeline.sparseinst.training import objective
-from pipeline.training import Objective, Ranks, Step
+from pipeline.core.trainer import LossFn, Ranks, Step
+from pipeline.data.augmentation import RandomScale
+from pipeline.data.index import ImageEntry, Index
+from pipeline.instances.base import InstanceCrops, Instances, number_again
+from pipeline.instances.sparseinst.network import Network, Outputs, TrainingOutputs
+from pipeline.instances.sparseinst.training import objective
 
 MEAN = (0.5, 0.5, 0.5)
-COLOURS = np.array([[10, 40, 10], [220, 30, 40], [30, 60, 230], [240, 230, 20]], np.uint8)
+COLORS = np.array([[10, 40, 10], [220, 30, 40], [30, 60, 230], [240, 230, 20]], np.uint8)
 LOSS = {"classification": 2.0, "dice": 2.0, "mask": 5.0, "objectness": 1.0, "semantic": 4.0}
 TERMS = {"loss", "classification", "dice", "mask", "objectness"}
 
 
 def instances(ignored: bool = False) -> Instances:
-    """Three instances of classes 4, 1 and 4, painted in COLOURS; the third is ignored if asked for."""
+    """Three instances of classes 4, 1 and 4, painted in COLORS; the third is ignored if asked for."""
     ids = np.zeros((72, 96), np.uint16)
     ids[10:40, 8:40], ids[24:64, 56:88], ids[50:60, 10:20] = 1, 2, 3
     where = ids == 3 if ignored else None
-    return Instances(ids, np.array([4, 1, 4], np.uint8), np.array([1.0, 0.5, 0.25], np.float32), where)
+    return Instances(
+        ids, np.array([4, 1, 4], np.uint8), np.array([1.0, 0.5, 0.25], np.float32), where
+    )
 
 
 def crops(
     folder: Path, given: Instances, crop: int = 64, most: int = 10, scale: float = 1.0
 ) -> InstanceCrops:
-    Image.fromarray(COLOURS[given.ids]).save(folder / "p.png")
-    picture = Picture("p", "p.png", 72, 96, "train", (1, 4), None, None, "")
-    index = Index(tuple("abcdef"), [picture], folder, folder, {})
-    return InstanceCrops(index, ["p"], lambda name: given, RandomScale(scale, scale), crop, MEAN, most)
+    Image.fromarray(COLORS[given.ids]).save(folder / "p.png")
+    image = ImageEntry("p", "p.png", 72, 96, "train", (1, 4), None, None, "")
+    index = Index(tuple("abcdef"), [image], folder, folder, {})
+    return InstanceCrops(
+        index, ["p"], lambda name: given, RandomScale(scale, scale), crop, MEAN, most
+    )
 
 
-def learning(**options: Any) -> Objective:
+def learning(**options: Any) -> LossFn:
     """The objective with the published weights."""
     return objective(**{"loss": LOSS, "targets": "area", "weighted": True, **options})
 
@@ -54,14 +59,16 @@ def step() -> Step:
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.7, 1.4])
-def test_ids_lie_where_the_colours_do_and_carry_their_classes(tmp_path: Path, scale: float) -> None:
+def test_ids_lie_where_the_colors_do_and_carry_their_classes(tmp_path: Path, scale: float) -> None:
     samples = crops(tmp_path, instances(), scale=scale)
     assert len(samples) == 1
     seen = set()
     for seed in range(10):
         torch.manual_seed(seed)
         image, ids, classes, weights = samples[0]
-        assert [(type(part), part.dtype, tuple(part.shape)) for part in (image, ids, classes, weights)] == [
+        assert [
+            (type(part), part.dtype, tuple(part.shape)) for part in (image, ids, classes, weights)
+        ] == [
             (Tensor, torch.uint8, (3, 64, 64)),
             (Tensor, torch.uint8, (64, 64)),
             (Tensor, torch.uint8, (10,)),
@@ -71,7 +78,7 @@ def test_ids_lie_where_the_colours_do_and_carry_their_classes(tmp_path: Path, sc
         assert sorted(set(ids.unique().tolist()) - {0, 255}) == list(range(1, count + 1))
         assert (classes[count:] == 255).all()
         assert not weights[count:].any()
-        palette = torch.from_numpy(np.vstack([COLOURS, [[128, 128, 128]]])).long()
+        palette = torch.from_numpy(np.vstack([COLORS, [[128, 128, 128]]])).long()
         distance = (image.permute(1, 2, 0).long()[:, :, None] - palette).abs().sum(-1)
         clear, nearest = distance.amin(-1) < 30, distance.argmin(-1)
         for number in range(1, count + 1):
@@ -101,7 +108,9 @@ def test_of_too_many_the_largest_are_kept_and_the_others_ignored() -> None:
     for number, size in ((300, 3), (7, 9), (41, 5), (12, 4)):
         ids[size, :size] = number
     classes = np.arange(300, dtype=np.int64) % 200
-    numbered, kept, weights = number_anew(ids, Instances(ids.numpy(), classes, np.linspace(0, 1, 300)), 2)
+    numbered, kept, weights = number_again(
+        ids, Instances(ids.numpy(), classes, np.linspace(0, 1, 300)), 2
+    )
     assert kept.tolist() == [6, 40]
     assert weights.tolist() == pytest.approx([6 / 299, 40 / 299])
     assert [int((numbered == value).sum()) for value in (1, 2, 255)] == [9, 5, 7]
@@ -112,7 +121,7 @@ def test_of_too_many_the_largest_are_kept_and_the_others_ignored() -> None:
 def test_a_crop_without_instances(value: int) -> None:
     ids = torch.full((8, 8), value, dtype=torch.int32)
     nothing = Instances(ids.numpy(), np.empty(0, np.uint8), np.empty(0, np.float32))
-    numbered, classes, weights = number_anew(ids, nothing, 3)
+    numbered, classes, weights = number_again(ids, nothing, 3)
     assert (numbered == (0 if value == 0 else 255)).all()
     assert (classes == 255).all()
     assert not weights.any()
@@ -180,7 +189,9 @@ class Given(nn.Module):
 
 
 class TwoRanks:
-    """The mean over two ranks, of which the other holds given values, in the order in which they are asked for."""
+    """The mean over two ranks, of which the other holds given values, in the order in which they
+    are asked for.
+    """
 
     def __init__(self, *others: float) -> None:
         self.others = iter(others)
@@ -190,7 +201,7 @@ class TwoRanks:
 
 
 def random_batch() -> tuple[list[Tensor], list[Tensor]]:
-    """What a network returns, and pictures of 3, 0 and 1 instances."""
+    """What a network returns, and images of 3, 0 and 1 instances."""
     generator = torch.Generator().manual_seed(0)
     shapes = (4, 6), (4, 8, 8), (4,), (7, 4, 4)
     outputs = [torch.randn(3, *shape, generator=generator) for shape in shapes]
@@ -218,7 +229,7 @@ def test_terms_averaged_over_ranks_are_those_of_the_whole_batch(step: Step) -> N
         assert mean == pytest.approx(float(value.detach()), rel=1e-5)
 
 
-def test_the_order_of_pictures_and_ids_changes_nothing(step: Step) -> None:
+def test_the_order_of_images_and_ids_changes_nothing(step: Step) -> None:
     outputs, (images, ids, classes, weights) = random_batch()
     expected = learning()(Given(outputs), [images, ids, classes, weights], step)
     table, order = torch.arange(256, dtype=torch.uint8), torch.tensor([1, 2, 0])

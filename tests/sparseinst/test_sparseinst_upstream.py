@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.sparseinst.network import Network
-from pipeline.sparseinst.upstream import load_upstream, translate
-from pipeline.weights import WeightsError
+from pipeline.core.weights import WeightsError
+from pipeline.instances.sparseinst.network import Network
+from pipeline.instances.sparseinst.upstream import load_upstream, translate
 
 RESNET = {
     "backbone.stem.conv1.weight": "backbone.body.conv1.weight",
@@ -38,7 +38,10 @@ HEAD = {
     ".downsample.1.": ".shortcut.norm.",
     **{f".bn{number}.": f".conv{number}.norm." for number in (1, 2, 3)},
     **{f"backbone.body.layer{number}.": f"backbone.res{number + 1}." for number in (1, 2, 3, 4)},
-    **{f"encoder.pooling.branches.{number}.": f"encoder.ppm.stages.{number}.1." for number in range(4)},
+    **{
+        f"encoder.pooling.branches.{number}.": f"encoder.ppm.stages.{number}.1."
+        for number in range(4)
+    },
 }
 """Beginnings and middles of our names, and theirs."""
 
@@ -57,7 +60,7 @@ def theirs(net: Network) -> dict[str, Tensor]:
             name = name.replace(ours, published)
         if not name.endswith("num_batches_tracked"):
             state[name] = tensor
-    if net.decoder.instances.normalisation == "softmax":
+    if net.decoder.instances.normalization == "softmax":
         state["decoder.inst_branch.softmax_bias"] = torch.ones(1)
         state["decoder.inst_branch.iam_conv.bias"] = torch.ones(12)
     return state
@@ -70,15 +73,15 @@ def stored(path: Path, content: object) -> tuple[Path, str]:
 
 @pytest.mark.parametrize(
     ("options", "wrapped"),
-    [({}, True), ({"linear": False, "groups": 1}, False), ({"normalisation": "softmax"}, True)],
+    [({}, True), ({"linear": False, "groups": 1}, False), ({"normalization": "softmax"}, True)],
 )
 def test_a_checkpoint_gives_the_same_outputs(tmp_path: Path, options: dict, wrapped: bool) -> None:
     original, other = network(**options), network(1, **options)
     state = theirs(original)
     content = {"model": state, "iteration": 7} if wrapped else state
     load_upstream(other, *stored(tmp_path / "w.pth", content))
-    picture = torch.randint(0, 256, (1, 3, 40, 50), dtype=torch.uint8)
-    for one, two in zip(original(picture), other(picture), strict=True):
+    image = torch.randint(0, 256, (1, 3, 40, 50), dtype=torch.uint8)
+    for one, two in zip(original(image), other(image), strict=True):
         assert torch.equal(one, two)
 
 

@@ -1,12 +1,20 @@
-"""Minimal filtering against the direct convolution in float64: any size, any batch, and where it is used."""
+"""Minimal filtering against the direct convolution in float64: any size, any batch, and where it is
+used.
+"""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.sparseinst.encoder import Encoder
-from pipeline.sparseinst.winograd import CHANNELS, INPUT, OUTPUT, Conv3x3, minimal_filtering
+from pipeline.instances.sparseinst.network import Encoder
+from pipeline.instances.sparseinst.winograd import (
+    CHANNELS,
+    INPUT,
+    OUTPUT,
+    Conv3x3,
+    minimal_filtering,
+)
 
 
 def maps(*shape: int) -> Tensor:
@@ -30,14 +38,19 @@ def direct(conv: Conv3x3, given: Tensor) -> Tensor:
 @torch.no_grad()
 def test_is_the_convolution(inputs: int, outputs: int, size: tuple[int, int]) -> None:
     conv, given = layer(inputs, outputs), maps(2, inputs, *size)
-    found, wanted = minimal_filtering(given, conv.weight, conv.get_parameter("bias")), direct(conv, given)
+    found, wanted = (
+        minimal_filtering(given, conv.weight, conv.get_parameter("bias")),
+        direct(conv, given),
+    )
     assert found.shape == wanted.shape
     assert (found - wanted).abs().max() <= 5e-6 * wanted.abs().max()
 
 
 @torch.no_grad()
 def test_errs_little_more_than_the_direct_convolution() -> None:
-    """In float32, at the size of SparseInst's branches; Lavin and Gray's points would err about six times as much."""
+    """In float32, at the size of SparseInst's branches; Lavin and Gray's points would err about six
+    times as much.
+    """
     conv, given = layer(256, 256), maps(1, 256, 64, 64)
     wanted = direct(conv, given)
     plain = F.conv2d(given, conv.weight, conv.bias, padding=1)
@@ -46,7 +59,7 @@ def test_errs_little_more_than_the_direct_convolution() -> None:
 
 
 @torch.no_grad()
-def test_a_picture_does_not_depend_on_others_of_its_batch() -> None:
+def test_a_image_does_not_depend_on_others_of_its_batch() -> None:
     conv, given = layer(CHANNELS, CHANNELS), maps(3, CHANNELS, 32, 36)
     assert conv.filters_minimally(given)
     together = conv(given)
@@ -98,6 +111,8 @@ def test_the_encoder_filters_minimally_where_its_maps_are_large() -> None:
     levels = [maps(1, 8, 32 // n, 40 // n) for n in (1, 2, 4)]
     seen = list[bool]()
     for output in encoder.outputs:
-        output.register_forward_hook(lambda conv, given, _: seen.append(conv.filters_minimally(given[0])))
+        output.register_forward_hook(
+            lambda conv, given, _: seen.append(conv.filters_minimally(given[0]))
+        )
     encoder(levels)
     assert seen == [False, False, True]

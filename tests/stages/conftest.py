@@ -25,7 +25,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this repository in which the whole graph has run, on a handful of scenes with a network without weights.
+    """A copy of this repository in which the whole graph has run, on a handful of scenes with a
+    network without weights.
 
     Not to be changed: all processes of a test run share it, and the first that needs it makes it.
     """
@@ -53,7 +54,7 @@ def repository(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def restored(repository: Path) -> Iterator[Path]:
-    """The repository; parameters and artefacts are put back afterwards."""
+    """The repository; parameters and artifacts are put back afterwards."""
     yield repository
     run(repository, "git", "checkout", "-q", "--", ".")
     run(repository, "dvc", "checkout", "-q", "--force")

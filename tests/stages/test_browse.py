@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from artefacts import PARAMETERS, write_artefact, write_dataset, write_run, write_table
+from artifacts import PARAMETERS, write_artifact, write_dataset, write_run, write_table
 from click.testing import CliRunner
 
 from benchmarks.repository import ENVIRONMENT, ROOT, commit, run
-from pipeline.browser import server
+from pipeline.browser import app
 from pipeline.errors import UserError
-from stages import browse as command
-from stages import cached, revisions
-from stages.weakmask import main
+from stages.cli import browse as command
+from stages.cli.main import main
+from stages.experiments import cached, revisions
 
 GRAPH = """
 stages:
@@ -44,7 +44,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     write_dataset(folder / "made/dataset")
     for background, shift in ((0.25, 0), (0.5, 4)):
-        write_artefact(folder / "made", "labels", shift=shift)
+        write_artifact(folder / "made", "labels", shift=shift)
         (folder / "made/labels.h5").rename(folder / f"made/{background}.h5")
     write_table(folder / "made", "labels")
     revisions_yaml = yaml.safe_dump(PARAMETERS)
@@ -87,7 +87,7 @@ def test_a_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path:
     )
 
 
-def test_pictures_of_another_dataset_are_linked_from_the_cache(
+def test_images_of_another_dataset_are_linked_from_the_cache(
     inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(shutil.copytree(inside, tmp_path / "copy"))
@@ -107,13 +107,17 @@ def test_what_the_cache_lacks_is_named_and_the_rest_is_there(
     assert lost.is_relative_to(copy)
     lost.unlink()
     found = revisions.revision("first", tmp_path / "b")
-    with pytest.raises(UserError, match=r"data/labels.h5 of first is not in DVC's cache .*`dvc fetch"):
+    with pytest.raises(
+        UserError, match=r"data/labels.h5 of first is not in DVC's cache .*`dvc fetch"
+    ):
         found.reader("labels")
     assert found.miou("labels")
     assert revisions.revision("higher", tmp_path / "c").problem("labels") is None
 
 
-def test_no_file_of_a_cached_folder_leads_out_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_of_a_cached_folder_leads_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = ["a.csv", "deep/b.csv", "../c.csv", "deep/../../d.csv", "/etc/e.csv"]
     entries = [{"relpath": name, "md5": "ab" + 30 * "0"} for name in names]
     (tmp_path / "files/md5/cd").mkdir(parents=True)
@@ -162,26 +166,44 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.extend(run.name for run in runs)
         opened.close()
 
-    monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.setattr(app, "serve", serve)
     return names
 
 
 def test_the_workspace_comes_first_then_the_revisions(inside: Path, served: list[str]) -> None:
-    arguments = ["browse", "--no-open", "--port", "0", "--rev", "first", "--rev", "higher", "--rev", "first"]
+    arguments = [
+        "browse",
+        "--no-open",
+        "--port",
+        "0",
+        "--rev",
+        "first",
+        "--rev",
+        "higher",
+        "--rev",
+        "first",
+    ]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert served == ["workspace", "first", "higher"]
     assert "http://127.0.0.1:" in result.output
 
 
-def test_without_artefacts_one_line_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_artifacts_one_line_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["browse", "--no-open"])
     assert result.exit_code == 1
-    assert "data/dataset/index.json: no such file; make it anew with `dvc repro dataset`" in result.output
+    assert (
+        "data/dataset/index.json: no such file; make it again with `dvc repro dataset`"
+        in result.output
+    )
 
 
-def test_without_nicegui_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nicegui_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     result = CliRunner().invoke(main, ["browse"])
@@ -192,7 +214,7 @@ def test_without_nicegui_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
 def test_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "data")
-    taken = server.listen(0)
+    taken = app.listen(0)
     port = taken.getsockname()[1]
     result = CliRunner().invoke(main, ["browse", "--no-open", "--port", str(port)])
     taken.close()
@@ -209,7 +231,7 @@ def test_nothing_is_left_behind_when_it_is_ended(
     command = [
         sys.executable,
         "-m",
-        "stages.weakmask",
+        "stages.cli.main",
         "browse",
         "--no-open",
         "--port",
@@ -218,7 +240,9 @@ def test_nothing_is_left_behind_when_it_is_ended(
         "first",
     ]
     paths = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, env=ENVIRONMENT | paths, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=ENVIRONMENT | paths, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert "Ctrl-C ends it" in process.stdout.readline()
         assert len(list(tmp_path.glob("weakmask-browse-*"))) == 1

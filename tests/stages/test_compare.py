@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.repository import ENVIRONMENT, QUICK, ROOT, commit, copy_code, run, set_parameters
-from stages.compare import compare
-from stages.comparison import queue
-from stages.weakmask import Commands
+from stages.cli.compare import compare
+from stages.cli.main import Commands
+from stages.experiments import queue
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(900)
 
 @click.group(cls=Commands)
 def group() -> None:
-    """As in stages/weakmask.py."""
+    """As in stages/cli/main.py."""
 
 
 group.add_command(compare)
@@ -48,7 +48,9 @@ def invoke(*arguments: str) -> Result:
         (["--seed", "1", "-S", "labels.background=2"], "one commit at least"),
     ],
 )
-def test_the_command_refuses_before_any_work(folder: Path, arguments: Sequence[str], message: str) -> None:
+def test_the_command_refuses_before_any_work(
+    folder: Path, arguments: Sequence[str], message: str
+) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 1
     assert message in result.output
@@ -146,7 +148,13 @@ def test_methods_are_compared_and_not_run_again(graph: Path) -> None:
     ]
     rows = list(csv.DictReader(io.StringIO((graph / "scores.csv").read_text())))
     assert len(rows) == 2 * 2 * 2
-    assert {"method": "seenet", "seed": "1", "step": "cams", "score": "miou", "value": "0.62"} in rows
+    assert {
+        "method": "seenet",
+        "seed": "1",
+        "step": "cams",
+        "score": "miou",
+        "value": "0.62",
+    } in rows
     before, _ = queue.tasks()
     again = invoke(*BOTH, "--csv", "scores.csv")
     assert again.stdout == first.stdout
@@ -160,17 +168,20 @@ def test_methods_are_compared_and_not_run_again(graph: Path) -> None:
 def test_other_parameters_are_refused_forced_or_named(graph: Path) -> None:
     asked = ("--methods", "cam", "--steps", "cams")
     assert invoke(*asked).exit_code == 0
-    changed = ("-S", "cams.mirror=false")
+    changed = ("-S", "cams.flip=false")
     refused = invoke(*asked, *changed)
     assert refused.exit_code == 1
-    assert "cam-seed0: cams.mirror true, now false" in refused.stderr
+    assert "cam-seed0: cams.flip true, now false" in refused.stderr
     assert "--force replaces them" in refused.stderr
-    assert "is there already" in invoke(*asked, "-S", "labels.background=0.3").stderr, "which CAMs do not see"
+    assert "is there already" in invoke(*asked, "-S", "labels.background=0.3").stderr, (
+        "which CAMs do not see"
+    )
     named = invoke(*asked, *changed, "--name", "plain")
     assert "plain-cam-seed0 done" in named.stderr
     assert "cam-seed0 done" in invoke(*asked, *changed, "--force").stderr
     assert (
-        "cam-seed0 was made otherwise than asked now: cams.mirror false, now true" in invoke("--show").stderr
+        "cam-seed0 was made otherwise than asked now: cams.flip false, now true"
+        in invoke("--show").stderr
     )
 
 
@@ -191,7 +202,9 @@ def test_more_steps_complete_an_experiment_and_other_commits_count(graph: Path) 
 
 @pytest.mark.slow
 def test_one_that_fails_is_named_and_the_others_go_on(graph: Path) -> None:
-    done = invoke("--methods", "cam", "--seed", "3", "--seed", "4", "--steps", "cams", "--jobs", "2")
+    done = invoke(
+        "--methods", "cam", "--seed", "3", "--seed", "4", "--steps", "cams", "--jobs", "2"
+    )
     assert done.exit_code == 1
     assert "RuntimeError: seed three fails" in done.stderr
     assert "all of it: dvc queue logs" in done.stderr
@@ -247,13 +260,16 @@ def test_killed_and_started_again_it_goes_on(graph: Path) -> None:
     held(graph / "hold", process)
     process.kill()
     process.communicate()
-    refused = invoke(*BOTH, "-S", "cams.mirror=false")
-    assert "cam-seed0 is running with other parameters: cams.mirror true, now false" in refused.stderr
+    refused = invoke(*BOTH, "-S", "cams.flip=false")
+    assert "cam-seed0 is running with other parameters: cams.flip true, now false" in refused.stderr
     (graph / "hold").unlink()
     done = invoke(*BOTH)
     assert done.exit_code == 0, done.output
     assert "cam-seed0 queued" not in done.stderr, "what had begun is not begun again"
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [["cam", "2"], ["seenet", "2"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [
+        ["cam", "2"],
+        ["seenet", "2"],
+    ]
 
 
 @pytest.mark.slow
@@ -288,7 +304,7 @@ def test_a_process_that_died_with_its_worker_is_begun_again(graph: Path) -> None
 # A comparison of a real method
 
 TINY = QUICK | {
-    "dataset.scenes.pictures": 6,
+    "dataset.scenes.images": 6,
     "classifier.backbone.name": "test_resnet",
     "classifier.backbone.weights": "none",
     "classifier.frozen_stages": 0,

@@ -1,4 +1,6 @@
-"""The whole graph on data that no paper has: it ends with sound artefacts, or stops and says what is wrong and what to do."""
+"""The whole graph on data that no paper has: it ends with sound artifacts, or stops and says what
+is wrong and what to do.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +9,11 @@ from pathlib import Path
 import pytest
 from markupsafe import escape
 
-from pipeline.store import Reader, Record
+from pipeline.core.artifacts import Reader, Record
 from tests.degenerate import (
     TRAINED,
     Photo,
-    check_artefacts,
+    check_artifacts,
     check_report,
     check_scores,
     finite_table,
@@ -24,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A source, parameters for it, and what is not scored: rungs without a picture that has a mask."""
+    """A source, parameters for it, and what is not scored: steps without an image that has a mask."""
 
     photos: Sequence[Photo]
     classes: Sequence[str] = ("cat", "dog")
@@ -33,16 +35,17 @@ class Case:
 
     @property
     def unscored(self) -> set[str]:
-        """The rungs of which there is nothing to compare."""
+        """The steps of which there is nothing to compare."""
         if not self.masks:
             return {"cams", "seeds", "walk", "labels", "predictions"}
         return set() if any(photo.split == "val" for photo in self.photos) else {"predictions"}
 
 
 def several(count: int, *tags: Sequence[str]) -> list[Photo]:
-    """Pictures with these tags in turn, every fourth held out."""
+    """Images with these tags in turn, every fourth held out."""
     return [
-        Photo(f"p{n:02}", tags[n % len(tags)], split="val" if n % 4 == 3 else "train") for n in range(count)
+        Photo(f"p{n:02}", tags[n % len(tags)], split="val" if n % 4 == 3 else "train")
+        for n in range(count)
     ]
 
 
@@ -52,27 +55,38 @@ HUNDREDS = tuple(f"class {n}" for n in range(200))
 NAMES = ("traffic light", "кошка", "犬", "naïve, café", "<b>&\"'")
 CASES = {
     "one class": Case(several(4, CAT), CAT),
-    "one picture": Case([Photo("only")], CAT),
-    "19 pictures": Case(several(19, CAT, DOG, BOTH)),
-    "fewer pictures than a batch": Case(
+    "one image": Case([Photo("only")], CAT),
+    "19 images": Case(several(19, CAT, DOG, BOTH)),
+    "fewer images than a batch": Case(
         several(3, CAT, DOG), values={f"{stage}.batch": 16 for stage in TRAINED}
     ),
     "no val": Case([Photo("one", CAT), Photo("other", DOG)]),
     "no masks": Case(MIXED, masks=False),
-    "a class in one picture": Case([*several(4, CAT), Photo("rare", DOG)]),
+    "a class in one image": Case([*several(4, CAT), Photo("rare", DOG)]),
     "a class in val alone": Case([*several(4, CAT), Photo("rare", DOG, split="val")]),
-    "all-background pictures": Case([*MIXED, Photo("empty", ()), Photo("nothing", (), split="val")]),
-    "all-foreground pictures": Case(
-        [Photo("full", cover=1.0), Photo("whole", DOG, cover=1.0), Photo("val", cover=1.0, split="val")]
+    "all-background images": Case([*MIXED, Photo("empty", ()), Photo("nothing", (), split="val")]),
+    "all-foreground images": Case(
+        [
+            Photo("full", cover=1.0),
+            Photo("whole", DOG, cover=1.0),
+            Photo("val", cover=1.0, split="val"),
+        ]
     ),
-    "1x1 pictures": Case([*MIXED, Photo("dot", size=(1, 1)), Photo("spot", size=(1, 1), split="val")]),
-    "1x1 pictures alone": Case([Photo("dot", size=(1, 1)), Photo("spot", size=(1, 1), split="val")], CAT),
-    "20000x20 pictures": Case(
+    "1x1 images": Case(
+        [*MIXED, Photo("dot", size=(1, 1)), Photo("spot", size=(1, 1), split="val")]
+    ),
+    "1x1 images alone": Case(
+        [Photo("dot", size=(1, 1)), Photo("spot", size=(1, 1), split="val")], CAT
+    ),
+    "20000x20 images": Case(
         [Photo("wide", size=(20, 20000)), Photo("tall", size=(20000, 20), split="val")],
         values={"instance.resize": [416, 640], "predictions.crf.iterations": 0},
     ),
     "a tag whose object is invisible": Case(
-        [Photo(name, BOTH, shown=CAT, split=split) for name, split in (("a", "train"), ("b", "val"))]
+        [
+            Photo(name, BOTH, shown=CAT, split=split)
+            for name, split in (("a", "train"), ("b", "val"))
+        ]
     ),
     "200 classes": Case(
         [
@@ -104,17 +118,21 @@ def run_case(
 
 
 def record(folder: Path, format_: str, name: str) -> Record:
-    """What an artefact holds of a picture."""
+    """What an artifact holds of an image."""
     return Reader(folder / "data" / f"{format_}.h5", format_)[name]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_graph_runs_to_the_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_graph_runs_to_the_end(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = CASES[name]
     assert run_case(case, tmp_path, monkeypatch) == {}
-    check_artefacts(tmp_path / "data", case.photos, case.classes)
+    check_artifacts(tmp_path / "data", case.photos, case.classes)
     scores = check_scores(tmp_path / "data")
-    assert {rung for rung, own in scores.items() if "miou" not in own} == case.unscored
+    assert {
+        scored_step for scored_step, own in scores.items() if "miou" not in own
+    } == case.unscored
     page = check_report(tmp_path / "data")
     if "labels" not in case.unscored:
         assert all(str(escape(name)) in page for name in case.classes)
@@ -122,12 +140,12 @@ def test_the_graph_runs_to_the_end(name: str, tmp_path: Path, monkeypatch: pytes
     assert "<i>" not in page
 
 
-def test_without_val_there_are_predictions_of_no_picture(
+def test_without_val_there_are_predictions_of_no_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_case(CASES["no val"], tmp_path, monkeypatch, last="predictions") == {}
     assert (
-        "no picture is of split `val`, so there are none to predict; set dataset.val"
+        "no image is of split `val`, so there are none to predict; set dataset.val"
         in capsys.readouterr().out
     )
     assert Reader(tmp_path / "data/predictions.h5", "predictions").names == []
@@ -136,18 +154,23 @@ def test_without_val_there_are_predictions_of_no_picture(
 def test_irnet_says_when_there_is_no_boundary_to_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert run_case(CASES["1x1 pictures alone"], tmp_path, monkeypatch, last="irnet") == {}
-    assert "data/seeds.h5: no picture has sure pixels of two labels, so IRNet learns no class" in caplog.text
+    assert run_case(CASES["1x1 images alone"], tmp_path, monkeypatch, last="irnet") == {}
+    assert (
+        "data/seeds.h5: no image has sure pixels of two labels, so IRNet learns no class"
+        in caplog.text
+    )
 
 
-def test_a_picture_without_tags_is_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = CASES["all-background pictures"]
+def test_a_image_without_tags_is_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES["all-background images"]
     assert run_case(case, tmp_path, monkeypatch, last="scores labels") == {}
     assert not record(tmp_path, "seeds", "empty")["seeds"].any()
     labels = record(tmp_path, "labels", "empty")
     assert not labels["semantic"].any()
     assert not labels["instances"].any()
-    rows = finite_table(tmp_path / "data/scores/labels/pictures.csv")
+    rows = finite_table(tmp_path / "data/scores/labels/images.csv")
     assert {row["id"]: row["miou"] for row in rows}["empty"] == "1.0"
 
 
@@ -160,7 +183,7 @@ def test_what_is_tagged_and_never_visible_scores_nothing(
     assert (rows["dog"]["recall"], rows["dog"]["AP50"]) == ("", "")
 
 
-@pytest.mark.parametrize("name", ["one class", "one picture", "1x1 pictures alone", "200 classes"])
+@pytest.mark.parametrize("name", ["one class", "one image", "1x1 images alone", "200 classes"])
 @pytest.mark.parametrize("method", ["seenet", "puzzlecam", "s2c"])
 def test_every_classifier_maps_the_tags(
     method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -168,27 +191,27 @@ def test_every_classifier_maps_the_tags(
     case = CASES[name]
     values = {"classifier.method": method, "classifier.s2c.warmup": 0}
     assert run_case(case, tmp_path, monkeypatch, values, "cams") == {}
-    check_artefacts(tmp_path / "data", case.photos, case.classes, "cams")
+    check_artifacts(tmp_path / "data", case.photos, case.classes, "cams")
 
 
-@pytest.mark.parametrize("name", ["one picture", "1x1 pictures alone"])
+@pytest.mark.parametrize("name", ["one image", "1x1 images alone"])
 def test_mask_rcnn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
     assert run_case(case, tmp_path, monkeypatch, {"instance.method": "maskrcnn"}) == {}
-    check_artefacts(tmp_path / "data", case.photos, case.classes)
+    check_artifacts(tmp_path / "data", case.photos, case.classes)
     check_scores(tmp_path / "data")
     check_report(tmp_path / "data")
 
 
 STOPS = {
-    "no picture": (Case([], CAT), "lists no picture; name pictures in its lists or labels"),
-    "no picture to learn from": (
+    "no image": (Case([], CAT), "lists no image; name images in its lists or labels"),
+    "no image to learn from": (
         Case([Photo("only", split="val")], CAT),
-        "has no picture in split 'train'; put some there, or lower dataset.val",
+        "has no image in split 'train'; put some there, or lower dataset.val",
     ),
     "no tags to learn from": (
         Case([Photo("empty", ()), Photo("nothing", ())]),
-        "has no picture in split 'train' that is tagged with a class in use; tag some",
+        "has no image in split 'train' that is tagged with a class in use; tag some",
     ),
     "255 classes": (
         Case([Photo("only", ("c0",))], tuple(f"c{n}" for n in range(255))),
@@ -196,7 +219,7 @@ STOPS = {
     ),
     "a chosen class without tags": (
         Case([Photo("only")], values={"dataset.classes": ["dog"]}),
-        "has no picture in split 'train' that is tagged with a class in use; tag some",
+        "has no image in split 'train' that is tagged with a class in use; tag some",
     ),
 }
 

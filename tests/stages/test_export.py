@@ -8,15 +8,17 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from pipeline.datasets.build import build
+from pipeline.core.artifacts import Writer
 from pipeline.errors import UserError
-from pipeline.store import Writer
-from stages.export import export
+from pipeline.readers.build import build
+from stages.cli.export import export
 
 
 @pytest.fixture
 def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """data/labels.h5 of three pictures, one in a sub-folder and one of split val, in the working directory."""
+    """data/labels.h5 of three images, one in a sub-folder and one of split val, in the working
+    directory.
+    """
     monkeypatch.chdir(tmp_path)
     rows = ["image,classes,split"]
     for name, split in (("a b", "train"), ("deep/c", "val"), ("日本", "train")):
@@ -50,16 +52,18 @@ def run(*arguments: str) -> Result:
 def test_every_format_is_written_and_told(labels: Path, form: str, images: str) -> None:
     result = run("labels", "--format", form, "-o", "out", "--images", images)
     assert result.exit_code == 0, result.output
-    assert "wrote 3 pictures and 6 instances to out" in result.output
+    assert "wrote 3 samples and 6 instances to out" in result.output
     assert not list(Path("out").rglob("*.part"))
-    pictures = [path for folder in ("images", "JPEGImages") for path in Path("out", folder).rglob("*.png")]
-    assert len(pictures) == (0 if images == "none" else 3)
+    samples = [
+        path for folder in ("images", "JPEGImages") for path in Path("out", folder).rglob("*.png")
+    ]
+    assert len(samples) == (0 if images == "none" else 3)
 
 
 def test_a_split_a_score_and_a_path_can_be_chosen(labels: Path) -> None:
     chosen = ("--split", "train", "--min-score", "0.5", "--polygons")
     result = run(str(labels), "--format", "coco", "-o", "out", *chosen)
-    assert "wrote 2 pictures and 2 instances" in result.output
+    assert "wrote 2 images and 2 instances" in result.output
     assert "left out below --min-score 0.5 or without a pixel: 2" in result.output
     content = json.loads(Path("out/annotations/instances_train.json").read_bytes())
     assert [row["file_name"] for row in content["images"]] == ["a b.png", "日本.png"]
@@ -86,7 +90,10 @@ def test_force_replaces_files_of_the_export_alone(labels: Path) -> None:
         (["labels", "--format", "coco", "-o", "out", "--parts", "join"], "--parts"),
         (["labels", "--format", "voc", "-o", "out", "--split", "test"], "train, val"),
         (["labels", "--format", "voc", "-o", "mine"], "where the dataset is"),
-        (["labels", "--format", "voc", "-o", "data/dataset/voc", "--force"], "where the dataset is"),
+        (
+            ["labels", "--format", "voc", "-o", "data/dataset/voc", "--force"],
+            "where the dataset is",
+        ),
         (["nowhere.h5", "--format", "voc", "-o", "out"], "nowhere.h5"),
         (["seeds.h5", "--format", "voc", "-o", "out"], "labels, predictions"),
         (["others.h5", "--format", "voc", "-o", "out"], "'stranger'"),

@@ -8,12 +8,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from pipeline.maskrcnn.network import Network
+from pipeline.core.weights import save_weights
+from pipeline.instances.maskrcnn.network import Network
 from pipeline.onnx import checking, writing
-from pipeline.onnx.checking import check, pictures
+from pipeline.onnx.checking import check, images
 from pipeline.onnx.graphs import graph_of
-from pipeline.weights import save_weights
-from stages.weakmask import main
+from stages.cli.main import main
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -44,11 +44,15 @@ def instance(instance_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.slow
-def test_a_semantic_model_runs_at_any_size(semantic: tuple[Path, str], semantic_model: Path) -> None:
+def test_a_semantic_model_runs_at_any_size(
+    semantic: tuple[Path, str], semantic_model: Path
+) -> None:
     path, printed = semantic
-    assert all(row.agreement > 0.999 for row in check(path.read_bytes(), graph_of(semantic_model), SIZES))
+    assert all(
+        row.agreement > 0.999 for row in check(path.read_bytes(), graph_of(semantic_model), SIZES)
+    )
     session = onnxruntime.InferenceSession(path)
-    labels, probabilities = session.run(None, {"images": pictures(2, 37, 50)})
+    labels, probabilities = session.run(None, {"images": images(2, 37, 50)})
     assert (labels.dtype, labels.shape) == (np.uint8, (2, 37, 50))
     assert (probabilities.dtype, probabilities.shape) == (np.float32, (2, 4, 37, 50))
     np.testing.assert_array_equal(probabilities.argmax(1), labels)
@@ -57,11 +61,15 @@ def test_a_semantic_model_runs_at_any_size(semantic: tuple[Path, str], semantic_
 
 
 @pytest.mark.slow
-def test_an_instance_model_runs_at_any_size(instance: tuple[Path, str], instance_model: Path) -> None:
+def test_an_instance_model_runs_at_any_size(
+    instance: tuple[Path, str], instance_model: Path
+) -> None:
     path, _ = instance
-    assert all(row.agreement > 0.999 for row in check(path.read_bytes(), graph_of(instance_model), SIZES))
+    assert all(
+        row.agreement > 0.999 for row in check(path.read_bytes(), graph_of(instance_model), SIZES)
+    )
     session = onnxruntime.InferenceSession(path)
-    given = {"images": pictures(2, 37, 50)}
+    given = {"images": images(2, 37, 50)}
     numbers, classes, scores, masks = session.run(None, given | {"score": np.array(0, np.float32)})
     assert masks.shape == (len(scores), 37, 50)
     assert masks.dtype == bool
@@ -79,7 +87,7 @@ def test_the_file_says_what_goes_in_and_comes_out(
     said = [{entry.key: entry.value for entry in model.metadata_props} for model in models]
     assert json.loads(said[0]["class names"]) == ["background", "cat", "dog, or wolf", "日本"]
     assert json.loads(said[1]["class names"]) == ["cat", "dog, or wolf", "日本"]
-    assert said[1]["pictures it was trained for"] == "shorter side 64 pixels, longer side 128 at most"
+    assert said[1]["images it was trained for"] == "shorter side 64 pixels, longer side 128 at most"
     assert "[batch, 3, height, width] uint8, RGB" in said[0]["input images"]
     assert "multiples of 32" in said[1]["input images"]
     assert [model.opset_import[0].version for model in models] == [18, 20]
@@ -95,7 +103,10 @@ def test_the_file_says_what_goes_in_and_comes_out(
 
 @pytest.mark.slow
 def test_a_file_that_disagrees_is_not_written(
-    tmp_path: Path, semantic: tuple[Path, str], semantic_model: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    semantic: tuple[Path, str],
+    semantic_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def other(number: int) -> object:
         """A model whose labels are one too high."""
@@ -107,12 +118,12 @@ def test_a_file_that_disagrees_is_not_written(
         model.graph.node.append(onnx.helper.make_node("Add", ["before", "one"], ["labels"]))
         return model.SerializeToString()
 
-    monkeypatch.setattr("stages.export_onnx.to_onnx", lambda graph, opset: other(1))
+    monkeypatch.setattr("stages.cli.export.to_onnx", lambda graph, opset: other(1))
     result = run(semantic_model, "-o", tmp_path / "x.onnx")
     assert result.exit_code == 1
     assert "onnxruntime and PyTorch agree to" in result.output
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr("stages.export_onnx.to_onnx", lambda graph, opset: other(0))
+    monkeypatch.setattr("stages.cli.export.to_onnx", lambda graph, opset: other(0))
     assert run(semantic_model, "-o", tmp_path / "x.onnx").exit_code == 0
     assert (tmp_path / "x.onnx").is_file()
 
@@ -121,7 +132,12 @@ def test_what_cannot_be_exported_is_named(
     tmp_path: Path, semantic_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, out = tmp_path / "instance.safetensors", tmp_path / "x.onnx"
-    header = {"method": "maskrcnn", "backbone": "test_resnet", "classes": ["cat"], "options": {"channels": 8}}
+    header = {
+        "method": "maskrcnn",
+        "backbone": "test_resnet",
+        "classes": ["cat"],
+        "options": {"channels": 8},
+    }
     save_weights(path, Network(1, "test_resnet", channels=8), "instance", **header)
     (tmp_path / "there.onnx").write_text("old")
     for arguments, message in (
@@ -139,7 +155,9 @@ def test_what_cannot_be_exported_is_named(
     assert (tmp_path / "there.onnx").read_text() == "old"
     monkeypatch.setattr(writing, "PACKAGES", ("onnx", "no_such_package"))
     result = run(semantic_model, "-o", out)
-    assert "needs no_such_package; `pip install onnx no_such_package` (extra `onnx`)" in result.output
+    assert (
+        "needs no_such_package; `pip install onnx no_such_package` (extra `onnx`)" in result.output
+    )
 
 
 def test_a_network_that_torch_cannot_export_is_named(
@@ -162,8 +180,8 @@ def test_a_network_that_torch_cannot_export_is_named(
     assert "Traceback" not in result.output
 
 
-def test_pictures_of_the_check_are_drawn_at_the_size_asked_for() -> None:
-    given = pictures(2, 31, 47)
+def test_images_of_the_check_are_drawn_at_the_size_asked_for() -> None:
+    given = images(2, 31, 47)
     assert (given.dtype, given.shape) == (np.uint8, (2, 3, 31, 47))
     assert len(np.unique(given)) > 30
     assert any(size[0] > 1 for size in checking.SIZES)

@@ -1,4 +1,6 @@
-"""Stages that are harmed: they say so, go on from what was finished, and write the same bytes (see benchmarks/faults)."""
+"""Stages that are harmed: they say so, go on from what was finished, and write the same bytes (see
+benchmarks/faults).
+"""
 
 import random
 import shutil
@@ -14,7 +16,7 @@ from benchmarks.repository import ENVIRONMENT, ROOT, set_parameters, up_to_date
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-BY_PICTURE, TRAINED = "cams", "irnet"
+BY_IMAGE, TRAINED = "cams", "irnet"
 """One stage of each engine; `python -m benchmarks.faults` harms all of them."""
 
 
@@ -33,17 +35,19 @@ def check(trials: list[Trial], least: int) -> None:
     assert len(trials) >= least
 
 
-@pytest.mark.parametrize("stage", [BY_PICTURE, TRAINED])
+@pytest.mark.parametrize("stage", [BY_IMAGE, TRAINED])
 def test_killed_at_any_moment_a_stage_goes_on_to_the_same_bytes(box: Box, stage: str) -> None:
     check(list(killed(box, stage, 2, random.Random(0))), 2)
 
 
-@pytest.mark.parametrize(("stage", "least"), [(BY_PICTURE, 6), (TRAINED, 4)])
-def test_killed_within_a_write_and_a_merge_nothing_is_half_there(box: Box, stage: str, least: int) -> None:
+@pytest.mark.parametrize(("stage", "least"), [(BY_IMAGE, 6), (TRAINED, 4)])
+def test_killed_within_a_write_and_a_merge_nothing_is_half_there(
+    box: Box, stage: str, least: int
+) -> None:
     check(list(sabotaged(box, stage, 2)), least)
 
 
-@pytest.mark.parametrize("stage", [BY_PICTURE, TRAINED, "scores@walk"])
+@pytest.mark.parametrize("stage", [BY_IMAGE, TRAINED, "scores@walk"])
 def test_a_worker_that_is_killed_is_told_and_the_rest_is_kept(box: Box, stage: str) -> None:
     check(list(without_worker(box, stage, random.Random(0))), 1)
 
@@ -59,11 +63,22 @@ def test_dvc_finds_everything_as_it_was(box: Box) -> None:
 
 
 def test_a_full_disk_is_told_and_the_rest_is_kept(box: Box) -> None:
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-rm", "true"], check=False).returncode
+    ):
         pytest.skip("needs the right to mount in a namespace of its own (unshare -rm)")
-    command = [sys.executable, "-m", "benchmarks.faults", "--kinds", "full", "--run", str(box.folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.faults",
+        "--kinds",
+        "full",
+        "--run",
+        str(box.folder),
+    ]
     done = subprocess.run(
-        [*command, "--stages", f"{BY_PICTURE},{TRAINED}"],
+        [*command, "--stages", f"{BY_IMAGE},{TRAINED}"],
         cwd=ROOT,
         env=ENVIRONMENT,
         capture_output=True,

@@ -1,4 +1,6 @@
-"""dvc.yaml says what the stages really read: their imports, their own section of the parameters, and nothing of the machine."""
+"""dvc.yaml says what the stages really read: their imports, their own section of the parameters,
+and nothing of the machine.
+"""
 
 import ast
 import re
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.metrics.rungs import RUNGS
+from pipeline.metrics.steps import STEPS
 from pipeline.params.maps import Classifier
 from pipeline.params.models import Instance
 
@@ -18,13 +20,15 @@ ROOT = Path(__file__).resolve().parents[2]
 NEUTRAL = {
     "pipeline/errors.py",  # messages
     "pipeline/params",  # says what is allowed; the values themselves are tracked
-    "pipeline/runtime.py",  # the machine, of which no artefact depends
-    "pipeline/work.py",  # where unfinished work lies
+    "pipeline/core/device.py",  # the machine, of which no artifact depends
+    "pipeline/core/resume.py",  # where unfinished work lies
     "stages/__init__.py",  # how threads wait
-    "stages/entry.py",  # parsing
+    "stages/_command.py",  # parsing
 }
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-STAGES: dict[str, dict[str, Any]] = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}
+STAGES: dict[str, dict[str, Any]] = {
+    name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()
+}
 SCORED: dict[str, dict[str, str]] = GRAPH["stages"]["scores"]["foreach"]
 CLASSIFIERS = ROOT / "pipeline/classifiers"
 PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -75,7 +79,9 @@ ROOMS = {
     "classifier": ("pipeline/classifiers/${classifier.method}", METHODS, "*.py"),
     "cams": ("pipeline/classifiers/${classifier.method}/network.py", METHODS, "network.py"),
 }
-"""What a stage lists of the chosen method's room, the methods, and which modules of a room it loads by name."""
+"""What a stage lists of the chosen method's room, the methods, and which modules of a room it loads
+by name.
+"""
 WHOLE = {"instance": ["sparseinst", "maskrcnn"], "predictions": ["sparseinst", "maskrcnn"]}
 """Rooms that a stage loads by name and lists whichever is chosen, as none may be."""
 TEMPLATES = {"report": {f"pipeline/views/{name}.html.j2" for name in ("page", "parts", "report")}}
@@ -84,7 +90,9 @@ TEMPLATES = {"report": {f"pipeline/views/{name}.html.j2" for name in ("page", "p
 
 @pytest.mark.parametrize("name", STAGES)
 def test_dependencies_are_the_imported_modules(name: str) -> None:
-    """A method's room is listed by the parameter, so that an edit of one method leaves the others alone."""
+    """A method's room is listed by the parameter, so that an edit of one method leaves the others
+    alone.
+    """
     listed = {dep for dep in STAGES[name]["deps"] if dep.startswith(("pipeline/", "stages/"))}
     assert listed - {"${dataset.source}"} == expected(name)
 
@@ -94,7 +102,9 @@ def expected(name: str) -> set[str]:
     own, methods, pattern = ROOMS.get(name, ("", (), ""))
     room = ROOT / re.sub(r"/\$\{.*", "", own)
     files = [file for method in methods for file in (room / method).glob(pattern)]
-    files += [file for method in WHOLE.get(name, []) for file in (ROOT / "pipeline" / method).glob("*.py")]
+    files += [
+        file for method in WHOLE.get(name, []) for file in (ROOT / "pipeline" / method).glob("*.py")
+    ]
     imported = closure(ROOT / f"stages/{name}.py", *files)
     inside = {path for path in imported if set(path.split("/")) & set(methods)}
     return (imported - inside) | ({own} if own else set()) | TEMPLATES.get(name, set())
@@ -125,7 +135,9 @@ def test_no_stage_tracks_the_machine() -> None:
 
 
 def test_every_parameter_belongs_to_a_stage() -> None:
-    tracked = {name.split(".")[0] for stage in STAGES.values() for name in stage["params"]} - {"${item"}
+    tracked = {name.split(".")[0] for stage in STAGES.values() for name in stage["params"]} - {
+        "${item"
+    }
     assert tracked == set(PARAMETERS) - {"runtime"}
     assert {item["section"] for item in SCORED.values()} <= tracked
 
@@ -133,17 +145,23 @@ def test_every_parameter_belongs_to_a_stage() -> None:
 def test_only_the_chosen_method_is_tracked() -> None:
     assert "classifier.${classifier.method}" in STAGES["classifier"]["params"]
     own = {
-        name.partition(".")[2] for name in STAGES["classifier"]["params"] if name.startswith("classifier.")
+        name.partition(".")[2]
+        for name in STAGES["classifier"]["params"]
+        if name.startswith("classifier.")
     }
     assert own - {"${classifier.method}"} == set(PARAMETERS["classifier"]) - set(METHODS)
     assert set(METHODS) == set(typing.get_args(Classifier.model_fields["method"].annotation))
-    own = {name.partition(".")[2] for name in STAGES["instance"]["params"] if name.startswith("instance.")}
+    own = {
+        name.partition(".")[2]
+        for name in STAGES["instance"]["params"]
+        if name.startswith("instance.")
+    }
     assert own - {"${instance.method}"} == set(PARAMETERS["instance"]) - set(INSTANCE_METHODS)
 
 
 def test_pixel_masks_are_read_by_scores_report_and_the_upper_bound_alone() -> None:
     """Stage dataset checks and indexes them; nothing that learns from tags can see them."""
-    readers = {name for name, stage in STAGES.items() if "pipeline/datasets/masks.py" in stage["deps"]}
+    readers = {name for name, stage in STAGES.items() if "pipeline/data/masks.py" in stage["deps"]}
     assert readers == {"dataset", "scores", "report", "semantic", "instance"}
 
 
@@ -161,21 +179,25 @@ def test_every_input_is_somebodys_output() -> None:
     assert read - of_scores.keys() | scored <= outs
 
 
-def test_every_rung_is_scored_and_reported() -> None:
-    """What stage scores takes are the rungs; that of the walk rests on two artefacts and on its parameters."""
-    assert list(SCORED) == list(RUNGS)
+def test_every_step_is_scored_and_reported() -> None:
+    """What stage scores takes are the steps; that of the walk rests on two artifacts and on its
+    parameters.
+    """
+    assert list(SCORED) == list(STEPS)
     assert SCORED["walk"] == {"reads": "cams", "beside": "fields", "section": "labels"}
-    for name in set(RUNGS) - {"walk"}:
+    for name in set(STEPS) - {"walk"}:
         assert SCORED[name] == {"reads": name, "beside": name, "section": "scores"}
-    assert {f"data/scores/{name}" for name in RUNGS} <= set(STAGES["report"]["deps"])
+    assert {f"data/scores/{name}" for name in STEPS} <= set(STAGES["report"]["deps"])
 
 
-def test_the_library_knows_no_stage_no_parameter_file_and_no_artefact_path() -> None:
+def test_the_library_knows_no_stage_no_parameter_file_and_no_artifact_path() -> None:
     for file in (ROOT / "pipeline").rglob("*.py"):
         text = file.read_text()
         tree = ast.parse(text)
         strings = [
-            n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            n.value
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Constant) and isinstance(n.value, str)
         ]
         documentation = {
             ast.get_docstring(n, clean=False) for n in ast.walk(tree) if isinstance(n, DOCUMENTED)

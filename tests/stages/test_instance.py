@@ -8,12 +8,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pipeline.datasets.build import build
-from pipeline.datasets.masks import read_instances, read_semantic
-from pipeline.final import final_header, trained_sides
-from pipeline.store import Writer
+from pipeline.core.artifacts import Writer
+from pipeline.data.masks import read_instances, read_semantic
+from pipeline.predict import final_header, trained_sides
+from pipeline.readers.build import build
+from stages.cli.main import main
 from stages.instance import instance
-from stages.weakmask import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,12 @@ def test_the_weights_tell_what_the_model_was_trained_at(
     monkeypatch.chdir(tmp_path)
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
     parameters["runtime"] |= {"workers": 1, "device": "cpu"}
-    parameters["instance"] |= {"method": "sparseinst", "pretraining": "none", "epochs": 1, "batch": 2}
+    parameters["instance"] |= {
+        "method": "sparseinst",
+        "pretraining": "none",
+        "epochs": 1,
+        "batch": 2,
+    }
     parameters["instance"] |= {
         "crop": 64,
         "resize": [64, 96],
@@ -32,19 +37,29 @@ def test_the_weights_tell_what_the_model_was_trained_at(
     }
     parameters["instance"]["sparseinst"] |= {"width": 16, "queries": 6}
     Path("params.yaml").write_text(yaml.safe_dump(parameters))
-    index = build("scenes", Path(), Path("data/dataset"), pictures=2, val=0.0)
+    index = build("scenes", Path(), Path("data/dataset"), images=2, val=0.0)
     with Writer(Path("data/labels.h5"), "labels", index.classes) as writer:
         for name in index:
             ids, classes = read_instances(index, name)
             scores = np.ones(len(classes), np.float32)
             semantic = read_semantic(index, name)
-            writer.write(name, {"semantic": semantic, "instances": ids, "classes": classes, "scores": scores})
+            writer.write(
+                name, {"semantic": semantic, "instances": ids, "classes": classes, "scores": scores}
+            )
     done = CliRunner().invoke(instance, [], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     header = final_header(Path("data/instance.safetensors"))
     assert header["classes"] == list(index.classes)
     assert trained_sides(header) == (80, 160)
-    arguments = ["predict", "data/instance.safetensors", "data/dataset/images", "-o", "out", "--score", "0"]
+    arguments = [
+        "predict",
+        "data/instance.safetensors",
+        "data/dataset/images",
+        "-o",
+        "out",
+        "--score",
+        "0",
+    ]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     assert len(json.loads(Path("out/instances.json").read_bytes())["images"]) == 2

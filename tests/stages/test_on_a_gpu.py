@@ -1,4 +1,6 @@
-"""Stages on a GPU that is played on the CPU: none mixes devices, and each writes what it writes on the CPU up to rounding."""
+"""Stages on a GPU that is played on the CPU: none mixes devices, and each writes what it writes on
+the CPU up to rounding.
+"""
 
 import csv
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 from benchmarks.repository import set_parameters
 from benchmarks.waits import observe, run_here
-from pipeline.store import Reader
+from pipeline.core.artifacts import Reader
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -19,19 +21,22 @@ def losses(repository: Path, stage: str) -> list[float]:
 
 
 @pytest.mark.parametrize("stage", ["cams", "fields", "labels", "predictions"])
-def test_pictures_get_what_they_get_on_the_cpu(restored: Path, stage: str) -> None:
+def test_images_get_what_they_get_on_the_cpu(restored: Path, stage: str) -> None:
     path = restored / f"data/{stage}.h5"
     expected = {name: dict(record) for name, record in Reader(path, stage).items()}
     path.unlink()
     asked = observe(restored, stage)
-    assert sum(one.pictures for one in asked) == len(expected)
+    assert sum(one.images for one in asked) == len(expected)
     assert all(one.operators for one in asked)
     for name, record in Reader(path, stage).items():
         for key, values in record.items():
             known = np.asarray(expected[name][key], np.float64)
             apart = np.abs(np.asarray(values, np.float64) - known)
             if values.dtype.kind == "f":
-                assert apart.max(initial=0) <= 2e-3 * max(1.0, np.abs(known).max(initial=0)), (name, key)
+                assert apart.max(initial=0) <= 2e-3 * max(1.0, np.abs(known).max(initial=0)), (
+                    name,
+                    key,
+                )
             else:
                 assert np.count_nonzero(apart) <= 0.01 * apart.size, (name, key)
 
@@ -58,6 +63,6 @@ def test_trainings_learn_what_they_learn_on_the_cpu(
     run_here(restored, stage)
     expected = losses(restored, stage)
     asked = observe(restored, stage)
-    # irnet looks once more at every picture when it has learnt
+    # irnet looks once more at every image when it has learned
     assert len(asked) >= len(expected) > 1
     assert losses(restored, stage) == pytest.approx(expected, rel=5e-3)

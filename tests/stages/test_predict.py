@@ -1,4 +1,6 @@
-"""`weakmask predict`: the same results as stage predictions from a weights file alone, and what it refuses."""
+"""`weakmask predict`: the same results as stage predictions from a weights file alone, and what it
+refuses.
+"""
 
 import json
 import os
@@ -11,19 +13,19 @@ import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from pipeline.datasets.build import build
-from pipeline.instances.masks import masks_of
-from pipeline.store import Reader
-from pipeline.weights import save_weights
+from pipeline.core.artifacts import Reader
+from pipeline.core.weights import save_weights
+from pipeline.instances.base import masks_of
+from pipeline.readers.build import build
+from stages.cli.main import main
 from stages.predictions import predictions
-from stages.weakmask import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """photos/ with two pictures, in a working directory that holds nothing else."""
+    """photos/ with two images, in a working directory that holds nothing else."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos/sub").mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (2, 40, 53, 3), np.uint8)
@@ -44,32 +46,32 @@ def test_results_are_those_of_stage_predictions(
     parameters["runtime"] |= {"workers": 1, "device": "cpu"}
     parameters["predictions"] |= {
         "scales": [0.5, 1.0],
-        "mirror": True,
+        "flip": True,
         "instances": {"sides": [96, 160], "score": 0.2},
     }
     Path("params.yaml").write_text(yaml.safe_dump(parameters))
-    build("scenes", Path(), Path("data/dataset"), pictures=6, val=0.5)
+    build("scenes", Path(), Path("data/dataset"), samples=6, val=0.5)
     for model in (semantic_model, instance_model):
         shutil.copy(model, Path("data", model.name))
     done = CliRunner().invoke(predictions, [], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    artefact = Reader("data/predictions.h5", "predictions")
+    artifact = Reader("data/predictions.h5", "predictions")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    pictures = [f"../data/dataset/images/{name}.png" for name in artefact.names]
+    samples = [f"../data/dataset/images/{name}.png" for name in artifact.names]
     for model, *options in (
-        (semantic_model, "--scales", "0.5,1", "--mirror"),
+        (semantic_model, "--scales", "0.5,1", "--flip"),
         (instance_model, "--sides", "96,160", "--score", "0.2"),
     ):
-        done = run(model, *pictures, "-o", "out", "--force", *options)
+        done = run(model, *samples, "-o", "out", "--force", *options)
         assert done.exit_code == 0, done.output
     from faster_coco_eval import COCO
 
     coco = COCO(json.loads(Path("out/instances.json").read_bytes()))
     images = {row["file_name"]: row["id"] for row in coco.imgs.values()}
     count = 0
-    for name in artefact.names:
-        record = artefact[name]
+    for name in artifact.names:
+        record = artifact[name]
         with Image.open(f"out/masks/{name}.png") as mask:
             np.testing.assert_array_equal(np.asarray(mask), record["semantic"])
         found = coco.loadAnns(coco.getAnnIds(imgIds=[images[f"{name}.png"]]))
@@ -79,13 +81,13 @@ def test_results_are_those_of_stage_predictions(
             np.testing.assert_array_equal(coco.annToMask(row), mask)
         count += len(found)
     assert count > 0
-    assert len({tuple(np.unique(artefact[name]["semantic"])) for name in artefact.names}) > 1
+    assert len({tuple(np.unique(artifact[name]["semantic"])) for name in artifact.names}) > 1
 
 
 def test_a_weights_file_is_enough_and_sub_folders_stay(photos: Path, semantic_model: Path) -> None:
     result = run(semantic_model, "photos", "-o", "out", "--no-crf")
     assert result.exit_code == 0, result.output
-    assert "wrote the results of 2 pictures" in result.output
+    assert "wrote the results of 2 images" in result.output
     files = sorted(str(path) for path in Path("out").rglob("*.*"))
     assert files == [
         "out/labelmap.csv",
@@ -97,12 +99,14 @@ def test_a_weights_file_is_enough_and_sub_folders_stay(photos: Path, semantic_mo
     assert sorted(os.listdir()) == ["out", "photos"]
 
 
-def test_bad_pictures_are_named_at_the_end_and_make_the_status_1(photos: Path, instance_model: Path) -> None:
-    (photos / "bad.jpg").write_bytes(b"no picture")
+def test_bad_images_are_named_at_the_end_and_make_the_status_1(
+    photos: Path, instance_model: Path
+) -> None:
+    (photos / "bad.jpg").write_bytes(b"no image")
     (photos / "c.heic").touch()
     result = run(instance_model, "photos/**/*", "-o", "out", "--no-overlays")
     assert result.exit_code == 1
-    assert "1 of 3 pictures failed:\n  photos/bad.jpg: is damaged" in result.output
+    assert "1 of 3 images failed:\n  photos/bad.jpg: is damaged" in result.output
     assert "only JPEG, PNG and WebP are read: 1 files such as photos/c.heic" in result.output
     assert len(json.loads(Path("out/instances.json").read_bytes())["images"]) == 2
     assert not Path("out/overlays").exists()
@@ -136,15 +140,35 @@ def test_force_replaces_files_and_leaves_others(photos: Path, semantic_model: Pa
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        ("semantic", ["photos", "-o", "photos/out"], "-o photos/out: lies in photos, where the pictures are"),
-        ("semantic", ["empty", "-o", "out"], "empty: holds no picture"),
+        (
+            "semantic",
+            ["photos", "-o", "photos/out"],
+            "-o photos/out: lies in photos, where the images are",
+        ),
+        ("semantic", ["empty", "-o", "out"], "empty: holds no image"),
         ("semantic", ["nowhere", "-o", "out"], "nowhere: no such file or folder"),
-        ("semantic", ["photos", "-o", "out", "--score", "0.5"], "--score: belongs to instance models"),
+        (
+            "semantic",
+            ["photos", "-o", "out", "--score", "0.5"],
+            "--score: belongs to instance models",
+        ),
         ("instance", ["photos", "-o", "out", "--no-crf"], "--crf: belongs to semantic models"),
         ("instance", ["photos", "-o", "out", "--score", "1.5"], "1.5 is not in the range 0<=x<=1"),
-        ("instance", ["photos", "-o", "out", "--sides", "640"], "'--sides': '640' is not two sides"),
-        ("instance", ["photos", "-o", "out", "--sides", "9,8"], "'9,8' is not two sides, the shorter first"),
-        ("semantic", ["photos", "-o", "out", "--scales", "1,x"], "'1,x' is not scales above 0, at most 8"),
+        (
+            "instance",
+            ["photos", "-o", "out", "--sides", "640"],
+            "'--sides': '640' is not two sides",
+        ),
+        (
+            "instance",
+            ["photos", "-o", "out", "--sides", "9,8"],
+            "'9,8' is not two sides, the shorter first",
+        ),
+        (
+            "semantic",
+            ["photos", "-o", "out", "--scales", "1,x"],
+            "'1,x' is not scales above 0, at most 8",
+        ),
         ("semantic", ["photos", "-o", "out", "--scales", "0"], "'0' is not scales above 0"),
         (
             "semantic",
@@ -156,7 +180,12 @@ def test_force_replaces_files_and_leaves_others(photos: Path, semantic_model: Pa
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(
-    photos: Path, semantic_model: Path, instance_model: Path, kind: str, arguments: list[str], message: str
+    photos: Path,
+    semantic_model: Path,
+    instance_model: Path,
+    kind: str,
+    arguments: list[str],
+    message: str,
 ) -> None:
     import torch
 

@@ -6,25 +6,25 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pipeline.datasets.build import build
-from pipeline.maskrcnn.network import Network
-from pipeline.semantic import SemanticNet
-from pipeline.store import Reader
-from pipeline.weights import save_weights
+from pipeline.core.artifacts import Reader
+from pipeline.core.weights import save_weights
+from pipeline.instances.maskrcnn.network import Network
+from pipeline.nets.deeplab import SemanticNet
+from pipeline.readers.build import build
 from stages.predictions import predictions
 from stages.scores import scores
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_no_validation_pictures_give_an_empty_artefact_that_says_so(
+def test_no_validation_images_give_an_empty_artifact_that_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
     parameters["runtime"] |= {"workers": 1, "device": "cpu"}
     Path("params.yaml").write_text(yaml.safe_dump(parameters))
-    index = build("scenes", Path(), Path("data/dataset"), pictures=2, val=0.0)
+    index = build("scenes", Path(), Path("data/dataset"), images=2, val=0.0)
     network = SemanticNet(len(index.classes) + 1, "tf_efficientnet_lite0")
     save_weights(
         Path("data/semantic.safetensors"),
@@ -49,4 +49,4 @@ def test_no_validation_pictures_give_an_empty_artefact_that_says_so(
     scored = CliRunner().invoke(scores, ["predictions"], catch_exceptions=False)
     assert scored.exit_code == 0, scored.output
     assert "nothing to compare" in scored.output
-    assert Path("data/scores/predictions/pictures.csv").read_text() == "id,miou,foreground_iou\n"
+    assert Path("data/scores/predictions/images.csv").read_text() == "id,miou,foreground_iou\n"

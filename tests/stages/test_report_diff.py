@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.repository import commit, run
-from pipeline.views.summary import Rung, Summary
-from stages.weakmask import main
+from pipeline.views.report_data import ScoredStep, Summary
+from stages.cli.main import main
 
 GRAPH = """
 stages:
@@ -24,7 +24,8 @@ stages:
 
 def made(miou: float, background: float) -> Summary:
     return Summary(
-        [Rung("labels", "train", 3, {"miou": miou})], parameters={"labels": {"background": background}}
+        [ScoredStep("labels", "train", 3, {"miou": miou})],
+        parameters={"labels": {"background": background}},
     )
 
 

@@ -1,4 +1,6 @@
-"""The whole graph through DVC: what runs again, what is drawn, and runs that are killed or have two ranks."""
+"""The whole graph through DVC: what runs again, what is drawn, and runs that are killed or have two
+ranks.
+"""
 
 import json
 import os
@@ -16,7 +18,7 @@ from benchmarks.repository import ENVIRONMENT, LADDER, run, scores_of, set_param
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_every_artefact_is_there_and_scored(repository: Path) -> None:
+def test_every_artifact_is_there_and_scored(repository: Path) -> None:
     for name in ("cams", "seeds", "fields", "labels", "predictions"):
         assert (repository / f"data/{name}.h5").is_file()
     for name in LADDER:
@@ -38,7 +40,7 @@ def test_nothing_runs_again_when_nothing_changed(repository: Path) -> None:
     assert "up to date" in run(repository, "dvc", "status").stdout
 
 
-def test_git_sees_no_artefact(repository: Path) -> None:
+def test_git_sees_no_artifact(repository: Path) -> None:
     assert run(repository, "git", "status", "--short").stdout == ""
 
 
@@ -49,11 +51,15 @@ def test_git_sees_no_artefact(repository: Path) -> None:
         ({"labels.background": 0.6}, {"labels", "scores@walk"}),
         ({"labels.vote": "segments"}, {"labels"}),
         (
-            {"classifier.puzzlecam.alpha": 2, "classifier.s2c.peak": 0.4, "classifier.seenet.width": 8},
+            {
+                "classifier.puzzlecam.alpha": 2,
+                "classifier.s2c.peak": 0.4,
+                "classifier.seenet.width": 8,
+            },
             {"report"},
         ),
         ({"scores.background": 0.2}, {f"scores@{name}" for name in LADDER}),
-        ({"report.pictures": 3}, {"report"}),
+        ({"report.images": 3}, {"report"}),
     ],
     ids=["runtime", "labels", "vote", "options of other methods", "scores", "report"],
 )
@@ -73,10 +79,12 @@ def test_only_what_depends_on_a_change_is_stale(
     [
         ("classifier.epochs=abc", ["classifier.epochs", "number", "abc"]),
         ("cams.scale=1", ["cams.scale", "'scale'"]),
-        ("+cams.scale=1", ["cams.scale", "did you mean 'scales'", "mirror"]),
+        ("+cams.scale=1", ["cams.scale", "did you mean 'scales'", "flip"]),
     ],
 )
-def test_a_wrong_override_ends_at_once_with_help(restored: Path, override: str, words: list[str]) -> None:
+def test_a_wrong_override_ends_at_once_with_help(
+    restored: Path, override: str, words: list[str]
+) -> None:
     done = run(restored, "dvc", "exp", "run", "-S", override, check=False)
     assert done.returncode != 0
     for word in words:
@@ -85,7 +93,11 @@ def test_a_wrong_override_ends_at_once_with_help(restored: Path, override: str, 
 
 
 def test_experiments_run_and_queue(restored: Path) -> None:
-    for words, background in ((["coarse"], 0.3), (["low", "--queue"], 0.1), (["high", "--queue"], 0.4)):
+    for words, background in (
+        (["coarse"], 0.3),
+        (["low", "--queue"], 0.1),
+        (["high", "--queue"], 0.4),
+    ):
         run(
             restored,
             "dvc",
@@ -103,16 +115,20 @@ def test_experiments_run_and_queue(restored: Path) -> None:
 
 
 def test_plots_are_drawn(repository: Path, tmp_path: Path) -> None:
-    drawn = json.loads(run(repository, "dvc", "plots", "show", "--json", "-o", str(tmp_path)).stdout)["data"]
-    assert {f"data/curves/{name}.csv" for name in ("classifier", "irnet", "semantic", "instance")} <= set(
-        drawn
-    )
+    drawn = json.loads(
+        run(repository, "dvc", "plots", "show", "--json", "-o", str(tmp_path)).stdout
+    )["data"]
+    assert {
+        f"data/curves/{name}.csv" for name in ("classifier", "irnet", "semantic", "instance")
+    } <= set(drawn)
     for name in ("labels", "predictions"):
         values = drawn[f"confusion of {name}"][0]["content"]["data"]["values"]
         assert len(values) == 9 * 9
         assert sum(int(row["pixels"]) for row in values) > 0
     curve = drawn["threshold curve"][0]["content"]["data"]["values"]
-    assert [float(row["threshold"]) for row in curve] == sorted(float(row["threshold"]) for row in curve)
+    assert [float(row["threshold"]) for row in curve] == sorted(
+        float(row["threshold"]) for row in curve
+    )
     assert (tmp_path / "workspace_data_report_sheets_train-1.png").is_file()
 
 
@@ -135,20 +151,20 @@ def interrupted(folder: Path, stage: str, ready: Callable[[], bool]) -> None:
     process.wait()
 
 
-def test_a_killed_picture_stage_goes_on_to_the_same_bytes(restored: Path) -> None:
-    artefact = restored / "data/cams.h5"
+def test_a_killed_image_stage_goes_on_to_the_same_bytes(restored: Path) -> None:
+    artifact = restored / "data/cams.h5"
     set_parameters(restored, {"runtime.shard": 1})
     run(restored, sys.executable, "-m", "stages.cams")
-    whole = artefact.read_bytes()
-    artefact.unlink()
+    whole = artifact.read_bytes()
+    artifact.unlink()
     shards = restored / ".work/cams"
     interrupted(restored, "cams", lambda: len(list(shards.rglob("shard-*.h5"))) >= 2)
-    assert not artefact.exists()
+    assert not artifact.exists()
     kept = {path: path.stat().st_mtime_ns for path in shards.rglob("shard-*.h5")}
     assert 2 <= len(kept) < 12
     text = run(restored, sys.executable, "-m", "stages.cams").stderr
     assert f"goes on, {len(kept)} shards were finished before" in text
-    assert artefact.read_bytes() == whole
+    assert artifact.read_bytes() == whole
 
 
 def test_a_killed_training_goes_on_to_the_same_bytes(restored: Path) -> None:
@@ -158,7 +174,9 @@ def test_a_killed_training_goes_on_to_the_same_bytes(restored: Path) -> None:
     curve = (restored / "data/curves/irnet.csv").read_bytes()
     for path in ("data/irnet.safetensors", "data/curves/irnet.csv"):
         (restored / path).unlink()
-    interrupted(restored, "irnet", lambda: bool(list((restored / ".work/irnet").rglob("checkpoint.pt"))))
+    interrupted(
+        restored, "irnet", lambda: bool(list((restored / ".work/irnet").rglob("checkpoint.pt")))
+    )
     text = run(restored, sys.executable, "-m", "stages.irnet").stderr
     assert "goes on at step" in text
     assert (restored / "data/irnet.safetensors").read_bytes() == whole
@@ -167,9 +185,9 @@ def test_a_killed_training_goes_on_to_the_same_bytes(restored: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["cams", "labels"])
 def test_two_ranks_write_the_same_bytes_as_one(restored: Path, stage: str) -> None:
-    artefact = restored / f"data/{stage}.h5"
-    whole = artefact.read_bytes()
-    artefact.unlink()
+    artifact = restored / f"data/{stage}.h5"
+    whole = artifact.read_bytes()
+    artifact.unlink()
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", f"stages.{stage}"],
@@ -183,4 +201,4 @@ def test_two_ranks_write_the_same_bytes_as_one(restored: Path, stage: str) -> No
     for process in ranks:
         _, error = process.communicate(timeout=120)
         assert process.returncode == 0, error.decode()
-    assert artefact.read_bytes() == whole
+    assert artifact.read_bytes() == whole

@@ -1,4 +1,6 @@
-"""The whole graph through DVC with other methods, other data and other thresholds than the first run's."""
+"""The whole graph through DVC with other methods, other data and other thresholds than the first
+run's.
+"""
 
 import re
 from pathlib import Path
@@ -7,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.repository import LADDER, run, scores_of, set_parameters, stale
-from pipeline.datasets.index import Index
+from pipeline.data.index import Index
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -22,14 +24,16 @@ def test_other_methods_run_to_their_scores(restored: Path, method: str) -> None:
     assert 0 <= scores_of(restored, "cams")["best_miou"] <= 1
 
 
-def test_pictures_without_masks_run_to_a_report(restored: Path, tmp_path: Path) -> None:
-    """A folder of pictures and their tags, as a user brings them: nothing to score by, everything else there."""
+def test_images_without_masks_run_to_a_report(restored: Path, tmp_path: Path) -> None:
+    """A folder of images and their tags, as a user brings them: nothing to score by, everything
+    else there.
+    """
     index = Index.load(restored / "data/dataset")
     images, rows = tmp_path / "mine/images", ["image,classes"]
     images.mkdir(parents=True)
-    for name, picture in index.items():
+    for name, image in index.items():
         Image.fromarray(index.image(name)).save(images / f"{name}.png")
-        rows.append(f"{name},{' '.join(index.classes[tag] for tag in picture.tags)}")
+        rows.append(f"{name},{' '.join(index.classes[tag] for tag in image.tags)}")
     (tmp_path / "mine/labels.csv").write_text("\n".join(rows) + "\n")
     set_parameters(restored, {"dataset.format": "folder", "dataset.source": str(tmp_path / "mine")})
     run(restored, "dvc", "repro")
@@ -69,7 +73,8 @@ def test_a_change_of_segments_retrains_the_classifier_under_s2c_alone(restored: 
 
     assert "data/guidance.h5" not in changed()
     set_parameters(
-        restored, {"classifier.method": "s2c", "classifier.s2c.cpm": False, "segments.embeddings": True}
+        restored,
+        {"classifier.method": "s2c", "classifier.s2c.cpm": False, "segments.embeddings": True},
     )
     run(restored, "dvc", "repro", "classifier")
     assert "data/guidance.h5" in changed()

@@ -1,4 +1,6 @@
-"""Stages segments and guidance: what is stored, what is handed on to which method, and what is said when segments are missing."""
+"""Stages segments and guidance: what is stored, what is handed on to which method, and what is said
+when segments are missing.
+"""
 
 import copy
 from pathlib import Path
@@ -9,9 +11,9 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from pipeline.datasets.build import build
-from pipeline.datasets.index import Index
-from pipeline.store import Reader, Writer
+from pipeline.core.artifacts import Reader, Writer
+from pipeline.data.index import Index
+from pipeline.readers.build import build
 from stages.classifier import classifier
 from stages.guidance import guidance
 from stages.labels import labels
@@ -24,7 +26,7 @@ PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    build("scenes", Path(), Path("data/dataset"), pictures=3, val=0.34)
+    build("scenes", Path(), Path("data/dataset"), images=3, val=0.34)
     return tmp_path
 
 
@@ -42,7 +44,7 @@ def run(stage: Any, **values: Any) -> Result:
     return CliRunner().invoke(stage, [], catch_exceptions=False)
 
 
-def test_every_training_picture_is_divided(workspace: Path) -> None:
+def test_every_training_image_is_divided(workspace: Path) -> None:
     assert run(segments, segments__backend="superpixels", segments__embeddings=True).exit_code == 0
     index, reader = Index.load(Path("data/dataset")), Reader("data/segments.h5", "segments")
     assert reader.names == index.select("train")
@@ -69,7 +71,10 @@ def test_embeddings_are_stored_when_asked_for_alone(workspace: Path) -> None:
 
 def test_a_missing_checkpoint_is_named_with_its_address(workspace: Path) -> None:
     done = run(
-        segments, segments__backend="sam", segments__sam__model="vit_b", segments__checkpoint="no/such.pth"
+        segments,
+        segments__backend="sam",
+        segments__sam__model="vit_b",
+        segments__checkpoint="no/such.pth",
     )
     assert done.exit_code == 1
     for word in ("segments.checkpoint", "no/such.pth", "sam_vit_b_01ec64.pth", "https://"):
@@ -77,7 +82,9 @@ def test_a_missing_checkpoint_is_named_with_its_address(workspace: Path) -> None
 
 
 @pytest.mark.parametrize("method", ["cam", "seenet", "puzzlecam"])
-def test_other_methods_get_an_empty_file_whatever_the_segments(workspace: Path, method: str) -> None:
+def test_other_methods_get_an_empty_file_whatever_the_segments(
+    workspace: Path, method: str
+) -> None:
     contents = set()
     for fill in (1, 2):
         write_segments(fill)
@@ -93,7 +100,9 @@ def test_s2c_gets_the_segments_without_a_copy(workspace: Path) -> None:
     assert run(guidance, classifier__method="s2c").exit_code == 0
     assert Path("data/guidance.h5").samefile("data/segments.h5")
     run(guidance, classifier__method="cam")
-    assert len(Reader("data/segments.h5", "segments")) == 1, "the segments themselves are left alone"
+    assert len(Reader("data/segments.h5", "segments")) == 1, (
+        "the segments themselves are left alone"
+    )
 
 
 def test_a_file_system_without_hard_links_gets_a_copy(
@@ -118,7 +127,11 @@ def test_a_file_system_without_hard_links_gets_a_copy(
 def test_s2c_says_which_parameter_to_set(
     workspace: Path, backend: str, embeddings: bool, words: tuple[str, ...]
 ) -> None:
-    settings = {"segments__backend": backend, "segments__embeddings": embeddings, "classifier__method": "s2c"}
+    settings = {
+        "segments__backend": backend,
+        "segments__embeddings": embeddings,
+        "classifier__method": "s2c",
+    }
     for stage in (segments, guidance):
         assert run(stage, **settings).exit_code == 0
     done = run(classifier, **settings)

@@ -8,10 +8,10 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from pipeline.datasets.build import build
-from pipeline.store import Writer
-from pipeline.weights import save_weights
-from stages.weakmask import main
+from pipeline.core.artifacts import Writer
+from pipeline.core.weights import save_weights
+from pipeline.readers.build import build
+from stages.cli.main import main
 
 
 @pytest.fixture
@@ -21,23 +21,36 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     """A small folder source in the working directory."""
     (tmp_path / "mine/images").mkdir(parents=True)
     for name in ("a", "b"):
-        Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(tmp_path / f"mine/images/{name}.png")
+        Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(
+            tmp_path / f"mine/images/{name}.png"
+        )
     (tmp_path / "mine/labels.csv").write_text("image,classes\na,cat\nb,dog\n")
     return tmp_path / "mine"
 
 
 def test_help_lists_every_command_with_what_it_does(runner: CliRunner) -> None:
     text = runner.invoke(main, ["--help"]).output
-    for command in ("check", "compare", "export-onnx", "init", "inspect", "predict", "report-diff", "scores"):
+    for command in (
+        "check",
+        "compare",
+        "export-onnx",
+        "init",
+        "inspect",
+        "predict",
+        "report-diff",
+        "scores",
+    ):
         line = next(line for line in text.splitlines() if line.strip().startswith(command))
         assert len(line.split()) > 4
 
 
-def test_init_writes_checked_parameters_for_the_layout_found(runner: CliRunner, pictures: Path) -> None:
+def test_init_writes_checked_parameters_for_the_layout_found(
+    runner: CliRunner, images: Path
+) -> None:
     result = runner.invoke(main, ["init", "--preset", "folder", "--source", "mine"])
     assert result.exit_code == 0, result.output
     values = yaml.safe_load(Path("params.yaml").read_text())
@@ -47,12 +60,12 @@ def test_init_writes_checked_parameters_for_the_layout_found(runner: CliRunner, 
 
 
 def test_a_source_outside_the_repository_is_written_absolute(
-    runner: CliRunner, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    runner: CliRunner, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (pictures.parent / "repository").mkdir()
-    monkeypatch.chdir(pictures.parent / "repository")
+    (images.parent / "repository").mkdir()
+    monkeypatch.chdir(images.parent / "repository")
     assert runner.invoke(main, ["init", "--source", "../mine"]).exit_code == 0
-    assert yaml.safe_load(Path("params.yaml").read_text())["dataset"]["source"] == str(pictures)
+    assert yaml.safe_load(Path("params.yaml").read_text())["dataset"]["source"] == str(images)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +77,7 @@ def test_a_source_outside_the_repository_is_written_absolute(
     ],
 )
 def test_init_refuses_what_cannot_work(
-    runner: CliRunner, pictures: Path, arguments: list[str], message: str
+    runner: CliRunner, images: Path, arguments: list[str], message: str
 ) -> None:
     result = runner.invoke(main, ["init", *arguments])
     assert result.exit_code == 1
@@ -72,10 +85,10 @@ def test_init_refuses_what_cannot_work(
     assert not Path("params.yaml").exists()
 
 
-def test_check_reports_all_problems_and_its_status_tells(runner: CliRunner, pictures: Path) -> None:
+def test_check_reports_all_problems_and_its_status_tells(runner: CliRunner, images: Path) -> None:
     assert runner.invoke(main, ["check", "mine"]).exit_code == 0
-    (pictures / "images/b.png").write_bytes(b"not a picture")
-    (pictures / "labels.csv").write_text("image,classes\na,cat\nb,dog\nc,cat\n../d,dog\n")
+    (images / "images/b.png").write_bytes(b"not an image")
+    (images / "labels.csv").write_text("image,classes\na,cat\nb,dog\nc,cat\n../d,dog\n")
     result = runner.invoke(main, ["check", "mine"])
     assert result.exit_code == 1
     for word in ("b.png", "c", "../d"):
@@ -84,7 +97,7 @@ def test_check_reports_all_problems_and_its_status_tells(runner: CliRunner, pict
 
 
 def test_inspect_describes_and_draws(runner: CliRunner) -> None:
-    build("scenes", Path("."), Path("data/dataset"), pictures=2)
+    build("scenes", Path("."), Path("data/dataset"), images=2)
     name = (
         "scene00000"
         if Path("data/dataset/images/scene00000.png").exists()
@@ -94,7 +107,7 @@ def test_inspect_describes_and_draws(runner: CliRunner) -> None:
         size = (image.height, image.width)
     with Writer(Path("data/seeds.h5"), "seeds", ["boat"]) as writer:
         writer.write(name, {"seeds": np.zeros(size, np.uint8)})
-    assert "2 pictures" in runner.invoke(main, ["inspect", "data/dataset"]).output
+    assert "2 images" in runner.invoke(main, ["inspect", "data/dataset"]).output
     everything = runner.invoke(main, ["inspect"]).output.splitlines()
     assert [line.split(":")[0] for line in everything] == ["dataset/", "seeds.h5"]
     assert runner.invoke(main, ["inspect", "data/dataset", name, "-o", "truth.png"]).exit_code == 0
@@ -111,26 +124,34 @@ def test_inspect_describes_and_draws(runner: CliRunner) -> None:
     assert name in missing.output
 
 
-def test_inspect_without_any_artefact_says_so(runner: CliRunner) -> None:
+def test_inspect_without_any_artifact_says_so(runner: CliRunner) -> None:
     missing = runner.invoke(main, ["inspect"])
     assert missing.exit_code == 1
-    assert missing.output == "Error: data: no such file or folder; `dvc repro` makes the artefacts\n"
+    assert (
+        missing.output == "Error: data: no such file or folder; `dvc repro` makes the artifacts\n"
+    )
     Path("data").mkdir()
     Path("data/.gitkeep").touch()
-    assert "data: no artefacts here; `dvc repro` makes them" in runner.invoke(main, ["inspect"]).output
+    assert (
+        "data: no artifacts here; `dvc repro` makes them" in runner.invoke(main, ["inspect"]).output
+    )
 
 
 def test_inspect_tells_where_unfinished_work_lies(runner: CliRunner) -> None:
     Path("data").mkdir()
-    Path("data/pictures.csv").write_text("id,miou\na,0.5\n")
+    Path("data/images.csv").write_text("id,miou\na,0.5\n")
     Path(".work/cams/0123").mkdir(parents=True)
-    assert "unfinished work of cams: weakmask inspect .work" in runner.invoke(main, ["inspect"]).output
+    assert (
+        "unfinished work of cams: weakmask inspect .work" in runner.invoke(main, ["inspect"]).output
+    )
 
 
 def test_inspect_describes_weights(runner: CliRunner) -> None:
     import torch
 
-    save_weights(Path("classifier.safetensors"), torch.nn.Linear(3, 2), "classifier", backbone="tiny")
+    save_weights(
+        Path("classifier.safetensors"), torch.nn.Linear(3, 2), "classifier", backbone="tiny"
+    )
     output = runner.invoke(main, ["inspect", "classifier.safetensors"]).output
     assert "2 tensors" in output
     assert "tiny" in output
@@ -145,12 +166,24 @@ def test_inspect_refuses_damaged_files_in_one_line(runner: CliRunner, content: b
     assert "Traceback" not in result.output
 
 
-def test_scores_print_every_rung(runner: CliRunner) -> None:
+def test_scores_print_every_step(runner: CliRunner) -> None:
     Path("data/scores").mkdir(parents=True)
     Path("data/scores/seeds.json").write_text('{"seeds": {"miou": 0.94, "coverage": 0.921}}')
     Path("data/scores/labels.json").write_text('{"labels": {"miou": 0.882, "AP50": 0.956}}')
     lines = [line.split() for line in runner.invoke(main, ["scores"]).output.splitlines()]
-    assert ["seeds,", "where", "sure", "train", "94.0", "of", "92.1", "%", "of", "the", "pixels"] in lines
+    assert [
+        "seeds,",
+        "where",
+        "sure",
+        "train",
+        "94.0",
+        "of",
+        "92.1",
+        "%",
+        "of",
+        "the",
+        "pixels",
+    ] in lines
     assert ["pseudo-labels", "train", "88.2", "95.6"] in lines
 
 

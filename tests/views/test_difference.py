@@ -5,54 +5,65 @@ from dataclasses import replace
 
 from test_report import EVIL, parsed, summary, text_of
 
-from pipeline.views import difference
-from pipeline.views.difference import Change
-from pipeline.views.summary import Rung, Summary
+from pipeline.views import diff
+from pipeline.views.diff import Change
+from pipeline.views.report_data import ScoredStep, Summary
 
 
 def other() -> Summary:
-    """The summary with better pseudo-labels, one failure less, other parameters and without a final model."""
+    """The summary with better pseudo-labels, one failure less, other parameters and without a final
+    model.
+    """
     first = summary()
-    rungs = [rung for rung in first.ladder if rung.step not in ("labels", "predictions")]
+    scored_steps = [
+        scored_step
+        for scored_step in first.ladder
+        if scored_step.step not in ("labels", "predictions")
+    ]
     return replace(
         first,
-        ladder=[*rungs, Rung("labels", "train", 3, {"miou": 0.76, "AP50": 0.4})],
-        failures={"labels": {"missed": {"count": 1, "pictures": 1, "out_of": 5}}},
-        parameters={"classifier": {"method": "cam", "cam": {"scales": [0.5, 1.0], "path": None}}, "base": 1},
-        pictures={"labels": {"a": 0.7, "b": 0.1}},
+        ladder=[*scored_steps, ScoredStep("labels", "train", 3, {"miou": 0.76, "AP50": 0.4})],
+        failures={"labels": {"missed": {"count": 1, "images": 1, "out_of": 5}}},
+        parameters={
+            "classifier": {"method": "cam", "cam": {"scales": [0.5, 1.0], "path": None}},
+            "base": 1,
+        },
+        images={"labels": {"a": 0.7, "b": 0.1}},
     )
 
 
 def test_numbers_stand_side_by_side() -> None:
-    changes = {change.name: change for change in difference.ladder(summary(), other())}
+    changes = {change.name: change for change in diff.ladder(summary(), other())}
     assert changes["Pseudo-labels"] == Change("Pseudo-labels", 0.7, 0.76)
     assert changes["Final model"] == Change("Final model", 0.65, None)
     assert changes["Final model"].difference is None
     assert changes["Activation maps, at the threshold in use"].first == 0.5
     assert changes["Seeds, coverage"].difference == 0
-    assert difference.failures(summary(), other()) == {"labels": [Change("missed objects", 2, 1)]}
+    assert diff.failures(summary(), other()) == {"labels": [Change("missed objects", 2, 1)]}
 
 
 def test_parameters_that_differ_are_named_and_no_others() -> None:
-    assert difference.parameters(summary(), other()) == [
+    assert diff.parameters(summary(), other()) == [
         ("classifier.method", EVIL, "cam"),
         ("seed", "3", "not there"),
         ("base", "not there", "1"),
     ]
-    assert difference.parameters(summary(), summary()) == []
+    assert diff.parameters(summary(), summary()) == []
 
 
-def test_pictures_of_both_that_moved_most_come_first() -> None:
-    first = replace(summary(), pictures={"labels": dict.fromkeys("abcd", 0.5)})
-    second = replace(summary(), pictures={"labels": {"a": 0.6, "b": 0.2, "c": 0.9, "e": 1.0, "d": 0.5}})
-    sides = difference.moved(first, second)["labels"]
+def test_images_of_both_that_moved_most_come_first() -> None:
+    first = replace(summary(), images={"labels": dict.fromkeys("abcd", 0.5)})
+    second = replace(
+        summary(), images={"labels": {"a": 0.6, "b": 0.2, "c": 0.9, "e": 1.0, "d": 0.5}}
+    )
+    sides = diff.moved(first, second)["labels"]
     assert [change.name for change in sides["gained"]] == ["c", "a"]
     assert [change.name for change in sides["lost"]] == ["b"]
-    assert difference.moved(first, first) == {}
+    assert diff.moved(first, first) == {}
 
 
 def test_the_page_is_one_file_that_escapes_every_name() -> None:
-    page = difference.render(summary(), other(), ("HEAD", f"x {EVIL}"))
+    page = diff.render(summary(), other(), ("HEAD", f"x {EVIL}"))
     tags = parsed(page)
     assert EVIL not in page
     assert not re.search(r"https?://|url\(|@import|<script", page)
@@ -60,11 +71,11 @@ def test_the_page_is_one_file_that_escapes_every_name() -> None:
     text = text_of(page)
     for words in ("Pseudo-labels 70.0 76.0 +6.0", "missed objects 2 1 −1", "a 50.0 70.0 +20.0"):
         assert words in text
-    assert page == difference.render(summary(), other(), ("HEAD", f"x {EVIL}"))
+    assert page == diff.render(summary(), other(), ("HEAD", f"x {EVIL}"))
 
 
 def test_reports_without_scores_can_be_compared() -> None:
-    page = difference.render(Summary([]), Summary([]), ("A", "B"))
+    page = diff.render(Summary([]), Summary([]), ("A", "B"))
     parsed(page)
     assert "Neither report has scores" in page
     assert "No parameter differs" in page

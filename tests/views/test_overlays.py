@@ -22,7 +22,7 @@ def labels() -> np.ndarray:
     return labels
 
 
-def test_colours_differ_and_do_not_depend_on_their_number() -> None:
+def test_colors_differ_and_do_not_depend_on_their_number() -> None:
     few, many = overlays.palette(5), overlays.palette(254)
     assert (few.dtype, few.shape) == (np.uint8, (5, 3))
     np.testing.assert_array_equal(few, many[:5])
@@ -44,7 +44,7 @@ def test_labels_touch_only_what_they_name(image: np.ndarray, labels: np.ndarray)
     np.testing.assert_array_equal(overlays.labels_over(image, np.zeros_like(labels)), image)
 
 
-def test_ignored_pixels_are_grey_and_classes_are_not() -> None:
+def test_ignored_pixels_are_gray_and_classes_are_not() -> None:
     flat = np.full((16, 16, 3), 128, np.uint8)
     ignored = overlays.labels_over(flat, np.full((16, 16), 255, np.uint8))
     assert (np.ptp(ignored, axis=2) <= 1).all()
@@ -81,7 +81,8 @@ def test_heat_grows_with_the_map_and_leaves_zeros(image: np.ndarray) -> None:
     brightness = overlays.heat_over(np.zeros_like(image), cam).astype(int).sum(2)[0]
     assert (np.diff(brightness) >= -3).all()
     np.testing.assert_array_equal(
-        overlays.heat_over(image, 5 * cam)[:, -5:], overlays.heat_over(image, np.ones_like(cam))[:, -5:]
+        overlays.heat_over(image, 5 * cam)[:, -5:],
+        overlays.heat_over(image, np.ones_like(cam))[:, -5:],
     )
 
 
@@ -94,8 +95,11 @@ def test_boundaries_are_dark_on_light() -> None:
 
 
 def hue(displacement: tuple[float, float], limit: float = 1) -> float:
-    colour = overlays.displacement_map(np.array(displacement, np.float32).reshape(2, 1, 1), limit)[0, 0] / 255
-    return colorsys.rgb_to_hsv(*colour)[0]
+    color = (
+        overlays.displacement_map(np.array(displacement, np.float32).reshape(2, 1, 1), limit)[0, 0]
+        / 255
+    )
+    return colorsys.rgb_to_hsv(*color)[0]
 
 
 @given(st.floats(0, 2 * np.pi))
@@ -118,7 +122,7 @@ def test_no_displacement_is_neutral_and_length_saturates_at_the_limit() -> None:
 
 
 def test_the_wheel_is_its_own_legend() -> None:
-    wheel = overlays.colour_wheel(41)
+    wheel = overlays.color_wheel(41)
     assert (wheel.dtype, wheel.shape) == (np.uint8, (41, 41, 3))
     assert np.ptp(wheel[20, 20]) == 0
     right, down = wheel[20, 36] / 255, wheel[36, 20] / 255
@@ -131,8 +135,9 @@ def test_reach_covers_the_field() -> None:
     assert overlays.reach(np.full((2, 5, 5), 3, np.float16)) == pytest.approx(3 * 2**0.5)
 
 
-def test_upsampling_keeps_cell_centres() -> None:
-    # A ramp over cells is the same ramp over pixels: cell j has its centre at 4j + 2, pixel i at i + 0.5.
+def test_upsampling_keeps_cell_centers() -> None:
+    # A ramp over cells is the same ramp over pixels: cell j has its center at 4j + 2, pixel i at i
+    # + 0.5.
     cells = np.arange(6, dtype=np.float32)
     pixels = overlays.upsampled(np.tile(cells, (1, 5, 1)), (18, 22))
     assert pixels.shape == (1, 18, 22)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.views import overlays, predicted, sheets
+from pipeline.views import overlays, sheets
 
 CLASSES = ("cat", "dog")
 
@@ -23,32 +23,34 @@ def masks() -> np.ndarray:
 def test_labels_are_drawn_where_they_are_with_a_key_below(image: np.ndarray) -> None:
     labels = np.zeros((40, 200), np.uint8)
     labels[5:20, 30:90] = 2
-    drawn = predicted.labelled(image, labels, CLASSES)
+    drawn = sheets.labeled(image, labels, CLASSES)
     np.testing.assert_array_equal((drawn[:40] != image).any(2), labels > 0)
     assert drawn.shape == (40 + sheets.BAR, 200, 3)
-    assert (drawn[40:] == overlays.palette(2)[1]).all(2).any(), "the colour of class dog"
+    assert (drawn[40:] == overlays.palette(2)[1]).all(2).any(), "the color of class dog"
     assert not (drawn[40:] == overlays.palette(1)[0]).all(2).any(), "cat is not there"
 
 
-def test_nothing_found_is_the_picture_alone(image: np.ndarray) -> None:
-    np.testing.assert_array_equal(predicted.labelled(image, np.zeros((40, 200), np.uint8), CLASSES), image)
+def test_nothing_found_is_the_image_alone(image: np.ndarray) -> None:
+    np.testing.assert_array_equal(
+        sheets.labeled(image, np.zeros((40, 200), np.uint8), CLASSES), image
+    )
     none = np.zeros((0, 40, 200), bool), np.zeros(0, np.uint8), np.zeros(0, np.float32)
-    np.testing.assert_array_equal(predicted.found(image, *none, CLASSES), image)
+    np.testing.assert_array_equal(sheets.found(image, *none, CLASSES), image)
 
 
 def test_instances_are_drawn_where_they_are_the_surest_in_front(image: np.ndarray) -> None:
-    drawn = predicted.found(image, masks(), np.array([0, 1, 1]), np.array([0.9, 0.5, 0.4]), CLASSES)
+    drawn = sheets.found(image, masks(), np.array([0, 1, 1]), np.array([0.9, 0.5, 0.4]), CLASSES)
     np.testing.assert_array_equal((drawn[:40] != image).any(2), masks().any(0))
-    colours = overlays.instance_palette(3)
-    below = [(drawn[40:] == colour).all(2).any() for colour in colours]
+    colors = overlays.instance_palette(3)
+    below = [(drawn[40:] == color).all(2).any() for color in colors]
     assert below == [True, False, True], "what nobody sees has no key"
 
 
-def test_large_pictures_are_drawn_smaller_and_masks_with_them() -> None:
+def test_large_images_are_drawn_smaller_and_masks_with_them() -> None:
     image, labels = np.zeros((1000, 2560, 3), np.uint8), np.zeros((1000, 2560), np.uint8)
     labels[200:600, 1280:] = 1
-    drawn = predicted.labelled(image, labels, CLASSES)
-    assert drawn.shape[1] == predicted.SIDE
+    drawn = sheets.labeled(image, labels, CLASSES)
+    assert drawn.shape[1] == overlays.SIDE
     touched = drawn[:500].any(2)
     assert touched[100:300, 640:].all()
     assert not touched[:99].any()
@@ -63,7 +65,7 @@ def test_a_key_takes_as_many_bars_as_it_needs() -> None:
     assert len(sheets.key_bars([], 120)) == 0
 
 
-def test_jpeg_is_the_picture_but_for_rounding(image: np.ndarray) -> None:
+def test_jpeg_is_the_image_but_for_rounding(image: np.ndarray) -> None:
     from io import BytesIO
 
     from PIL import Image

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.views.gathering import Example
-from pipeline.views.mistakes import Mistake
-from pipeline.views.pages import data_uri, percent, plain, points
-from pipeline.views.report import render
-from pipeline.views.summary import Rung, Summary
+from pipeline.views.report import Mistake, data_uri, percent, plain, points, render
+from pipeline.views.report_data import Example, ScoredStep, Summary
 
 EVIL = "<script>alert('x')</script>"
-PICTURE = np.full((30, 40, 3), (200, 40, 40), np.uint8)
+IMAGE = np.full((30, 40, 3), (200, 40, 40), np.uint8)
 
 
 def example(name: str) -> Example:
     return Example(
-        name, {"picture": PICTURE, "truth": 255 - PICTURE}, {"mIoU": 0.25}, [(EVIL, (1, 2, 3))], f"n {EVIL}"
+        name,
+        {"image": IMAGE, "truth": 255 - IMAGE},
+        {"mIoU": 0.25},
+        [(EVIL, (1, 2, 3))],
+        f"n {EVIL}",
     )
 
 
@@ -28,13 +29,16 @@ def summary() -> Summary:
     maps = {"miou": 0.5, "best_miou": 0.612, "best_threshold": 0.21, "threshold": 0.15}
     return Summary(
         [
-            Rung("cams", "train", 3, maps),
-            Rung("seeds", "train", 3, {"miou": 0.9, "coverage": 0.4}),
-            Rung("labels", "train", 3, {"miou": 0.7, "AP50": 0.377, "AP": 0.2}),
-            Rung("predictions", "val", 2, {"miou": 0.65}),
+            ScoredStep("cams", "train", 3, maps),
+            ScoredStep("seeds", "train", 3, {"miou": 0.9, "coverage": 0.4}),
+            ScoredStep("labels", "train", 3, {"miou": 0.7, "AP50": 0.377, "AP": 0.2}),
+            ScoredStep("predictions", "val", 2, {"miou": 0.65}),
         ],
-        {step: {"background": {"iou": 0.9}, EVIL: {"iou": None, "AP50": 0.3}} for step in ("cams", "labels")},
-        {"labels": {"missed": {"count": 2, "pictures": 1, "out_of": 5}}},
+        {
+            step: {"background": {"iou": 0.9}, EVIL: {"iou": None, "AP50": 0.3}}
+            for step in ("cams", "labels")
+        },
+        {"labels": {"missed": {"count": 2, "images": 1, "out_of": 5}}},
         {"cams": [(0.1, 0.2), (0.21, 0.612), (0.5, 0.1)]},
         {"labels": {"a": 0.5}},
         {"classifier": {"method": EVIL, "cam": {"scales": [0.5, 1.0], "path": None}}, "seed": 3},
@@ -48,12 +52,18 @@ def arguments() -> dict[str, Any]:
         "title": f"Report of {EVIL}",
         "lead": EVIL,
         "summary": summary(),
-        "panels": {"cams": PICTURE},
+        "panels": {"cams": IMAGE},
         "curves": {"classifier": [{"step": i, "loss": 1 / (i + 1)} for i in range(9)], EVIL: []},
         "rows": [example(f"a {EVIL}")],
-        "mistakes": {"labels": [Mistake("missed", 2, 1, 5, example("m1")), Mistake("split", 0, 0, 5, None)]},
+        "mistakes": {
+            "labels": [Mistake("missed", 2, 1, 5, example("m1")), Mistake("split", 0, 0, 5, None)]
+        },
         "ranked": {
-            "labels": {"worst": [example("w1"), example("w2")], "median": [], "best": [example("b1")]},
+            "labels": {
+                "worst": [example("w1"), example("w2")],
+                "median": [],
+                "best": [example("b1")],
+            },
             "predictions": {"worst": []},
         },
         "confusions": {
@@ -98,9 +108,13 @@ def test_one_file_without_network_or_script() -> None:
     assert not re.search(r"https?://|//[a-z]+\.|url\(|@import", page)
     tags = parsed(page)
     assert {tag for tag, _ in tags.seen} & {"script", "link", "iframe", "object"} == set()
-    references = [value for _, attrs in tags.seen for key, value in attrs.items() if key in {"src", "href"}]
+    references = [
+        value for _, attrs in tags.seen for key, value in attrs.items() if key in {"src", "href"}
+    ]
     assert len(references) == 1 + 2 * 5
-    assert all(value is not None and value.startswith("data:image/webp;base64,") for value in references)
+    assert all(
+        value is not None and value.startswith("data:image/webp;base64,") for value in references
+    )
     assert not [key for _, attrs in tags.seen for key in attrs if key.startswith("on")]
 
 
@@ -108,7 +122,7 @@ def test_every_name_is_escaped() -> None:
     page = render(**arguments())
     assert EVIL not in page
     assert "<script" not in page
-    # Title twice, lead, class table, keys and notes of five pictures, an id, parameter, confusion.
+    # Title twice, lead, class table, keys and notes of five images, an id, parameter, confusion.
     assert page.count("&lt;script&gt;") >= 16
 
 
@@ -119,32 +133,33 @@ def text_of(page: str) -> str:
 
 def test_the_ladder_says_what_each_step_gained_and_over_what() -> None:
     text = text_of(render(**arguments()))
-    rungs = [
-        text.index(name) for name in ("Activation maps 3", "Seeds 3", "Pseudo-labels 3", "Final model 2")
+    scored_steps = [
+        text.index(name)
+        for name in ("Activation maps 3", "Seeds 3", "Pseudo-labels 3", "Final model 2")
     ]
-    assert rungs == sorted(rungs)
+    assert scored_steps == sorted(scored_steps)
     for words in (
         "at the best threshold, 0.21; 50.0 at the chosen 0.15",
         "+28.8 90.0 of the 40.0 % of the pixels that are sure; gained over activation maps, on fewer pixels",
         "instances: AP50 37.7, AP 20.0",
-        "−5.0 65.0 gained over pseudo-labels, which are of other pictures (train)",
+        "−5.0 65.0 gained over pseudo-labels, which are of other images (train)",
     ):
         assert words in text
 
 
-def test_failures_pictures_and_settings_stand_where_they_belong() -> None:
+def test_failures_images_and_settings_stand_where_they_belong() -> None:
     page = render(**arguments())
     text = text_of(page)
     for words in (
-        "2 missed objects 2 of 5 objects: less than a quarter is labelled as anything, in 1 picture.",
+        "2 missed objects 2 of 5 objects: less than a quarter is labeled as anything, in 1 image.",
         "None: split instances (of 5).",
-        "Pictures by score: pseudo-labels worst w1",
+        "Images by score: pseudo-labels worst w1",
         "best b1",
         "scales 0.5, 1.0 path –",
         "python 3.11.7 numpy 2.0",
     ):
         assert words in text
-    assert "Pictures by score: final model" not in text
+    assert "Images by score: final model" not in text
     assert " median " not in text
     assert page.count("<polyline") == 2
     assert page.count('class="ring"') == 0, "0.15 is not on this curve"
@@ -168,13 +183,16 @@ def test_nothing_to_report_is_still_a_page() -> None:
     assert "nothing is scored" in page
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, "–"), (0.0, "0.0"), (0.4996, "50.0"), (1, "100.0")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0.0, "0.0"), (0.4996, "50.0"), (1, "100.0")]
+)
 def test_percent(value: float | None, text: str) -> None:
     assert percent(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "–"), (0.0, "±0.0"), (-0.0001, "±0.0"), (0.1, "+10.0"), (-0.016, "−1.6")]
+    ("value", "text"),
+    [(None, "–"), (0.0, "±0.0"), (-0.0001, "±0.0"), (0.1, "+10.0"), (-0.016, "−1.6")],
 )
 def test_points(value: float | None, text: str) -> None:
     assert points(value) == text

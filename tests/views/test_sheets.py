@@ -36,17 +36,20 @@ def test_panels_come_in_order_and_in_one_size() -> None:
     assert tuple(drawn) == sheets.COLUMNS
     assert {panel.shape for panel in drawn.values()} == {(33, 60, 3)}
     assert {panel.dtype for panel in drawn.values()} == {np.dtype(np.uint8)}
-    assert list(sheets.panels(np.zeros((H, W, 3), np.uint8))) == ["picture"]
+    assert list(sheets.panels(np.zeros((H, W, 3), np.uint8))) == ["image"]
 
 
-def test_no_maps_at_all_show_the_picture() -> None:
+def test_no_maps_at_all_show_the_image() -> None:
     drawn = sheets.panels(np.full((H, W, 3), 90, np.uint8), cams=np.zeros((0, *GRID), np.float16))
-    np.testing.assert_array_equal(drawn["CAM"], drawn["picture"])
+    np.testing.assert_array_equal(drawn["CAM"], drawn["image"])
 
 
-def test_missing_panels_are_grey_and_the_others_stay_in_their_column() -> None:
-    red, blue = np.full((20, 30, 3), (255, 0, 0), np.uint8), np.full((20, 30, 3), (0, 0, 255), np.uint8)
-    drawn = sheets.contact_sheet({"a": {"truth": blue, "picture": red}, "b": {"truth": blue}})
+def test_missing_panels_are_gray_and_the_others_stay_in_their_column() -> None:
+    red, blue = (
+        np.full((20, 30, 3), (255, 0, 0), np.uint8),
+        np.full((20, 30, 3), (0, 0, 255), np.uint8),
+    )
+    drawn = sheets.contact_sheet({"a": {"truth": blue, "image": red}, "b": {"truth": blue}})
     is_red, is_blue = (drawn == (255, 0, 0)).all(2), (drawn == (0, 0, 255)).all(2)
     assert (is_red.sum(), is_blue.sum()) == (600, 1200)
     assert np.flatnonzero(is_red.any(0)).max() < np.flatnonzero(is_blue.any(0)).min()
@@ -55,15 +58,15 @@ def test_missing_panels_are_grey_and_the_others_stay_in_their_column() -> None:
         sheets.contact_sheet({})
 
 
-def test_panels_of_any_size_are_centred() -> None:
+def test_panels_of_any_size_are_centerd() -> None:
     wide, tall = np.zeros((10, 40, 3), np.uint8), np.zeros((30, 10, 3), np.uint8)
     drawn = sheets.sheet([[wide, tall], [tall]], ["", ""])
     assert drawn.shape[1] == 40 + 10 + 3 * sheets.GAP
     assert (drawn == 0).all(2).sum() == 400 + 300 + 300
 
 
-def test_captions_hold_colours_and_cut_what_does_not_fit() -> None:
-    bar = sheets.caption_bar("picture", 200, [("cat", (255, 0, 0))])
+def test_captions_hold_colors_and_cut_what_does_not_fit() -> None:
+    bar = sheets.caption_bar("image", 200, [("cat", (255, 0, 0))])
     assert bar.shape == (sheets.BAR, 200, 3)
     assert (bar == (255, 0, 0)).all(2).sum() > 40
     long = sheets.caption_bar("a name that is much too long for this bar", 80)
@@ -73,12 +76,14 @@ def test_captions_hold_colours_and_cut_what_does_not_fit() -> None:
 
 
 def test_legend_names_the_classes_that_are_there() -> None:
-    one = sheets.legend([np.array([[0, 2, 255]], np.uint8), np.array([[1]], np.uint8)], ("cat", "dog", "cow"))
+    one = sheets.legend(
+        [np.array([[0, 2, 255]], np.uint8), np.array([[1]], np.uint8)], ("cat", "dog", "cow")
+    )
     assert [name for name, _ in one] == ["cat", "dog"]
     assert one[1] == sheets.legend([np.array([[2]], np.uint8)], ("cat", "dog", "cow"))[0]
 
 
-def test_the_file_is_the_picture_and_the_same_every_time() -> None:
+def test_the_file_is_the_image_and_the_same_every_time() -> None:
     first = sheets.png(sheets.contact_sheet({"a": everything()}))
     assert first == sheets.png(sheets.contact_sheet({"a": everything()}))
     np.testing.assert_array_equal(

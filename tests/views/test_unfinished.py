@@ -1,4 +1,6 @@
-"""Half-finished work and whole folders, described while nothing of it is complete; and what is damaged, older or not there."""
+"""Half-finished work and whole folders, described while nothing of it is complete; and what is
+damaged, older or not there.
+"""
 
 import json
 from collections.abc import Callable
@@ -9,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.core.artifacts import Writer
 from pipeline.errors import UserError
-from pipeline.store import Writer
 from pipeline.views.inspection import inspect, look_up
 
 SEEDS = np.zeros((8, 12), np.uint8)
 
 
-def shard(folder: Path, number: int, names: str, seeds: np.ndarray = SEEDS, skipped: str = "") -> Path:
+def shard(
+    folder: Path, number: int, names: str, seeds: np.ndarray = SEEDS, skipped: str = ""
+) -> Path:
     path = folder / f"shard-{number:06d}.h5"
     with Writer(path, "seeds", ["cat"], skipped=list(skipped)) as writer:
         for name in names:
@@ -56,13 +60,13 @@ def test_shards_tell_how_far_a_stage_is_and_what_is_odd(work: Path, up: int) -> 
     lines = inspect([work, *work.parents][up])
     assert lines[:5] == [
         "unfinished work of stage seeds, fingerprint 0123abcd",
-        "done: 3 pictures in 2 shards of at most 2",
+        "done: 3 images in 2 shards of at most 2",
         "left out, as they failed: f",
         "shards before the last that are still to be made: 1",
-        "odd: damaged, will be made anew: shard-000002.h5",
+        "odd: damaged, will be made again: shard-000002.h5",
     ]
-    assert "seeds: 3 pictures, 1 class" in lines
-    assert "odd: no seeds at all in 1 picture: e" in lines
+    assert "seeds: 3 images, 1 class" in lines
+    assert "odd: no seeds at all in 1 image: e" in lines
     assert lines[-1] == "being written: shard-000004.h5.part, 2.0 kB so far"
 
 
@@ -91,7 +95,8 @@ def test_a_checkpoint_tells_step_and_loss(tmp_path: Path) -> None:
     )
     (tmp_path / "irnet/0123/checkpoint.pt").write_bytes(b"no zip")
     with pytest.raises(
-        UserError, match=r"checkpoint.pt: holds more than weights, or is damaged; delete it to begin anew"
+        UserError,
+        match=r"checkpoint.pt: holds more than weights, or is damaged; delete it to begin again",
     ):
         inspect(tmp_path / "irnet/0123")
 
@@ -114,7 +119,7 @@ def headless(path: Path) -> None:
         (Path.unlink, "no such"),
     ],
 )
-def test_older_damaged_and_missing_artefacts_get_one_line(
+def test_older_damaged_and_missing_artifacts_get_one_line(
     tmp_path: Path, spoil: Callable[[Path], None], words: str
 ) -> None:
     path = shard(tmp_path, 0, "ab")
@@ -126,22 +131,24 @@ def test_older_damaged_and_missing_artefacts_get_one_line(
         assert path.name in str(caught.value)
 
 
-def test_a_picture_that_cannot_be_read_is_odd(tmp_path: Path) -> None:
-    path = shard(tmp_path, 0, "ab", np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8))
+def test_a_image_that_cannot_be_read_is_odd(tmp_path: Path) -> None:
+    path = shard(
+        tmp_path, 0, "ab", np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
+    )
     with h5py.File(path) as file:
         place = file["seeds/b"].id.get_chunk_info(0)
     content = bytearray(path.read_bytes())
     content[place.byte_offset : place.byte_offset + 20] = b"\0" * 20
     path.write_bytes(content)
-    assert "odd: damaged data that cannot be read in 1 picture: b" in inspect(path)
+    assert "odd: damaged data that cannot be read in 1 image: b" in inspect(path)
 
 
 def test_ids_that_are_not_there_are_answered_with_some_that_are(work: Path) -> None:
-    with pytest.raises(UserError, match="no picture 'zebra'; it has a, b, e"):
+    with pytest.raises(UserError, match="no image 'zebra'; it has a, b, e"):
         look_up(work, "zebra", work)
 
 
-def test_a_folder_of_artefacts_gets_a_line_each(tmp_path: Path) -> None:
+def test_a_folder_of_artifacts_gets_a_line_each(tmp_path: Path) -> None:
     shard(tmp_path, 0, "ab").rename(tmp_path / "seeds.h5")
     (tmp_path / "cams.h5").write_bytes(b"")
     (tmp_path / "scores/seeds").mkdir(parents=True)
@@ -150,17 +157,17 @@ def test_a_folder_of_artefacts_gets_a_line_each(tmp_path: Path) -> None:
     cams, scores, seeds = inspect(tmp_path)
     assert "cams.h5: not a readable HDF5 file" in cams
     assert scores == "scores/: seeds.json"
-    assert seeds.startswith("seeds.h5: seeds of 2 pictures, ")
+    assert seeds.startswith("seeds.h5: seeds of 2 images, ")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no artefacts here; `dvc repro` makes them"):
+    with pytest.raises(UserError, match="no artifacts here; `dvc repro` makes them"):
         inspect(tmp_path / "empty")
 
 
 def test_tables_curves_and_scores_are_described(tmp_path: Path) -> None:
-    (tmp_path / "pictures.csv").write_text("id,miou,coverage\na,0.5,\nb,0.25,\nb,nan,0.1\n")
-    lines = inspect(tmp_path / "pictures.csv")
+    (tmp_path / "images.csv").write_text("id,miou,coverage\na,0.5,\nb,0.25,\nb,nan,0.1\n")
+    lines = inspect(tmp_path / "images.csv")
     assert lines[:3] == [
-        "pictures: 3 rows, columns id, miou, coverage",
+        "images: 3 rows, columns id, miou, coverage",
         "miou: 0.25 to 0.5",
         "coverage: 0.1 to 0.1, 2 empty",
     ]
@@ -168,13 +175,16 @@ def test_tables_curves_and_scores_are_described(tmp_path: Path) -> None:
     assert "odd: ids that come twice: b" in lines
     (tmp_path / "irnet.csv").write_text("step,lr,loss\n1,0.1,2\n2,0.1,0.5\n")
     assert "loss: 0.5 to 2, from 2 to 0.5" in inspect(tmp_path / "irnet.csv")
-    assert look_up(tmp_path / "pictures.csv", "a", tmp_path) == [
-        f"{tmp_path.name}/pictures: miou 0.5, coverage -"
+    assert look_up(tmp_path / "images.csv", "a", tmp_path) == [
+        f"{tmp_path.name}/images: miou 0.5, coverage -"
     ]
     with pytest.raises(UserError, match="it has a, b"):
-        look_up(tmp_path / "pictures.csv", "z", tmp_path)
+        look_up(tmp_path / "images.csv", "z", tmp_path)
     (tmp_path / "cams.json").write_text('{"cams": {"miou": 1.5}}')
-    assert inspect(tmp_path / "cams.json") == ["scores of cams: miou 1.5", "odd: outside [0, 1]: miou"]
+    assert inspect(tmp_path / "cams.json") == [
+        "scores of cams: miou 1.5",
+        "odd: outside [0, 1]: miou",
+    ]
     (tmp_path / "old.json").write_text('{"miou": 0.5}')
     with pytest.raises(UserError, match="no scores of this version"):
         inspect(tmp_path / "old.json")
@@ -184,13 +194,13 @@ def test_tables_curves_and_scores_are_described(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a,b\n1\n", b""])
 def test_damaged_tables_get_one_line(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "pictures.csv"
+    path = tmp_path / "images.csv"
     path.write_bytes(content)
     if content:
-        with pytest.raises(UserError, match=r"pictures.csv"):
+        with pytest.raises(UserError, match=r"images.csv"):
             inspect(path)
     else:
-        assert inspect(path) == ["pictures: no rows", "odd: nothing in it"]
+        assert inspect(path) == ["images: no rows", "odd: nothing in it"]
 
 
 def test_reports_are_described_and_looked_into(tmp_path: Path) -> None:
@@ -203,8 +213,8 @@ def test_reports_are_described_and_looked_into(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(summary().json())
     lines = inspect(tmp_path)
     assert lines[0] == "report: 4 scored steps, page 0.0 kB, 0 sheets"
-    assert "pseudo-labels: mIoU 70.0, 3 pictures train" in lines
+    assert "pseudo-labels: mIoU 70.0, 3 images train" in lines
     assert "failures of pseudo-labels: 2 missed objects" in lines
     assert look_up(tmp_path, "a", tmp_path) == ["pseudo-labels: mIoU 50.0"]
-    with pytest.raises(UserError, match="no picture 'zebra'; it has a"):
+    with pytest.raises(UserError, match="no image 'zebra'; it has a"):
         look_up(tmp_path, "zebra", tmp_path)

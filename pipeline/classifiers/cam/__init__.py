@@ -1,1 +1,3 @@
-"""The plain classifier behind class activation maps (Zhou et al., CVPR 2016), as IRN trains it (its specification, section 2)."""
+"""The plain classifier behind class activation maps (Zhou et al., CVPR 2016), as IRN trains it (its
+specification, section 2).
+"""

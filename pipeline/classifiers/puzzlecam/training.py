@@ -1,14 +1,16 @@
-"""Puzzle-CAM's loss: a picture's maps A^s and the maps A^re put together from its tiles, both classified and held against each other.
+"""Puzzle-CAM's loss: an image's maps A^s and the maps A^re put together from its tiles, both
+classified and held against each other.
 
     loss = L_cls + L_p-cls + alpha(t) L_re
     L_cls = l(GAP(A^s), y),  L_p-cls = l(GAP(A^re), y),  L_re = |A^s - A^re|_1 over the present classes,
     alpha(t) = min(alpha t / ramp, alpha)
 
-with l the plain classifier's multi-label soft margin and t the share of the steps done. L_re compares logits, without ReLU, and
-both sides learn from it, as published. `reduction` says what its mean is over: `all` is published (all classes, the absent ones
-counting 0, so that a picture of one class out of twenty weighs a twentieth); with `present` it is each picture's own classes, so
-that alpha means the same for any number of classes. Differences from the published code: any grid of tiles, checked to fit, any
-batch, and the momentum is what the parameters say (there it is lost).
+with l the plain classifier's multi-label soft margin and t the share of the steps done. L_re
+compares logits, without ReLU, and both sides learn from it, as published. `reduction` says what its
+mean is over: `all` is published (all classes, the absent ones counting 0, so that an image of one
+class out of twenty weighs a twentieth); with `present` it is each image's own classes, so that
+alpha means the same for any number of classes. Differences from the published code: any grid of
+tiles, checked to fit, any batch, and the momentum is what the parameters say (there it is lost).
 """
 
 import math
@@ -18,10 +20,10 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.backbones import OUTPUT_STRIDE
-from pipeline.classifiers.samples import Material, TaggedCrops
+from pipeline.classifiers.base import TaggedCrops, TrainingData
+from pipeline.core.trainer import LossFn, Samples, Step
 from pipeline.errors import UserError
-from pipeline.training import Objective, Samples, Step
+from pipeline.nets.backbones import OUTPUT_STRIDE
 
 Reduction = Literal["present", "all"]
 
@@ -30,22 +32,25 @@ class GridError(UserError):
     """The crops cannot be cut into the grid of tiles; the message says which size would do."""
 
 
-def samples(material: Material) -> Samples:
+def samples(material: TrainingData) -> Samples:
     """Crops with tags."""
     return TaggedCrops(material)
 
 
 def objective(
-    material: Material, grid: tuple[int, int], alpha: float, ramp: float, reduction: Reduction
-) -> Objective:
+    material: TrainingData, grid: tuple[int, int], alpha: float, ramp: float, reduction: Reduction
+) -> LossFn:
     """The losses `cls`, `p_cls` and `re` of a batch (images [B,3,S,S], targets [B,C]).
 
-    grid: rows and columns of tiles; alpha: weight of `re` once it is fully in; ramp: share of the training over which it rises;
-    reduction: see the module's docstring. Raises GridError if the crop does not fit the grid.
+    grid: rows and columns of tiles; alpha: weight of `re` once it is fully in; ramp: share of the
+    training over which it rises; reduction: see the module's docstring. Raises GridError if the
+    crop does not fit the grid.
     """
     check_grid(material.crop, grid)
 
-    def losses(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
+    def losses(
+        network: nn.Module, batch: tuple[Tensor, Tensor], step: Step
+    ) -> Mapping[str, Tensor]:
         """`loss`, the weighted sum, and its terms."""
         images, targets = batch
         whole, merged = (maps.float() for maps in network(images, grid))
@@ -59,7 +64,9 @@ def objective(
 
 
 def check_grid(crop: int, grid: tuple[int, int]) -> None:
-    """Raise GridError unless tiles of a square `crop` have sides that divide by the output stride, so that their maps fit together."""
+    """Raise GridError unless tiles of a square `crop` have sides that divide by the output stride,
+    so that their maps fit together.
+    """
     unit = math.lcm(*(OUTPUT_STRIDE * parts for parts in grid))
     if crop % unit:
         working = max(1, round(crop / unit)) * unit
@@ -70,14 +77,19 @@ def check_grid(crop: int, grid: tuple[int, int]) -> None:
 
 
 def reconstruction_weight(progress: float, alpha: float, ramp: float) -> float:
-    """alpha(t) at `progress` in [0,1]: it rises linearly to alpha over the share `ramp` of the training, at once if that is 0."""
+    """alpha(t) at `progress` in [0,1]: it rises linearly to alpha over the share `ramp` of the
+    training, at once if that is 0.
+    """
     return alpha * min(progress / ramp, 1.0) if ramp else alpha
 
 
-def reconstruction_loss(whole: Tensor, merged: Tensor, targets: Tensor, reduction: Reduction) -> Tensor:
+def reconstruction_loss(
+    whole: Tensor, merged: Tensor, targets: Tensor, reduction: Reduction
+) -> Tensor:
     """L_re of maps [B,C,h,w] with targets 0/1 [B,C].
 
-    A mean over the cells, over the classes of each picture (`present`; 0 without any) or all of them (`all`), and over the pictures.
+    A mean over the cells, over the classes of each image (`present`; 0 without any) or all of them
+    (`all`), and over the images.
     """
     difference = (whole - merged).abs().mean((2, 3)) * targets
     if reduction == "all":

@@ -8,13 +8,16 @@ from skimage.morphology import local_maxima
 def peaks(scores: np.ndarray, threshold: float, distance: float) -> np.ndarray:
     """The local maxima [P,2] (y, x) of a map, the strongest first.
 
-    scores: [H,W], not negative; P is 0 if all are. Kept are the global maximum and the maxima above `threshold`, at least `distance`
-    pixels (Euclidean) from every stronger one that is kept. A plateau counts once, by its pixel nearest the middle, and only if
-    nothing next to it is higher; maxima on the border count like others.
+    scores: [H,W], not negative; P is 0 if all are. Kept are the global maximum and the maxima above
+    `threshold`, at least `distance` pixels (Euclidean) from every stronger one that is kept. A
+    plateau counts once, by its pixel nearest the middle, and only if nothing next to it is higher;
+    maxima on the border count like others.
     """
     if scores.max(initial=0) <= 0:
         return np.empty((0, 2), np.intp)
-    strong = local_maxima(scores, connectivity=2) & ((scores > threshold) | (scores == scores.max()))
+    strong = local_maxima(scores, connectivity=2) & (
+        (scores > threshold) | (scores == scores.max())
+    )
     candidates = _middles(strong | (scores.min() == scores.max()))
     order = np.argsort(-scores[tuple(candidates.T)], kind="stable")
     kept: list[np.ndarray] = []

@@ -1,15 +1,18 @@
-"""SeeNet's three branches on one backbone, and the masks by which the first one tells the others where to look.
+"""SeeNet's three branches on one backbone, and the masks by which the first one tells the others
+where to look.
 
     X = relu(features),  M = attention of branch A (in [0,1]),  d_h = erase,  d_l = background
     T = 0 where M >= d_h,  -1 where M < d_l,  +1 elsewhere
     S_A: heads_A(X)    S_B: heads_B(X T)    S_C: heads_C(X 1[M < (d_h + d_l)/2])
 
-Differences from the published code: the sign does reverse (there background = 0 keeps it from ever doing so), every picture of a
-batch has its own mask, and what is erased gets no gradient in any channel. The 3x3 convolutions begin as the identity instead of
-Gaussian, so that a head begins as the plain classifier's: 80 steps on EfficientNet-Lite0 taught it nothing with random ones of He's
-scale, and less with Gaussian noise of the published 0.01 on top of the identity. Dropout before branch A's 1x1 convolution, which
-also makes T noisy, slowed it down as well and is left out. The 1x1 convolutions have no bias, as everywhere here: a map holds
-evidence alone, and S_C cannot meet its target by an offset.
+Differences from the published code: the sign does reverse (there background = 0 keeps it from ever
+doing so), every image of a batch has its own mask, and what is erased gets no gradient in any
+channel. The 3x3 convolutions begin as the identity instead of Gaussian, so that a head begins as
+the plain classifier's: 80 steps on EfficientNet-Lite0 taught it nothing with random ones of He's
+scale, and less with Gaussian noise of the published 0.01 on top of the identity. Dropout before
+branch A's 1x1 convolution, which also makes T noisy, slowed it down as well and is left out. The
+1x1 convolutions have no bias, as everywhere here: a map holds evidence alone, and S_C cannot meet
+its target by an offset.
 """
 
 from typing import ClassVar
@@ -17,11 +20,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pipeline.classifiers.classifier import Classifier
+from pipeline.classifiers.base import Classifier
 
 
 class Network(Classifier):
-    """Three heads of two 3x3 convolutions of `width` channels and a 1x1 one; erase, background: shares of the attention's maximum."""
+    """Three heads of two 3x3 convolutions of `width` channels and a 1x1 one; erase, background:
+    shares of the attention's maximum.
+    """
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("width", "erase", "background")
 
@@ -43,20 +48,25 @@ class Network(Classifier):
         self.head_background = head(channels, width, classes)
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """Those of the 1x1 convolutions: the 3x3 ones begin as the identity and learn at the backbone's rate, as published.
+        """Those of the 1x1 convolutions: the 3x3 ones begin as the identity and learn at the
+        backbone's rate, as published.
 
-        At ten times that rate nothing was learnt within 80 steps of AdamW.
+        At ten times that rate nothing was learned within 80 steps of AdamW.
         """
         heads = (self.head, self.head_erased, self.head_background)
         return [parameter for layers in heads for parameter in layers[-1].parameters()]
 
-    def features(self, normalised: Tensor) -> Tensor:
-        """X [B,D,h,w], at least 0: a reversed sign would mean nothing at a feature that may itself be negative."""
-        return super().features(normalised).relu()
+    def features(self, normalized: Tensor) -> Tensor:
+        """X [B,D,h,w], at least 0: a reversed sign would mean nothing at a feature that may itself
+        be negative.
+        """
+        return super().features(normalized).relu()
 
     def forward(self, images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [B,C] of the branches A, B and C for pictures [B,3,H,W] in 0..255 with tags 0/1 [B,C]."""
-        features = self.features(self.backbone.normalise(images))
+        """Logits [B,C] of the branches A, B and C for images [B,3,H,W] in 0..255 with tags 0/1
+        [B,C].
+        """
+        features = self.features(self.backbone.normalize(images))
         initial = self.head(features)
         attended = attention(initial.detach(), tags)
         erased = self.head_erased(features * ternary_mask(attended, self.erase, self.background))
@@ -64,13 +74,15 @@ class Network(Classifier):
         rest = self.head_background(features * background_mask(attended, cut))
         return initial.mean((2, 3)), erased.mean((2, 3)), rest.mean((2, 3))
 
-    def maps(self, normalised: Tensor, tags: Tensor) -> Tensor:
-        """The larger of branch A's and B's maps, each rectified and divided by its maximum: [B,C,h,w] in [0,1].
+    def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
+        """The larger of branch A's and B's maps, each rectified and divided by its maximum:
+        [B,C,h,w] in [0,1].
 
-        normalised: [B,3,H,W]; tags: 0/1 [B,C], the classes whose attention is erased for branch B. The maxima are those of the
-        stride-16 maps; published are those after upsampling to the picture.
+        normalized: [B,3,H,W]; tags: 0/1 [B,C], the classes whose attention is erased for branch B.
+        The maxima are those of the stride-16 maps; published are those after upsampling to the
+        image.
         """
-        features = self.features(normalised)
+        features = self.features(normalized)
         initial = self.head(features)
         mask = ternary_mask(attention(initial, tags), self.erase, self.background)
         return torch.maximum(share(initial), share(self.head_erased(features * mask)))
@@ -83,7 +95,8 @@ class Network(Classifier):
 def head(channels: int, width: int, classes: int) -> nn.Sequential:
     """Convolutions from features [B,channels,h,w], at least 0, to class maps [B,classes,h,w].
 
-    At first the 3x3 convolutions hand the features on (see `identity`), and the 1x1 convolution is the published Gaussian.
+    At first the 3x3 convolutions hand the features on (see `identity`), and the 1x1 convolution is
+    the published Gaussian.
     """
     pointwise = nn.Conv2d(width, classes, 1, bias=False)
     nn.init.normal_(pointwise.weight, std=0.01)
@@ -97,7 +110,9 @@ def head(channels: int, width: int, classes: int) -> nn.Sequential:
 
 
 def identity(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3x3 convolution that at first copies its channels, several into one as their mean where there are fewer outputs."""
+    """A 3x3 convolution that at first copies its channels, several into one as their mean where
+    there are fewer outputs.
+    """
     layer = nn.Conv2d(inputs, outputs, 3, padding=1)
     folds = min(inputs, outputs)
     linked = torch.arange(outputs)[:, None] % folds == torch.arange(inputs) % folds
@@ -110,9 +125,11 @@ def identity(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def attention(maps: Tensor, tags: Tensor) -> Tensor:
-    """M: the largest of the present classes' rectified maps, each stretched to [0,1]; [B,1,h,w], float32.
+    """M: the largest of the present classes' rectified maps, each stretched to [0,1]; [B,1,h,w],
+    float32.
 
-    maps: [B,C,h,w]; tags: 0/1 [B,C]. All 0 where a picture has no tags or no present class rises anywhere.
+    maps: [B,C,h,w]; tags: 0/1 [B,C]. All 0 where an image has no tags or no present class rises
+    anywhere.
     """
     positive = maps.float().relu()
     low, high = positive.amin((2, 3), keepdim=True), positive.amax((2, 3), keepdim=True)
@@ -121,14 +138,18 @@ def attention(maps: Tensor, tags: Tensor) -> Tensor:
 
 
 def ternary_mask(attended: Tensor, erase: float, background: float) -> Tensor:
-    """T of the module's docstring from M [B,1,h,w]; all +1 in pictures without attention, where nothing can be told apart."""
+    """T of the module's docstring from M [B,1,h,w]; all +1 in images without attention, where
+    nothing can be told apart.
+    """
     inside, outside = attended >= erase, attended < background
     mask = torch.ones_like(attended).masked_fill(outside, -1).masked_fill(inside, 0)
     return torch.where(attended.amax((2, 3), keepdim=True) > 0, mask, 1)
 
 
 def background_mask(attended: Tensor, cut: float) -> Tensor:
-    """1 where M [B,1,h,w] is below `cut` times its maximum, else 0; all 0 in pictures without attention."""
+    """1 where M [B,1,h,w] is below `cut` times its maximum, else 0; all 0 in images without
+    attention.
+    """
     return (attended < cut * attended.amax((2, 3), keepdim=True)).to(attended)
 
 

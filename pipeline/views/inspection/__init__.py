@@ -1,6 +1,6 @@
-"""What artefacts hold and what is odd about them, in words and as one picture."""
+"""What artifacts hold and what is odd about them, in words and as one image."""
 
-from pipeline.views.inspection.artefacts import describe
+from pipeline.views.inspection.artifacts import describe
 from pipeline.views.inspection.datasets import describe_index
 from pipeline.views.inspection.drawing import draw
 from pipeline.views.inspection.networks import describe_weights

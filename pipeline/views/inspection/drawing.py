@@ -1,10 +1,10 @@
-"""Everything that an artefact holds of one picture, drawn."""
+"""Everything that an artifact holds of one image, drawn."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pipeline.instances.masks import exclusive_record
+from pipeline.instances.base import exclusive_record
 from pipeline.views import overlays, sheets
 from pipeline.views.inspection.facts import Item
 from pipeline.views.inspection.words import known
@@ -12,10 +12,12 @@ from pipeline.views.inspection.words import known
 Panels = list[tuple[str, np.ndarray]]
 
 
-def draw(format_: str, item: Item, image: np.ndarray, classes: Sequence[str], side: int = 360) -> np.ndarray:
-    """One sheet of everything that an artefact holds about a picture, uint8 RGB.
+def draw(
+    format_: str, item: Item, image: np.ndarray, classes: Sequence[str], side: int = 360
+) -> np.ndarray:
+    """One sheet of everything that an artifact holds about an image, uint8 RGB.
 
-    format_: one of PANELS; item: arrays of the picture; image: uint8 [H,W,3];
+    format_: one of PANELS; item: arrays of the image; image: uint8 [H,W,3];
     side: the longer side of a panel in pixels. Raises ValueError for an unknown format.
     """
     drawn = known(PANELS, format_)(item, image, classes, side)
@@ -28,10 +30,12 @@ def draw(format_: str, item: Item, image: np.ndarray, classes: Sequence[str], si
 
 
 def _draw_cams(item: Item, image: np.ndarray, classes: Sequence[str], side: int) -> Panels:
-    found = [("picture", sheets.panels(image, side=side)["picture"])]
+    found = [("image", sheets.panels(image, side=side)["image"])]
     for cam, label in zip(item["cams"], item["labels"].tolist(), strict=True):
         panel = sheets.panels(image, cams=cam[None], side=side)["CAM"]
-        found.append((f"{_class_name(label, classes)}, up to {np.nan_to_num(cam).max(initial=0):.2f}", panel))
+        found.append(
+            (f"{_class_name(label, classes)}, up to {np.nan_to_num(cam).max(initial=0):.2f}", panel)
+        )
     return found
 
 
@@ -45,7 +49,9 @@ def _draw_maps(item: Item, image: np.ndarray, classes: Sequence[str], side: int)
 
 
 def _draw_fields(item: Item, image: np.ndarray, classes: Sequence[str], side: int) -> Panels:
-    drawn = sheets.panels(image, boundary=item["boundary"], displacement=item["displacement"], side=side)
+    drawn = sheets.panels(
+        image, boundary=item["boundary"], displacement=item["displacement"], side=side
+    )
     reach = overlays.reach(np.nan_to_num(item["displacement"]))
     drawn[f"displacement, rim of the wheel {reach:.1f} cells"] = drawn.pop("displacement")
     return list(drawn.items())

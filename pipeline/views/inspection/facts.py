@@ -1,4 +1,4 @@
-"""What one picture of an artefact adds to its description, and what is odd about it."""
+"""What one image of an artifact adds to its description, and what is odd about it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ Item = Mapping[str, np.ndarray]
 
 @dataclass(slots=True)
 class Facts:
-    """What one picture adds: values by name, pixels by kind, classes that occur, and oddities."""
+    """What one image adds: values by name, pixels by kind, classes that occur, and oddities."""
 
     values: dict[str, np.ndarray]
     pixels: dict[str, int] = field(default_factory=dict)
@@ -21,8 +21,12 @@ class Facts:
 def _cams(item: Item, classes: int) -> Facts:
     cams, labels = item["cams"], item["labels"]
     H, W = (int(n) for n in item["size"])
-    facts = Facts({**_size(H, W), "maps": np.array(len(cams)), "values": cams}, {}, set(labels.tolist()))
-    peaks = np.nan_to_num(cams.reshape(len(cams), -1)).max(1, initial=0) if len(cams) else np.zeros(0)
+    facts = Facts(
+        {**_size(H, W), "maps": np.array(len(cams)), "values": cams}, {}, set(labels.tolist())
+    )
+    peaks = (
+        np.nan_to_num(cams.reshape(len(cams), -1)).max(1, initial=0) if len(cams) else np.zeros(0)
+    )
     facts.oddities = _those(
         {
             "no class map": not len(cams),
@@ -31,7 +35,8 @@ def _cams(item: Item, classes: int) -> Facts:
             "values outside [0, 1]": bool((cams < 0).any() or (cams > 1).any()),
             "as many labels as maps are not there": len(labels) != len(cams),
             "unknown classes": bool((labels >= classes).any()),
-            "a map that is not on the stride-4 grid": cams.shape[1:] != ((H - 1) // 4 + 1, (W - 1) // 4 + 1),
+            "a map that is not on the stride-4 grid": cams.shape[1:]
+            != ((H - 1) // 4 + 1, (W - 1) // 4 + 1),
         }
     )
     return facts
@@ -57,7 +62,9 @@ def _fields(item: Item, classes: int) -> Facts:
     facts = Facts({**_size(h, w, "grid "), "boundary": boundary, "displacement in cells": lengths})
     facts.oddities = _those(
         {
-            "NaN or infinity": not (np.isfinite(boundary).all() and np.isfinite(displacement).all()),
+            "NaN or infinity": not (
+                np.isfinite(boundary).all() and np.isfinite(displacement).all()
+            ),
             "boundary outside [0, 1]": bool((boundary < 0).any() or (boundary > 1).any()),
             "the same boundary everywhere": bool(boundary.size)
             and bool((boundary == boundary.flat[0]).all()),

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.views.charts import number
-from pipeline.views.gathering import read_rows
 from pipeline.views.inspection.words import count, listed
+from pipeline.views.report_data import read_rows
 
-ONE_A_PICTURE = ("pictures", "failures")
-"""Tables with one row a picture."""
+ONE_A_IMAGE = ("images", "failures")
+"""Tables with one row an image."""
 
 
 def describe_scores(path: Path) -> list[str]:
@@ -21,19 +21,25 @@ def describe_scores(path: Path) -> list[str]:
         steps = {step: dict(values) for step, values in content.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: no scores of this version; make them anew with `dvc repro -f scores`"
+            f"{path}: no scores of this version; make them again with `dvc repro -f scores`"
         ) from error
     lines = []
     for step, values in steps.items():
         shown = ", ".join(f"{name} {value}" for name, value in values.items())
-        lines.append(f"scores of {step}: {shown or 'none, as no picture has a pixel mask'}")
-        odd = [name for name, value in values.items() if not (number(value) is not None and 0 <= value <= 1)]
+        lines.append(f"scores of {step}: {shown or 'none, as no image has a pixel mask'}")
+        odd = [
+            name
+            for name, value in values.items()
+            if not (number(value) is not None and 0 <= value <= 1)
+        ]
         lines.append(f"odd: outside [0, 1]: {listed(odd)}" if odd else "nothing odd")
     return lines
 
 
 def describe_table(path: Path) -> list[str]:
-    """Lines of text on a csv file: rows, ranges of its columns, values that are empty or not finite, ids that come twice."""
+    """Lines of text on a csv file: rows, ranges of its columns, values that are empty or not
+    finite, ids that come twice.
+    """
     rows = read_rows(path)
     if not rows:
         return [f"{path.stem}: no rows", "odd: nothing in it"]
@@ -48,14 +54,16 @@ def describe_table(path: Path) -> list[str]:
             )
         if broken := len(texts) - len(values) if values else 0:
             odd.append(f"odd: {name} is no finite number in {count(broken, 'row')}")
-    if path.stem in ONE_A_PICTURE:
+    if path.stem in ONE_A_IMAGE:
         twice = [name for name, n in Counter(row.get("id", "") for row in rows).items() if n > 1]
         odd += [f"odd: ids that come twice: {listed(twice)}"] if twice else []
     return [*lines, *(odd or ["nothing odd"])]
 
 
 def rows_of(path: Path, name: str) -> list[str]:
-    """Lines of text with the rows of one picture in a table; none where it has none. Raises UserError."""
+    """Lines of text with the rows of one image in a table; none where it has none. Raises
+    UserError.
+    """
     own = [row for row in read_rows(path) if row.get("id") == name]
     return [
         f"{path.parent.name}/{path.stem}: "

@@ -1,12 +1,14 @@
-"""Unfinished work: how far a stage has come, also while it goes on (see mapping, training and work for what it leaves behind)."""
+"""Unfinished work: how far a stage has come, also while it goes on (see mapping, training and work
+for what it leaves behind).
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pipeline.core.artifacts import ArtifactError, Reader, Record
 from pipeline.errors import UserError
-from pipeline.store import Reader, Record, StoreError
-from pipeline.views.inspection.artefacts import describe
+from pipeline.views.inspection.artifacts import describe
 from pipeline.views.inspection.networks import describe_checkpoint
 from pipeline.views.inspection.words import bytes_of, count, listed
 
@@ -14,7 +16,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class Shards(Mapping[str, Record]):
-    """The whole shards of one folder as one artefact."""
+    """The whole shards of one folder as one artifact."""
 
     def __init__(self, readers: Sequence[Reader]) -> None:
         self.format, self.classes = readers[0].format, readers[0].classes
@@ -42,8 +44,12 @@ def folders(root: Path) -> list[Path]:
 
 
 def describe_unfinished(folder: Path) -> list[str]:
-    """Lines of text on one folder STAGE/FINGERPRINT: what is done, what is being written, and what is odd in it."""
-    lines = [f"unfinished work of stage {folder.parent.name}, fingerprint {folder.name.partition('-')[0]}"]
+    """Lines of text on one folder STAGE/FINGERPRINT: what is done, what is being written, and what
+    is odd in it.
+    """
+    lines = [
+        f"unfinished work of stage {folder.parent.name}, fingerprint {folder.name.partition('-')[0]}"
+    ]
     try:
         if (folder / CHECKPOINT).is_file():
             lines += describe_checkpoint(folder / CHECKPOINT)
@@ -61,7 +67,7 @@ def whole(folder: Path) -> tuple[list[Reader], list[str]]:
     for path in sorted(folder.glob("shard-*.h5")):
         try:
             reader = Reader(path)
-        except StoreError:
+        except ArtifactError:
             broken.append(path.name)
             continue
         reader.close()
@@ -70,7 +76,7 @@ def whole(folder: Path) -> tuple[list[Reader], list[str]]:
 
 
 def shards_of(folder: Path) -> Shards:
-    """The whole shards as one artefact; raises UserError where there is none yet."""
+    """The whole shards as one artifact; raises UserError where there is none yet."""
     readers, _ = whole(folder)
     if not readers:
         raise UserError(f"{folder}: no shard is whole yet")
@@ -80,7 +86,7 @@ def shards_of(folder: Path) -> Shards:
 def _describe_shards(folder: Path, readers: Sequence[Reader], broken: Sequence[str]) -> list[str]:
     done, size = sum(map(len, readers)), folder.name.partition("-")[2]
     of = f" of at most {size}" if size else ""
-    lines = [f"done: {count(done, 'picture')} in {count(len(readers), 'shard')}{of}"]
+    lines = [f"done: {count(done, 'image')} in {count(len(readers), 'shard')}{of}"]
     skipped = sorted(name for reader in readers for name in reader.skipped)
     lines += [f"left out, as they failed: {listed(skipped)}"] if skipped else []
     there = {int(re.sub(r"\D", "", path.stem)) for path in folder.glob("shard-*.h5")}
@@ -90,7 +96,7 @@ def _describe_shards(folder: Path, readers: Sequence[Reader], broken: Sequence[s
         if missing
         else []
     )
-    lines += [f"odd: damaged, will be made anew: {listed(broken)}"] if broken else []
+    lines += [f"odd: damaged, will be made again: {listed(broken)}"] if broken else []
     return [*lines, *(describe(Shards(readers)) if readers else [])]
 
 

@@ -8,11 +8,11 @@ from pipeline.errors import UserError
 
 Entry = TypeVar("Entry")
 SHOWN = 5
-"""How many pictures are named for each oddity."""
+"""How many images are named for each oddity."""
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """`1 picture`, `2 pictures`; many: a plural that is not made with an s."""
+    """`1 image`, `2 images`; many: a plural that is not made with an s."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
@@ -30,14 +30,16 @@ def bytes_of(number: int) -> str:
 def known(table: Mapping[str, Entry], format_: str) -> Entry:
     """The entry of a format; raises ValueError that lists those there are."""
     if format_ not in table:
-        raise ValueError(f"nothing is known about the format {format_!r}; known are {', '.join(table)}")
+        raise ValueError(
+            f"nothing is known about the format {format_!r}; known are {', '.join(table)}"
+        )
     return table[format_]
 
 
 def not_there(place: object, name: str, names: Sequence[str]) -> UserError:
     """The error for an id that is not there, with some that are."""
     if not names:
-        return UserError(f"{place}: no picture {name!r}; it has none at all")
+        return UserError(f"{place}: no image {name!r}; it has none at all")
     near = [other for other in names if name in other] or get_close_matches(name, names)
     hint = f"near: {listed(near)}" if near else f"it has {', '.join(names[:3])} ..."
-    return UserError(f"{place}: no picture {name!r}; {hint}")
+    return UserError(f"{place}: no image {name!r}; {hint}")

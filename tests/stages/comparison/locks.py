@@ -8,11 +8,13 @@ def written(path: str, content: str) -> dict[str, str]:
 
 
 def lock_of(*, labels_from: str = "c1") -> dict[str, Any]:
-    """What DVC notes of a small graph; `labels_from` other than c1 is an entry left from another run."""
+    """What DVC notes of a small graph; `labels_from` other than c1 is an entry left from another
+    run.
+    """
     return {
         "cams": {
             "deps": [written("stages/cams.py", "p")],
-            "params": {"params.yaml": {"base.seed": 0, "cams": {"scales": [0.5], "mirror": True}}},
+            "params": {"params.yaml": {"base.seed": 0, "cams": {"scales": [0.5], "flip": True}}},
             "outs": [written("data/cams.h5", "c1")],
         },
         "labels": {
@@ -36,7 +38,7 @@ def lock_of(*, labels_from: str = "c1") -> dict[str, Any]:
 ASKED: dict[str, Any] = {
     "base": {"seed": 0},
     "runtime": {"device": "cpu"},
-    "cams": {"scales": [0.5], "mirror": True},
+    "cams": {"scales": [0.5], "flip": True},
     "labels": {"background": 0.55},
     "scores": {"background": 0.1},
 }

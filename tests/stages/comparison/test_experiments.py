@@ -5,8 +5,8 @@ from pathlib import Path
 from locks import written
 
 from benchmarks.repository import commit, run
-from stages.comparison import experiments
-from stages.comparison.experiments import Experiment
+from stages.experiments import experiments
+from stages.experiments.experiments import Experiment
 
 
 def test_the_list_of_experiments_is_read() -> None:
@@ -25,7 +25,7 @@ def test_changed_code_is_found(folder: Path) -> None:
     (folder / "other.py").write_text("1")
     commit(folder)
     revision = run(folder, "git", "rev-parse", "HEAD").stdout.strip()
-    deps = [written(path, "x") for path in ("used.py", "room", "/elsewhere/pictures", "../up")]
+    deps = [written(path, "x") for path in ("used.py", "room", "/elsewhere/images", "../up")]
     past = Experiment("cam-seed0", revision, True, {"cams": {"deps": deps}}, {})
     (folder / "other.py").write_text("2")
     assert experiments.changed_files(past, ["cams"]) == []

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from locks import ASKED, lock_of, written
 
-from stages import cached, lineage
+from stages.experiments import cached, lineage
 
 
 def test_what_a_score_was_made_by() -> None:
@@ -21,12 +21,16 @@ def test_a_score_left_from_another_run_counts_as_missing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("listed", "rests"), [("i1", ["cams", "dataset"]), ("i2", []), (None, [])], ids=["same", "other", "lost"]
+    ("listed", "rests"),
+    [("i1", ["cams", "dataset"]), ("i2", []), (None, [])],
+    ids=["same", "other", "lost"],
 )
 def test_a_file_in_a_folder_is_looked_up_in_the_list_of_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: str | None, rests: list[str]
 ) -> None:
-    """Stages depend on the dataset's index alone, which DVC keeps in the list of the folder's files."""
+    """Stages depend on the dataset's index alone, which DVC keeps in the list of the folder's
+    files.
+    """
     monkeypatch.setattr(cached, "cache_folder", lambda: tmp_path)
     digests = {"i1": "1" * 32, "i2": "2" * 32}
     lock = {
@@ -47,9 +51,14 @@ def test_a_file_in_a_folder_is_looked_up_in_the_list_of_its_files(
 
 
 def test_parameters_are_compared_where_they_matter() -> None:
-    asked = ASKED | {"labels": {"background": 0.4}, "cams": {"scales": [0.5], "mirror": True, "new": 1}}
+    asked = ASKED | {
+        "labels": {"background": 0.4},
+        "cams": {"scales": [0.5], "flip": True, "new": 1},
+    }
     assert lineage.parameter_differences(lock_of(), ["cams"], asked) == ["cams.new missing, now 1"]
-    assert lineage.parameter_differences(lock_of(), ["labels"], asked) == ["labels.background 0.55, now 0.4"]
+    assert lineage.parameter_differences(lock_of(), ["labels"], asked) == [
+        "labels.background 0.55, now 0.4"
+    ]
     assert lineage.parameter_differences(lock_of(), lock_of(), ASKED) == []
 
 
@@ -66,7 +75,9 @@ def test_a_section_is_its_own_stages_and_not_that_of_a_report_made_before() -> N
         "report": {"params": {"params.yaml": {"labels": {"background": 0.1}, "scores": {}}}},
     }
     text = yaml.safe_dump({"stages": lock})
-    made = lineage.made_with("labels: {background: 0.3}\nclassifier: {epochs: 3, lr: 1e-05}\n", text)
+    made = lineage.made_with(
+        "labels: {background: 0.3}\nclassifier: {epochs: 3, lr: 1e-05}\n", text
+    )
     assert made == {
         "labels": {"background": 0.5},
         "scores": {"background": 0.2},
@@ -85,16 +96,24 @@ def test_a_section_is_its_own_stages_and_not_that_of_a_report_made_before() -> N
     ],
 )
 def test_what_is_left_from_another_run_is_told(entry: str, key: str, value: object) -> None:
-    """Of labels on which semantic and then predictions rest, and of a score that reads the section labels too."""
+    """Of labels on which semantic and then predictions rest, and of a score that reads the section
+    labels too.
+    """
     made = {
         "labels": {"params": {"params.yaml": {"labels": {"background": 0.5}}}, "deps": []},
         "semantic": {"deps": [{"path": "data/labels.h5", "md5": "labels"}]},
         "predictions": {"deps": [{"path": "data/semantic.safetensors", "md5": "semantic"}]},
         "walk": {"params": {"params.yaml": {"labels": {"background": 0.5}}}},
     }
-    wrote = {"labels": "labels.h5", "semantic": "semantic.safetensors", "predictions": "p.h5", "walk": "walk"}
+    wrote = {
+        "labels": "labels.h5",
+        "semantic": "semantic.safetensors",
+        "predictions": "p.h5",
+        "walk": "walk",
+    }
     lock = {
-        name: stage | {"outs": [{"path": f"data/{wrote[name]}", "md5": name}]} for name, stage in made.items()
+        name: stage | {"outs": [{"path": f"data/{wrote[name]}", "md5": name}]}
+        for name, stage in made.items()
     }
     if key == "params":
         lock[entry]["params"] = {"params.yaml": value}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.comparison import queue
-from stages.comparison.queue import Task
-from stages.comparison.repository import ExperimentError
+from stages.experiments import queue
+from stages.experiments.queue import Task
+from stages.experiments.repository import ExperimentError
 
 STATUS = """\
 Task     Name       Created    Status
@@ -27,7 +27,9 @@ def test_the_queue_is_read() -> None:
     assert Task("22e34c7", "cam-seed5", "Running") in entries
     assert Task("bbf9f24", "cam-seed6", "Queued") in entries
     assert queue.by_name(entries)["cam-seed5"].status == "Running"
-    assert queue.parse_status("No experiment tasks in the queue.\n\nWorker status: 0 active, 0 idle\n") == (
+    assert queue.parse_status(
+        "No experiment tasks in the queue.\n\nWorker status: 0 active, 0 idle\n"
+    ) == (
         [],
         0,
     )
@@ -59,7 +61,10 @@ def test_no_worker_is_started_beside_one_that_is_too_busy_to_answer(
     alive: bool, started: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its experiment is running, and would be joined by another one, with `jobs` 1."""
-    running, waiting = Task("22e34c7", "cam-seed5", "Running"), Task("bbf9f24", "cam-seed6", "Queued")
+    running, waiting = (
+        Task("22e34c7", "cam-seed5", "Running"),
+        Task("bbf9f24", "cam-seed6", "Queued"),
+    )
     ended = replace(waiting, status="Success")
     each = iter([([running, waiting], 0)] * queue.SILENT + [([ended], 1)])
     commands = list[tuple[str, ...]]()
@@ -71,9 +76,13 @@ def test_no_worker_is_started_beside_one_that_is_too_busy_to_answer(
     assert commands == [("queue", "start", "--jobs", "1")] * started
 
 
-def test_a_worker_has_time_to_come_up_before_another_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_has_time_to_come_up_before_another_one_is_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     waiting = Task("bbf9f24", "cam-seed6", "Queued")
-    each = iter([([waiting], 0)] * (2 * queue.SILENT + 2) + [([replace(waiting, status="Success")], 1)])
+    each = iter(
+        [([waiting], 0)] * (2 * queue.SILENT + 2) + [([replace(waiting, status="Success")], 1)]
+    )
     commands = list[tuple[str, ...]]()
     monkeypatch.setattr(queue, "tasks", lambda: next(each))
     monkeypatch.setattr(queue, "dvc", lambda *words, **_: commands.append(words))
@@ -86,8 +95,13 @@ def test_a_worker_has_time_to_come_up_before_another_one_is_started(monkeypatch:
 def test_a_worker_that_puts_away_what_a_process_left_has_time(
     queued: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not answer meanwhile, and the entry is running still: nothing is killed, no other worker is started."""
-    running, waiting = Task("22e34c7", "cam-seed5", "Running"), Task("bbf9f24", "cam-seed6", "Queued")
+    """It does not answer meanwhile, and the entry is running still: nothing is killed, no other
+    worker is started.
+    """
+    running, waiting = (
+        Task("22e34c7", "cam-seed5", "Running"),
+        Task("bbf9f24", "cam-seed6", "Queued"),
+    )
     beside = [waiting] * queued
     ended = [replace(task, status="Success") for task in (running, *beside)]
     looked = 2 * queue.SILENT
@@ -135,7 +149,13 @@ def test_two_looks_find_an_entry_that_begins_between(monkeypatch: pytest.MonkeyP
 
 
 def test_a_log_tells_its_stage_and_why_it_ended() -> None:
-    lines = ["Running stage 'dataset':", "> python", "Stage 'cams' is cached - skipping run", "boom", "boom"]
+    lines = [
+        "Running stage 'dataset':",
+        "> python",
+        "Stage 'cams' is cached - skipping run",
+        "boom",
+        "boom",
+    ]
     assert queue.stage_of(lines) == "cams"
     assert queue.stage_of([]) == ""
     assert queue.log_tail(lines)[-1] == "boom"

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.repository import commit, run
 from pipeline.errors import UserError
-from stages.comparison import repository
+from stages.experiments import repository
 
 
 def test_files_an_experiment_would_lack_are_refused_or_copied(folder: Path) -> None:
@@ -28,7 +28,9 @@ def test_files_an_experiment_would_lack_are_refused_or_copied(folder: Path) -> N
             {"dataset": {"source": source, "val": 0.2}, "runtime": {"work": "open"}}
         )
 
-    assert [needs(name) for name in ("tracked", "ignored", "added", "nowhere", str(folder / "open"))] == [
+    assert [
+        needs(name) for name in ("tracked", "ignored", "added", "nowhere", str(folder / "open"))
+    ] == [
         [],
         ["ignored"],
         [],
@@ -50,7 +52,9 @@ def test_changes_that_git_does_not_know_are_told_apart(folder: Path) -> None:
 
 
 def test_what_dvc_says_is_passed_on(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"`dvc queue logs nothing` failed: .*not inside of a DVC repository"):
+    with pytest.raises(
+        UserError, match=r"`dvc queue logs nothing` failed: .*not inside of a DVC repository"
+    ):
         repository.dvc("queue", "logs", "nothing")
 
 
@@ -89,7 +93,9 @@ HALF_READ = "unexpected error - Expecting value: line 1 column 1 (char 0)"
 def test_what_passes_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], ends: list[str], tries: int
 ) -> None:
-    """DVC fails where it looks at a file that a worker of its queue is just writing; what changes something is not given twice."""
+    """DVC fails where it looks at a file that a worker of its queue is just writing; what changes
+    something is not given twice.
+    """
     given: list[tuple[str, ...]] = []
 
     def output(*words: str, environment: object) -> str:

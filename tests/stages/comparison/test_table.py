@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from stages.comparison.table import (
+from stages.experiments.table import (
     Estimate,
     Score,
     as_csv,
@@ -38,7 +38,13 @@ def test_differences_are_of_the_same_seed() -> None:
 
 @pytest.mark.parametrize(
     ("mean", "error", "beyond"),
-    [(0.15, 0.05, True), (-0.15, 0.05, True), (0.1, 0.05, False), (0.3, None, False), (0.0, 0.0, False)],
+    [
+        (0.15, 0.05, True),
+        (-0.15, 0.05, True),
+        (0.1, 0.05, False),
+        (0.3, None, False),
+        (0.0, 0.0, False),
+    ],
 )
 def test_what_is_beyond_chance(mean: float, error: float | None, beyond: bool) -> None:
     assert beyond_chance(Estimate(mean, error, 1 if error is None else 3)) is beyond

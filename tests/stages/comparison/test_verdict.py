@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from locks import ASKED, lock_of
 
-from stages.comparison import experiments
-from stages.comparison.experiments import Experiment
-from stages.comparison.plan import Run
-from stages.comparison.table import Score
-from stages.comparison.verdict import best, judge, scores_of
+from stages.experiments import experiments
+from stages.experiments.experiments import Experiment
+from stages.experiments.plan import Run
+from stages.experiments.table import Score
+from stages.experiments.verdict import best, judge, scores_of
 
 
 def experiment(lock: dict[str, Any], *, here: bool = True, **metrics: Any) -> Experiment:
@@ -52,7 +52,9 @@ def test_the_experiment_that_answers_goes_before_the_newer_one() -> None:
 
 @pytest.mark.usefixtures("unchanged")
 def test_only_scores_of_its_own_are_taken() -> None:
-    found = experiment(lock_of(labels_from="c0"), cams={"best_miou": 0.4, "miou": None}, labels={"miou": 0.9})
+    found = experiment(
+        lock_of(labels_from="c0"), cams={"best_miou": 0.4, "miou": None}, labels={"miou": 0.9}
+    )
     steps = ["cams", "labels"]
     scores = scores_of(asked_run(ASKED), found, judge(asked_run(ASKED), found, steps), steps)
     assert scores == [Score("cam", 0, "cams", "best_miou", 0.4)]
@@ -62,4 +64,7 @@ def test_every_score_of_a_step_is_found() -> None:
     found = experiment({}, labels={"miou": 0.5, "AP50": 0.25})
     verdict = judge(asked_run(ASKED), found, [])
     scored = type(verdict)(missing=[], differences=[], other=[], scored=["labels"])
-    assert [score.value for score in scores_of(asked_run(ASKED), found, scored, ["labels"])] == [0.5, 0.25]
+    assert [score.value for score in scores_of(asked_run(ASKED), found, scored, ["labels"])] == [
+        0.5,
+        0.25,
+    ]

@@ -1,0 +1,159 @@
+"""The machine a stage runs on: device, precision, workers, ranks, folder of unfinished work. No
+artifact depends on it.
+
+Many tensors to or from the device as one: a copy for each would let a GPU and the program wait for
+each other every time.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError
+
+
+class RuntimeSettingError(UserError):
+    """A runtime parameter cannot be met on this machine; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Resolved settings of section `runtime`, plus the rank of this process among `world` ranks
+    (from torchrun's environment).
+    """
+
+    device: torch.device
+    precision: torch.dtype
+    workers: int
+    batch: int
+    shard: int
+    checkpoint: float
+    skip_bad: bool
+    work: Path
+    rank: int
+    world_size: int
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A context in which networks compute in the chosen precision."""
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision)
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this process merges, prints and writes the artifact."""
+        return self.rank == 0
+
+
+def resolve(
+    *,
+    device: str,
+    precision: str,
+    workers: int,
+    batch: int,
+    shard: int,
+    checkpoint: float,
+    skip_bad: bool,
+    work: str,
+) -> Runtime:
+    """Turn the parameters of section `runtime` into what this machine has; raises
+    RuntimeSettingError when it has it not.
+    """
+    chosen = find_device(device)
+    return Runtime(
+        device=chosen,
+        precision=_precision(precision, chosen),
+        workers=workers or _cores(),
+        batch=batch,
+        shard=shard,
+        checkpoint=checkpoint,
+        skip_bad=skip_bad,
+        work=Path(os.environ.get("WEAKMASK_WORK") or work),
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+    )
+
+
+def find_device(name: str, setting: str = "runtime.device") -> torch.device:
+    """The torch device of `auto` (CUDA, else CPU), `cpu`, `cuda` or `cuda:N`; raises
+    RuntimeSettingError that names the `setting`.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RuntimeSettingError(
+            f"{setting}: {name!r} is no torch device; use auto, cpu, cuda or cuda:N"
+        ) from error
+    if device.type not in ("cpu", "cuda"):  # the walk sums in float64, which Apple's mps lacks
+        raise RuntimeSettingError(
+            f"{setting}: {name!r} is not supported; use auto, cpu, cuda or cuda:N"
+        )
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise RuntimeSettingError(
+                f"{setting}: {name!r} asked for, but torch sees no GPU here; use auto or cpu"
+            )
+        index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise RuntimeSettingError(
+                f"{setting}: no GPU {index}, this machine has {torch.cuda.device_count()}"
+            )
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+    return device
+
+
+def _precision(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return (
+            torch.bfloat16
+            if device.type == "cuda" and torch.cuda.is_bf16_supported()
+            else torch.float32
+        )
+    chosen: torch.dtype = getattr(torch, name)
+    if chosen == torch.float16 and device.type == "cpu":
+        raise RuntimeSettingError(
+            "runtime.precision: float16 needs a GPU; use auto, float32 or bfloat16"
+        )
+    return chosen
+
+
+def _cores() -> int:
+    """Cores this process may use, shared among the ranks of this host."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def to_device(arrays: Sequence[np.ndarray], kind: type, device: torch.device) -> list[Tensor]:
+    """Return arrays, each of any shape, as tensors of the numpy type `kind` on the device; nothing
+    is waited for.
+    """
+    if not arrays:
+        return []
+    values = np.concatenate([np.asarray(array, kind).ravel() for array in arrays])
+    parts = (
+        torch.from_numpy(values)
+        .to(device, non_blocking=True)
+        .split([array.size for array in arrays])
+    )
+    return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+
+def to_numpy(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    """Return the values of tensors, each of any shape, of one device and type; waited for once."""
+    if not tensors:
+        return []
+    values = torch.cat([tensor.flatten() for tensor in tensors]).cpu().numpy()
+    parts = np.split(values, np.cumsum([tensor.numel() for tensor in tensors])[:-1])
+    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]

@@ -1,0 +1,1 @@
+"""The data that stages read: index, images, masks, augmentation."""

@@ -1,0 +1,265 @@
+"""The index of a dataset: every image with its size, split, tags, masks and digest, as plain json
+and csv.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core.resume import write_atomically
+from pipeline.data.images import read_image
+from pipeline.data.problems import DatasetError, error
+
+FORMAT, VERSION = "weakmask dataset", 2
+HEADER, TABLE = "index.json", "images.csv"
+COLUMNS = ("id", "path", "height", "width", "split", "tags", "semantic", "instances", "digest")
+MAX_CLASSES = 254
+RERUN = "make it again with `dvc repro dataset`"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """One image: upright size in pixels, sorted class ids, POSIX paths relative to the roots of the
+    index.
+
+    `split` is "train", "val" or any other name; `semantic` and `instances` are PNG masks or None;
+    `digest` is the hex blake2b (16 bytes) of the image file and of its mask files, so that a
+    changed image or a new mask is noticed.
+    """
+
+    id: str
+    path: str
+    height: int
+    width: int
+    split: str
+    tags: tuple[int, ...]
+    semantic: str | None
+    instances: str | None
+    digest: str
+
+
+class Index(Mapping[str, ImageEntry]):
+    """All images by id, in sorted order; picklable, so that worker processes get it whole.
+
+    `mask_values` maps a value of a semantic mask file to a label: 0 background, c + 1 class c, 255
+    ignore.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        images: Iterable[ImageEntry],
+        images_root: Path,
+        masks_root: Path,
+        mask_values: Mapping[int, int],
+    ) -> None:
+        self.classes = tuple(classes)
+        self.images_root, self.masks_root = Path(images_root), Path(masks_root)
+        self.mask_values = dict(sorted(mask_values.items()))
+        self._images = {image.id: image for image in sorted(images, key=lambda image: image.id)}
+
+    def __getitem__(self, name: str) -> ImageEntry:
+        return self._images[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._images)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def select(self, split: str | None) -> list[str]:
+        """Sorted ids of a split, of all images for None; raises DatasetError listing the splits
+        there are.
+        """
+        if split is None:
+            return list(self)
+        names = [image.id for image in self.values() if image.split == split]
+        if not names:
+            splits = ", ".join(sorted({image.split for image in self.values()})) or "none at all"
+            raise DatasetError(
+                error("dataset", f"has no image in split {split!r}", f"splits there are: {splits}")
+            )
+        return names
+
+    def image(self, name: str) -> np.ndarray:
+        """The image as uint8 RGB [H,W,3], upright; raises DatasetError naming the file."""
+        return read_image(self.images_root / self[name].path)
+
+    def target(self, name: str) -> np.ndarray:
+        """The tags of the image as a 0/1 vector, f4 [C]."""
+        vector = np.zeros(len(self.classes), np.float32)
+        vector[list(self[name].tags)] = 1
+        return vector
+
+    def has_masks(self, name: str) -> bool:
+        """Whether the image has a semantic mask."""
+        return self[name].semantic is not None
+
+    def has_instances(self, name: str) -> bool:
+        """Whether the image has an instance mask."""
+        return self[name].instances is not None
+
+    @property
+    def digest(self) -> str:
+        """Hex blake2b (16 bytes) of classes, mask values and all rows; where the files lie does not
+        count.
+        """
+        content = (
+            json.dumps([VERSION, self.classes, list(self.mask_values.items())]) + self._table()
+        )
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write index.json and images.csv into the folder: equal content gives equal bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "classes": self.classes,
+            "images": _relative(self.images_root, folder),
+            "masks": _relative(self.masks_root, folder),
+            "mask_values": {str(value): label for value, label in self.mask_values.items()},
+            "digest": self.digest,
+        }
+        write_atomically(folder / TABLE, self._table().encode())
+        # The header comes last: a folder without it counts as unfinished.
+        write_atomically(
+            folder / HEADER, (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode()
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "Index":
+        """Read what save wrote; raises DatasetError when it is missing, damaged or of another
+        version.
+        """
+        header = _read_header(folder / HEADER)
+        roots = [
+            folder / header[key] if header[key].split("/")[0] == "." else Path(header[key])
+            for key in ("images", "masks")
+        ]
+        values = {int(value): label for value, label in header["mask_values"].items()}
+        images = _read_table(folder / TABLE, len(header["classes"]))
+        index = cls(header["classes"], images, roots[0], roots[1], values)
+        if index.digest != header["digest"]:
+            raise DatasetError(
+                error(folder / TABLE, f"is not the one that {HEADER} was written with", RERUN)
+            )
+        return index
+
+    def _table(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for p in self.values():
+            tags = " ".join(map(str, p.tags))
+            writer.writerow(
+                (
+                    p.id,
+                    p.path,
+                    p.height,
+                    p.width,
+                    p.split,
+                    tags,
+                    p.semantic or "",
+                    p.instances or "",
+                    p.digest,
+                )
+            )
+        return text.getvalue()
+
+
+def _relative(root: Path, folder: Path) -> str:
+    """A path for the header: from `folder` on, with a dot in front, for what lies in it, so that
+    the folder can be moved.
+    """
+    inside = root.is_relative_to(folder)
+    return (
+        f"./{root.relative_to(folder).as_posix()}".removesuffix("/.") if inside else root.as_posix()
+    )
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DatasetError(error(path, "no such file", RERUN)) from None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise DatasetError(error(path, f"damaged ({problem})", RERUN)) from problem
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise DatasetError(error(path, "is no index of a dataset", RERUN))
+    if header.get("version") != VERSION:
+        raise DatasetError(
+            error(
+                path, f"is of version {header.get('version')}, this program reads {VERSION}", RERUN
+            )
+        )
+    missing = {"classes", "images", "masks", "mask_values", "digest"} - header.keys()
+    if missing:
+        raise DatasetError(error(path, f"lacks {', '.join(sorted(missing))}", RERUN))
+    if not _is_sound(header):
+        raise DatasetError(
+            error(path, "damaged (values of other kinds than it is written with)", RERUN)
+        )
+    return header
+
+
+def _is_sound(header: Mapping[str, Any]) -> bool:
+    """Whether a header holds a list of texts, texts, and a table from mask values to labels."""
+    classes, values = header["classes"], header["mask_values"]
+    return (
+        isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and all(
+            isinstance(header[key], str) and "\0" not in header[key] for key in ("images", "masks")
+        )
+        and isinstance(values, dict)
+        and all(re.fullmatch(r"\d{1,5}", value, re.ASCII) for value in values)
+        and all(type(label) is int and 0 <= label <= MAX_CLASSES + 1 for label in values.values())
+    )
+
+
+def _read_table(path: Path, classes: int) -> list[ImageEntry]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            if tuple(next(rows, ())) != COLUMNS:
+                raise DatasetError(
+                    error(path, f"has other columns than {', '.join(COLUMNS)}", RERUN)
+                )
+            return [_image(row, classes) for row in rows]
+    except FileNotFoundError:
+        raise DatasetError(error(path, "no such file", RERUN)) from None
+    except (OSError, ValueError, csv.Error) as problem:
+        raise DatasetError(error(path, f"damaged ({problem})", RERUN)) from problem
+
+
+def _image(row: Sequence[str], classes: int) -> ImageEntry:
+    """A row of the table; raises ValueError for numbers out of range and for paths that could lead
+    out of the roots.
+    """
+    name, path, height, width, split, tags, semantic, instances, digest = row
+    labels = tuple(map(int, tags.split()))
+    if min(int(height), int(width)) < 1 or not all(0 <= label < classes for label in labels):
+        raise ValueError(f"image {name!r} has no size, or tags that are no class")
+    for file in (path, semantic, instances):
+        if file.startswith("/") or "\0" in file or ".." in file.split("/"):
+            raise ValueError(f"image {name!r} has the path {file!r}, which leaves the folder")
+    return ImageEntry(
+        name,
+        path,
+        int(height),
+        int(width),
+        split,
+        labels,
+        semantic or None,
+        instances or None,
+        digest,
+    )

@@ -1,0 +1,3 @@
+"""Mask R-CNN (He et al., ICCV 2017), torchvision's, on any timm backbone: the final instance model
+of IRNet's paper.
+"""

@@ -1,0 +1,1 @@
+"""From maps to labels: dense CRF, seeds, pseudo-labels."""

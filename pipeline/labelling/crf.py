@@ -1,0 +1,67 @@
+"""Dense CRF (Kraehenbuehl and Koltun, NeurIPS 2011) by pydensecrf: smoothness and appearance
+kernels, mean-field inference.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+Refine = Callable[[np.ndarray], np.ndarray]
+"""Label map int [H,W] in 0..L-1 to the refined one."""
+
+
+def label_refiner(image: np.ndarray, labels: int, settings: Mapping[str, float]) -> Refine:
+    """A function that refines label maps of one image; the kernels are built once for all calls.
+
+    image: uint8 [H,W,3]; labels: number L of labels; settings: section `crf` of the parameters. The
+    unary gives a pixel's own label `confidence` and shares the rest among the others. With one
+    label, or no iterations, a map is returned as it is.
+    """
+    if labels < 2 or settings["iterations"] == 0:
+        return lambda label_map: label_map
+    crf = _build(image, labels, settings)
+    confidence = settings["confidence"]
+    table = np.full((labels, labels), -np.log((1 - confidence) / (labels - 1)), np.float32)
+    np.fill_diagonal(table, -np.log(confidence))
+
+    def refine(label_map: np.ndarray) -> np.ndarray:
+        """The most likely labels [H,W] under the CRF."""
+        return _infer(crf, table[:, label_map.ravel()], settings).argmax(0).reshape(label_map.shape)
+
+    return refine
+
+
+def refine_probabilities(
+    image: np.ndarray, probabilities: np.ndarray, settings: Mapping[str, float]
+) -> np.ndarray:
+    """Refined class probabilities f4 [L,H,W] of an image uint8 [H,W,3]; as given when there are no
+    iterations.
+    """
+    if settings["iterations"] == 0:
+        return probabilities
+    labels = len(probabilities)
+    unary = -np.log(np.clip(probabilities, 1e-5, 1.0)).reshape(labels, -1)
+    return _infer(_build(image, labels, settings), unary, settings).reshape(probabilities.shape)
+
+
+def _build(image: np.ndarray, labels: int, settings: Mapping[str, float]) -> Any:
+    from pydensecrf import densecrf
+
+    height, width = image.shape[:2]
+    crf = densecrf.DenseCRF2D(width, height, labels)
+    # a first unary, because the library wants one before the kernels; each call sets its own
+    crf.setUnaryEnergy(np.zeros((labels, height * width), np.float32))
+    crf.addPairwiseGaussian(sxy=settings["smooth_xy"], compat=settings["smooth_weight"])
+    crf.addPairwiseBilateral(
+        sxy=settings["bilateral_xy"],
+        srgb=settings["bilateral_rgb"],
+        rgbim=np.ascontiguousarray(image),
+        compat=settings["bilateral_weight"],
+    )
+    return crf
+
+
+def _infer(crf: Any, unary: np.ndarray, settings: Mapping[str, float]) -> np.ndarray:
+    crf.setUnaryEnergy(np.ascontiguousarray(unary, dtype=np.float32))
+    return np.asarray(crf.inference(int(settings["iterations"])))

@@ -1,1 +1,0 @@
-"""Mask R-CNN (He et al., ICCV 2017), torchvision's, on any timm backbone: the final instance model of IRNet's paper."""

@@ -1,0 +1,118 @@
+"""The final semantic model: DeepLabV3+ (Chen et al., ECCV 2018) of segmentation-models-pytorch on a
+timm encoder.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.classifiers.extraction import pad_to_multiple
+from pipeline.core.artifacts import IGNORE
+from pipeline.core.trainer import Step
+from pipeline.data.augmentation import RandomScale, as_image, as_mask, training_crop
+from pipeline.data.index import Index
+from pipeline.nets.backbones import OUTPUT_STRIDE, create_backbone, micro_batches, normalization
+
+
+class SemanticNet(nn.Module):
+    """DeepLabV3+ at output stride 16.
+
+    labels: number of labels, background included; backbone, weights: see backbones.create.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, labels: int, backbone: str, weights: str = "none") -> None:
+        super().__init__()
+        self.net = smp.DeepLabV3Plus(
+            f"tu-{backbone}",
+            encoder_weights=None,
+            encoder_output_stride=OUTPUT_STRIDE,
+            classes=labels,
+        )
+        if weights != "none":
+            self.net.encoder.model.load_state_dict(
+                create_backbone(backbone, weights, dilated=True).state_dict()
+            )
+        mean, std = normalization(backbone)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.to(memory_format=torch.channels_last)
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Parameters without pretrained values: decoder and head."""
+        return [*self.net.decoder.parameters(), *self.net.segmentation_head.parameters()]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B,L,H,W] of images [B,3,H,W] in 0..255, any size."""
+        height, width = images.shape[2:]
+        normalized = pad_to_multiple((images.float() - self.mean) / self.std, OUTPUT_STRIDE)
+        return self.net(normalized.contiguous(memory_format=torch.channels_last))[
+            :, :, :height, :width
+        ]
+
+
+class LabeledCrops:
+    """Training samples: (uint8 crop [3,S,S], label map uint8 [S,S], 255 = ignore), augmented again
+    at each access.
+
+    labels(name): the label map [H,W] of an image.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        names: Sequence[str],
+        labels: Callable[[str], np.ndarray],
+        scale: tuple[float, float],
+        crop: int,
+        mean: tuple[float, ...],
+    ) -> None:
+        self.index, self.names, self.labels = index, list(names), labels
+        self.augment = training_crop(RandomScale(*scale), crop, mean)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        name = self.names[number]
+        image, labels = self.augment(as_image(self.index.image(name)), as_mask(self.labels(name)))
+        return image, labels[0]
+
+
+def objective(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
+    """Mean cross-entropy over the labeled pixels of the whole batch; zero where all are ignored."""
+    images, labels = batch
+    logits = network(images).float()
+    total = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
+    count = step.ranks.mean((labels != IGNORE).sum().float())
+    return {"loss": total / count.clamp(min=1)}
+
+
+@torch.inference_mode()
+def probabilities(
+    network: SemanticNet, images: Tensor, scales: Sequence[float], flip: bool
+) -> Tensor:
+    """Class probabilities [B,L,H,W] of images [B,3,H,W] in 0..255, averaged over scales and flips."""
+    height, width = images.shape[2:]
+    total = torch.zeros((), device=images.device)
+    for scale in scales:
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        scaled = images.float()
+        if size != (height, width):
+            scaled = F.interpolate(
+                scaled, size, mode="bilinear", align_corners=False, antialias=scale < 1
+            )
+        for flipped in (False, True) if flip else (False,):
+            inputs = scaled.flip(3) if flipped else scaled
+            logits = torch.cat([network(part) for part in micro_batches(inputs)]).float()
+            logits = logits.flip(3) if flipped else logits
+            total = total + F.interpolate(
+                logits, (height, width), mode="bilinear", align_corners=False
+            ).softmax(1)
+    return total / total.sum(1, keepdim=True)

@@ -1,0 +1,1 @@
+"""Readers of image sources: VOC, COCO, folders, the built-in scenes; and their validation."""

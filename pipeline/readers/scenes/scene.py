@@ -1,0 +1,287 @@
+"""One image of toys with its exact masks.
+
+Where toys stand: touching friends, occlusion, and nobody nearly hidden.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipeline.readers.scenes.backdrops import choose_backdrop, paint_backdrop
+from pipeline.readers.scenes.shapes import (
+    PALETTE,
+    Color,
+)
+from pipeline.readers.scenes.toys import CLASSES, Sprite, Toy, Window, draw_toy, render, silhouettes
+
+SIZES: tuple[tuple[int, int], ...] = (
+    (192, 192),
+    (160, 224),
+    (224, 160),
+    (176, 208),
+    (208, 176),
+    (144, 192),
+)
+
+_COUNTS = (0.2, 0.32, 0.28, 0.2)  # one to four toys
+_LENGTHS = (
+    (0.50, 0.60),
+    (0.44, 0.55),
+    (0.39, 0.48),
+    (0.35, 0.43),
+)  # of the square root of the image's area
+_SAME = 0.42  # a further toy is of the class of the one before
+_ATTEMPTS = 40
+
+
+@dataclass
+class _Standing:
+    """Toys placed so far, later ones in front, and the pixels each shows."""
+
+    toys: list[Toy]
+    wholes: list[np.ndarray]
+    parts: list[np.ndarray]
+
+    def push(self, toy: Toy, whole: np.ndarray, part: np.ndarray) -> None:
+        """Let the toy stand in front of all others."""
+        self.toys.append(toy)
+        self.wholes.append(whole)
+        self.parts.append(part)
+
+    def add(self, toy: Toy, whole: np.ndarray, part: np.ndarray, most: float) -> bool:
+        """Let the toy stand in front unless it leaves the image or hides more than `most` of
+        anybody.
+        """
+        if not _lies_inside(toy, *whole.shape):
+            return False
+        hidden = whole
+        for other, other_part in zip(reversed(self.wholes), reversed(self.parts), strict=True):
+            if _share(other & whole, other) > most or _share(other & ~hidden, other) < 0.45:
+                return False
+            if _share(other_part & ~hidden, other_part) < 0.7:
+                return False
+            hidden = hidden | other
+        self.push(toy, whole, part)
+        return True
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> float:
+    return float(np.count_nonzero(part)) / max(1, int(np.count_nonzero(whole)))
+
+
+def draw_count(rng: np.random.Generator) -> int:
+    """Number of toys an image asks for, 1 to 4."""
+    return int(rng.choice(len(_COUNTS), p=_COUNTS)) + 1
+
+
+def draw_labels(rng: np.random.Generator, count: int, classes: int) -> list[int]:
+    """Classes of `count` toys, often like the one before."""
+    labels = [int(rng.integers(classes))]
+    while len(labels) < count:
+        repeat = rng.random() < _SAME
+        other = int(rng.integers(classes))
+        labels.append(labels[-1] if repeat else other)
+    return labels
+
+
+def arrange(rng: np.random.Generator, labels: list[int], height: int, width: int) -> list[Toy]:
+    """Toys of the given classes in an image of `height` x `width` units, back to front.
+
+    Each shows at least 45 % of its area and 70 % of its part; one that finds no such place is left
+    out, the first always stands. Toys of one class often touch.
+    """
+    low, high = _LENGTHS[len(labels) - 1]
+    side = float(np.sqrt(height * width))
+    standing = _Standing([], [], [])
+    for label in labels:
+        toy = draw_toy(rng, label, 0.5 * side * float(rng.uniform(low, high)))
+        beside = bool(standing.toys) and standing.toys[-1].label == label and rng.random() < 0.7
+        if beside and _stand_beside(rng, standing, toy, height, width):
+            continue
+        _stand_anywhere(rng, standing, toy, height, width)
+    return standing.toys
+
+
+def _stand_beside(
+    rng: np.random.Generator, standing: _Standing, toy: Toy, height: int, width: int
+) -> bool:
+    """Push the toy from some side towards the last one until they touch."""
+    friend, target = standing.toys[-1], standing.wholes[-1]
+    for _ in range(_ATTEMPTS // 2):
+        angle = rng.uniform(0, 2 * np.pi)
+        away = np.array([np.cos(angle), np.sin(angle)])
+        for reach in np.arange(1.25, 0.5, -0.08) * (friend.length + toy.length):
+            x, y = away * reach + (friend.x, friend.y)
+            candidate = toy.at(float(x), float(y))
+            whole, part = silhouettes(candidate, height, width, 1.0)
+            if (whole & target).any():
+                if standing.add(candidate, whole, part, most=0.2):
+                    return True
+                break
+    return False
+
+
+def _stand_anywhere(
+    rng: np.random.Generator, standing: _Standing, toy: Toy, height: int, width: int
+) -> None:
+    """Try places until one suits the toy and everybody behind it."""
+    most = float(rng.choice([0.0, 0.15, 0.4]))
+    margin = 0.62 * toy.length
+    for attempt in range(_ATTEMPTS):
+        x, y = rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)
+        candidate = toy.at(float(x), float(y))
+        whole, part = silhouettes(candidate, height, width, 1.0)
+        # half of the attempts keep to the wish, the others take what fits
+        if standing.add(candidate, whole, part, most if attempt < _ATTEMPTS // 2 else 0.4):
+            return
+    if not standing.toys:
+        candidate = toy.at(width / 2, height / 2)
+        standing.push(candidate, *silhouettes(candidate, height, width, 1.0))
+
+
+def _lies_inside(toy: Toy, height: int, width: int) -> bool:
+    """Whether the whole part and at least 80 % of the body's outline lie in the image."""
+    part = np.concatenate([points for points, _ in toy.part_pieces])
+    if part.min() < 2 or part[:, 0].max() > width - 2 or part[:, 1].max() > height - 2:
+        return False
+    outline = toy.body_polygons[-1]
+    held = ((outline >= 0) & (outline <= (width, height))).all(1)
+    return bool(held.mean() >= 0.8)
+
+
+SMALLEST_SCALE = 0.2
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image and its pixel truth.
+
+    `image` is uint8 [H,W,3] RGB; `instances` uint16 [H,W], 0 none, 1..N; `classes` uint8 [N],
+    0-based class of each instance; `backdrop` names the ground. Every instance shows at least 15 %
+    of its area.
+    """
+
+    image: np.ndarray
+    instances: np.ndarray
+    classes: np.ndarray
+    backdrop: str
+
+    @property
+    def semantic(self) -> np.ndarray:
+        """Label map uint8 [H,W]: 0 background, c+1 class c."""
+        table = np.concatenate([np.zeros(1, np.uint8), self.classes + np.uint8(1)])
+        return table[self.instances]
+
+    @property
+    def tags(self) -> tuple[int, ...]:
+        """Sorted classes with at least one visible instance."""
+        return tuple(sorted({int(label) for label in self.classes}))
+
+
+def draw(index: int, seed: int = 0, scale: float = 1.0) -> Scene:
+    """Image `index` of the endless set `seed`; depends on nothing else and is the same in every
+    process.
+
+    `scale` multiplies the sides, 144..224 pixels at 1. Raises ValueError for a scale below 0.2,
+    where toys would be no more than a few pixels, and for a negative index or seed.
+    """
+    if not scale >= SMALLEST_SCALE:
+        raise ValueError(
+            f"scale is {scale}; give at least {SMALLEST_SCALE}, 1 for sides of 144 to 224 px"
+        )
+    if index < 0 or seed < 0:
+        raise ValueError(f"index is {index} and seed {seed}; neither may be negative")
+    rng, toys, (height, width) = place(index, seed)
+    backdrop = choose_backdrop(rng, {toy.name for toy in toys})
+    image = paint_backdrop(rng, backdrop, height, width, scale)
+    sprites: list[Sprite] = []
+    free = PALETTE
+    for toy in toys:
+        color = choose_color(image, toy, scale, free)
+        free = tuple(other for other in free if other != color)
+        sprites.append(render(toy, color, scale))
+        image = compose(image, sprites[-1], scale)
+    classes = np.array([toy.label for toy in toys], np.uint8)
+    return Scene(image, owners(sprites, image.shape[:2]), classes, backdrop)
+
+
+def place(index: int, seed: int) -> tuple[np.random.Generator, list[Toy], tuple[int, int]]:
+    """The toys of an image, back to front, its (height, width) in units, and the generator that
+    draws the rest of it.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
+    height, width = SIZES[int(rng.integers(len(SIZES)))]
+    return (
+        rng,
+        arrange(rng, draw_labels(rng, draw_count(rng), len(CLASSES)), height, width),
+        (height, width),
+    )
+
+
+def choose_color(image: np.ndarray, toy: Toy, unit: float, free: tuple[Color, ...]) -> Color:
+    """One of the colors `free` that stand out from the image around the toy, picked by `toy.grain`."""
+    height, width = image.shape[:2]
+    whole = silhouettes(toy, height, width, unit)[0].astype(np.uint8)
+    reach = 2 * max(1, round(5 * unit)) + 1
+    ring = cv2.dilate(whole, np.ones((reach, reach), np.uint8)) > whole
+    around = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[ring].astype(np.float32).mean(0)
+    palette = cv2.cvtColor(np.array([free], np.uint8), cv2.COLOR_RGB2LAB)[0].astype(np.float32)
+    contrast = np.linalg.norm(palette - around, axis=1)
+    order = np.argsort(-contrast, kind="stable")
+    suited = order[: max(3, int((contrast > 45).sum()))]
+    return free[int(suited[int(toy.grain * len(suited))])]
+
+
+def compose(image: np.ndarray, sprite: Sprite, unit: float) -> np.ndarray:
+    """The image with a soft shadow and the sprite on it; sprites may reach beyond the image."""
+    pad = round(14 * unit)
+    cover = np.pad(sprite.cover, pad)
+    shadow = cv2.GaussianBlur(cover, (0, 0), 3.2 * unit)
+    drop = round(4.5 * unit)
+    window = sprite.window
+    shaded = _weigh(
+        image,
+        Window(window.top - pad + drop, window.left - pad, *shadow.shape),
+        0.42 * shadow,
+        None,
+    )
+    return _weigh(shaded, window, sprite.cover, sprite.color)
+
+
+def _weigh(
+    image: np.ndarray, window: Window, weight: np.ndarray, color: np.ndarray | None
+) -> np.ndarray:
+    """Blend `color` (None: a night blue) into the part of the window that lies in the image."""
+    here, there = clip(window, image.shape[:2])
+    result = image.copy()
+    under = image[here].astype(np.float32)
+    over = np.array((14, 14, 34), np.float32) if color is None else color[there]
+    result[here] = np.clip(np.rint(under + (over - under) * weight[there][..., None]), 0, 255)
+    return result
+
+
+def clip(window: Window, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Slices of the image and of the window where the two meet."""
+    top, left = max(0, window.top), max(0, window.left)
+    bottom, right = (
+        min(shape[0], window.top + window.height),
+        min(shape[1], window.left + window.width),
+    )
+    here = slice(top, bottom), slice(left, right)
+    there = (
+        slice(top - window.top, bottom - window.top),
+        slice(left - window.left, right - window.left),
+    )
+    return here, there
+
+
+def owners(sprites: list[Sprite], shape: tuple[int, ...]) -> np.ndarray:
+    """Instances uint16 [H,W], sprite k being k+1: a pixel goes to whoever gives most of its color."""
+    shares = np.zeros((len(sprites) + 1, *shape), np.float32)
+    shares[0] = 1.0
+    for k, sprite in enumerate(sprites, start=1):
+        here, there = clip(sprite.window, shape)
+        shares[(slice(None), *here)] *= 1 - sprite.cover[there]
+        shares[(k, *here)] = sprite.cover[there]
+    return shares.argmax(0).astype(np.uint16)

@@ -1,0 +1,89 @@
+"""`weakmask report-diff`: what changed from one report to another, as one offline HTML page.
+
+weakmask report-diff ../other/data/report data/report
+weakmask report-diff HEAD data/report -o diff.html
+weakmask report-diff cam-seed0 seenet-seed0
+"""
+
+from pathlib import Path
+
+import click
+
+from pipeline.core.resume import write_atomically
+from pipeline.errors import UserError
+from pipeline.views.diff import ladder, render
+from pipeline.views.report import percent, points
+from pipeline.views.report_data import FILE, Summary, load, parse
+from stages._command import DATA
+from stages.experiments.cached import cached, committed, find_commit, folder, lock_of, lost, outs_of
+from stages.experiments.lineage import made_with, outdated
+from stages.experiments.repository import PARAMETERS
+from stages.experiments.table import aligned
+
+REPORT = (DATA / "report").as_posix()
+AGAIN = "run the stage report there"
+
+
+@click.command("report-diff")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B", default=REPORT)
+@click.option(
+    "-o",
+    "--output",
+    default="report-diff.html",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Page to write.",
+)
+def report_diff(first: str, second: str, output: Path) -> None:
+    """Write a page of what changed from report A to report B (data/report by default), and print
+    the ladder.
+
+    A and B are report folders, or Git revisions and names of experiments whose report is in DVC's
+    cache.
+    """
+    reports = read(first), read(second)
+    write_atomically(output, render(*reports, (first, second)).encode())
+    rows = [["", first, second, "difference"]]
+    rows += [
+        [change.name, percent(change.first), percent(change.second), points(change.difference)]
+        for change in ladder(*reports)
+    ]
+    click.echo("\n".join(aligned(rows)))
+    click.echo(f"wrote {output}")
+
+
+def read(place: str) -> Summary:
+    """The numbers of a report: of a folder if there is one of that name, else of a revision. Raises
+    UserError.
+    """
+    folder = Path(place)
+    if folder.is_dir():
+        return load(folder / FILE)
+    if folder.is_file():
+        raise UserError(f"{place}: is a file; give the report's folder, such as {REPORT}")
+    return parse(_cached(place).read_text(encoding="utf-8"), f"{place}:{REPORT}/{FILE}")
+
+
+def _cached(name: str) -> Path:
+    """report.json of a revision in DVC's cache; raises UserError."""
+    try:
+        commit = find_commit(name)
+    except UserError as error:
+        raise UserError(f"{error}; nor is it a report folder") from error
+    lock = lock_of(name, commit)
+    outs = outs_of(lock)
+    if REPORT not in outs:
+        raise UserError(f"{name}: its dvc.lock knows no {REPORT}; {AGAIN}")
+    if REPORT in outdated(lock, made_with(committed(commit, PARAMETERS), lock)):
+        raise UserError(
+            f"{name}: its {REPORT} is left from another run; run the experiment without targets, or to `report`"
+        )
+    files = folder(outs[REPORT])
+    if files is None:
+        raise UserError(lost(REPORT, name, cached(outs[REPORT])))
+    if FILE not in files:
+        raise UserError(f"{name}: its report is an older one, without {FILE}; {AGAIN}")
+    if not files[FILE].is_file():
+        raise UserError(lost(f"{REPORT}/{FILE}", name, files[FILE]))
+    return files[FILE]

@@ -1,0 +1,1 @@
+"""Reading runs and experiments from DVC."""

@@ -1,0 +1,133 @@
+"""A whole run in small: a dataset with masks and every artifact, with ids as people have them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.browser.run import FORMATS, SCORED, Run, RunPaths
+from pipeline.core.artifacts import Writer
+from pipeline.data.index import ImageEntry, Index
+from pipeline.instances.base import pack
+
+CLASSES = ("cat", "dog, or wolf", "日本")
+NAMES = ("a one", "b/two", "c été <b>", "d-日本", "e100%", "f")
+HEIGHT, WIDTH = 30, 41
+GRID = (8, 11)
+PARAMETERS = {
+    "scores": {"background": 0.3},
+    "walk": {"radius": 3, "beta": 10, "steps": 32, "iterations": 20, "centroid_radius": 1.0},
+    "labels": {
+        "background": 0.25,
+        "normalize": "class",
+        "min_area": 0.0,
+        "boundary_threshold": 0.5,
+        "vote": "none",
+        "agreement": 0.8,
+    },
+    "classifier": {"method": "cam", "cam": {}, "s2c": {"features": 256}},
+}
+
+
+def truth(number: int) -> np.ndarray:
+    """The true label map of image `number`: a rectangle of one class, one of another, and a void
+    row.
+    """
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[5:20, 5:20], labels[10:25, 25:38] = 1 + number % 3, 1 + (number + 1) % 3
+    labels[28] = 255
+    return labels
+
+
+def record(format_: str, number: int, shift: int = 0) -> dict[str, np.ndarray]:
+    """What an artifact holds of image `number`; shift: pixels by which its labels miss the truth."""
+    generator = np.random.default_rng(number)
+    labels = np.roll(np.where(truth(number) == 255, 0, truth(number)), shift, 1).astype(np.uint8)
+    present = np.unique(labels[labels > 0])
+    ids = sum((labels == label) * (n + 1) for n, label in enumerate(present)).astype(np.uint16)
+    found = {"classes": present - 1, "scores": np.linspace(1, 0.5, len(present))}
+    cells = np.stack([labels[::4, ::4] == label for label in present])
+    return {
+        "segments": {
+            "embeddings": np.zeros((0, 0, 0)),
+            "segments": ids,
+            "stability": np.ones(2),
+            "iou": np.ones(2),
+        },
+        "cams": {
+            "cams": cells * generator.uniform(0.4, 1, GRID),
+            "labels": present - 1,
+            "size": np.array([HEIGHT, WIDTH]),
+        },
+        "seeds": {"seeds": np.where(generator.random(labels.shape) < 0.2, np.uint8(255), labels)},
+        "fields": {
+            "boundary": generator.uniform(0.1, 0.9, GRID),
+            "displacement": generator.normal(size=(2, *GRID)),
+        },
+        "labels": {"semantic": labels, "instances": ids, **found},
+        "predictions": {
+            "semantic": labels,
+            "instances": pack(ids == np.array([[[1]], [[2]]])),
+            **found,
+        },
+    }[format_]
+
+
+def write_dataset(folder: Path, names: Sequence[str] = NAMES) -> None:
+    """ImageSource, masks and index."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    images = []
+    for number, name in enumerate(names):
+        labels = truth(number)
+        image = np.random.default_rng(number).integers(60, 200, (HEIGHT, WIDTH, 3), np.uint8)
+        files = [f"{kind}/{number}.png" for kind in ("images", "masks", "masks")]
+        files[2] = f"masks/{number}i.png"
+        ids = np.where(labels == 255, 0, labels)
+        for file, pixels in zip(files, (image, labels, ids), strict=True):
+            Image.fromarray(pixels).save(folder / file)
+        tags = tuple(sorted({number % 3, (number + 1) % 3}))
+        split = "val" if number % 3 == 2 else "train"
+        images.append(
+            ImageEntry(name, files[0], HEIGHT, WIDTH, split, tags, files[1], files[2], "0")
+        )
+    values = {value: value for value in (0, 1, 2, 3, 255)}
+    Index(CLASSES, images, folder, folder, values).save(folder)
+
+
+def write_artifact(
+    folder: Path, format_: str, *, shift: int = 0, names: Sequence[str] = NAMES
+) -> None:
+    """One artifact of all images."""
+    with Writer(folder / f"{format_}.h5", format_, CLASSES) as writer:
+        for number, name in enumerate(names):
+            writer.write(name, record(format_, number, shift))
+
+
+def write_table(folder: Path, step: str, best: float = 0.9) -> None:
+    """A score table in which every image is worse than the one before it."""
+    path = folder / "scores" / step / "images.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [f'"{name}",{best - 0.1 * number:.2f},0.5' for number, name in enumerate(NAMES)]
+    path.write_text("\n".join(["id,miou,foreground_iou", *rows]) + "\n", encoding="utf-8")
+
+
+def write_run(folder: Path, *, shift: int = 0) -> None:
+    """Dataset, all artifacts and score tables; labels miss the truth by `shift` pixels."""
+    write_dataset(folder / "dataset")
+    for format_ in FORMATS:
+        write_artifact(folder, format_, shift=shift if format_ == "labels" else 0)
+    for step in SCORED:
+        write_table(folder, step)
+
+
+def run_of(folder: Path, name: str = "workspace", lacking: dict[str, str] | None = None) -> Run:
+    """The run that lies in a folder."""
+    places = RunPaths(
+        folder / "dataset",
+        {format_: folder / f"{format_}.h5" for format_ in FORMATS},
+        {step: folder / "scores" / step / "images.csv" for step in SCORED},
+        lacking or {},
+    )
+    return Run(name, places, lambda: PARAMETERS)

@@ -1,0 +1,98 @@
+"""What is exported of an artifact's record, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exported import export_images, label_record, record
+
+from pipeline.errors import UserError
+from pipeline.export.files import place, prepare, stream
+from pipeline.export.images import ExportError, check_names, flatten
+
+MASKS = np.zeros((3, 6, 11), bool)
+MASKS[0, 1:4, 2:9], MASKS[1, 2:5, 5:11] = True, True
+
+
+def test_both_layouts_give_the_same_masks() -> None:
+    ids = np.zeros((6, 11), np.uint16)
+    ids[MASKS[0]] = 1
+    ids[MASKS[1]] = 2
+    (labels,) = export_images({"a": label_record(ids, [2, 0])})
+    (predictions,) = export_images({"a": record(np.stack([ids == 1, ids == 2]), [2, 0], [1, 0.5])})
+    for image in (labels, predictions):
+        np.testing.assert_array_equal(image.masks, [ids == 1, ids == 2])
+        assert (image.size, image.classes.tolist(), image.scores.tolist()) == (
+            (6, 11),
+            [2, 0],
+            [1, 0.5],
+        )
+
+
+def test_weak_and_empty_instances_are_left_out_and_counted() -> None:
+    read = export_images({"a": record(MASKS, [0, 1, 2], [0.3, 0.2, 0.9])}, min_score=0.25)
+    (image,) = read
+    np.testing.assert_array_equal(image.masks, MASKS[:1])
+    assert (image.classes.tolist(), read.left_out) == ([0], 2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"classes": np.zeros(2, np.uint8)}, "2 classes"),
+        ({"classes": np.array([0, 1, 3], np.uint8)}, "class 3 of 3"),
+        ({"semantic": np.zeros((7, 11), np.uint8)}, "size"),
+        ({"scores": None}, "without scores"),
+    ],
+)
+def test_records_that_contradict_themselves_are_named(changed: dict, message: str) -> None:
+    whole = {**record(MASKS, [0, 1, 2], [1, 1, 1]), **changed}
+    broken = {key: array for key, array in whole.items() if array is not None}
+    with pytest.raises(ExportError, match=f"'a b'.*{message}"):
+        list(export_images({"a b": broken}))
+
+
+def test_names_that_would_become_one_file_are_both_named() -> None:
+    assert flatten(["a/b", "a c", "é"]) == {"a/b": "a_b", "a c": "a c", "é": "é"}
+    with pytest.raises(UserError, match=r"'a/b_c' and 'a_b/c'"):
+        flatten(["a/b_c", "a_b/c"])
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "", "a\n"])
+def test_names_that_leave_the_folder_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="rename"):
+        check_names(["fine", name])
+
+
+def test_a_folder_is_filled_only_if_it_is_empty_or_by_force(tmp_path: Path) -> None:
+    prepare(tmp_path / "new/deep", force=False)
+    prepare(tmp_path / "new/deep", force=False)
+    (tmp_path / "new/mine.txt").write_text("x")
+    with pytest.raises(UserError, match=r"not empty.*--force"):
+        prepare(tmp_path / "new", force=False)
+    prepare(tmp_path / "new", force=True)
+    assert (tmp_path / "new/mine.txt").read_text() == "x"
+    with pytest.raises(UserError, match=r"mine\.txt: cannot be made a folder"):
+        prepare(tmp_path / "new/mine.txt", force=True)
+
+
+def test_an_interrupted_stream_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep/file"
+    with stream(path) as file:
+        file.write(b"old")
+    with pytest.raises(KeyboardInterrupt), stream(path) as file:
+        file.write(b"new")
+        raise KeyboardInterrupt
+    assert [entry.read_bytes() for entry in path.parent.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize("how", ["copy", "link"])
+def test_image_files_come_along_unchanged_and_can_be_replaced(tmp_path: Path, how: str) -> None:
+    source = tmp_path / "a b.jpg"
+    source.write_bytes(b"image")
+    for _ in range(2):
+        place(source, tmp_path / "out/ü/a b.jpg", how)  # type: ignore[arg-type]
+    assert [path.read_bytes() for path in (tmp_path / "out/ü").iterdir()] == [b"image"]
+    assert (tmp_path / "out/ü/a b.jpg").samefile(source) == (how == "link")
+    with pytest.raises(UserError, match=r"nowhere\.jpg"):
+        place(tmp_path / "nowhere.jpg", tmp_path / "out/x.jpg", how)  # type: ignore[arg-type]

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from benchmarks.measure import Benchmark
-from benchmarks.repository import copy_code, run, set_parameters
 from pipeline.classifiers.extraction import cam_records
 from pipeline.core.artifacts import Record, Writer
 from pipeline.data.index import Index
 from pipeline.data.masks import read_semantic
+from tests.support.repository import copy_code, run, set_parameters
 
 IMAGES = 1000
 BLUR = 12.0

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.repository import ROOT
+from tests.support.repository import ROOT
 
 DEVICE, HOST = torch.device("cuda", 0), torch.device("cpu")
 WAITING = (

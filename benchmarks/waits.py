@@ -23,9 +23,9 @@ from unittest.mock import patch
 import click
 
 from benchmarks.__main__ import header
-from benchmarks.repository import QUICK, ran, set_parameters
 from benchmarks.standin import Place, StandIn
 from pipeline.core import engine, trainer
+from tests.support.repository import QUICK, ran, set_parameters
 
 SETTINGS: Mapping[str, object] = QUICK | {
     "classifier.method": "s2c",

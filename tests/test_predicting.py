@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runtimes import runtime
 from torch import Tensor
 
 from pipeline.errors import UserError
@@ -19,6 +18,7 @@ from pipeline.export.voc import color_map
 from pipeline.instances.base import Detections
 from pipeline.predict import Output, labelmap, predict_instances, predict_labels, spare_images
 from pipeline.readers.inputs import find_given
+from tests.support.runtimes import runtime
 
 CLASSES = ("cat", "dog, or wolf", "日本")
 NO_CRF = {"iterations": 0}

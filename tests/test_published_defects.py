@@ -19,7 +19,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from runtimes import runtime
 from torch import Tensor, nn
 
 import pipeline
@@ -29,6 +28,7 @@ from pipeline.core.device import Runtime
 from pipeline.irnet.walk import random_walk
 from pipeline.params import ParameterError, parse
 from pipeline.readers.build import build
+from tests.support.runtimes import runtime
 
 TESTS = Path(__file__).resolve().parent
 HERE = "test_published_defects.py"

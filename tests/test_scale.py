@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.repository import ROOT, run
 from benchmarks.scale.__main__ import names, prepare, watched
 from benchmarks.scale.plot import draw, speeds
 from benchmarks.scale.sheet import SETS, Data, rates, sheet, works
 from benchmarks.scale.watch import GPUS, Sample, Watched, gpus_busy, watch
+from tests.support.repository import ROOT, run
 
 PRESET = yaml.safe_load((ROOT / "pipeline/presets/voc12.yaml").read_text())
 VOC = SETS["VOC 2012 train_aug"]

@@ -29,7 +29,7 @@ from benchmarks.faults.trials import (
     truncated,
     without_worker,
 )
-from benchmarks.repository import up_to_date
+from tests.support.repository import up_to_date
 
 APART = "WEAKMASK_FAULTS_APART"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from benchmarks.repository import ENVIRONMENT, QUICK, ran
+from tests.support.repository import ENVIRONMENT, QUICK, ran
 
 SETTINGS: Mapping[str, object] = QUICK | {"runtime.checkpoint": 0.2}
 """Parameters of the run: shards of three of twelve images, a checkpoint every fifth of a second."""

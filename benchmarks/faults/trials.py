@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 
 from benchmarks.faults.box import Box, Ended
-from benchmarks.repository import set_parameters
 from pipeline.data.index import HEADER, TABLE
 from pipeline.data.masks import MASKS
+from tests.support.repository import set_parameters
 
 SABOTAGE = str(Path(__file__).with_name("sabotage.py"))
 PAGE = 4096

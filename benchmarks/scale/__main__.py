@@ -22,7 +22,11 @@ import click
 import yaml
 
 from benchmarks.__main__ import header
-from benchmarks.repository import (
+from benchmarks.scale import sheet
+from benchmarks.scale.plot import draw
+from benchmarks.scale.watch import Watched, watch
+from pipeline.data.index import Index
+from tests.support.repository import (
     ENVIRONMENT,
     ROOT,
     commit,
@@ -31,10 +35,6 @@ from benchmarks.repository import (
     set_parameters,
     up_to_date,
 )
-from benchmarks.scale import sheet
-from benchmarks.scale.plot import draw
-from benchmarks.scale.watch import Watched, watch
-from pipeline.data.index import Index
 
 SCENES = 400
 """Images for which the preset's epochs are meant."""

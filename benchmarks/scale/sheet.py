@@ -20,8 +20,8 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.repository import ROOT
 from pipeline.nets.backbones import create_backbone
+from tests.support.repository import ROOT
 
 SIDE = 512
 BACKWARD = 3

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from artifacts import run_of, write_run
 
 from pipeline.browser.run import Run
+from tests.support.runs import run_of, write_run
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
-from artifacts import NAMES
 
 from pipeline.browser.live_walk import Settings
 from pipeline.browser.state import (
@@ -14,6 +13,7 @@ from pipeline.browser.state import (
     write_query,
     write_view,
 )
+from tests.support.runs import NAMES
 
 QUERIES = [
     Query(),

@@ -1,11 +1,11 @@
 import time
 
 import pytest
-from artifacts import NAMES, run_of, write_artifact
 
 from pipeline.browser.disagreements import Disagreements, Progress, pairs, share
 from pipeline.browser.run import Run
 from pipeline.browser.sample import Sample
+from tests.support.runs import NAMES, run_of, write_artifact
 
 
 def finished(disagreements: Disagreements, run: Run, *steps: str) -> Progress:

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from artifacts import HEIGHT, WIDTH, record
 
 from pipeline.browser.layers import LAYERS, drawn_size
 from pipeline.browser.live_walk import Settings
 from pipeline.browser.run import Run
 from pipeline.browser.sample import Sample
 from pipeline.views import overlays, sheets
+from tests.support.runs import HEIGHT, WIDTH, record
 
 SIZE = drawn_size((HEIGHT, WIDTH))
 

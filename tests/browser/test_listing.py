@@ -1,12 +1,12 @@
 from pathlib import Path
 
 import pytest
-from artifacts import NAMES, run_of, write_table
 
 from pipeline.browser.disagreements import Disagreements
 from pipeline.browser.run import SCORED, Run
 from pipeline.browser.state import Measures, Query, Selection, near, select
 from pipeline.views.report_data import TITLES
+from tests.support.runs import NAMES, run_of, write_table
 
 VALUES = {"a one": 0.9, "b/two": 0.2, "f": 0.5}
 MEASURES = Measures({"labels": VALUES, "disagreement": VALUES}, frozenset({"disagreement"}))

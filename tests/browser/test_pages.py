@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from artifacts import NAMES, run_of, write_artifact, write_run, write_table
+
+from tests.support.runs import NAMES, run_of, write_artifact, write_run, write_table
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

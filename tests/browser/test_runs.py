@@ -1,12 +1,12 @@
 import h5py
 import numpy as np
 import pytest
-from artifacts import CLASSES, NAMES, record, run_of, write_artifact, write_table
 
 from pipeline.browser.run import FORMATS, Run
 from pipeline.core.artifacts import ArtifactError, Writer
 from pipeline.data.index import Index
 from pipeline.errors import UserError
+from tests.support.runs import CLASSES, NAMES, record, run_of, write_artifact, write_table
 
 
 def test_everything_is_found(run: Run) -> None:

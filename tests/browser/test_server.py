@@ -5,7 +5,6 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from artifacts import NAMES, run_of, write_artifact
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -15,6 +14,7 @@ from pipeline.browser.live_walk import Settings
 from pipeline.browser.render import Drawings
 from pipeline.browser.run import Run
 from pipeline.errors import UserError
+from tests.support.runs import NAMES, run_of, write_artifact
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from artifacts import HEIGHT, WIDTH, record, run_of, truth
 
 from pipeline.browser.live_walk import Settings, relabeled, scores
 from pipeline.browser.run import Run
 from pipeline.browser.sample import Sample, difference
 from pipeline.core.artifacts import Writer
 from pipeline.errors import UserError
+from tests.support.runs import HEIGHT, WIDTH, record, run_of, truth
 
 
 def test_label_maps_of_every_step(run: Run) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exported import CLASSES, MASKS, export_images, iou, record, scenery, target
 from faster_coco_eval import COCO
 from faster_coco_eval.core import mask as coder
 from hypothesis import given, settings
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from pipeline.errors import UserError
 from pipeline.export import coco
 from pipeline.export.images import ExportImage
+from tests.support.exported import CLASSES, MASKS, export_images, iou, record, scenery, target
 
 
 def exported(folder: Path, **options: Any) -> tuple[dict, COCO]:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import export_images, label_record, record
 
 from pipeline.errors import UserError
 from pipeline.export.files import place, prepare, stream
 from pipeline.export.images import ExportError, check_names, flatten
+from tests.support.exported import export_images, label_record, record
 
 MASKS = np.zeros((3, 6, 11), bool)
 MASKS[0, 1:4, 2:9], MASKS[1, 2:5, 5:11] = True, True

@@ -3,11 +3,11 @@
 import cv2
 import numpy as np
 import pytest
-from exported import MASKS, blob
 from faster_coco_eval.core import mask as coder
 from hypothesis import given, settings
 
 from pipeline.export.polygons import edge_polygons, join, pixel_polygons
+from tests.support.exported import MASKS, blob
 
 RING = np.pad(np.zeros((3, 3), bool), 2, constant_values=True)
 SHAPES = {

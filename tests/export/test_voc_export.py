@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import CLASSES, export_images, record, scenery, target, values
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -14,6 +13,7 @@ from PIL import Image
 from pipeline.errors import UserError
 from pipeline.export import voc
 from pipeline.export.images import ExportImage, Target
+from tests.support.exported import CLASSES, export_images, record, scenery, target, values
 
 
 def test_maps_and_lists_are_read_back(tmp_path: Path) -> None:

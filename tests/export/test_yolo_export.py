@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from exported import CLASSES, MASKS, blob, export_images, iou, record, scenery, target
 from hypothesis import given, settings
 
 from pipeline.errors import UserError
 from pipeline.export import yolo
 from pipeline.export.images import ExportImage
 from pipeline.export.polygons import pixel_polygons
+from tests.support.exported import CLASSES, MASKS, blob, export_images, iou, record, scenery, target
 
 
 def read_line(line: str, size: tuple[int, int], whole: str) -> tuple[int, np.ndarray]:

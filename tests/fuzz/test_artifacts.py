@@ -13,7 +13,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from harm import HARD, changed, harmed, result_or_message
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
@@ -31,6 +30,7 @@ from pipeline.core.weights import (
 )
 from pipeline.errors import UserError
 from pipeline.views.inspection.networks import describe_checkpoint
+from tests.support.harm import HARD, changed, harmed, result_or_message
 
 pytestmark = pytest.mark.timeout(60)
 NAMES = ("a one", "b/two", "c%")

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harm import HARD, harmed, result_or_message
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data.images import read_image
 from pipeline.data.masks import read_values, translate
+from tests.support.harm import HARD, harmed, result_or_message
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.filterwarnings("ignore::UserWarning:PIL")]
 

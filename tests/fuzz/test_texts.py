@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from harm import HARD, changed, harmed, json_values, result_or_message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +29,7 @@ from stages.cli.main import _scores_of
 from stages.experiments.cached import DIGEST, cached, folder, outs_of, stages_of
 from stages.experiments.lineage import made_by, made_with, outdated
 from stages.experiments.repository import read_yaml
+from tests.support.harm import HARD, changed, harmed, json_values, result_or_message
 
 pytestmark = pytest.mark.timeout(60)
 PRESET = (PRESETS / "folder.yaml").read_bytes()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sam_nets import SIDE, sample_image, small_sam
 from torch import nn
 
 import pipeline.segmenters
@@ -25,6 +24,7 @@ from pipeline.segmenters.sam import (
     load_sam,
 )
 from pipeline.segmenters.sam_encoder import encode
+from tests.support.sam_nets import SIDE, sample_image, small_sam
 
 CPU = torch.device("cpu")
 EVERY = {"pred_iou": 0.0, "stability": 0.0, "box_nms": 1.0}

@@ -3,10 +3,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sam_nets import SIDE, small_sam
 from torch import Tensor
 
 from pipeline.segmenters.sam_decoder import Decoder, stability
+from tests.support.sam_nets import SIDE, small_sam
 
 pytest.importorskip("segment_anything", reason="extra `sam` is not installed")
 

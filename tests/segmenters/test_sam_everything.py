@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sam_nets import LocalMaskDecoder, localised, sample_image, small_sam
 from torch import Tensor
 
 from pipeline.segmenters.sam_decoder import MASKS, Attended, Decoder
@@ -19,6 +18,7 @@ from pipeline.segmenters.sam_everything import (
     point_grid,
     segment_everything,
 )
+from tests.support.sam_nets import LocalMaskDecoder, localised, sample_image, small_sam
 
 pytest.importorskip("segment_anything", reason="extra `sam` is not installed")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from benchmarks.repository import ENVIRONMENT, QUICK, ROOT, ran, run, set_parameters
+from tests.support.repository import ENVIRONMENT, QUICK, ROOT, ran, run, set_parameters
 
 
 @pytest.fixture

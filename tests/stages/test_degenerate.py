@@ -10,7 +10,7 @@ import pytest
 from markupsafe import escape
 
 from pipeline.core.artifacts import Reader, Record
-from tests.degenerate import (
+from tests.support.degenerate import (
     TRAINED,
     Photo,
     check_artifacts,

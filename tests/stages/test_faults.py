@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.faults.box import Box
 from benchmarks.faults.trials import Trial, killed, sabotaged, truncated, without_worker
-from benchmarks.repository import ENVIRONMENT, ROOT, set_parameters, up_to_date
+from tests.support.repository import ENVIRONMENT, ROOT, set_parameters, up_to_date
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.repository import set_parameters
 from benchmarks.waits import observe, run_here
 from pipeline.core.artifacts import Reader
+from tests.support.repository import set_parameters
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.repository import ENVIRONMENT, LADDER, run, scores_of, set_parameters, stale
+from tests.support.repository import ENVIRONMENT, LADDER, run, scores_of, set_parameters, stale
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

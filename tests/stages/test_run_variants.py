@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.repository import LADDER, run, scores_of, set_parameters, stale
 from pipeline.data.index import Index
+from tests.support.repository import LADDER, run, scores_of, set_parameters, stale
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -3,11 +3,10 @@
 import re
 from dataclasses import replace
 
-from test_report import EVIL, parsed, summary, text_of
-
 from pipeline.views import diff
 from pipeline.views.diff import Change
 from pipeline.views.report_data import ScoredStep, Summary
+from tests.views.test_report import EVIL, parsed, summary, text_of
 
 
 def other() -> Summary:

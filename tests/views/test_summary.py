@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from test_report import summary
 
 from pipeline.errors import UserError
 from pipeline.metrics.failures import KINDS
 from pipeline.metrics.steps import STEPS
 from pipeline.views import report_data as summaries
 from pipeline.views.report_data import TITLES, Summary, load, parse, summarize
+from tests.views.test_report import summary
 
 
 def tables(images: str = "2") -> dict[str, list[dict[str, str]]]:

@@ -204,7 +204,7 @@ def test_damaged_tables_get_one_line(tmp_path: Path, content: bytes) -> None:
 
 
 def test_reports_are_described_and_looked_into(tmp_path: Path) -> None:
-    from test_report import summary
+    from tests.views.test_report import summary
 
     (tmp_path / "sheets").mkdir()
     (tmp_path / "index.html").write_text("page")

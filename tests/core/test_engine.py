@@ -1,0 +1,461 @@
+"""The per-image engine: the same bytes however the work is spread, interrupted or broken."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from select import PIPE_BUF
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from pipeline.core import engine
+from pipeline.core.artifacts import Reader, Writer
+from pipeline.core.engine import ImageError, Task, run
+from tests.support.runtimes import runtime
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = [f"image {number:02d}" for number in range(20)]
+CLASSES = ("cat", "dog")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Loads a number, computes its square, finishes with a map of it; every load is logged, bad
+    images fail.
+    """
+
+    log: Path
+    bad: tuple[str, ...] = ()
+    pause: float = 0
+    batches: list[int] = field(default_factory=list)
+
+    def load(self, name: str) -> int:
+        with self.log.open("a") as file:
+            file.write(name + "\n")
+        time.sleep(self.pause)
+        if name in self.bad:
+            raise ValueError(f"cannot read {name}.jpg")
+        return int(name[-2:])
+
+    def compute(self, names: Sequence[str], loaded: Sequence[int]) -> list[int]:
+        self.batches.append(len(names))
+        return [number**2 for number in loaded]
+
+    def finish(self, name: str, computed: int) -> dict[str, np.ndarray]:
+        assert name in NAMES
+        return {"seeds": np.full((5 + computed % 3, 7), computed % 256, "u1")}
+
+    def whole(self, name: str, computed: int) -> dict[str, np.ndarray]:
+        return self.finish(name, computed**2)
+
+    def task(self) -> Task:
+        return Task(self.load, self.finish, self.compute, key=lambda name: int(name[-2:]) % 3)
+
+    def loaded(self) -> Counter[str]:
+        return Counter(self.log.read_text().splitlines() if self.log.exists() else [])
+
+
+def go(
+    task: Task, folder: Path, names: Sequence[str] = NAMES, key: str = "abc", **changes: Any
+) -> bytes:
+    out = folder / "seeds.h5"
+    run(
+        task,
+        names,
+        out,
+        stage="seeds",
+        format_="seeds",
+        classes=CLASSES,
+        fingerprint=key,
+        runtime=runtime(folder, **changes),
+    )
+    return out.read_bytes() if out.exists() else b""
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> Work:
+    return Work(tmp_path / "log")
+
+
+@pytest.fixture
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return go(Work(folder / "log").task(), folder)
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted((folder / "work").glob("seeds/*/shard-*.h5"))
+
+
+def test_every_image_is_done_once_and_right(tmp_path: Path, logged: Work) -> None:
+    go(logged.task(), tmp_path, NAMES[::-1])
+    reader = Reader(tmp_path / "seeds.h5", "seeds")
+    assert reader.names == NAMES
+    assert reader.classes == CLASSES
+    for number, name in enumerate(NAMES):
+        assert reader[name]["seeds"].shape == (5 + number**2 % 3, 7)
+        assert (reader[name]["seeds"] == number**2 % 256).all()
+    assert logged.loaded() == Counter(NAMES)
+    assert not (tmp_path / "work" / "seeds").exists(), "finished work is tidied away"
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"batch": 1}, {"batch": 50}, {"shard": 1}, {"shard": 7}, {"shard": 100}]
+)
+def test_batches_and_shards_change_no_byte(
+    tmp_path: Path, logged: Work, undisturbed: bytes, changes: dict[str, Any]
+) -> None:
+    assert go(logged.task(), tmp_path, **changes) == undisturbed
+
+
+def test_a_task_without_a_device_part_is_done_in_one_go(
+    tmp_path: Path, logged: Work, undisturbed: bytes
+) -> None:
+    assert go(Task(logged.load, logged.whole), tmp_path) == undisturbed
+
+
+def test_a_task_without_a_finish_takes_what_was_computed(
+    tmp_path: Path, logged: Work, undisturbed: bytes
+) -> None:
+    def compute(names: Sequence[str], loaded: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        return [logged.whole(name, number) for name, number in zip(names, loaded, strict=True)]
+
+    assert go(Task(logged.load, compute=compute), tmp_path) == undisturbed
+
+
+def test_batches_hold_images_of_one_key_and_no_more_than_asked(
+    tmp_path: Path, logged: Work
+) -> None:
+    seen: list[list[str]] = []
+
+    def compute(names: list[str], loaded: Sequence[int]) -> list[int]:
+        seen.append(names)
+        return logged.compute(names, loaded)
+
+    go(
+        Task(logged.load, logged.finish, compute, key=lambda name: int(name[-2:]) % 2),
+        tmp_path,
+        shard=12,
+    )
+    assert max(map(len, seen)) == 3
+    assert all(len({int(name[-2:]) % 2 for name in names}) == 1 for names in seen)
+
+
+@pytest.mark.slow
+def test_workers_change_no_byte(tmp_path: Path, logged: Work, undisturbed: bytes) -> None:
+    assert go(logged.task(), tmp_path, workers=2) == undisturbed
+    assert go(Task(logged.load, logged.whole), tmp_path, workers=2) == undisturbed
+    assert logged.loaded() == Counter(NAMES * 2)
+
+
+def test_no_images_make_a_valid_empty_artifact(tmp_path: Path, logged: Work) -> None:
+    go(logged.task(), tmp_path, [])
+    assert Reader(tmp_path / "seeds.h5", "seeds").names == []
+
+
+def test_a_image_that_fails_is_named_and_the_others_are_kept(
+    tmp_path: Path, logged: Work, undisturbed: bytes
+) -> None:
+    bad = Work(logged.log, bad=(NAMES[5], NAMES[18]))
+    with pytest.raises(ImageError, match="2 of 20 images failed") as caught:
+        go(bad.task(), tmp_path)
+    for name in bad.bad:
+        assert f"  {name}: ValueError: cannot read {name}.jpg" in str(caught.value)
+    assert not (tmp_path / "seeds.h5").exists()
+    assert logged.loaded() == Counter(NAMES)
+    logged.log.unlink()
+    assert go(logged.task(), tmp_path) == undisturbed
+    assert logged.loaded() == Counter(NAMES[4:8] + NAMES[16:20]), (
+        "only the shards of the failed ones"
+    )
+
+
+def test_a_record_that_does_not_fit_is_the_fault_of_its_image(tmp_path: Path, logged: Work) -> None:
+    def finish(name: str, computed: int) -> Any:
+        wrong: dict[str, Any] = {
+            NAMES[2]: {"seeds": np.zeros(3, "u1")},
+            NAMES[6]: {},
+            NAMES[9]: None,
+        }
+        return wrong.get(name, logged.finish(name, computed))
+
+    with pytest.raises(ImageError, match="3 of 20") as caught:
+        go(Task(logged.load, finish, logged.compute), tmp_path)
+    assert f"{NAMES[2]}: seeds has 1 dimensions, 2 wanted" in str(caught.value)
+    assert f"{NAMES[6]}: comes without seeds" in str(caught.value)
+    assert f"{NAMES[9]}: TypeError" in str(caught.value)
+    assert len(shards(tmp_path)) == 2
+
+
+def test_bad_images_are_left_out_and_named_where_that_is_asked_for(
+    tmp_path: Path, logged: Work
+) -> None:
+    bad = Work(logged.log, bad=(NAMES[5], NAMES[18]))
+    go(bad.task(), tmp_path, skip_bad=True)
+    reader = Reader(tmp_path / "seeds.h5")
+    assert reader.skipped == bad.bad
+    assert reader.names == [name for name in NAMES if name not in bad.bad]
+
+
+def test_shards_with_gaps_are_not_taken_over_where_gaps_are_not_allowed(
+    tmp_path: Path, logged: Work, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "merge", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            go(Work(logged.log, bad=(NAMES[5],)).task(), tmp_path, skip_bad=True)
+    assert len(shards(tmp_path)) == 5
+    assert go(logged.task(), tmp_path) == undisturbed
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_where_a_batch_fails_its_images_are_tried_one_by_one(tmp_path: Path, logged: Work) -> None:
+    def compute(names: Sequence[str], loaded: Sequence[int]) -> list[int]:
+        if 7 in loaded:
+            raise RuntimeError("no memory for this one")
+        return logged.compute(names, loaded)
+
+    with pytest.raises(
+        ImageError, match=r"1 of 20 images failed:\n  image 07: RuntimeError: no memory"
+    ):
+        go(Task(logged.load, logged.finish, compute), tmp_path)
+
+
+def test_a_damaged_shard_is_made_again(tmp_path: Path, logged: Work, undisturbed: bytes) -> None:
+    with pytest.raises(ImageError):
+        go(Work(logged.log, bad=(NAMES[0],)).task(), tmp_path)
+    whole = shards(tmp_path)
+    assert len(whole) == 4
+    whole[1].write_bytes(whole[1].read_bytes()[:-200])
+    whole[2].write_text("not a shard")
+    logged.log.unlink()
+    assert go(logged.task(), tmp_path) == undisturbed
+    assert logged.loaded() == Counter(NAMES[:4] + NAMES[8:16])
+
+
+def test_shards_of_another_fingerprint_are_not_mixed_in(
+    tmp_path: Path, logged: Work, undisturbed: bytes
+) -> None:
+    with pytest.raises(ImageError):
+        go(Work(logged.log, bad=(NAMES[0],)).task(), tmp_path, key="older")
+    for path in shards(tmp_path):
+        names = Reader(path).names
+        with Writer(path, "seeds", CLASSES) as writer:
+            for name in names:
+                writer.write(name, {"seeds": np.zeros((1, 1), "u1")})
+    assert go(logged.task(), tmp_path, key="newer") == undisturbed
+
+
+@pytest.mark.parametrize("count", [40, 200])
+def test_loads_run_ahead_by_a_bounded_number(tmp_path: Path, logged: Work, count: int) -> None:
+    loaded, computed, finished, most = 0, 0, 0, [0, 0]
+
+    def load(name: str) -> int:
+        nonlocal loaded
+        loaded += 1
+        most[0] = max(most[0], loaded - computed)
+        return 0
+
+    def compute(names: Sequence[str], items: Sequence[int]) -> list[int]:
+        nonlocal computed
+        computed += len(names)
+        most[1] = max(most[1], computed - finished)
+        return list(items)
+
+    def finish(name: str, item: int) -> dict[str, np.ndarray]:
+        nonlocal finished
+        finished += 1
+        return {"seeds": np.zeros((1, 1), "u1")}
+
+    names = [f"{number:04d}" for number in range(count)]
+    go(Task(load, finish, compute), tmp_path, names, shard=50)
+    assert finished == count
+    assert most[0] <= 3 * 3, "two batches ahead and the one that is computed"
+    assert most[1] <= 3
+
+
+def test_a_stage_of_its_own_thread_leaves_no_function_behind(tmp_path: Path, logged: Work) -> None:
+    with pytest.raises(ImageError):
+        go(Work(logged.log, bad=(NAMES[0],)).task(), tmp_path)
+    assert engine._at_work == {}
+
+
+def test_results_stream_in_order_and_failures_among_them(logged: Work) -> None:
+    task = Work(logged.log, bad=(NAMES[3],)).task()
+    results = dict(engine.stream(task, [NAMES[:5], NAMES[5:8]], workers=1, batch=2))
+    assert sorted(results) == NAMES[:8]
+    assert str(results[NAMES[3]]) == f"cannot read {NAMES[3]}.jpg"
+    assert results[NAMES[2]]["seeds"].shape == (5 + 4 % 3, 7)
+    alike = Task(task.load, task.finish, task.compute)
+    assert [name for name, _ in engine.stream(alike, [NAMES], workers=1, batch=3)] == NAMES
+
+
+def test_a_stream_that_is_closed_leaves_its_workers(logged: Work) -> None:
+    results = engine.stream(logged.task(), [NAMES], workers=1, batch=2)
+    next(results)
+    results.close()
+    assert engine._at_work == {}
+    assert len(logged.loaded()) < len(NAMES)
+
+
+SCRIPT = """
+import os
+import sys
+from pathlib import Path
+
+sys.path[:0] = [{root!r}, {tests!r}]
+from pipeline.core.engine import ImageError
+from tests.core.test_engine import Work, go
+
+if __name__ == "__main__":
+    folder, workers, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    ranks = {{"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}}
+    try:
+        go(Work(folder / "log", pause=pause).task(), folder, workers=workers, **ranks)
+    except ImageError as error:
+        sys.exit(str(error))
+"""
+
+
+def start(folder: Path, rank: int = 0, world: int = 1, workers: int = 1, pause: float = 0) -> Any:
+    script = folder / "script.py"
+    script.write_text(SCRIPT.format(root=str(ROOT), tests=str(ROOT / "tests")))
+    return subprocess.Popen(
+        [sys.executable, script, folder, str(workers), str(pause)],
+        env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_two_ranks_make_the_same_bytes(tmp_path: Path, logged: Work, undisturbed: bytes) -> None:
+    ranks = [start(tmp_path, rank, 2) for rank in range(2)]
+    assert [
+        process.communicate(timeout=100)[1] is not None and process.returncode for process in ranks
+    ] == [
+        0,
+        0,
+    ]
+    assert (tmp_path / "seeds.h5").read_bytes() == undisturbed
+    assert logged.loaded() == Counter(NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_run_goes_on_and_its_workers_end(
+    tmp_path: Path, logged: Work, undisturbed: bytes, workers: int
+) -> None:
+    process = start(tmp_path, workers=workers, pause=0.1)
+    wait_until(lambda: len(shards(tmp_path)) >= 2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert bool(children) == (workers > 1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_until(
+        lambda: not any(child.is_running() and child.status() != "zombie" for child in children)
+    )
+    done = [name for path in shards(tmp_path) for name in Reader(path).names]
+    assert 8 <= len(done) < 20
+    logged.log.unlink()
+    assert go(logged.task(), tmp_path) == undisturbed
+    assert logged.loaded() == Counter(name for name in NAMES if name not in done)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_told_of_and_finished_shards_are_kept(
+    tmp_path: Path, logged: Work, undisturbed: bytes
+) -> None:
+    process = start(tmp_path, workers=2, pause=0.1)
+    wait_until(lambda: len(shards(tmp_path)) >= 1)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if not child.children() and "forkserver" in " ".join(child.cmdline())
+    ]
+    workers[0].kill()
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a worker process was killed (out of memory?)" in text
+    assert "Traceback" not in text
+    assert len(shards(tmp_path)) >= 1
+    assert go(logged.task(), tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_without_an_artifact(tmp_path: Path, workers: int) -> None:
+    work = Work(tmp_path / "log")
+    task = Task(work.load, compute=lambda names, items: [item**2 for item in items])
+    found = engine.results(
+        task, NAMES, stage="scores walk", runtime=runtime(tmp_path, workers=workers)
+    )
+    assert dict(found) == {name: int(name[-2:]) ** 2 for name in NAMES}
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_first_image_that_fails_ends_the_results(tmp_path: Path) -> None:
+    work = Work(tmp_path / "log", bad=(NAMES[3],))
+    found = engine.results(Task(work.load), NAMES, stage="scores walk", runtime=runtime(tmp_path))
+    with pytest.raises(ImageError, match=rf"scores walk: {NAMES[3]}: cannot read {NAMES[3]}.jpg"):
+        list(found)
+
+
+def test_images_that_belong_together_are_computed_together(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def compute(names: Sequence[str], items: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(items))
+        return items
+
+    task = Task(Work(tmp_path / "log").load, compute=compute, at_once=8)
+    list(engine.results(task, NAMES, stage="labels", runtime=runtime(tmp_path)))
+    assert sizes == [8, 8, 4]
+
+
+class Dying:
+    """A worker that is killed as soon as it has written half of a large piece into the pipe that
+    all share.
+    """
+
+    def load(self, name: str) -> np.ndarray:
+        whole = Connection._send
+
+        def half(self: Connection, content: bytes, *write: Any) -> None:
+            if len(content) > PIPE_BUF:
+                whole(self, content[: len(content) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            whole(self, content, *write)
+
+        Connection._send = half
+        return np.full(10**6, int(name[-2:]))
+
+
+@pytest.mark.timeout(120)
+def test_no_result_can_be_cut_off_in_the_pipe_that_workers_share(tmp_path: Path) -> None:
+    """Else nobody knows that half of one will never come, and all wait for ever."""
+    found = engine.results(
+        Task(Dying().load), NAMES, stage="scores walk", runtime=runtime(tmp_path, workers=2)
+    )
+    assert {name: int(values[0]) for name, values in found} == {
+        name: int(name[-2:]) for name in NAMES
+    }

@@ -1,0 +1,475 @@
+"""The training loop: the same weights however it is interrupted or spread, honest optimizers, and
+errors that say why.
+"""
+
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.core.trainer import (
+    LossError,
+    Step,
+    Stream,
+    TrainConfig,
+    TrainingError,
+    _loader,
+    _workers_watched,
+    train,
+)
+from tests.support.runtimes import runtime
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAN = TrainConfig(
+    epochs=4,
+    batch=4,
+    name="adamw",
+    lr=0.01,
+    head_lr=10,
+    weight_decay=0.01,
+    momentum=0,
+    power=0.9,
+    warmup=0.1,
+    seed=3,
+)
+
+
+def plan(**changes: Any) -> TrainConfig:
+    return TrainConfig(**{name: getattr(PLAN, name) for name in TrainConfig.__slots__} | changes)
+
+
+class Samples:
+    """Noisy images whose mean tells their class; the noise is the augmentation."""
+
+    def __init__(self, number: int, pause: float = 0) -> None:
+        self.number, self.pause = number, pause
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, number: int, /) -> tuple[Tensor, Tensor]:
+        if not 0 <= number < self.number:
+            raise IndexError(number)
+        time.sleep(self.pause)
+        return torch.randn(3, 8, 8) + number % 2, torch.tensor(float(number % 2))
+
+
+class Net(nn.Module):
+    """A network with all that a checkpoint must hold: running statistics, dropout (not if plain),
+    two learning rates.
+    """
+
+    def __init__(self, plain: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Conv2d(
+            3, 4, 3, bias=False
+        )  # a bias before a normalization has rounding for a gradient
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Identity() if plain else nn.Dropout(0.3)
+        self.head = nn.Linear(4, 1)
+        self.to(memory_format=torch.channels_last)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.drop(self.norm(self.body(images)).relu().mean((2, 3))))[:, 0]
+
+
+def objective(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
+    """A loss normalized by a count that differs between ranks, and an integer at that."""
+    images, targets = batch
+    count = step.ranks.mean((targets + 1).long().sum())
+    error = F.binary_cross_entropy_with_logits(network(images), targets, reduction="none")
+    return {"loss": (error * (targets + 1)).sum() / count, "error": error.mean()}
+
+
+def go(folder: Path, samples: Any = None, network: Net | None = None, **settings: Any) -> Net:
+    network = network or Net()
+    train(
+        network,
+        Samples(10) if samples is None else samples,
+        settings.pop("objective", objective),
+        settings.pop("plan", PLAN),
+        new=network.head.parameters(),
+        stage="classifier",
+        fingerprint="abc",
+        curve=folder / "curves" / "classifier.csv",
+        prepare=settings.pop("prepare", lambda network: None),
+        runtime=runtime(folder, **{"checkpoint": 1e9} | settings),
+    )
+    return network
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    with (folder / "curves" / "classifier.csv").open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_it_learns_and_writes_its_curve(tmp_path: Path) -> None:
+    network = go(tmp_path, Samples(32), plan=plan(epochs=10))
+    rows = curve(tmp_path)
+    assert list(rows[0]) == ["step", "lr", "loss", "error"]
+    assert [row["step"] for row in rows] == list(range(1, 81))
+    first, last = ([row["error"] for row in part] for part in (rows[:10], rows[-10:]))
+    assert sum(last) < 0.5 * sum(first)
+    assert not network.training
+    assert not list((tmp_path / "work").rglob("*.part"))
+
+
+def test_a_long_curve_is_thinned_to_means(tmp_path: Path) -> None:
+    go(tmp_path, plan=plan(epochs=100, batch=4))
+    every = curve(tmp_path)
+    assert [row["step"] for row in every] == list(range(2, 251, 2))
+
+
+def test_training_twice_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    first = go(tmp_path / "a")
+    torch.manual_seed(99)
+    assert same(first, go(tmp_path / "b"))
+    assert not same(first, go(tmp_path / "c", plan=plan(seed=4)))
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*fork.*:DeprecationWarning", "ignore:This DataLoader will create"
+)
+def test_loader_processes_change_nothing(tmp_path: Path) -> None:
+    first = go(tmp_path / "1")
+    for workers in (2, 3):
+        assert same(first, go(tmp_path / str(workers), workers=workers))
+
+
+def test_precision_may_differ_between_trainings_of_one_process(tmp_path: Path) -> None:
+    first = go(tmp_path / "a")
+    other = go(tmp_path / "b", precision=torch.bfloat16)
+    assert not same(first, other)
+    assert {tensor.dtype for tensor in other.parameters()} == {torch.float32}
+    assert same(first, go(tmp_path / "c"))
+    assert other(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
+
+
+class _Power:
+    """Samples that fail after a while, as if the power went."""
+
+    def __init__(self, reads: int) -> None:
+        self.samples, self.left = Samples(10), reads
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int, /) -> tuple[Tensor, Tensor]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.samples[number]
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_interrupted_training_gives_the_same_weights(
+    tmp_path: Path, name: str, workers: int
+) -> None:
+    settings: dict[str, Any] = {"plan": plan(name=name, momentum=0.9), "checkpoint": 0.0}
+    undisturbed = go(tmp_path / "undisturbed", **settings)
+    for reads in (13, 9):
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path / "x", _Power(reads), **settings)
+    assert (tmp_path / "x/work/classifier/abc/checkpoint.pt").is_file()
+    rest = _Power(1000)
+    assert same(undisturbed, go(tmp_path / "x", rest, **settings))
+    assert 1000 - rest.left == 40 - 12 - 8, "steps before the last checkpoint are not done again"
+    assert (tmp_path / "x/curves/classifier.csv").read_bytes() == (
+        tmp_path / "undisturbed/curves/classifier.csv"
+    ).read_bytes()
+
+
+SCRIPT = """
+import os
+import sys
+from pathlib import Path
+
+sys.path[:0] = [{root!r}, {tests!r}]
+import torch
+from tests.core.test_trainer import Net, Samples, go
+
+if __name__ == "__main__":
+    folder, pause = Path(sys.argv[1]), float(sys.argv[2])
+    ranks = {{"rank": int(os.environ.get("RANK", "0")), "world_size": int(os.environ.get("WORLD_SIZE", "1"))}}
+    network = go(folder, Samples(10, pause), Net(), checkpoint=0.05, **ranks)
+    torch.save(network.state_dict(), folder / f"weights-{{ranks['rank']}}.pt")
+"""
+
+
+def script(folder: Path) -> Path:
+    path = folder / "script.py"
+    path.write_text(SCRIPT.format(root=str(ROOT), tests=str(ROOT / "tests")))
+    return path
+
+
+@pytest.mark.slow
+def test_a_killed_training_gives_the_same_weights(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, script(tmp_path), tmp_path, "0.03"])
+    checkpoint, end = tmp_path / "work/classifier/abc/checkpoint.pt", time.monotonic() + 60
+    while not checkpoint.is_file():
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "curves").exists()
+    assert torch.load(checkpoint, weights_only=True)["step"] >= 1
+    undisturbed = go(tmp_path / "undisturbed")
+    assert same(undisturbed, go(tmp_path))
+    assert (tmp_path / "curves/classifier.csv").read_bytes() == (
+        tmp_path / "undisturbed/curves/classifier.csv"
+    ).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+    ]
+    done = subprocess.run(
+        [*launch, script(tmp_path), tmp_path, "0"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one = go(tmp_path / "one")
+    ranks = [torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in range(2)]
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(ranks[0][name], ranks[1][name])
+        torch.testing.assert_close(ranks[0][name], tensor, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(curve(tmp_path / "one"), curve(tmp_path), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+def test_fewer_images_than_a_batch_train(tmp_path: Path) -> None:
+    before = Net()
+    after = go(tmp_path, Samples(3), plan=plan(batch=8, epochs=1))
+    assert len(curve(tmp_path)) == 1
+    assert not same(before, after)
+
+
+def test_no_images_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="classifier: no images to learn from"):
+        go(tmp_path, Samples(0))
+
+
+def test_ranks_must_share_a_batch_and_be_connected(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"classifier\.batch: 4 does not divide over 3 ranks"):
+        go(tmp_path, world_size=3)
+    with pytest.raises(TrainingError, match="WORLD_SIZE is 2, but 1 processes train together"):
+        go(tmp_path, world_size=2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_and_shows_its_terms(tmp_path: Path, value: float) -> None:
+    steps = itertools.count()
+
+    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
+        fine = network(batch[0]).square().mean()
+        wrong = torch.tensor(value if next(steps) == 2 else 0.0)
+        return {"loss": fine + wrong, "fine": fine, "wrong": wrong}
+
+    with pytest.raises(
+        LossError, match=f"not finite at step 2: loss {value}, fine .*, wrong {value}"
+    ) as caught:
+        go(tmp_path, objective=failing)
+    assert "classifier.optimizer.lr" in str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_explains_what_fails_after_it(tmp_path: Path) -> None:
+    steps = itertools.count()
+
+    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
+        number = next(steps)
+        if number == 3:
+            raise ValueError("matrix contains invalid numeric entries")
+        return {"loss": network(batch[0]).square().mean() * (float("nan") if number == 2 else 1)}
+
+    with pytest.raises(LossError, match="not finite at step 2"):
+        go(tmp_path, objective=failing)
+
+
+def test_what_fails_after_good_losses_is_told_as_it_is(tmp_path: Path) -> None:
+    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
+        if step.progress > 0.5:
+            raise ValueError("matrix contains invalid numeric entries")
+        return {"loss": network(batch[0]).square().mean()}
+
+    with pytest.raises(ValueError, match="invalid numeric entries"):
+        go(tmp_path, objective=failing)
+
+
+def test_nothing_is_kept_of_a_training_whose_losses_are_not_finite(tmp_path: Path) -> None:
+    steps = itertools.count()
+
+    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
+        return {
+            "loss": network(batch[0]).square().mean() * (float("nan") if next(steps) == 2 else 1)
+        }
+
+    with pytest.raises(LossError):
+        go(tmp_path, objective=failing, checkpoint=0)
+    (kept,) = (tmp_path / "work").rglob("checkpoint.pt")
+    state = torch.load(kept, weights_only=True)
+    assert state["step"] == 2
+    assert all(torch.isfinite(value).all() for value in state["network"].values())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ConnectionResetError(104, "reset"),
+        EOFError(),
+        RuntimeError("DataLoader worker (pid 7) is killed"),
+    ],
+)
+def test_a_loader_that_is_killed_is_told_however_the_system_says_so(told: Exception) -> None:
+    with (
+        pytest.raises(TrainingError, match="irnet: a loader process was killed"),
+        _workers_watched("irnet"),
+    ):
+        raise told
+
+
+def test_other_errors_are_not_taken_for_a_killed_loader() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), _workers_watched("irnet"):
+        raise RuntimeError("shapes differ")
+
+
+def test_prepare_comes_after_the_switch_to_training(tmp_path: Path) -> None:
+    def fix(network: nn.Module) -> None:
+        assert network.training
+        network.get_submodule("norm").eval()
+
+    before = Net().state_dict()["norm.running_mean"]
+    assert torch.equal(go(tmp_path, prepare=fix).state_dict()["norm.running_mean"], before)
+    assert not torch.equal(go(tmp_path / "free").state_dict()["norm.running_mean"], before)
+
+
+def test_frozen_parameters_stay(tmp_path: Path) -> None:
+    network = Net()
+    network.body.requires_grad_(False)
+    before = network.body.weight.clone()
+    assert torch.equal(go(tmp_path, network=network).body.weight, before)
+
+
+# The stream of samples
+
+
+def test_each_epoch_visits_each_image_once_in_its_own_order() -> None:
+    class Numbers:
+        def __len__(self) -> int:
+            return 7
+
+        def __getitem__(self, number: int, /) -> int:
+            return number
+
+    stream = Stream(Numbers(), seed=5)
+    visits = [stream[position] for position in range(70)]
+    epochs = [tuple(visits[start : start + 7]) for start in range(0, 70, 7)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len(set(epochs)) > 5
+    assert [stream[position] for position in reversed(range(70))] == visits[::-1]
+
+
+def test_augmentation_follows_from_seed_and_position_alone() -> None:
+    samples = Samples(4)
+    straight = [Stream(samples, 1)[position][0] for position in range(12)]
+    stream = Stream(samples, 1)
+    torch.manual_seed(42)
+    state = torch.get_rng_state()
+    for position in (11, 3, 3, 0):
+        assert torch.equal(stream[position][0], straight[position])
+    assert torch.equal(torch.get_rng_state(), state), "the caller's generator is left alone"
+    distinct = {tuple(image.flatten()[:3].tolist()) for image in straight}
+    assert len(distinct) == 12
+    assert not torch.equal(Stream(samples, 2)[0][0], straight[0])
+
+
+def test_ranks_share_out_every_position(tmp_path: Path) -> None:
+    taken: Counter[int] = Counter()
+    for rank in range(2):
+        loader = _loader(
+            Samples(10), plan(batch=4), 3, 8, runtime(tmp_path, rank=rank, world_size=2)
+        )
+        batches = list(loader.batch_sampler or [])
+        assert [len(batch) for batch in batches] == [2] * 5
+        taken.update(itertools.chain.from_iterable(batches))
+    assert taken == Counter(range(12, 32))
+
+
+# The schedule and the optimizers
+
+
+def test_steps_are_rounded_up() -> None:
+    assert plan(epochs=3, batch=32).steps(10582) == 993
+    assert plan(epochs=0.001, batch=32).steps(10) == 1
+
+
+def test_the_rate_rises_linearly_and_falls_polynomially() -> None:
+    schedule = plan(warmup=0.1, power=0.9)
+    factors = [schedule.factor(step, 100) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[4] == pytest.approx(0.5 * 0.96**0.9)
+    assert factors[50] == pytest.approx(0.5**0.9)
+    assert factors[99] == pytest.approx(0.01**0.9)
+    assert [plan(warmup=0, power=0).factor(step, 10) for step in range(10)] == [1] * 10
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_is_what_the_parameters_say(tmp_path: Path, momentum: float) -> None:
+    """Momentum is momentum (in IRN's code it is the poly power's place, defect 13); the new part
+    learns head_lr times as fast.
+    """
+    chosen = plan(
+        name="sgd", momentum=momentum, weight_decay=0.1, power=0.9, warmup=0.2, head_lr=10, batch=5
+    )
+    trained = go(tmp_path, network=Net(plain=True), plan=chosen)
+    expected = Net(plain=True)
+    stream = Stream(Samples(10), chosen.seed)
+    speed: dict[str, Tensor] = {}
+    for step in range(8):
+        batch = [stream[position] for position in range(step * 5, step * 5 + 5)]
+        images, targets = (torch.stack(part) for part in zip(*batch, strict=True))
+        error = F.binary_cross_entropy_with_logits(expected(images), targets, reduction="none")
+        expected.zero_grad()
+        ((error * (targets + 1)).sum() / (targets + 1).sum()).backward()
+        rate = 0.01 * min(1, (step + 1) / 1.6) * (1 - step / 8) ** 0.9
+        for name, parameter in expected.named_parameters():
+            if parameter.grad is not None:
+                push = parameter.grad + 0.1 * parameter.detach()
+                speed[name] = momentum * speed.get(name, 0) + push
+                parameter.data -= rate * (10 if name.startswith("head") else 1) * speed[name]
+    for mine, theirs in zip(trained.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    assert [row["lr"] for row in curve(tmp_path)] == pytest.approx(
+        [0.01 * chosen.factor(step, 8) for step in range(8)], rel=1e-5
+    )

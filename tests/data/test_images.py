@@ -1,0 +1,155 @@
+"""Every kind of image file comes out as upright RGB, and none that is damaged comes out at all."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pipeline.data import images
+from pipeline.data.images import read_image
+from pipeline.data.problems import DatasetError
+from tests.support.sources import noise, save
+
+RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
+
+
+def saved(path: Path, image: Image.Image, **options: object) -> np.ndarray:
+    image.save(path, **options)
+    result = read_image(path)
+    assert result.dtype == np.uint8
+    assert result.ndim == 3
+    return result
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_color_is_read_exactly(tmp_path: Path, suffix: str) -> None:
+    image = noise()
+    options = {"lossless": True} if suffix == "webp" else {}
+    np.testing.assert_array_equal(
+        saved(tmp_path / f"a.{suffix}", Image.fromarray(image), **options), image
+    )
+
+
+def test_jpeg_is_in_rgb_order(tmp_path: Path) -> None:
+    red = np.zeros((16, 16, 3), np.uint8)
+    red[..., 0] = 250
+    result = saved(tmp_path / "a.jpg", Image.fromarray(red), quality=95)
+    np.testing.assert_allclose(result.reshape(-1, 3).mean(0), (250, 0, 0), atol=4)
+
+
+def test_gray_becomes_three_equal_channels(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(
+        saved(tmp_path / "a.png", Image.fromarray(RAMP)), np.stack([RAMP] * 3, -1)
+    )
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_alpha_is_dropped_and_not_blended(tmp_path: Path, suffix: str) -> None:
+    image = np.dstack([noise(), np.full((12, 16), 3, np.uint8)])
+    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    result = saved(tmp_path / f"a.{suffix}", Image.fromarray(image), **options)
+    np.testing.assert_array_equal(result, image[..., :3])
+
+
+def test_gray_with_alpha(tmp_path: Path) -> None:
+    result = saved(tmp_path / "a.png", Image.fromarray(np.dstack([RAMP, RAMP[::-1]])))
+    np.testing.assert_array_equal(result, np.stack([RAMP] * 3, -1))
+
+
+@pytest.mark.parametrize("transparency", [None, 3, bytes(range(256))])
+def test_palette_with_and_without_transparency(tmp_path: Path, transparency: object) -> None:
+    palette = np.random.default_rng(1).integers(0, 256, (256, 3), np.uint8)
+    image = Image.fromarray(RAMP, "L")
+    image.putpalette(palette.tobytes())
+    options = {} if transparency is None else {"transparency": transparency}
+    np.testing.assert_array_equal(saved(tmp_path / "a.png", image, **options), palette[RAMP])
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    cyan = np.zeros((16, 16, 4), np.uint8)
+    cyan[..., 0] = 255
+    result = saved(tmp_path / "a.jpg", Image.fromarray(cyan, "CMYK"), quality=95)
+    np.testing.assert_allclose(result.reshape(-1, 3).mean(0), (0, 255, 255), atol=4)
+
+
+def test_16_bit_gray_is_scaled_by_257(tmp_path: Path) -> None:
+    deep = RAMP.astype(np.uint16) * 257
+    deep[0, 0] = 128  # less than half of 257: still black
+    deep[0, 1] = 129
+    expected = RAMP.copy()
+    expected[0, :2] = 0, 1
+    np.testing.assert_array_equal(
+        saved(tmp_path / "a.png", Image.fromarray(deep))[..., 1], expected
+    )
+
+
+def test_bilevel(tmp_path: Path) -> None:
+    result = saved(tmp_path / "a.png", Image.fromarray(RAMP > 90))
+    np.testing.assert_array_equal(result[..., 2], np.where(RAMP > 90, 255, 0))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_the_image_upright(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    result = saved(tmp_path / "a.png", Image.fromarray(noise()), exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    np.testing.assert_array_equal(result, expected)
+    assert result.shape == ((16, 12, 3) if orientation >= 5 else (12, 16, 3))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_truncated_file_is_an_error_that_names_it(
+    tmp_path: Path, suffix: str, share: float
+) -> None:
+    path = save(tmp_path / f"cut.{suffix}", noise(size=(64, 64)))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DatasetError, match=rf"cut\.{suffix}: is damaged"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"GIF89a" + bytes(40)])
+def test_other_files_are_an_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(
+        DatasetError, match=r"a\.jpg: is damaged, cut short or no JPEG/PNG/WEBP file;"
+    ):
+        read_image(path)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none\.png: cannot be read .*; put the file there"):
+        read_image(tmp_path / "none.png")
+
+
+def test_an_oversized_image_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "large.png", noise())
+    monkeypatch.setattr(images, "MAX_PIXELS", 12 * 16 - 1)
+    with pytest.raises(DatasetError, match=r"large\.png: has more than 191 pixels; scale it down"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("pixels", [10, 150])
+def test_pillows_own_limit_gives_the_same_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: int
+) -> None:
+    path = save(tmp_path / "large.png", noise())
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", pixels
+    )  # an error above twice of it, a warning below
+    with pytest.raises(DatasetError, match="pixels; scale it down"):
+        read_image(path)
+
+
+def test_broken_exif_does_not_stop_a_sound_image(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(noise()).save(buffer, "PNG", exif=b"Exif\x00\x00MM\x00*\x00\x00")
+    (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), noise())

@@ -1,0 +1,142 @@
+"""The index keeps what it is given, byte for byte, and explains what it cannot read."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.data.index import ImageEntry, Index
+from pipeline.data.problems import DatasetError
+from tests.support.sources import noise, save
+
+NAMES = ["b/ü 2", "a", '猫, "quoted"', "c"]
+
+
+def make(root: Path, classes: tuple[str, ...] = ("cat", "traffic light")) -> Index:
+    images = [
+        ImageEntry(
+            name,
+            f"images/{k}.png",
+            12,
+            16,
+            ("train", "val")[k % 2],
+            (0, 1)[: k % 3],
+            None,
+            None,
+            f"{k:032x}",
+        )
+        for k, name in enumerate(NAMES)
+    ]
+    return Index(classes, images, root, root, {0: 0, 2: 1, 1: 2, 255: 255})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    index = make(tmp_path)
+    index.save(tmp_path)
+    loaded = Index.load(tmp_path)
+    assert dict(loaded) == dict(index)
+    assert loaded.classes == index.classes
+    assert loaded.mask_values == index.mask_values
+    assert loaded.images_root == loaded.masks_root == tmp_path
+    assert loaded.digest == index.digest
+
+
+def test_order_is_sorted_whatever_the_order_given(tmp_path: Path) -> None:
+    index = make(tmp_path)
+    again = Index(
+        index.classes, reversed(list(index.values())), tmp_path, tmp_path, index.mask_values
+    )
+    assert list(again) == sorted(NAMES)
+    again.save(tmp_path / "1")
+    index.save(tmp_path / "2")
+    assert (tmp_path / "1/images.csv").read_bytes() == (tmp_path / "2/images.csv").read_bytes()
+
+
+def test_a_dataset_that_holds_its_own_files_can_be_moved(tmp_path: Path) -> None:
+    save(tmp_path / "old/images/0.png", noise())
+    make(tmp_path / "old").save(tmp_path / "old")
+    (tmp_path / "old").rename(tmp_path / "new")
+    np.testing.assert_array_equal(Index.load(tmp_path / "new").image(NAMES[0]), noise())
+
+
+def test_a_root_elsewhere_is_kept_as_given(tmp_path: Path) -> None:
+    index = make(Path("some/where"))
+    index.save(tmp_path)
+    assert Index.load(tmp_path).images_root == Path("some/where")
+
+
+def test_select(tmp_path: Path) -> None:
+    index = make(tmp_path)
+    assert index.select("val") == sorted([NAMES[1], NAMES[3]])
+    assert index.select(None) == sorted(NAMES)
+    with pytest.raises(DatasetError, match="split 'test'; splits there are: train, val"):
+        index.select("test")
+
+
+def test_it_travels_to_worker_processes(tmp_path: Path) -> None:
+    index = make(tmp_path)
+    assert dict(pickle.loads(pickle.dumps(index))) == dict(index)
+
+
+def test_the_digest_follows_content_and_not_place(tmp_path: Path) -> None:
+    index = make(tmp_path)
+    assert make(tmp_path / "elsewhere").digest == index.digest
+    assert make(tmp_path, ("dog", "traffic light")).digest != index.digest
+    fewer = Index(index.classes, list(index.values())[1:], tmp_path, tmp_path, index.mask_values)
+    assert fewer.digest != index.digest
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("index.json", None, "index.json: no such file"),
+        ("index.json", "{", "index.json: damaged"),
+        ("index.json", "[]", "is no index of a dataset"),
+        (
+            "index.json",
+            '{"format": "weakmask dataset", "version": 99}',
+            "of version 99, this program reads 2",
+        ),
+        (
+            "index.json",
+            '{"format": "weakmask dataset", "version": 2}',
+            "lacks classes, digest, mask_values, masks, images",
+        ),
+        ("images.csv", None, "images.csv: no such file"),
+        ("images.csv", "id,path\n", "other columns"),
+        (
+            "images.csv",
+            "id,path,height,width,split,tags,semantic,instances,digest\na,b,1\n",
+            "damaged",
+        ),
+    ],
+)
+def test_a_bad_index_says_how_to_make_it_again(
+    tmp_path: Path, file: str, content: str | None, message: str
+) -> None:
+    make(tmp_path).save(tmp_path)
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_text(content)
+    with pytest.raises(DatasetError, match=f"{message}.*dvc repro dataset"):
+        Index.load(tmp_path)
+
+
+def test_a_table_cut_short_is_noticed(tmp_path: Path) -> None:
+    make(tmp_path).save(tmp_path)
+    lines = (tmp_path / "images.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    for kept in (lines[:-1], [*lines[:-1], lines[-1][:-3]]):
+        (tmp_path / "images.csv").write_text("".join(kept), encoding="utf-8")
+        with pytest.raises(
+            DatasetError, match=r"images.csv.*is not the one that index.json.*dvc repro dataset"
+        ):
+            Index.load(tmp_path)
+
+
+def test_the_header_is_plain_json(tmp_path: Path) -> None:
+    make(tmp_path).save(tmp_path)
+    header = json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))
+    assert header["mask_values"] == {"0": 0, "1": 2, "2": 1, "255": 255}
+    assert header["images"] == "."

@@ -1,0 +1,129 @@
+"""Pixel truth reads as the contract says: labels, instances, void."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data.index import ImageEntry, Index
+from pipeline.data.masks import (
+    number_instances,
+    read_instances,
+    read_semantic,
+    read_values,
+    shorten,
+)
+from pipeline.data.problems import DatasetError
+from tests.support.sources import mask, save
+
+VALUES = {0: 0, 1: 2, 2: 1, 3: 0, 255: 255}
+
+
+def make(root: Path, semantic: np.ndarray | None, instances: np.ndarray | None = None) -> Index:
+    names: list[str | None] = []
+    for name, array in (("s.png", semantic), ("i.png", instances)):
+        if array is not None:
+            save(root / name, array)
+        names.append(None if array is None else name)
+    return Index(
+        ("cat", "dog"),
+        [ImageEntry("p", "p.png", 12, 16, "val", (), *names, "")],
+        root,
+        root,
+        VALUES,
+    )
+
+
+def test_values_become_labels_by_the_table(tmp_path: Path) -> None:
+    stored = mask((0, 0, 4, 4, 1), (4, 0, 8, 4, 2), (8, 0, 12, 4, 3), (0, 8, 2, 16, 255))
+    labels = read_semantic(make(tmp_path, stored), "p")
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(
+        labels, mask((0, 0, 4, 4, 2), (4, 0, 8, 4, 1), (0, 8, 2, 16, 255))
+    )
+
+
+def test_a_value_that_is_no_class_is_named_with_the_file(tmp_path: Path) -> None:
+    index = make(tmp_path, mask((0, 0, 2, 2, 7), (3, 3, 4, 4, 9)))
+    with pytest.raises(
+        DatasetError, match=r"s\.png: holds 7, 9, which are no class; use 0\.\.3, 255"
+    ):
+        read_semantic(index, "p")
+
+
+def test_a_mask_of_another_size_is_an_error(tmp_path: Path) -> None:
+    index = make(tmp_path, mask(size=(16, 12)))
+    with pytest.raises(DatasetError, match=r"s\.png: is 12 x 16 pixels, its image 16 x 12"):
+        read_semantic(index, "p")
+
+
+def test_instances_take_the_commonest_label_and_skip_background_and_void(tmp_path: Path) -> None:
+    semantic = mask((0, 0, 6, 8, 1), (6, 0, 12, 8, 2), (0, 8, 6, 16, 3), (0, 0, 1, 16, 255))
+    ids = mask((0, 0, 5, 8, 40), (5, 0, 12, 8, 9), (0, 8, 6, 16, 12))
+    instances, classes = read_instances(make(tmp_path, semantic, ids), "p")
+    assert (instances.dtype, classes.dtype) == (np.uint16, np.uint8)
+    # 9 covers one row of value 1 and six of value 2; 12 lies on value 3, which is background here.
+    np.testing.assert_array_equal(instances, mask((1, 0, 5, 8, 2), (5, 0, 12, 8, 1)))
+    assert classes.tolist() == [0, 1]
+
+
+def test_255_is_void_in_8_bits_and_an_object_in_16(tmp_path: Path) -> None:
+    labels, ids = mask((0, 0, 12, 16, 1)), mask((0, 0, 12, 8, 255), (0, 8, 12, 16, 4))
+    assert number_instances(ids, labels)[1].tolist() == [0]
+    deep, classes = number_instances(ids.astype(np.uint16), labels)
+    assert classes.tolist() == [0, 0]
+    assert np.unique(deep).tolist() == [1, 2]
+
+
+def test_many_instances_in_16_bits(tmp_path: Path) -> None:
+    ids = (np.arange(192, dtype=np.uint16) * 300).reshape(12, 16)
+    instances, classes = read_instances(make(tmp_path, np.full((12, 16), 2, np.uint8), ids), "p")
+    np.testing.assert_array_equal(instances, np.arange(192).reshape(12, 16))
+    assert classes.tolist() == [0] * 191
+
+
+def test_without_masks_it_says_what_to_ask_first(tmp_path: Path) -> None:
+    index = make(tmp_path, None)
+    assert not index.has_masks("p")
+    assert not index.has_instances("p")
+    with pytest.raises(DatasetError, match="p: has no semantic mask"):
+        read_semantic(index, "p")
+    with pytest.raises(DatasetError, match="p: has no instance mask"):
+        read_instances(index, "p")
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "1", "I;16"])
+def test_stored_values_of_every_kind_of_png(tmp_path: Path, mode: str) -> None:
+    stored = mask((2, 3, 7, 9, 1))
+    image = Image.fromarray(
+        stored.astype(np.uint16)
+        if mode == "I;16"
+        else stored.astype(bool)
+        if mode == "1"
+        else stored
+    )
+    if mode == "P":
+        image.putpalette(bytes(range(255, -1, -1)) * 3)
+    image.save(tmp_path / "m.png")
+    with Image.open(tmp_path / "m.png") as reopened:
+        assert reopened.mode == mode
+    np.testing.assert_array_equal(read_values(tmp_path / "m.png"), stored)
+
+
+def test_a_color_image_is_no_mask(tmp_path: Path) -> None:
+    save(tmp_path / "m.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(
+        DatasetError, match=r"m\.png: is a color image \(mode RGB\), not a mask; save class numbers"
+    ):
+        read_values(tmp_path / "m.png")
+
+
+def test_a_jpeg_is_no_mask(tmp_path: Path) -> None:
+    save(tmp_path / "m.jpg", mask()).rename(tmp_path / "m.png")
+    with pytest.raises(DatasetError, match="no PNG file"):
+        read_values(tmp_path / "m.png")
+
+
+def test_shorten() -> None:
+    assert shorten({0: 0, 255: 255, 2: 1, 1: 1, 7: 0}) == "0..2, 7, 255"

@@ -1,0 +1,265 @@
+"""The loss terms against the equations, and what must hold for any batch."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.instances.sparseinst.losses import (
+    Matches,
+    Targets,
+    Weights,
+    losses,
+    match,
+    semantic_loss,
+    total_loss,
+)
+from pipeline.instances.sparseinst.network import Outputs
+from tests.support.sparseinst_cases import double, plain, random_outputs, random_targets
+
+
+def terms_of(outputs: Outputs, targets: Targets, pairs: float = 1.0) -> dict[str, Tensor]:
+    return losses(outputs, targets, match(outputs, targets), torch.tensor(pairs))
+
+
+def slow_terms(
+    outputs: Outputs, targets: Targets, matches: Matches, threshold: float = 0.4
+) -> dict[str, float]:
+    """The sums as the equations say them, one value at a time."""
+    sums = dict.fromkeys(("classification", "dice", "mask", "objectness"), 0.0)
+    matched = {(b, n): k for b, n, k in torch.stack(matches, 1).tolist()}
+    batch, queries, classes = outputs.logits.shape
+    for b in range(batch):
+        for n in range(queries):
+            k = matched.get((b, n))
+            weight = 1.0 if k is None else float(targets.weights[k])
+            for c in range(classes):
+                p = 1 / (1 + math.exp(-float(outputs.logits[b, n, c])))
+                if k is not None and c == int(targets.classes[k]):
+                    sums["classification"] -= weight * 0.25 * (1 - p) ** 2 * math.log(p)
+                else:
+                    sums["classification"] -= weight * 0.75 * p**2 * math.log(1 - p)
+            if k is None:
+                continue
+            mt = mm = tt = entropy = shared = either = area = 0.0
+            cells = (outputs.masks[b, n], targets.masks[k], targets.valid[b])
+            for x, t, v in zip(*(part.flatten().tolist() for part in cells), strict=True):
+                m = 1 / (1 + math.exp(-x))
+                mt, mm, tt, area = mt + v * m * t, mm + v * m * m, tt + v * t * t, area + v
+                entropy -= v * (t * math.log(m) + (1 - t) * math.log(1 - m))
+                shared += v * (m >= threshold and t > 0.5)
+                either += v * (m >= threshold or t > 0.5)
+            iou, o = shared / (either + 1e-6), 1 / (1 + math.exp(-float(outputs.objectness[b, n])))
+            sums["dice"] += weight * (1 - 2 * mt / (mm + tt + 1e-4))
+            sums["mask"] += weight * entropy / area
+            sums["objectness"] -= weight * (iou * math.log(o) + (1 - iou) * math.log(1 - o))
+    return sums
+
+
+@pytest.mark.parametrize("counts", [(3, 0, 2), (7, 1, 5)])
+@pytest.mark.parametrize("threshold", [0.4, 0.6])
+def test_terms_are_the_equations(counts: tuple[int, ...], threshold: float) -> None:
+    """With soft masks, unequal weights, cells that count in part, and more instances than queries."""
+    with torch.no_grad():
+        outputs, targets = random_outputs(3, 4), double(random_targets(counts))
+        matches = match(outputs, targets)
+        terms = losses(outputs, targets, matches, torch.tensor(2.5), threshold)
+        slow = slow_terms(outputs, targets, matches, threshold)
+    assert {name: 2.5 * float(term) for name, term in terms.items()} == pytest.approx(
+        slow, rel=1e-8
+    )
+    weights = Weights(0.5, 3.0, 7.0, 11.0)  # of those terms that there are
+    total = (0.5, 3.0, 7.0, 11.0) @ torch.stack([*terms.values()]).numpy()
+    assert float(total_loss(terms, weights)) == pytest.approx(float(total))
+
+
+def test_the_weights_are_the_published_ones() -> None:
+    assert Weights() == Weights(
+        classification=2.0, dice=2.0, mask=5.0, objectness=1.0, semantic=0.0
+    )
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (0, 0), (6, 2)])
+def test_gradients_are_those_of_the_losses(counts: tuple[int, ...]) -> None:
+    outputs, targets = random_outputs(2, 3, 2, 3), double(random_targets(counts, 2, 3))
+    matches = match(outputs, targets)
+
+    def loss(*tensors: Tensor) -> Tensor:
+        return total_loss(losses(Outputs(*tensors), targets, matches, torch.tensor(3.0)), Weights())
+
+    assert torch.autograd.gradcheck(loss, tuple(outputs))
+
+
+def test_without_instances_the_loss_is_finite_and_teaches_the_classes() -> None:
+    outputs = random_outputs(2, 4)
+    terms = terms_of(outputs, random_targets((0, 0)))
+    total_loss(terms, Weights()).backward()
+    assert [float(term.detach()) > 0 for term in terms.values()] == [True, False, False, False]
+    assert outputs.logits.grad is not None
+    assert (outputs.logits.grad > 0).all()
+    for part in outputs[1:]:
+        assert part.grad is not None
+        assert not part.grad.any()
+
+
+def perfect(targets: Targets, queries: int, classes: int = 3) -> Outputs:
+    """Query k of an image predicts its k-th instance; queries beyond them predict nothing."""
+    batch, (height, width) = len(targets.counts), targets.masks.shape[1:]
+    logits, masks = (
+        torch.full((batch, queries, classes), -20.0),
+        torch.full((batch, queries, height, width), -20.0),
+    )
+    start = 0
+    for b, count in enumerate(targets.counts):
+        for k in range(min(count, queries)):
+            logits[b, k, targets.classes[start + k]] = 20
+            masks[b, k][targets.masks[start + k] > 0.5] = 20
+        start += count
+    return Outputs(logits, masks, torch.full((batch, queries), 20.0))
+
+
+@pytest.mark.parametrize("counts", [(5, 2, 3), (2, 2, 2), (9, 9, 9)])
+def test_after_a_image_with_more_instances_than_queries_the_next_ones_are_right(
+    counts: tuple[int, ...],
+) -> None:
+    """The published code compares them with the masks of other instances (specification, 9.8)."""
+    targets = plain(random_targets(counts))
+    targets = targets._replace(masks=(targets.masks > 0.5).float())
+    terms = terms_of(perfect(targets, 4), targets)
+    assert {name: float(term) for name, term in terms.items()} == pytest.approx(
+        dict.fromkeys(terms, 0.0), abs=1e-4
+    )
+
+
+def test_an_instances_weight_scales_all_its_terms() -> None:
+    outputs, targets = random_outputs(1, 1), plain(random_targets((1,)))
+    whole = terms_of(outputs, targets)
+    part = terms_of(outputs, targets._replace(weights=torch.tensor([0.3])))
+    for name, term in whole.items():
+        assert float(part[name].detach()) == pytest.approx(0.3 * float(term.detach()))
+
+
+def test_an_instance_of_weight_0_leaves_its_query_alone() -> None:
+    outputs, targets = random_outputs(1, 3), random_targets((2,))
+    targets = targets._replace(weights=torch.tensor([0.0, 1.0]))
+    matches = match(outputs, targets)
+    total_loss(losses(outputs, targets, matches, torch.tensor(1.0)), Weights()).backward()
+    query = int(matches.query[matches.target == 0])
+    for part in outputs:
+        assert part.grad is not None
+        assert not part.grad[0, query].any()
+        assert part.grad.any()
+
+
+def test_cells_that_do_not_count_get_no_gradient() -> None:
+    outputs, targets = random_outputs(2, 4), random_targets((4, 4))
+    total_loss(terms_of(outputs, targets), Weights()).backward()
+    assert outputs.masks.grad is not None
+    ignored = (targets.valid == 0)[:, None].expand_as(outputs.masks)
+    assert ignored.any()
+    assert not outputs.masks.grad[ignored].any()
+    assert (outputs.masks.grad[~ignored] != 0).all()
+
+
+def test_the_order_of_instances_and_images_changes_nothing() -> None:
+    outputs, targets = random_outputs(2, 5), double(random_targets((3, 2)))
+    expected = terms_of(outputs, targets)
+    order = torch.tensor([4, 3, 1, 0, 2])
+    turned = Targets(
+        [2, 3],
+        *(part[order] for part in (targets.classes, targets.weights, targets.masks)),
+        targets.valid.flip(0),
+    )
+    for name, term in terms_of(Outputs(*(part.flip(0) for part in outputs)), turned).items():
+        assert float(term.detach()) == pytest.approx(float(expected[name].detach()), rel=1e-10)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    half = Outputs(*(part.detach().bfloat16() for part in random_outputs(2, 8)))
+    targets = random_targets((4, 3))
+    expected = terms_of(Outputs(*(part.float() for part in half)), targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = terms_of(half, targets)
+    for name, term in found.items():
+        assert term.dtype == torch.float32
+        assert float(term) == pytest.approx(float(expected[name]), rel=1e-6)
+
+
+def test_enormous_logits_stay_finite() -> None:
+    outputs = Outputs(
+        *((part.detach().float() * 1e4).requires_grad_() for part in random_outputs(1, 4))
+    )
+    total_loss(terms_of(outputs, random_targets((3,))), Weights()).backward()
+    assert all(part.grad is not None and part.grad.isfinite().all() for part in outputs)
+
+
+def squares(*, weight: float = 1.0, ignored: bool = False) -> Targets:
+    """Two images of 8x8 cells: class 2 in a quarter of the first, where a quarter is ignored if
+    asked for; the second is empty.
+    """
+    masks, valid = torch.zeros(1, 8, 8), torch.ones(2, 8, 8)
+    masks[0, :4, :4] = 1
+    if ignored:
+        valid[0, 4:] = 0
+    return Targets([1, 0], torch.tensor([2]), torch.tensor([weight]), masks, valid)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_cells_of_one_class_have_the_usual_cross_entropy(ignored: bool) -> None:
+    logits = torch.randn(
+        2, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    labels = torch.zeros(2, 4, 4, dtype=torch.long)
+    labels[0, :2, :2] = 3
+    if ignored:
+        labels[0, 2:] = 255
+    targets = squares(ignored=ignored)
+    found = semantic_loss(logits, targets, targets.valid.sum())
+    expected = torch.nn.functional.cross_entropy(logits, labels, ignore_index=255)
+    assert float(found) == pytest.approx(float(expected))
+
+
+def test_cells_of_an_instance_count_by_its_weight_and_others_as_before() -> None:
+    logits = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def loss(weight: float) -> float:
+        return float(semantic_loss(logits, squares(weight=weight), torch.tensor(128.0)))
+
+    assert loss(0.5) == pytest.approx((loss(0) + loss(1)) / 2)
+    background = -logits.log_softmax(1)[:, 0]
+    background[0, :2, :2] = 0
+    assert loss(0) == pytest.approx(float(background.mean()))
+
+
+def test_a_cell_of_two_classes_wants_both_by_their_shares() -> None:
+    masks = torch.zeros(2, 2, 2)
+    masks[0, 0], masks[1, 1, 0] = 1, 1
+    targets = Targets([2], torch.tensor([0, 1]), torch.ones(2), masks, torch.ones(1, 2, 2))
+    best = torch.tensor([0.25, 0.5, 0.25]).log().view(1, 3, 1, 1)
+    entropy = 1.5 * math.log(2)
+    assert float(semantic_loss(best, targets, torch.tensor(4.0))) == pytest.approx(entropy)
+    assert (
+        float(
+            semantic_loss(
+                best + torch.tensor([0.1, 0, 0]).view(1, 3, 1, 1), targets, torch.tensor(4.0)
+            )
+        )
+        > entropy
+    )
+
+
+def test_where_nothing_counts_the_classes_of_cells_cost_nothing() -> None:
+    nothing = Targets(
+        [0],
+        torch.zeros(0, dtype=torch.long),
+        torch.zeros(0),
+        torch.zeros(0, 4, 4),
+        torch.zeros(1, 4, 4),
+    )
+    logits = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    loss = semantic_loss(logits, nothing, torch.tensor(0.0))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()

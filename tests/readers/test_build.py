@@ -1,0 +1,262 @@
+"""The one entry of stage dataset: built-in scenes, equal bytes, and every mistake in a source at
+once.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
+from pipeline.data.problems import DatasetError
+from pipeline.readers import scenes
+from pipeline.readers.build import build, is_val
+from pipeline.readers.validation import FORMATS, check
+from tests.support.sources import (
+    SIZE,
+    annotation,
+    coco_folder,
+    mask,
+    noise,
+    own_folder,
+    save,
+    voc_folder,
+    write,
+)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_scenes_are_what_was_drawn(tmp_path: Path) -> None:
+    build("scenes", Path(), tmp_path, images=4, seed=3, val=0.5)
+    index = Index.load(tmp_path)
+    assert index.classes == tuple(scenes.CLASSES)
+    assert [p.split for p in index.values()] == ["train", "val", "train", "val"]
+    for k, name in enumerate(index):
+        scene = scenes.draw(k, 3)
+        np.testing.assert_array_equal(index.image(name), scene.image)
+        np.testing.assert_array_equal(read_semantic(index, name), scene.semantic)
+        instances, classes = read_instances(index, name)
+        np.testing.assert_array_equal(instances, scene.instances)
+        np.testing.assert_array_equal(classes, scene.classes)
+        assert index[name].tags == scene.tags
+
+
+def test_scenes_of_a_subset(tmp_path: Path) -> None:
+    wanted = (scenes.CLASSES[2], scenes.CLASSES[0])
+    index = build("scenes", Path(), tmp_path, images=6, classes=wanted)
+    assert index.classes == wanted
+    for k, name in enumerate(index):
+        scene = scenes.draw(k, 0)
+        expected = np.zeros_like(scene.semantic)
+        expected[scene.semantic == 3], expected[scene.semantic == 1] = 1, 2
+        np.testing.assert_array_equal(read_semantic(index, name), expected)
+        assert index[name].tags == tuple(
+            sorted({2: 0, 0: 1}[tag] for tag in scene.tags if tag in (0, 2))
+        )
+    with pytest.raises(
+        DatasetError, match=f"'lynx' is no class of the source; valid are {scenes.CLASSES[0]}, "
+    ):
+        build("scenes", Path(), tmp_path, classes=["lynx"])
+
+
+@pytest.mark.parametrize("val", [0.0, 0.1, 0.25, 0.29, 1 / 3, 0.5])
+def test_the_held_out_scenes_are_spread_evenly(val: float) -> None:
+    for count in (10, 100, 480):
+        assert sum(is_val(k, val) for k in range(count)) == int(count * val + 1e-9)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_equal_bytes_for_any_number_of_workers_and_a_second_run(
+    tmp_path: Path, workers: int
+) -> None:
+    out = tmp_path / "out"
+    build("scenes", Path(), out, images=3, val=0.4)
+    first = content(out)
+    assert len(first) == 3 + 3
+    build("scenes", Path(), out, images=5, val=0.4)
+    build("scenes", Path(), out, images=3, val=0.4, workers=workers)
+    assert content(out) == first
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sources_give_equal_bytes_too(tmp_path: Path, workers: int) -> None:
+    coco_folder(tmp_path / "coco", [annotation(3, [[2, 1, 8, 1, 8, 6]])])
+    voc_folder(tmp_path / "voc")
+    own_folder(tmp_path / "folder")
+    for name in ("coco", "voc", "folder"):
+        build(name, tmp_path / name, tmp_path / "1" / name)
+        build(name, tmp_path / name, tmp_path / "2" / name, workers=workers)
+        assert content(tmp_path / "1" / name) == content(tmp_path / "2" / name)
+
+
+def test_progress_counts_every_image(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    build(
+        "folder",
+        own_folder(tmp_path / "own"),
+        tmp_path / "out",
+        progress=lambda *step: seen.append(step),
+    )
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_an_unknown_format_lists_the_valid_ones(tmp_path: Path) -> None:
+    assert FORMATS == ("scenes", "voc", "coco", "folder")
+    with pytest.raises(
+        DatasetError, match="'imagenet' is unknown; valid are scenes, voc, coco, folder"
+    ):
+        build("imagenet", tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("val", [-0.1, 1.0, float("nan")])
+def test_a_share_outside_its_range(tmp_path: Path, val: float) -> None:
+    with pytest.raises(DatasetError, match="give a share from 0 to below 1"):
+        build("scenes", Path(), tmp_path, val=val)
+
+
+def test_the_index_never_goes_into_the_source(tmp_path: Path) -> None:
+    own = own_folder(tmp_path / "own")
+    before = content(own)
+    with pytest.raises(DatasetError, match="is the source folder itself"):
+        build("folder", own, tmp_path / "x" / ".." / "own")
+    assert content(own) == before
+
+
+def test_files_of_others_in_the_output_folder_stay(tmp_path: Path) -> None:
+    save(tmp_path / "out/images/mine.png", noise())
+    build("folder", own_folder(tmp_path / "own"), tmp_path / "out")
+    assert (tmp_path / "out/images/mine.png").is_file()
+
+
+def messy(root: Path) -> Path:
+    """A folder with one of every mistake."""
+    own = own_folder(root / "own", ("fine,cat", "untagged,"))
+    save(root / "outside.png", noise())
+    (own / "images/linked.png").symlink_to(root / "outside.png")
+    save(own / "images/orphan.png", noise())
+    save(own / "images/twin.png", noise())
+    save(own / "images/twin.jpg", noise())
+    save(own / "images/scan.bmp", noise())
+    cut = save(own / "images/cut.png", noise(size=(64, 64)))
+    cut.write_bytes(cut.read_bytes()[:3000])
+    for name in ("large", "strange"):
+        save(own / f"images/{name}.png", noise())
+    save(own / "masks/large.png", mask(size=(SIZE[0] + 1, SIZE[1])))
+    save(own / "masks/strange.png", mask((0, 0, 1, 1, 77)))
+    (own / "masks/linked.png").symlink_to(root / "nowhere.png")
+    more = (
+        "linked,cat",
+        "twin,cat",
+        "cut,cat",
+        "large,cat",
+        "strange,cat",
+        "fine,cat",
+        "gone,cat",
+        "tagged,lynx",
+    )
+    bad_ids = ("../outside,cat", "/etc/passwd,cat", "sub//a,cat")
+    rows = (own / "labels.csv").read_text() + "\n".join([*more, *bad_ids])
+    write(own / "labels.csv", rows)
+    write(own / "classes.txt", "cat\ndog\n")
+    return own
+
+
+def test_check_reports_every_problem_at_once(tmp_path: Path) -> None:
+    own = messy(tmp_path)
+    found = {
+        (p.level, p.where.removeprefix(f"{own}/"), p.what.split(" (")[0])
+        for p in check("auto", own)
+    }
+    assert found == {
+        ("error", "images/linked.png", "lies outside the source folder"),
+        ("error", "images/twin.png", "has the same id as images/twin.jpg"),
+        ("error", "images/cut.png", "is damaged, cut short or no JPEG/PNG/WEBP file"),
+        ("error", "masks/large.png", "mask of 16 x 13 pixels on an image of 16 x 12"),
+        ("error", "masks/strange.png", "holds 77, which are no class"),
+        ("error", "labels.csv:9", "'fine' is listed already by " + f"{own}/labels.csv:2"),
+        ("error", "images/gone", "cannot be read"),
+        ("error", "labels.csv:11", "'lynx' is no class"),
+        ("error", "images/tagged", "cannot be read"),
+        ("error", "labels.csv:12", "the id '../outside' leaves the folder or has empty parts"),
+        ("error", "labels.csv:13", "the id '/etc/passwd' is an absolute path or holds a backslash"),
+        ("error", "labels.csv:14", "the id 'sub//a' leaves the folder or has empty parts"),
+        ("warning", "labels.csv:3", "'untagged' has no tags"),
+        ("warning", "labels.csv:11", "'tagged' has no tags"),
+        ("warning", "images/orphan.png", "has no row in labels.csv"),
+        ("warning", "images/scan.bmp", "is of a kind that is not read"),
+        ("warning", str(own), "class 'dog' has no images in split 'train'"),
+    }
+
+
+def test_build_stops_at_the_same_errors_and_writes_no_index(tmp_path: Path) -> None:
+    own = messy(tmp_path)
+    errors = [p for p in check("folder", own) if p.level == "error"]
+    with pytest.raises(DatasetError) as caught:
+        build("folder", own, tmp_path / "out")
+    assert sorted(map(str, caught.value.problems)) == sorted(map(str, errors))
+    assert not (tmp_path / "out/index.json").exists()
+
+
+def test_warnings_do_not_stop_and_are_logged_in_short(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = own_folder(tmp_path / "own", [f"p{k:02d}," for k in range(9)] + ["q,cat"])
+    with caplog.at_level(logging.WARNING):
+        assert len(build("folder", own, tmp_path / "out")) == 10
+    assert len(caplog.messages) == 6
+    assert caplog.messages[-1].startswith("4 more of: ")
+    assert "weakmask check" in caplog.messages[-1]
+
+
+def test_check_of_a_sound_source_finds_nothing_and_writes_nothing(tmp_path: Path) -> None:
+    for make in (voc_folder, own_folder):
+        source = make(tmp_path / make.__name__)
+        before = content(source)
+        assert check("auto", source) == []
+        assert content(source) == before
+    assert check("scenes", Path()) == []
+
+
+def test_a_whole_folder_behind_a_link_is_one_error(tmp_path: Path) -> None:
+    own = own_folder(tmp_path / "own")
+    (own / "images").rename(tmp_path / "far")
+    (own / "images").symlink_to(tmp_path / "far")
+    [problem] = check("folder", own)
+    assert "lies outside the source folder" in problem.what
+    # A link to the source as a whole is no concern of ours.
+    (tmp_path / "link").symlink_to(own_folder(tmp_path / "sound"))
+    assert check("folder", tmp_path / "link") == []
+
+
+def test_auto_explains_the_layouts(tmp_path: Path) -> None:
+    [problem] = check("auto", tmp_path)
+    assert (
+        "JPEGImages/ (voc), annotations/ (coco), or images/ and labels.csv (folder)" in problem.do
+    )
+    [problem] = check("auto", tmp_path / "none")
+    assert problem.what == "no such folder"
+    coco_folder(tmp_path, [annotation(3, [[2, 1, 8, 1, 8, 6]])])
+    assert all(p.level == "warning" for p in check("auto", tmp_path))
+
+
+def test_everything_held_out_is_an_error(tmp_path: Path) -> None:
+    own = own_folder(tmp_path / "own", ("a,cat,val", "b,cat,val"), "image,classes,split")
+    with pytest.raises(DatasetError, match="has no image in split 'train'"):
+        build("folder", own, tmp_path / "out")
+
+
+def test_tags_in_val_alone_are_an_error(tmp_path: Path) -> None:
+    own = own_folder(tmp_path / "own", ("a,cat,val", "b,,train"), "image,classes,split")
+    with pytest.raises(
+        DatasetError, match=r"no image in split 'train' that is tagged.*tag some, or move"
+    ):
+        build("folder", own, tmp_path / "out")

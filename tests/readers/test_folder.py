@@ -1,0 +1,120 @@
+"""A folder of one's own, from labels.csv to the index."""
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
+from pipeline.data.problems import DatasetError
+from pipeline.readers.build import build
+from pipeline.readers.validation import held_out
+from tests.support.sources import SIZE, mask, noise, own_folder, save, write
+
+
+def test_images_tags_and_sizes(tmp_path: Path) -> None:
+    index = build("folder", own_folder(tmp_path / "own"), tmp_path / "out")
+    assert index.classes == ("cat", "dog")
+    assert [(p.id, p.path, p.tags, p.split) for p in index.values()] == [
+        ("a", "images/a.png", (0,), "train"),
+        ("b", "images/b.png", (0, 1), "train"),
+    ]
+    assert (index["a"].height, index["a"].width) == SIZE
+    np.testing.assert_array_equal(Index.load(tmp_path / "out").image("b"), noise(1))
+
+
+@pytest.mark.parametrize(
+    "name", ["sub/deep/a", "with blank", "猫-ü", "a.b", "50%", "a;b", "images/a"]
+)
+@pytest.mark.parametrize("written", ["{}", "{}.png", "images/{}.png"])
+def test_ids(tmp_path: Path, name: str, written: str) -> None:
+    save(tmp_path / "own/images" / f"{name}.png", noise())
+    write(tmp_path / "own/labels.csv", f"image,classes\n{written.format(name)},cat\n")
+    build("folder", tmp_path / "own", tmp_path / "out")
+    index = Index.load(tmp_path / "out")
+    assert list(index) == [name]
+    np.testing.assert_array_equal(index.image(name), noise())
+
+
+def test_decomposed_file_names_match_composed_rows(tmp_path: Path) -> None:
+    save(tmp_path / "own/images" / unicodedata.normalize("NFD", "é.png"), noise())
+    save(tmp_path / "own/masks" / unicodedata.normalize("NFD", "é.png"), mask())
+    write(tmp_path / "own/labels.csv", "image,classes\né,cat\n")
+    index = build("folder", tmp_path / "own", tmp_path / "out")
+    assert list(index) == ["é"]
+    assert index.has_masks("é")
+    assert index.image("é").shape == (*SIZE, 3)
+
+
+def test_the_split_column_goes_before_the_share(tmp_path: Path) -> None:
+    rows = [f"p{k},cat,{('train', 'val', 'test', '')[k % 4]}" for k in range(80)]
+    index = build(
+        "folder",
+        own_folder(tmp_path / "own", rows, "image,classes,split"),
+        tmp_path / "out",
+        val=0.5,
+    )
+    for k in range(80):
+        free = "val" if held_out(f"p{k}", 0.5) else "train"
+        assert index[f"p{k}"].split == ("train", "val", "test", free)[k % 4]
+
+
+def test_the_share_is_near_and_new_images_move_no_others() -> None:
+    names = [f"image {k}" for k in range(4000)]
+    held = [name for name in names if held_out(name, 0.2)]
+    assert 0.17 < len(held) / len(names) < 0.23
+    assert set(held) <= {name for name in names if held_out(name, 0.3)}
+    assert not any(held_out(name, 0.0) for name in names)
+
+
+@pytest.mark.parametrize("place", ["masks/semantic/a.png", "masks/a.png"])
+def test_masks_of_all_classes(tmp_path: Path, place: str) -> None:
+    own = own_folder(tmp_path / "own")
+    semantic = mask((0, 0, 4, 4, 1), (6, 6, 12, 12, 2), (5, 0, 6, 16, 255))
+    save(own / place, semantic)
+    save(own / "masks/instances/a.png", mask((0, 0, 4, 4, 8), (6, 6, 12, 12, 3)))
+    index = build("folder", own, tmp_path / "out")
+    np.testing.assert_array_equal(read_semantic(index, "a"), semantic)
+    instances, classes = read_instances(index, "a")
+    np.testing.assert_array_equal(instances, mask((0, 0, 4, 4, 2), (6, 6, 12, 12, 1)))
+    assert classes.tolist() == [1, 0]
+    assert not index.has_masks("b")
+
+
+def test_a_subset_in_its_own_order(tmp_path: Path) -> None:
+    own = own_folder(tmp_path / "own", ("a,cat;dog;cow", "b,cat"))
+    save(own / "masks/a.png", mask((0, 0, 2, 2, 1), (2, 0, 4, 2, 2), (4, 0, 6, 2, 3)))
+    index = build("folder", own, tmp_path / "out", classes=["dog", "cat"])
+    assert index.classes == ("dog", "cat")
+    assert (index["a"].tags, index["b"].tags) == ((0, 1), (1,))
+    # Values follow the sorted names cat 1, cow 2, dog 3.
+    expected = mask((0, 0, 2, 2, 2), (4, 0, 6, 2, 1))
+    np.testing.assert_array_equal(read_semantic(Index.load(tmp_path / "out"), "a"), expected)
+
+
+def test_unknown_and_repeated_classes_are_errors_that_list_the_valid_ones(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError) as caught:
+        build(
+            "folder", own_folder(tmp_path / "own"), tmp_path / "out", classes=["dog", "lynx", "dog"]
+        )
+    assert "'lynx' is no class of the source; valid are cat, dog" in str(caught.value)
+    assert "'dog' is listed 2 times" in str(caught.value)
+
+
+def test_classes_txt_fixes_order_and_names_with_blanks(tmp_path: Path) -> None:
+    own = own_folder(tmp_path / "own", ("a,traffic light", "b,dog traffic"))
+    write(own / "classes.txt", "dog\ntraffic light\ntraffic\n")
+    index = build("folder", own, tmp_path / "out")
+    assert (index["a"].tags, index["b"].tags) == ((1,), (0, 2))
+
+
+def test_a_new_mask_changes_the_digest_of_its_image_alone(tmp_path: Path) -> None:
+    own = own_folder(tmp_path / "own")
+    before = build("folder", own, tmp_path / "out")
+    save(own / "masks/a.png", mask())
+    after = build("folder", own, tmp_path / "out")
+    assert before["a"].digest != after["a"].digest
+    assert before["b"].digest == after["b"].digest
+    assert before.digest != after.digest

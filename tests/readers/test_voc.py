@@ -1,0 +1,176 @@
+"""VOC's layout with tags of all three kinds, and a real set of photographs where there is one."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
+from pipeline.data.problems import DatasetError
+from pipeline.readers.build import build
+from pipeline.readers.validation import check
+from pipeline.readers.voc import CLASSES, read, read_objects
+from tests.support.sources import mask, save, voc_folder, write
+
+SHARED = Path(
+    os.environ.get("WEAKMASK_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared")
+)
+ANIMALS = SHARED / "data" / "voc_animals"
+
+
+def test_tags_of_annotations_without_parts(tmp_path: Path) -> None:
+    index = build("voc", voc_folder(tmp_path / "voc"), tmp_path / "out")
+    assert index.classes == ("cat", "dog")
+    assert {p.id: (p.tags, p.split) for p in index.values()} == {
+        "x1": ((1,), "train"),
+        "x2": ((0, 1), "train"),
+        "y1": ((1,), "val"),
+    }
+
+
+def test_labels_csv_goes_before_annotations(tmp_path: Path) -> None:
+    voc = voc_folder(tmp_path / "voc")
+    write(voc / "labels.csv", "image,classes\nx1,cat\nx2.jpg,dog cat\ny1,\n")
+    index = build("voc", voc, tmp_path / "out")
+    assert [p.tags for p in index.values()] == [(0,), (0, 1), ()]
+
+
+def test_pickled_tags_where_there_is_nothing_else(tmp_path: Path) -> None:
+    voc = voc_folder(tmp_path / "voc", ["2007_000032"], ["2007_000039"])
+    for file in (voc / "Annotations").iterdir():
+        file.unlink()
+    (voc / "Annotations").rmdir()
+    rows = {
+        np.int32(2007000032): np.array([1, 0], np.float32),
+        np.int32(2007000039): np.array([1, 1], np.float32),
+    }
+    np.save(voc / "cls_labels.npy", rows)
+    assert [p.tags for p in build("voc", voc, tmp_path / "out").values()] == [(0,), (0, 1)]
+
+
+def test_without_classes_txt_there_are_vocs_twenty(tmp_path: Path) -> None:
+    voc = voc_folder(tmp_path / "voc")
+    (voc / "classes.txt").unlink()
+    index = build("voc", voc, tmp_path / "out")
+    assert index.classes == CLASSES
+    assert len(CLASSES) == 20
+    assert index["x2"].tags == (7, 11)
+    assert index.mask_values == {**{k: k for k in range(21)}, 255: 255}
+
+
+def test_lists_can_be_named_and_left_out(tmp_path: Path) -> None:
+    voc = voc_folder(tmp_path / "voc")
+    lines = "/JPEGImages/x1.jpg /SegmentationClassAug/x1.png\nx2\n"
+    write(voc / "ImageSets/Segmentation/train_aug.txt", lines)
+    index = build("voc", voc, tmp_path / "out", lists={"train": "train_aug", "val": ""})
+    assert index.select(None) == ["x1", "x2"]
+    with pytest.raises(
+        DatasetError, match=r"trainval\.txt: no such list; .*lists there are: train, train_aug, val"
+    ):
+        build("voc", voc, tmp_path / "out", lists={"train": "trainval", "val": "val"})
+
+
+def test_a_lone_train_list_leaves_the_choice_to_the_share(tmp_path: Path) -> None:
+    voc = voc_folder(tmp_path / "voc", [f"x{k}" for k in range(30)], [])
+    index = build("voc", voc, tmp_path / "out", val=0.5, lists={"train": "train", "val": ""})
+    assert Counter(p.split for p in index.values()).keys() == {"train", "val"}
+
+
+def test_masks_with_void_borders_go_before_augmented_ones(tmp_path: Path) -> None:
+    voc = voc_folder(tmp_path / "voc")
+    borders, plain = mask((0, 0, 4, 4, 2), (4, 0, 5, 5, 255)), mask((0, 0, 5, 5, 2))
+    save(voc / "SegmentationClass/x1.png", borders)
+    for name in ("x1", "x2"):
+        save(voc / f"SegmentationClassAug/{name}.png", plain)
+    save(voc / "SegmentationObject/x1.png", mask((0, 0, 4, 4, 1), (4, 0, 5, 5, 255)))
+    index = build("voc", voc, tmp_path / "out")
+    np.testing.assert_array_equal(read_semantic(index, "x1"), borders)
+    np.testing.assert_array_equal(read_semantic(index, "x2"), plain)
+    assert read_instances(index, "x1")[1].tolist() == [1]
+    assert not index.has_instances("x2")
+    assert not index.has_masks("y1")
+
+
+@pytest.mark.parametrize("objects", [mask(), mask((0, 0, 4, 4, 1))])
+def test_instances_that_lack_a_class_are_no_truth_unless_it_is_not_in_use(
+    tmp_path: Path, objects: np.ndarray
+) -> None:
+    voc = voc_folder(tmp_path / "voc")
+    save(voc / "SegmentationClass/x1.png", mask((0, 0, 4, 4, 2), (6, 6, 9, 9, 1)))
+    save(voc / "SegmentationObject/x1.png", objects)
+    assert not build("voc", voc, tmp_path / "out").has_instances("x1")
+    [problem] = [p for p in check("voc", voc) if "no instance of" in p.what]
+    assert problem.level == "warning"
+    dogs = build("voc", voc, tmp_path / "out", classes=["dog"])
+    assert dogs.has_instances("x1") == bool(objects.any())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '<!DOCTYPE a [<!ENTITY e "x">]><annotation>&e;</annotation>',
+            "declares a document type or entities",
+        ),
+        ("<annotation><object></annotation>", "is no sound XML"),
+        ("", "is no sound XML"),
+        (f"<annotation>{' ' * 2**20}</annotation>", "is larger than 1048576 bytes"),
+    ],
+)
+def test_annotations_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=rf"a\.xml: {message}"):
+        read_objects(write(tmp_path / "a.xml", text))
+    utf16 = write(tmp_path / "b.xml", text or "<annotation/>", "utf-16")
+    with pytest.raises(DatasetError, match=r"b\.xml"):
+        read_objects(utf16)
+
+
+def test_the_folder_above_is_told_where_to_look(tmp_path: Path) -> None:
+    voc_folder(tmp_path / "VOCdevkit" / "VOC2012")
+    with pytest.raises(
+        DatasetError, match=r"has no folder JPEGImages; set dataset\.source to .*VOC2012"
+    ):
+        read(tmp_path / "VOCdevkit")
+
+
+def test_a_missing_image_a_missing_annotation_and_a_strange_tag(tmp_path: Path) -> None:
+    voc = voc_folder(tmp_path / "voc")
+    (voc / "JPEGImages/x1.jpg").unlink()
+    (voc / "Annotations/x2.xml").unlink()
+    write(voc / "Annotations/y1.xml", "<annotation><object><name>lynx</name></object></annotation>")
+    problems = {(p.level, Path(p.where).name): p.what for p in check("voc", voc)}
+    assert problems["error", "x1.jpg"].startswith("cannot be read")
+    assert problems["error", "y1.xml"] == "'lynx' is no class"
+    assert problems["warning", "train.txt:2"] == "'x2' has no row or file with tags"
+
+
+def test_a_row_of_no_image_and_a_image_in_two_lists(tmp_path: Path) -> None:
+    voc = voc_folder(tmp_path / "voc", val=("x1",))
+    write(voc / "labels.csv", "image,classes\nx1,cat\nx2,cat\nx3,dog\nx1,dog\n")
+    problems = {Path(p.where).name: p.what for p in check("voc", voc) if p.level == "error"}
+    assert problems["labels.csv:4"] == "'x3' is not in JPEGImages"
+    assert problems["labels.csv:5"] == "'x1' has a row already"
+    assert problems["val.txt:1"].startswith("'x1' is listed already by")
+
+
+@pytest.mark.skipif(not ANIMALS.is_dir(), reason=f"the photographs are not in {ANIMALS}")
+@pytest.mark.slow
+def test_real_photographs(tmp_path: Path) -> None:
+    names = ["cat", "cow", "dog", "horse", "sheep"]
+    build("voc", ANIMALS, tmp_path, classes=names, workers=2)
+    index = Index.load(tmp_path)
+    assert Counter(p.split for p in index.values()) == {"train": 784, "val": 200}
+    assert sum(map(index.has_masks, index)) == 984
+    assert sum(map(index.has_instances, index)) == 744
+    for name in index.select("val")[:20]:
+        semantic = read_semantic(index, name)
+        assert semantic.shape == index.image(name).shape[:2]
+        assert {int(c) - 1 for c in np.unique(semantic)} - {-1, 254} == set(index[name].tags)
+        if index.has_instances(name):
+            instances, classes = read_instances(index, name)
+            assert instances.max() == len(classes)
+            for k, label in enumerate(classes, start=1):
+                assert (semantic[instances == k] == label + 1).mean() > 0.9

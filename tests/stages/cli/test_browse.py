@@ -1,0 +1,255 @@
+"""`weakmask browse`: its errors, and runs read from a real DVC cache."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pipeline.browser import app
+from pipeline.errors import UserError
+from stages.cli import browse as command
+from stages.cli.main import main
+from stages.experiments import cached, revisions
+from tests.support.repository import ENVIRONMENT, ROOT, commit, run
+from tests.support.runs import PARAMETERS, write_artifact, write_dataset, write_run, write_table
+
+GRAPH = """
+stages:
+  dataset:
+    cmd: cp -r made/dataset data/dataset
+    deps: [made/dataset]
+    outs: [data/dataset]
+  labels:
+    cmd: cp made/${labels.background}.h5 data/labels.h5
+    params: [labels]
+    outs: [data/labels.h5]
+  scores:
+    cmd: mkdir -p data/scores && cp -r made/scores/labels data/scores/labels
+    deps: [data/labels.h5]
+    outs: [data/scores/labels]
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a tagged run, and an experiment whose labels are others."""
+    folder = tmp_path_factory.mktemp("repository")
+    write_dataset(folder / "made/dataset")
+    for background, shift in ((0.25, 0), (0.5, 4)):
+        write_artifact(folder / "made", "labels", shift=shift)
+        (folder / "made/labels.h5").rename(folder / f"made/{background}.h5")
+    write_table(folder / "made", "labels")
+    revisions_yaml = yaml.safe_dump(PARAMETERS)
+    (folder / "params.yaml").write_text(revisions_yaml)
+    (folder / "dvc.yaml").write_text(GRAPH)
+    (folder / "data").mkdir()
+    (folder / ".gitignore").write_text("/data/*\n")
+    run(folder, "git", "init", "-q", "-b", "main")
+    run(folder, "dvc", "init", "-q")
+    run(folder, "dvc", "config", "core.autostage", "false")
+    commit(folder)
+    run(folder, "dvc", "repro", "-q")
+    run(folder, "git", "add", "dvc.lock")
+    run(folder, "git", "commit", "-qm", "run")
+    run(folder, "git", "tag", "first")
+    run(folder, "dvc", "exp", "run", "-q", "-S", "labels.background=0.5", "-n", "higher")
+    return folder
+
+
+@pytest.fixture
+def inside(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(repository)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return repository
+
+
+def test_a_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path: Path) -> None:
+    first, higher = (revisions.revision(name, tmp_path / name) for name in ("first", "higher"))
+    before, after = first.reader("labels"), higher.reader("labels")
+    assert ".dvc" in before.path.parts
+    assert not np.array_equal(before["f"]["semantic"], after["f"]["semantic"])
+    assert first.parameters["labels"]["background"] == 0.25
+    assert higher.parameters["labels"]["background"] == 0.5
+    assert first.miou("labels")["f"] == pytest.approx(0.4)
+    assert first.places.dataset == Path("data/dataset")
+    assert not first.places.lacking
+    np.testing.assert_array_equal(
+        revisions.workspace().reader("labels")["f"]["semantic"], after["f"]["semantic"]
+    )
+
+
+def test_images_of_another_dataset_are_linked_from_the_cache(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shutil.copytree(inside, tmp_path / "copy"))
+    shutil.rmtree("data/dataset")
+    found = revisions.revision("first", tmp_path / "scratch")
+    assert found.places.dataset == tmp_path / "scratch"
+    assert found.index.image("f").shape == (30, 41, 3)
+    assert (tmp_path / "scratch/index.json").is_symlink()
+
+
+def test_what_the_cache_lacks_is_named_and_the_rest_is_there(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(inside, tmp_path / "copy")
+    monkeypatch.chdir(copy)
+    lost = revisions.revision("first", tmp_path / "a").reader("labels").path
+    assert lost.is_relative_to(copy)
+    lost.unlink()
+    found = revisions.revision("first", tmp_path / "b")
+    with pytest.raises(
+        UserError, match=r"data/labels.h5 of first is not in DVC's cache .*`dvc fetch"
+    ):
+        found.reader("labels")
+    assert found.miou("labels")
+    assert revisions.revision("higher", tmp_path / "c").problem("labels") is None
+
+
+def test_no_file_of_a_cached_folder_leads_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a.csv", "deep/b.csv", "../c.csv", "deep/../../d.csv", "/etc/e.csv"]
+    entries = [{"relpath": name, "md5": "ab" + 30 * "0"} for name in names]
+    (tmp_path / "files/md5/cd").mkdir(parents=True)
+    (tmp_path / "files/md5/cd/0.dir").write_text(json.dumps(entries))
+    monkeypatch.setattr(cached, "cache_folder", lambda: tmp_path)
+    found = cached.folder({"path": "data/scores", "md5": "cd0.dir", "hash": "md5"})
+    assert found is not None
+    assert list(found) == ["a.csv", "deep/b.csv"]
+
+
+def test_an_experiment_with_a_target_shows_no_scores_of_other_labels(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(inside, tmp_path / "copy")
+    monkeypatch.chdir(copy)
+    run(copy, "git", "checkout", "-qf", "main")
+    run(copy, "dvc", "exp", "run", "-q", "-S", "labels.background=0.5", "-n", "target", "labels")
+    found = revisions.revision("target", tmp_path / "scratch")
+    assert found.problem("labels") is None
+    assert found.miou("labels") == {}
+    assert list(found.places.lacking) == ["scores of labels"]
+    assert "left from another run" in (found.problem("scores of labels") or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "no Git revision, tag or DVC experiment of this name; experiments are higher"),
+        ("--all", "no Git revision, tag or DVC experiment"),
+        ("HEAD~1", "holds no dvc.lock"),
+    ],
+)
+def test_a_revision_without_a_run(inside: Path, tmp_path: Path, name: str, message: str) -> None:
+    result = CliRunner().invoke(main, ["browse", "--no-open", "--port", "0", "--rev", name])
+    assert result.exit_code == 1
+    assert f"--rev {name}: " in result.output
+    assert message in result.output
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the runs that would be served."""
+    names: list[str] = []
+
+    def serve(runs, opened) -> None:
+        names.extend(run.name for run in runs)
+        opened.close()
+
+    monkeypatch.setattr(app, "serve", serve)
+    return names
+
+
+def test_the_workspace_comes_first_then_the_revisions(inside: Path, served: list[str]) -> None:
+    arguments = [
+        "browse",
+        "--no-open",
+        "--port",
+        "0",
+        "--rev",
+        "first",
+        "--rev",
+        "higher",
+        "--rev",
+        "first",
+    ]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert served == ["workspace", "first", "higher"]
+    assert "http://127.0.0.1:" in result.output
+
+
+def test_without_artifacts_one_line_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["browse", "--no-open"])
+    assert result.exit_code == 1
+    assert (
+        "data/dataset/index.json: no such file; make it again with `dvc repro dataset`"
+        in result.output
+    )
+
+
+def test_without_nicegui_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    result = CliRunner().invoke(main, ["browse"])
+    assert result.exit_code == 1
+    assert "pip install -e '.[browse]'" in result.output
+
+
+def test_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "data")
+    taken = app.listen(0)
+    port = taken.getsockname()[1]
+    result = CliRunner().invoke(main, ["browse", "--no-open", "--port", str(port)])
+    taken.close()
+    assert result.exit_code == 1
+    assert f"--port {port}: " in result.output
+    assert "try `weakmask browse --port" in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_behind_when_it_is_ended(
+    inside: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "stages.cli.main",
+        "browse",
+        "--no-open",
+        "--port",
+        "0",
+        "--rev",
+        "first",
+    ]
+    paths = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, env=ENVIRONMENT | paths, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "Ctrl-C ends it" in process.stdout.readline()
+        assert len(list(tmp_path.glob("weakmask-browse-*"))) == 1
+        time.sleep(1)
+        process.send_signal(ending)
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert not list(tmp_path.glob("weakmask-browse-*"))

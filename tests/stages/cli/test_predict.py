@@ -1,0 +1,212 @@
+"""`weakmask predict`: the same results as stage predictions from a weights file alone, and what it
+refuses.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from pipeline.core.artifacts import Reader
+from pipeline.core.weights import save_weights
+from pipeline.instances.base import masks_of
+from pipeline.readers.build import build
+from stages.cli.main import main
+from stages.predictions import predictions
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """photos/ with two images, in a working directory that holds nothing else."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos/sub").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (2, 40, 53, 3), np.uint8)
+    Image.fromarray(noise[0]).save(tmp_path / "photos/a.png")
+    Image.fromarray(noise[1]).save(tmp_path / "photos/sub/b.png")
+    return tmp_path / "photos"
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["predict", "--device", "cpu", *map(str, arguments)])
+
+
+def test_results_are_those_of_stage_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, semantic_model: Path, instance_model: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+    parameters["runtime"] |= {"workers": 1, "device": "cpu"}
+    parameters["predictions"] |= {
+        "scales": [0.5, 1.0],
+        "flip": True,
+        "instances": {"sides": [96, 160], "score": 0.2},
+    }
+    Path("params.yaml").write_text(yaml.safe_dump(parameters))
+    build("scenes", Path(), Path("data/dataset"), samples=6, val=0.5)
+    for model in (semantic_model, instance_model):
+        shutil.copy(model, Path("data", model.name))
+    done = CliRunner().invoke(predictions, [], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    artifact = Reader("data/predictions.h5", "predictions")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    samples = [f"../data/dataset/images/{name}.png" for name in artifact.names]
+    for model, *options in (
+        (semantic_model, "--scales", "0.5,1", "--flip"),
+        (instance_model, "--sides", "96,160", "--score", "0.2"),
+    ):
+        done = run(model, *samples, "-o", "out", "--force", *options)
+        assert done.exit_code == 0, done.output
+    from faster_coco_eval import COCO
+
+    coco = COCO(json.loads(Path("out/instances.json").read_bytes()))
+    images = {row["file_name"]: row["id"] for row in coco.imgs.values()}
+    count = 0
+    for name in artifact.names:
+        record = artifact[name]
+        with Image.open(f"out/masks/{name}.png") as mask:
+            np.testing.assert_array_equal(np.asarray(mask), record["semantic"])
+        found = coco.loadAnns(coco.getAnnIds(imgIds=[images[f"{name}.png"]]))
+        assert [row["category_id"] - 1 for row in found] == record["classes"].tolist()
+        np.testing.assert_allclose([row["score"] for row in found], record["scores"], atol=1e-6)
+        for row, mask in zip(found, masks_of(record), strict=True):
+            np.testing.assert_array_equal(coco.annToMask(row), mask)
+        count += len(found)
+    assert count > 0
+    assert len({tuple(np.unique(artifact[name]["semantic"])) for name in artifact.names}) > 1
+
+
+def test_a_weights_file_is_enough_and_sub_folders_stay(photos: Path, semantic_model: Path) -> None:
+    result = run(semantic_model, "photos", "-o", "out", "--no-crf")
+    assert result.exit_code == 0, result.output
+    assert "wrote the results of 2 images" in result.output
+    files = sorted(str(path) for path in Path("out").rglob("*.*"))
+    assert files == [
+        "out/labelmap.csv",
+        "out/masks/a.png",
+        "out/masks/sub/b.png",
+        "out/overlays/a.jpg",
+        "out/overlays/sub/b.jpg",
+    ]
+    assert sorted(os.listdir()) == ["out", "photos"]
+
+
+def test_bad_images_are_named_at_the_end_and_make_the_status_1(
+    photos: Path, instance_model: Path
+) -> None:
+    (photos / "bad.jpg").write_bytes(b"no image")
+    (photos / "c.heic").touch()
+    result = run(instance_model, "photos/**/*", "-o", "out", "--no-overlays")
+    assert result.exit_code == 1
+    assert "1 of 3 images failed:\n  photos/bad.jpg: is damaged" in result.output
+    assert "only JPEG, PNG and WebP are read: 1 files such as photos/c.heic" in result.output
+    assert len(json.loads(Path("out/instances.json").read_bytes())["images"]) == 2
+    assert not Path("out/overlays").exists()
+
+
+def test_instances_are_looked_for_at_the_sides_trained_at(
+    photos: Path, instance_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(instance_model, "photos", "-o", "default", "--score", "0")
+    run(instance_model, "photos", "-o", "given", "--score", "0", "--sides", "64,128")
+    run(instance_model, "photos", "-o", "other", "--score", "0", "--sides", "32,40")
+    default, given, other = (
+        Path(folder, "instances.json").read_bytes() for folder in ("default", "given", "other")
+    )
+    assert default == given != other
+
+
+def test_force_replaces_files_and_leaves_others(photos: Path, semantic_model: Path) -> None:
+    Path("out/masks").mkdir(parents=True)
+    Path("out/masks/a.png").write_text("old")
+    Path("out/mine.txt").write_text("mine")
+    refused = run(semantic_model, "photos", "-o", "out")
+    assert refused.exit_code == 1
+    assert "out: is not empty; name a new folder, or add --force" in refused.output
+    assert Path("out/masks/a.png").read_text() == "old"
+    assert run(semantic_model, "photos", "-o", "out", "--force").exit_code == 0
+    assert Path("out/masks/a.png").read_bytes()[:4] == b"\x89PNG"
+    assert Path("out/mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        (
+            "semantic",
+            ["photos", "-o", "photos/out"],
+            "-o photos/out: lies in photos, where the images are",
+        ),
+        ("semantic", ["empty", "-o", "out"], "empty: holds no image"),
+        ("semantic", ["nowhere", "-o", "out"], "nowhere: no such file or folder"),
+        (
+            "semantic",
+            ["photos", "-o", "out", "--score", "0.5"],
+            "--score: belongs to instance models",
+        ),
+        ("instance", ["photos", "-o", "out", "--no-crf"], "--crf: belongs to semantic models"),
+        ("instance", ["photos", "-o", "out", "--score", "1.5"], "1.5 is not in the range 0<=x<=1"),
+        (
+            "instance",
+            ["photos", "-o", "out", "--sides", "640"],
+            "'--sides': '640' is not two sides",
+        ),
+        (
+            "instance",
+            ["photos", "-o", "out", "--sides", "9,8"],
+            "'9,8' is not two sides, the shorter first",
+        ),
+        (
+            "semantic",
+            ["photos", "-o", "out", "--scales", "1,x"],
+            "'1,x' is not scales above 0, at most 8",
+        ),
+        ("semantic", ["photos", "-o", "out", "--scales", "0"], "'0' is not scales above 0"),
+        (
+            "semantic",
+            ["photos", "-o", "out", "--device", "gpu"],
+            "--device: 'gpu' is no torch device; use auto",
+        ),
+        ("classifier", ["photos", "-o", "out"], "holds the weights of stage classifier"),
+        ("none", ["photos", "-o", "out"], "instance.method was none"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    photos: Path,
+    semantic_model: Path,
+    instance_model: Path,
+    kind: str,
+    arguments: list[str],
+    message: str,
+) -> None:
+    import torch
+
+    Path("empty").mkdir()
+    other = Path(f"{kind}.safetensors")
+    if kind == "classifier":
+        save_weights(other, torch.nn.Linear(1, 1), "classifier", method="cam")
+    elif kind == "none":
+        save_weights(other, torch.nn.Module(), "instance", method="none", classes=["cat"])
+    model = {"semantic": semantic_model, "instance": instance_model}.get(kind, other)
+    result = run(model, *arguments)
+    assert result.exit_code != 0
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not Path("out").exists()
+
+
+def test_a_model_that_is_not_there_is_named(photos: Path) -> None:
+    result = run("best.safetensors", "photos", "-o", "out")
+    assert result.exit_code == 1
+    assert (
+        "best.safetensors: no such file; give the semantic.safetensors or instance.safetensors"
+        in result.output
+    )

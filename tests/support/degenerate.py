@@ -1,0 +1,232 @@
+"""Folders of images at the edge of what the graph is made for, and the graph run on them in this
+process.
+"""
+
+import csv
+import importlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import click
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.core.artifacts import IGNORE, Reader, Record
+from pipeline.core.weights import load_weights
+from tests.support.repository import LADDER, QUICK, ROOT, set_parameters
+
+STEPS = (
+    *(
+        "dataset",
+        "segments",
+        "guidance",
+        "classifier",
+        "cams",
+        "seeds",
+        "irnet",
+        "fields",
+        "labels",
+    ),
+    *("semantic", "instance", "predictions", *(f"scores {name}" for name in LADDER), "report"),
+)
+PER_IMAGE = ("segments", "cams", "seeds", "fields", "labels", "predictions")
+TRAINED = ("classifier", "irnet", "semantic", "instance")
+SMALLEST = {
+    **QUICK,
+    **{f"{stage}.backbone.name": "test_resnet" for stage in TRAINED},
+    **{f"{stage}.backbone.weights": "none" for stage in TRAINED},
+    "classifier.frozen_stages": 0,
+    "dataset.format": "folder",
+    "dataset.source": "source",
+    "dataset.val": 0.0,
+    "labels.centroids.iterations": 20,
+    "labels.walk.steps": 16,
+    "seeds.crf.iterations": 1,
+    "predictions.crf.iterations": 1,
+    "runtime.batch": 4,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """An image: id, size (height, width), class names, the share of its sides that an object of
+    each takes, and its split.
+    """
+
+    id: str
+    tags: Sequence[str] = ("cat",)
+    size: tuple[int, int] = (48, 64)
+    cover: float = 0.5
+    split: str = "train"
+    shown: Sequence[str] | None = None
+
+    @property
+    def objects(self) -> Sequence[str]:
+        """The classes that can be seen, which need not be those it is tagged with."""
+        return self.tags if self.shown is None else self.shown
+
+
+def write_source(
+    root: Path, photos: Sequence[Photo], classes: Sequence[str], *, masks: bool = True
+) -> None:
+    """A folder as people lay it out: images/, labels.csv, classes.txt and masks/."""
+    (root / "images").mkdir(parents=True)
+    (root / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
+    with (root / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("image", "classes", "split"))
+        rows.writerows((photo.id, ";".join([*photo.tags, ""]), photo.split) for photo in photos)
+    for number, photo in enumerate(photos):
+        image, labels, ids = draw(photo, classes, np.random.default_rng(number))
+        _write(root / "images" / f"{photo.id}.png", image)
+        if masks:
+            _write(root / "masks" / "semantic" / f"{photo.id}.png", labels)
+            _write(root / "masks" / "instances" / f"{photo.id}.png", ids)
+
+
+def draw(
+    photo: Photo, classes: Sequence[str], generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Noise with a rectangle of one color for each object, side by side; its label map and instance
+    ids.
+    """
+    height, width = photo.size
+    image = generator.integers(0, 90, (height, width, 3), np.uint8)
+    labels, ids = np.zeros((2, height, width), np.uint8)
+    share = 1 / max(1, len(photo.objects))
+    for number, name in enumerate(photo.objects):
+        label = classes.index(name) + 1
+        left = round(width * number * share)
+        place = (
+            slice(0, max(1, round(height * photo.cover))),
+            slice(left, left + max(1, round(width * share * photo.cover))),
+        )
+        image[place] = (255 - 37 * label % 150, 100 + 53 * label % 150, 100 + 91 * label % 150)
+        labels[place], ids[place] = label, number + 1
+    return image, labels, ids
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done, data = cv2.imencode(".png", pixels)
+    assert done
+    path.write_bytes(data.tobytes())
+
+
+def run_graph(
+    folder: Path,
+    values: Mapping[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    last: str = STEPS[-1],
+) -> dict[str, str]:
+    """Run the stages up to `last` in a folder with these parameters; the message of the one that
+    stopped, under its name.
+    """
+    (folder / "params.yaml").write_text(
+        (ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    set_parameters(folder, SMALLEST | dict(values))
+    monkeypatch.chdir(folder)
+    for step in STEPS[: STEPS.index(last) + 1]:
+        stage, *arguments = step.split()
+        command: click.Command = getattr(importlib.import_module(f"stages.{stage}"), stage)
+        try:
+            command.main(arguments, standalone_mode=False)
+        except click.ClickException as stop:
+            return {step: stop.message}
+    return {}
+
+
+def check_artifacts(
+    data: Path, photos: Sequence[Photo], classes: Sequence[str], last: str = "report"
+) -> None:
+    """Every artifact up to that of `last` holds its split's images, each whole and finite, and
+    weights are finite.
+    """
+    written = STEPS[: STEPS.index(last) + 1]
+    for name in (name for name in PER_IMAGE if name in written):
+        split = "val" if name == "predictions" else "train"
+        of_split = {photo.id: photo for photo in photos if photo.split == split}
+        reader = Reader(data / f"{name}.h5", name)
+        assert (reader.names, reader.classes) == (sorted(of_split), tuple(classes))
+        for photo in of_split.values():
+            _check_record(name, photo, classes, reader[photo.id])
+    for name in (name for name in TRAINED if name in written):
+        tensors, _ = load_weights(data / f"{name}.safetensors", name)
+        assert all(tensor.isfinite().all() for tensor in tensors.values()), name
+        assert finite_table(data / "curves" / f"{name}.csv"), name
+
+
+def _check_record(name: str, photo: Photo, classes: Sequence[str], record: Record) -> None:
+    """Numbers are finite, maps as large as the image, and labels of training images are among their
+    tags.
+    """
+    assert all(np.isfinite(np.asarray(values, np.float64)).all() for values in record.values()), (
+        name,
+        photo,
+    )
+    tags = {classes.index(tag) for tag in photo.tags}
+    if name == "cams":
+        assert {*record["labels"].tolist()} == tags
+    elif name == "fields":
+        assert record["boundary"].shape == tuple(-(-side // 4) for side in photo.size)
+    else:
+        labels = record["semantic" if name in ("labels", "predictions") else name]
+        allowed = {0, IGNORE} | {
+            tag + 1 for tag in (range(len(classes)) if name == "predictions" else tags)
+        }
+        assert labels.shape == photo.size
+        assert name == "segments" or {*np.unique(labels).tolist()} <= allowed
+
+
+def check_scores(data: Path) -> dict[str, Mapping[str, float]]:
+    """The scores that DVC lists, by step: shares of 1; those of the tables are finite."""
+    found: dict[str, Mapping[str, float]] = {}
+    for name in LADDER:
+        found |= strict_json(data / "scores" / f"{name}.json")
+        for table in (data / "scores" / name).glob("*.csv"):
+            finite_table(table)
+    assert found.keys() == set(LADDER)
+    assert all(0 <= score <= 1 for scores in found.values() for score in scores.values())
+    return found
+
+
+def check_report(data: Path) -> str:
+    """The page; its numbers as JSON are finite."""
+    strict_json(data / "report" / "report.json")
+    page = (data / "report" / "index.html").read_text(encoding="utf-8")
+    assert page.rstrip().endswith("</html>")
+    assert ">nan" not in page
+    return page
+
+
+def finite_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv file without NaN or infinity."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for column, value in row.items():
+            assert column in ("id", "class", "actual", "predicted") or _is_fit(value), (path, row)
+    return rows
+
+
+def _is_fit(value: str) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return True
+
+
+def strict_json(path: Path) -> dict[str, Mapping[str, float]]:
+    """A JSON file, which NaN has no place in."""
+
+    def refuse(constant: str) -> NoReturn:
+        """Fail at NaN and Infinity, which Python would read."""
+        raise AssertionError(f"{path} holds {constant}")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)

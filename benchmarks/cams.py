@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.measure import Benchmark
-from pipeline.classifiers.cam.network import Network
+from pipeline.classifiers.cam import Cam
 from pipeline.classifiers.extraction import activation_maps, cam_records
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
@@ -18,11 +18,11 @@ HEIGHT, WIDTH, CLASSES = 240, 320, 20
 TAGS = (2, 7)
 
 
-def inputs(samples: int) -> tuple[Network, Tensor]:
+def inputs(samples: int) -> tuple[Cam, Tensor]:
     """Return a classifier with random weights (time does not depend on them) and uint8 samples."""
     torch.manual_seed(0)
     images = torch.randint(0, 256, (samples, 3, HEIGHT, WIDTH), dtype=torch.uint8)
-    return Network(CLASSES, "tf_efficientnet_lite0").eval(), images
+    return Cam(CLASSES, "tf_efficientnet_lite0").eval(), images
 
 
 def ours(samples: int) -> Callable[[], object]:
@@ -46,7 +46,7 @@ def one_at_a_time(samples: int) -> Callable[[], object]:
     return call
 
 
-def _one(network: Network, normalized: Tensor, scales: Sequence[float]) -> Tensor:
+def _one(network: Cam, normalized: Tensor, scales: Sequence[float]) -> Tensor:
     """One forward pass a scale and side, resampled without regard to the padding, as the published
     code does.
     """

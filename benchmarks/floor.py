@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import walk
 from benchmarks.__main__ import header
-from pipeline.classifiers.cam.network import Network
+from pipeline.classifiers.cam import Cam
 from pipeline.core.device import Runtime, resolve
 from pipeline.irnet.paths import directions
 from pipeline.irnet.walk import chebyshev_coefficients, random_walk
@@ -186,7 +186,7 @@ def networks(crop: int, batch: int, here: Runtime) -> Iterator[Part]:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, crop, crop), dtype=torch.uint8, device=here.device)
     tags = torch.ones(batch, CLASSES, device=here.device)
-    classifier = Network(CLASSES, BACKBONE).to(here.device)
+    classifier = Cam(CLASSES, BACKBONE).to(here.device)
     model = SemanticNet(CLASSES, BACKBONE).to(here.device)
     size = f"{batch} x {crop}x{crop}, {BACKBONE}"
 

@@ -9,12 +9,10 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.measure import Benchmark
+from pipeline.classifiers import CLASSIFIERS
 from pipeline.classifiers.base import TrainingData
-from pipeline.classifiers.cam import training as plain
-from pipeline.classifiers.puzzlecam import training as puzzle
 from pipeline.core.trainer import LossFn, Ranks, Step
 from pipeline.data.index import Index
-from pipeline.methods import CLASSIFIERS, room
 from pipeline.nets.backbones import fix_batch_norm
 
 IMAGES, CROP, CLASSES = 16, 256, 20
@@ -22,11 +20,13 @@ MATERIAL = TrainingData(Index((), [], Path(), Path(), {}), [], (CROP, CROP), CRO
 
 
 def ours() -> Callable[[], object]:
-    return training_step("puzzlecam", puzzle.objective(MATERIAL, (2, 2), 4.0, 0.5, "present"))
+    return training_step(
+        "puzzlecam", CLASSIFIERS["puzzlecam"].loss_fn(MATERIAL, (2, 2), 4.0, 0.5, "present")
+    )
 
 
 def reference() -> Callable[[], object]:
-    return training_step("cam", plain.objective(MATERIAL))
+    return training_step("cam", CLASSIFIERS["cam"].loss_fn(MATERIAL))
 
 
 def training_step(method: str, objective: LossFn) -> Callable[[], object]:
@@ -34,7 +34,7 @@ def training_step(method: str, objective: LossFn) -> Callable[[], object]:
     same.
     """
     torch.manual_seed(0)
-    network = room(CLASSIFIERS, method, "network").Network(CLASSES, "tf_efficientnet_lite0").train()
+    network = CLASSIFIERS[method](CLASSES, "tf_efficientnet_lite0").train()
     network.backbone.freeze(2)
     fix_batch_norm(network)
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]

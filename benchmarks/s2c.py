@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.measure import Benchmark
-from pipeline.classifiers.s2c.contrast import segment_contrast
+from pipeline.classifiers.s2c.losses import segment_contrast
 
 IMAGES, SIDE, CHANNELS, SEGMENTS, TEMPERATURE = 8, 256, 256, 256, 0.5
 

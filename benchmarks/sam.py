@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks.measure import Benchmark
 from pipeline.segmenters.prompting import Query
 from pipeline.segmenters.sam import AutomaticMaskGenerator, SamPrompter
-from pipeline.segmenters.sam_decoder import MASKS, Attended, Decoder
+from pipeline.segmenters.sam_amg import MASKS, Attended, Decoder
 
 SHRINK = torch.tensor([1.0, 0.6, 0.35])
 """Radii of a prompt's three discs, as shares of the largest."""

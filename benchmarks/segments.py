@@ -18,7 +18,7 @@ from pipeline.data.index import Index
 from pipeline.data.masks import read_semantic
 from pipeline.metrics.segments import SegmentScores
 from pipeline.segmenters.prompting import Query
-from pipeline.segmenters.superpixels import GrowingPrompter, Superpixels
+from pipeline.segmenters.superpixels import SuperpixelPrompter, Superpixels
 
 PRESETS = Path(__file__).resolve().parents[1] / "pipeline" / "presets"
 SETTINGS = yaml.safe_load((PRESETS / "folder.yaml").read_text())["segments"]["superpixels"]
@@ -47,7 +47,7 @@ def plain_slic() -> Callable[[], object]:
 def prompts() -> Callable[[], object]:
     record = Superpixels(embeddings=True, **SETTINGS).segment(sample_image())
     points = np.random.default_rng(0).uniform(0, (WIDTH, HEIGHT), (20, 1, 2)).astype(np.float32)
-    return lambda: GrowingPrompter().prompt([Query(record, point) for point in points])
+    return lambda: SuperpixelPrompter().prompt([Query(record, point) for point in points])
 
 
 def quality(index: Index, names: Iterable[str]) -> str:

@@ -6,18 +6,17 @@ Reads data/dataset, data/classifier.safetensors; writes data/cams.h5.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import torch
 
+from pipeline.classifiers import load_classifier
 from pipeline.classifiers.extraction import activation_maps, cam_records
 from pipeline.core import engine
 from pipeline.core.artifacts import Record
 from pipeline.core.weights import load_network
 from pipeline.data.index import Index
 from pipeline.data.loading import ImageSource, stack
-from pipeline.methods import CLASSIFIERS, rebuild
 from stages import _command
 from stages._command import DATASET, Parameters, Runtime, artifact, stage
 
@@ -30,7 +29,7 @@ def cams(parameters: Parameters, runtime: Runtime) -> None:
         parameters.cams,
         artifact("classifier", ".safetensors"),
     )
-    network = load_network(weights, "classifier", partial(rebuild, CLASSIFIERS), runtime.device)
+    network = load_network(weights, "classifier", load_classifier, runtime.device)
     source = ImageSource(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:

@@ -4,98 +4,66 @@ Reads data/dataset, data/guidance.h5; writes data/classifier.safetensors and
 data/curves/classifier.csv.
     dvc repro classifier
     dvc exp run -S classifier.method=puzzlecam
-    dvc exp run -S classifier.epochs=1 classifier      # the quickest look
+    dvc exp run -S classifier.epochs=1 classifier      # a quick look
 """
-
-from pathlib import Path
 
 import torch
 
+from pipeline.classifiers import new_classifier
 from pipeline.classifiers.base import TrainingData
 from pipeline.core.artifacts import Reader
 from pipeline.data.index import Index
-from pipeline.methods import CLASSIFIERS, build
 from pipeline.nets.backbones import fix_batch_norm, normalization
-from pipeline.segmenters.prompting import Guidance
+from pipeline.params.images import Segments
+from pipeline.segmenters.prompting import PromptableSegments
 from pipeline.segmenters.sam import SamPrompter, load_sam
-from pipeline.segmenters.superpixels import GrowingPrompter
+from pipeline.segmenters.superpixels import SuperpixelPrompter
 from stages._command import DATASET, Parameters, Runtime, artifact, fit, save, stage
 
 
 @stage
 def classifier(parameters: Parameters, runtime: Runtime) -> None:
-    """Train the classifier on the images' tags."""
-    index, section, segments = Index.load(DATASET), parameters.classifier, artifact("guidance")
-    divided = parameters.segments
+    """Train the classifier on the tags of the training images."""
+    index, section = Index.load(DATASET), parameters.classifier
+    backbone = section.backbone
     torch.manual_seed(parameters.base.seed)
     options = getattr(section, section.method).model_dump()
-    method = build(
-        CLASSIFIERS,
-        section.method,
-        index.classes,
-        section.backbone.name,
-        section.backbone.weights,
-        options,
+    network, header = new_classifier(
+        section.method, index.classes, backbone.name, backbone.weights, options
     )
-    method.network.backbone.freeze(section.frozen_stages)
-    mean, _ = normalization(section.backbone.name)
-    material = TrainingData(
-        index,
-        index.select("train"),
-        section.resize,
-        section.crop,
-        mean,
-        guidance(
-            segments,
-            backend=divided.backend,
-            embeddings=divided.embeddings,
-            model=divided.sam.model,
-            checkpoint=divided.checkpoint,
-            sha256=divided.sha256,
-            device=runtime.device,
-            precision=runtime.precision,
-        ),
-    )
+    network.backbone.freeze(section.frozen_stages)
+    mean, _ = normalization(backbone.name)
+    names = index.select("train")
+    segments = promptable_segments(parameters.segments, runtime)
+    data = TrainingData(index, names, section.resize, section.crop, mean, segments)
+    of_loss = {name: value for name, value in options.items() if name not in header["options"]}
     fit(
         "classifier",
-        method.network,
-        method.training.samples(material),
-        method.training.objective(material, **method.options),
+        network,
+        network.dataset(data),
+        network.loss_fn(data, **of_loss),
         parameters,
-        [DATASET, segments],
+        [DATASET, artifact("guidance")],
         runtime,
-        new=method.network.new_parameters(),
+        new=network.new_parameters(),
         prepare=fix_batch_norm if section.batch_norm == "fixed" else lambda network: None,
     )
-    save("classifier", method.network, runtime, **method.header)
+    save("classifier", network, runtime, **header)
 
 
-def guidance(
-    path: Path,
-    *,
-    backend: str,
-    embeddings: bool,
-    model: str,
-    checkpoint: str,
-    sha256: str,
-    device: torch.device,
-    precision: torch.dtype,
-) -> Guidance | None:
-    """The segments of a file that `backend` wrote, with its prompter if it stored embeddings; None
-    for a file without images.
-
-    model, checkpoint, sha256: the weights of Segment Anything; device, precision: where and how it
-    decodes.
+def promptable_segments(section: Segments, runtime: Runtime) -> PromptableSegments | None:
+    """Open the segments that stage guidance passed on, with the prompter of the backend that wrote
+    them if it stored embeddings; None if there are no segments.
     """
-    segments = Reader(path, "segments")
+    segments = Reader(artifact("guidance"), "segments")
     if not segments.names:
         return None
-    if not embeddings:
-        return Guidance(segments, None)
-    if backend == "superpixels":
-        return Guidance(segments, GrowingPrompter())
-    network = load_sam(model, checkpoint, sha256, device)
-    return Guidance(segments, SamPrompter(network, precision=precision))
+    if not section.embeddings:
+        return PromptableSegments(segments, None)
+    if section.backend == "superpixels":
+        return PromptableSegments(segments, SuperpixelPrompter())
+    net = load_sam(section.sam.model, section.checkpoint, section.sha256, runtime.device)
+    return PromptableSegments(segments, SamPrompter(net, precision=runtime.precision))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pipeline.data.index import Index
 from pipeline.data.masks import read_semantic
 from pipeline.errors import UserError
 from pipeline.nets.backbones import normalization
-from pipeline.nets.deeplab import LabeledCrops, SemanticNet, objective
+from pipeline.nets.deeplab import LabeledCrops, SemanticNet, segmentation_loss
 from stages._command import DATASET, Parameters, Runtime, artifact, fit, save, stage
 
 
@@ -38,7 +38,7 @@ def semantic(parameters: Parameters, runtime: Runtime) -> None:
         "semantic",
         network,
         samples,
-        objective,
+        segmentation_loss,
         parameters,
         [DATASET, labels.path],
         runtime,

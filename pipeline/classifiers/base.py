@@ -1,63 +1,40 @@
-"""What every classifier method shares: a backbone, a 1x1 head, class maps whose mean is the logit.
+"""What every classifier method shares: the network that class maps come from, and training crops
+with image-level labels.
 
-Training samples of the classifiers: crops that carry the tags of their image.
+    A = theta * F(x),   logits = GAP(A)
+
+with F the features of the backbone at stride 16 and theta a 1x1 convolution without bias. The
+logits are the means of the class maps A, so the maps locate the classes (Zhou et al., CVPR 2016).
 """
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from pipeline.core.trainer import LossFn
 from pipeline.data.augmentation import LongSide, as_image, training_crop
 from pipeline.data.index import Index
 from pipeline.nets.backbones import Backbone
-from pipeline.segmenters.prompting import Guidance
 
-
-class Classifier(nn.Module):
-    """Backbone and 1x1 head without bias: A = theta * F(x), logits = GAP(A) (Zhou et al., CVPR
-    2016).
-
-    classes: number of classes; backbone, weights: see Backbone.
-    """
-
-    OPTIONS: ClassVar[tuple[str, ...]] = ()
-    """Parameters of the method that shape the network; they are stored with its weights."""
-
-    def __init__(self, classes: int, backbone: str, weights: str = "none") -> None:
-        super().__init__()
-        self.backbone = Backbone(backbone, weights)
-        self.head: nn.Module = nn.Conv2d(self.backbone.channels[-1], classes, 1, bias=False)
-
-    def new_parameters(self) -> list[nn.Parameter]:
-        """Parameters without pretrained values: all but the backbone's."""
-        return [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
-
-    def features(self, normalized: Tensor) -> Tensor:
-        """The coarsest features [B,D,h,w] of normalized images [B,3,H,W]."""
-        return self.backbone(normalized)[-1]
-
-    def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
-        """Class maps [B,C,h,w] at stride 16 of normalized images [B,3,H,W], without ReLU.
-
-        tags: 0/1 [B,C], the classes in each image, for methods whose maps depend on them.
-        """
-        return self.head(self.features(normalized))
-
-    def merge(self, one: Tensor, other: Tensor) -> Tensor:
-        """The rectified maps of an image and of its flip image as one, here their sum."""
-        return one + other
+if TYPE_CHECKING:  # stage cams imports this module, and needs no segmenter
+    from pipeline.segmenters.prompting import PromptableSegments
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a classifier may learn from: images and tags of `index` under `names`, how crops are
-    taken, and segments if there are any.
+    """What a classifier may learn from.
 
-    resize: range of the longer side in pixels; crop: side of the square crop; mean: color (0..1)
-    that fills it up.
+    Args:
+        index, names: The dataset and the ids of its images to learn from.
+        resize: Range of the longer side in pixels.
+        crop: Side of the square crop in pixels.
+        mean: Color in 0..1 that fills a crop beyond the image.
+        segments: Class-agnostic segments of the images, if there are any.
     """
 
     index: Index
@@ -65,25 +42,73 @@ class TrainingData:
     resize: tuple[int, int]
     crop: int
     mean: tuple[float, ...]
-    guidance: Guidance | None = None
-
-    def augment(self, outside: int = 0) -> Callable[..., Any]:
-        """The random resize, flip and crop; pixels outside the image are `outside` in masks that go
-        along.
-        """
-        return training_crop(LongSide(*self.resize), self.crop, self.mean, outside)
+    segments: "PromptableSegments | None" = None
 
 
-class TaggedCrops:
-    """(uint8 crop [3,S,S], tags [C]), augmented again at each access."""
+class TaggedCrops(Dataset[tuple[Any, ...]]):
+    """Training samples (uint8 crop [3,S,S], tags f4 [C] in {0,1}), augmented at each access.
 
-    def __init__(self, material: TrainingData) -> None:
-        self.material, self.augment = material, material.augment()
+    `outside` fills masks that are augmented along with an image, beyond its border.
+    """
+
+    def __init__(self, data: TrainingData, outside: int = 0) -> None:
+        # keeps no reference to data: its prompter may hold a network, which loader processes
+        # cannot receive
+        self.index, self.names = data.index, data.names
+        self.augment = training_crop(LongSide(*data.resize), data.crop, data.mean, outside)
 
     def __len__(self) -> int:
-        return len(self.material.names)
+        return len(self.names)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        name = self.material.names[number]
-        index = self.material.index
-        return self.augment(as_image(index.image(name))), torch.from_numpy(index.target(name))
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
+        name = self.names[number]
+        image = self.augment(as_image(self.index.image(name)))
+        return image, torch.from_numpy(self.index.target(name))
+
+
+class Classifier(nn.Module, ABC):
+    """A method's network, and how it is trained.
+
+    Args:
+        classes: Number of classes.
+        backbone, weights: timm model and its pretrained weights, see Backbone.
+    """
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """Options of the method that shape the network (further arguments of it, stored with its
+    weights); all others are the loss's.
+    """
+
+    def __init__(self, classes: int, backbone: str, weights: str = "none", **options: Any) -> None:
+        super().__init__()
+        self.backbone = Backbone(backbone, weights)
+        self.head: nn.Module = nn.Conv2d(self.backbone.channels[-1], classes, 1, bias=False)
+
+    @staticmethod
+    def dataset(data: TrainingData) -> TaggedCrops:
+        """Return the training samples of the method."""
+        return TaggedCrops(data)
+
+    @staticmethod
+    @abstractmethod
+    def loss_fn(data: TrainingData, *args: Any, **options: Any) -> LossFn:
+        """Return the loss of a batch of the method's samples."""
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters without pretrained values: all but the backbone's."""
+        return [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+
+    def features(self, normalized: Tensor) -> Tensor:
+        """Return the coarsest features [B,D,h,w] of normalized images [B,3,H,W]."""
+        return self.backbone(normalized)[-1]
+
+    def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
+        """Return class maps [B,C,h,w] at stride 16 of normalized images [B,3,H,W], without ReLU.
+
+        tags: 0/1 [B,C], the classes in each image, for methods whose maps depend on them.
+        """
+        return self.head(self.features(normalized))
+
+    def merge_flipped(self, maps: Tensor, flipped: Tensor) -> Tensor:
+        """Merge the rectified maps of an image and of its flipped image: here, add them."""
+        return maps + flipped

@@ -1,43 +1,41 @@
-"""Class activation maps from several scales and flips (IRN's specification, section 3)."""
+"""Class activation maps from several scales and flips (Ahn et al., CVPR 2019, section 3)."""
 
 import functools
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.classifiers.base import Classifier
 from pipeline.core.artifacts import Record
-from pipeline.nets.backbones import micro_batches
+from pipeline.nets.backbones import OUTPUT_STRIDE, micro_batches, pad_to_multiple
 
 EPSILON = 1e-5
-"""Added to a map's maximum before dividing, as published; an all-zero map stays zero."""
-
-
-class ClassMaps(Protocol):
-    """A network that gives class maps, as every classifier method has one."""
-
-    def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
-        """Class maps [B,C,h,w] at stride 16 of normalized images [B,3,H,W] with tags [B,C]."""
-
-    def merge(self, one: Tensor, other: Tensor) -> Tensor:
-        """The maps of an image and of its flip image as one."""
+"""Added to the maximum that a map is divided by, as published; an all-zero map stays zero."""
 
 
 @torch.inference_mode()
 def activation_maps(
-    network: ClassMaps, normalized: Tensor, tags: Tensor, scales: Sequence[float], flip: bool
+    network: Classifier, normalized: Tensor, tags: Tensor, scales: Sequence[float], flip: bool
 ) -> Tensor:
-    """Sum over scales of the rectified class maps, each merged with the flipped image's, on the
-    stride-4 grid.
+    """Sum the rectified class maps over scales on the stride-4 grid, each merged with the flipped
+    image's.
 
-    normalized: [B,3,H,W], 0 = mean color; tags: 0/1 [B,C]; returns [B,C,h,w], h = (H-1)//4+1, not
-    yet divided by the maximum. Each map is sampled where the stride-4 cells really lie, so that no
-    scale and no flip is shifted against another (the published code squeezes the padded grid
-    instead, specification section 3). With `flip`, a flipped image has flipped maps (of a width
-    that divides by 4; the cells of others begin at the left).
+    Every map is sampled at the positions of the stride-4 cells in the image, so that no scale and
+    no flip is shifted (the published code squeezes the padded grid instead). With `flip`, the maps
+    of a flipped image are the flipped maps, if 4 divides its width: cells start at the left.
+
+    Args:
+        network: Classifier in evaluation mode.
+        normalized: Images [B,3,H,W], 0 = mean color.
+        tags: 0/1 [B,C], the classes in each image.
+        scales: Factors that the images are resized by.
+        flip: Whether to merge each map with that of the horizontally flipped image.
+
+    Returns:
+        Maps [B,C,h,w] with h = (H-1)//4+1, not yet divided by their maximum.
     """
     height, width = normalized.shape[2:]
     total: Tensor | None = None
@@ -48,7 +46,9 @@ def activation_maps(
             scaled = F.interpolate(
                 normalized, size, mode="bicubic", align_corners=False, antialias=scale < 1
             )
-        padded = pad_to_multiple(torch.cat([scaled, scaled.flip(3)]) if flip else scaled, 16)
+        padded = pad_to_multiple(
+            torch.cat([scaled, scaled.flip(3)]) if flip else scaled, OUTPUT_STRIDE
+        )
         parts = zip(
             micro_batches(padded),
             micro_batches(torch.cat([tags, tags]) if flip else tags),
@@ -56,25 +56,25 @@ def activation_maps(
         )
         maps = torch.cat([network.maps(part, its_tags) for part, its_tags in parts]).float().relu()
         views = [
-            _sample(part, (height, width), size, tuple(padded.shape[2:]), flipped=turn == 1)
-            for turn, part in enumerate(maps.chunk(2) if flip else (maps,))
+            _sample(part, (height, width), size, tuple(padded.shape[2:]), flipped=number == 1)
+            for number, part in enumerate(maps.chunk(2) if flip else (maps,))
         ]
-        merged = functools.reduce(network.merge, views)
+        merged = functools.reduce(network.merge_flipped, views)
         total = merged if total is None else total + merged
     assert total is not None
     return total
 
 
 def normalize(maps: Tensor) -> Tensor:
-    """Divide each class's map [...,h,w] by its own maximum; the result lies in [0,1]."""
+    """Divide each map of [...,h,w] by its own maximum; the result lies in [0,1]."""
     return maps / (maps.amax((-2, -1), keepdim=True) + EPSILON)
 
 
 def cam_records(maps: Tensor, tags: Sequence[Sequence[int]], size: tuple[int, int]) -> list[Record]:
-    """What is stored of images of one size (H, W): the normalized maps [K,h,w] of each one's K tags
-    out of those of all, [B,C,h,w].
+    """Return the records of layout `cams` of images of one size (H, W).
 
-    All maps leave the device at once.
+    maps: [B,C,h,w] of all classes; tags: class ids of each image, whose normalized maps [K,h,w] are
+    stored. All maps leave the device in one copy.
     """
     owners = [image for image, own in enumerate(tags) for _ in own]
     classes = [tag for own in tags for tag in own]
@@ -87,12 +87,6 @@ def cam_records(maps: Tensor, tags: Sequence[Sequence[int]], size: tuple[int, in
     ]
 
 
-def pad_to_multiple(normalized: Tensor, multiple: int) -> Tensor:
-    """Pad [B,C,H,W] with zeros at the right and the bottom until both sides divide by `multiple`."""
-    height, width = normalized.shape[2:]
-    return F.pad(normalized, (0, -width % multiple, 0, -height % multiple))
-
-
 def _sample(
     maps: Tensor,
     size: tuple[int, int],
@@ -100,15 +94,15 @@ def _sample(
     padded: tuple[int, ...],
     flipped: bool,
 ) -> Tensor:
-    """Bilinear values of `maps` at the centers of the stride-4 cells of an image of `size`.
+    """Interpolate `maps` at the centers of the stride-4 cells of an image of `size`, bilinearly.
 
-    The maps cover a `padded` canvas whose first `scaled` pixels are the image, or its flip image;
-    outside their centers the border value holds.
+    The maps cover a `padded` canvas whose first `scaled` pixels are the image, or the flipped
+    image; beyond their outermost centers the border value holds.
     """
     axes = []
-    for full, small, canvas, turned in zip(size, scaled, padded, (False, flipped), strict=True):
+    for full, small, canvas, reverse in zip(size, scaled, padded, (False, flipped), strict=True):
         centers = torch.arange((full - 1) // 4 + 1, device=maps.device, dtype=torch.float32) * 4 + 2
-        centers = full - centers if turned else centers
+        centers = full - centers if reverse else centers
         axes.append(centers * (small / full) / canvas * 2 - 1)
     rows, columns = torch.meshgrid(axes[0], axes[1], indexing="ij")
     grid = torch.stack([columns, rows], -1).expand(len(maps), -1, -1, -1)

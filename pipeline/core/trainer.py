@@ -31,7 +31,6 @@ from pipeline.core import resume
 from pipeline.core.device import Runtime
 from pipeline.core.weights import WeightsError, load_checkpoint
 from pipeline.errors import UserError
-from pipeline.nets.backbones import sync_batch_stats
 
 ROWS = 100
 """Rows of a training curve, about."""
@@ -271,8 +270,6 @@ def train(
         )
     accelerator = _accelerator(runtime)
     network.to(accelerator.device)
-    if runtime.world_size > 1:
-        sync_batch_stats(network)
     optimizer = _optimizer(network, set(new), plan)
     steps = plan.steps(len(samples))
     folder = resume.folder(runtime.work, stage, fingerprint)

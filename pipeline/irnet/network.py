@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.classifiers.extraction import pad_to_multiple
-from pipeline.nets.backbones import OUTPUT_STRIDE, Backbone, micro_batches
+from pipeline.nets.backbones import OUTPUT_STRIDE, Backbone, micro_batches, pad_to_multiple
 
 STRIDE = 4
 

@@ -1,1 +1,1 @@
-"""Backbones and the semantic network."""
+"""Backbones, and the final semantic network on one."""

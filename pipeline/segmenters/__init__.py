@@ -1,3 +1,3 @@
-"""Class-agnostic segments of an image, and masks prompted by points: Segment Anything, or
-superpixels without any weights.
+"""Class-agnostic segments of an image and masks prompted by points: by Segment Anything, or without
+any weights by superpixels.
 """

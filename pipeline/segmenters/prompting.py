@@ -1,7 +1,7 @@
-"""What is asked of a segmenter while a classifier trains: the mask of the object that some points
-lie on.
+"""Prompted masks: how a classifier in training asks a segmenter for the mask of an object.
 
-Segments as training finds them: the file, and the prompter that understands what it stores.
+A prompter answers from what the segmenter stored for an image (stage segments), so that no image is
+encoded again. SAM and the superpixels have one each.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,8 @@ from pipeline.core.artifacts import Reader, Record
 class Query(NamedTuple):
     """One prompt.
 
-    record: what the segmenter gave for the image, embeddings included; points_xy: f4 [P,2], x then
-    y in pixels of the image (the first pixel's center lies at 0.5, 0.5), P >= 1; all lie on the
-    object that is asked for.
+    record: the segmenter's record of the image, embeddings included; points_xy: f4 [P,2], P >= 1,
+    x then y in pixels of the image (the center of the first pixel is 0.5, 0.5), all on the object.
     """
 
     record: Record
@@ -27,26 +26,24 @@ class Query(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The mask [H,W] (bool, on the prompter's device) of the object, and how stable it is, in
-    [0,1].
-    """
+    """The mask of the object, bool [H,W] on the prompter's device, and its stability in [0,1]."""
 
     mask: Tensor
     stability: float
 
 
 class Prompter(Protocol):
-    """Answers prompts from stored embeddings, without looking at an image again."""
+    """Answers prompts from stored embeddings."""
 
     def prompt(self, queries: Sequence[Query]) -> list[Answer]:
-        """One answer a query, in their order; queries of several images may come together."""
+        """Return one answer per query, in their order; queries may be of several images."""
 
 
 @dataclass(frozen=True, slots=True)
-class Guidance:
-    """Segments of the training images, and the prompter that understands their embeddings (None: no
-    prompts).
+class PromptableSegments:
+    """The stored segments of the training images, and the prompter that understands their
+    embeddings (None: no prompts).
     """
 
-    segments: Reader
+    reader: Reader
     prompter: Prompter | None

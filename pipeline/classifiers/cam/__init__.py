@@ -1,3 +1,38 @@
-"""The plain classifier behind class activation maps (Zhou et al., CVPR 2016), as IRN trains it (its
-specification, section 2).
+"""CAM, the plain classifier behind class activation maps (Zhou et al., CVPR 2016), as IRN trains it
+(Ahn et al., CVPR 2019): backbone, 1x1 convolution, global average pooling, and the multi-label soft
+margin
+
+    loss = -1/C sum_c [ y_c ln sigma(logits_c) + (1 - y_c) ln sigma(-logits_c) ].
+
+Differences from IRN's published code: the momentum parameter takes effect (there it is lost), and
+the number of classes is arbitrary.
 """
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.classifiers.base import Classifier, TrainingData
+from pipeline.core.trainer import LossFn, Step
+
+
+class Cam(Classifier):
+    """The plain classifier."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B,C] of images [B,3,H,W] in 0..255."""
+        return self.head(self.features(self.backbone.normalize(images))).mean((2, 3))
+
+    @staticmethod
+    def loss_fn(data: TrainingData) -> LossFn:
+        """Return classification_loss."""
+        return classification_loss
+
+
+def classification_loss(
+    network: nn.Module, batch: tuple[Tensor, Tensor], step: Step
+) -> Mapping[str, Tensor]:
+    """Return the multi-label soft margin of a batch (images [B,3,S,S], tags [B,C])."""
+    images, tags = batch
+    return {"loss": F.multilabel_soft_margin_loss(network(images), tags)}

@@ -1,3 +1,193 @@
-"""SeeNet, the self-erasing network (Hou, Jiang, Wei and Cheng, NeurIPS 2018; its specification,
-section 1).
+"""SeeNet, the self-erasing network (Hou, Jiang, Wei and Cheng, NeurIPS 2018): three branches on one
+backbone, the first of which tells the others where to look.
+
+    X = relu(features),  M = attention of branch A (in [0,1]),  d_h = erase,  d_l = background
+    T = 0 where M >= d_h,  -1 where M < d_l,  +1 elsewhere                             (Strategy I)
+    S_A: heads_A(X),  S_B: heads_B(X T),  S_C: heads_C(X 1[M < (d_h + d_l)/2])      (Strategy II)
+    loss = BCE(S_A, y) + BCE(S_B, y) + BCE(S_C, 0)
+
+Branch B must recognize the classes without what branch A attends to, and branch C must recognize
+nothing in what A leaves as background. BCE is the multi-label soft margin. All branches learn from
+the first step on, as the authors say they do; their training code was never published.
+
+Differences from the published code: the sign does reverse (there background = 0 keeps it from ever
+doing so), every image of a batch has its own mask, and what is erased gets no gradient in any
+channel. The 3x3 convolutions begin as the identity instead of Gaussian, so that a head begins as
+the plain classifier's: 80 steps on EfficientNet-Lite0 taught it nothing with random ones of He's
+scale, and less with Gaussian noise of the published 0.01 on top of the identity. Dropout before
+branch A's 1x1 convolution, which also makes T noisy, slowed it down as well and is left out. The
+1x1 convolutions have no bias, as everywhere here: a map holds evidence alone, and S_C cannot meet
+its target by an offset.
 """
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.classifiers.base import Classifier, TrainingData
+from pipeline.core.trainer import LossFn, Step
+
+
+class SeeNet(Classifier):
+    """Three heads of two 3x3 convolutions and a 1x1 one.
+
+    Args:
+        classes, backbone, weights: As of Classifier.
+        width: Channels of the 3x3 convolutions.
+        erase, background: Thresholds d_h and d_l, shares of the attention's maximum.
+    """
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ("width", "erase", "background")
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: str,
+        weights: str = "none",
+        *,
+        width: int,
+        erase: float,
+        background: float,
+    ) -> None:
+        super().__init__(classes, backbone, weights)
+        self.erase, self.background = erase, background
+        channels = self.backbone.channels[-1]
+        self.head: nn.Sequential = new_head(channels, width, classes)
+        self.head_erased = new_head(channels, width, classes)
+        self.head_background = new_head(channels, width, classes)
+
+    @staticmethod
+    def loss_fn(data: TrainingData) -> LossFn:
+        """Return branch_losses."""
+        return branch_losses
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Return those of the 1x1 convolutions: the 3x3 ones begin as the identity and learn at the
+        backbone's rate, as published.
+
+        At ten times that rate nothing was learned within 80 steps of AdamW.
+        """
+        heads = (self.head, self.head_erased, self.head_background)
+        return [parameter for layers in heads for parameter in layers[-1].parameters()]
+
+    def features(self, normalized: Tensor) -> Tensor:
+        """Return X [B,D,h,w], at least 0: a reversed sign would mean nothing at a feature that may
+        itself be negative.
+        """
+        return super().features(normalized).relu()
+
+    def forward(self, images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits [B,C] of the branches A, B and C for images [B,3,H,W] in 0..255 with tags
+        0/1 [B,C].
+        """
+        features = self.features(self.backbone.normalize(images))
+        initial = self.head(features)
+        attended = attention(initial.detach(), tags)
+        erased = self.head_erased(features * ternary_mask(attended, self.erase, self.background))
+        cut = (self.erase + self.background) / 2
+        rest = self.head_background(features * background_mask(attended, cut))
+        return initial.mean((2, 3)), erased.mean((2, 3)), rest.mean((2, 3))
+
+    def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
+        """Return the maximum of branch A's and B's maps, each rectified and divided by its maximum:
+        [B,C,h,w] in [0,1].
+
+        normalized: [B,3,H,W]; tags: 0/1 [B,C], the classes whose attention is erased for branch B.
+        The maxima are those of the stride-16 maps; published are those after upsampling to the
+        image.
+        """
+        features = self.features(normalized)
+        initial = self.head(features)
+        mask = ternary_mask(attention(initial, tags), self.erase, self.background)
+        erased = self.head_erased(features * mask)
+        return torch.maximum(divide_by_maximum(initial), divide_by_maximum(erased))
+
+    def merge_flipped(self, maps: Tensor, flipped: Tensor) -> Tensor:
+        """Take the maximum of both, as the branches are fused."""
+        return torch.maximum(maps, flipped)
+
+
+def branch_losses(
+    network: nn.Module, batch: tuple[Tensor, Tensor], step: Step
+) -> Mapping[str, Tensor]:
+    """Return the loss of a batch (images [B,3,S,S], tags [B,C]) and the term of each branch."""
+    images, tags = batch
+    initial, erased, background = network(images, tags)
+    none = torch.zeros_like(tags)
+    terms = {
+        "initial": F.multilabel_soft_margin_loss(initial.float(), tags),
+        "erased": F.multilabel_soft_margin_loss(erased.float(), tags),
+        "background": F.multilabel_soft_margin_loss(background.float(), none),
+    }
+    return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+
+def new_head(channels: int, width: int, classes: int) -> nn.Sequential:
+    """Create convolutions from features [B,channels,h,w], at least 0, to maps [B,classes,h,w].
+
+    The 3x3 convolutions are initialized to pass the features on (identity_conv), the 1x1
+    convolution with the published Gaussian.
+    """
+    pointwise = nn.Conv2d(width, classes, 1, bias=False)
+    nn.init.normal_(pointwise.weight, std=0.01)
+    return nn.Sequential(
+        identity_conv(channels, width),
+        nn.ReLU(inplace=True),
+        identity_conv(width, width),
+        nn.ReLU(inplace=True),
+        pointwise,
+    )
+
+
+def identity_conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """Create a 3x3 convolution initialized to copy its channels; with fewer outputs than inputs,
+    each output is the mean of several.
+    """
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1)
+    folds = min(inputs, outputs)
+    linked = torch.arange(outputs)[:, None] % folds == torch.arange(inputs) % folds
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[:, :, 1, 1] = linked / linked.sum(1, keepdim=True)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def attention(maps: Tensor, tags: Tensor) -> Tensor:
+    """Return M: the maximum of the present classes' rectified maps, each stretched to [0,1];
+    [B,1,h,w], float32.
+
+    maps: [B,C,h,w]; tags: 0/1 [B,C]. All 0 where an image has no tags or no present class rises
+    anywhere.
+    """
+    positive = maps.float().relu()
+    low, high = positive.amin((2, 3), keepdim=True), positive.amax((2, 3), keepdim=True)
+    stretched = (positive - low) / torch.where(high > low, high - low, 1)
+    return (stretched * tags[:, :, None, None]).amax(1, keepdim=True)
+
+
+def ternary_mask(attended: Tensor, erase: float, background: float) -> Tensor:
+    """Return T from M [B,1,h,w]; all +1 in images without attention, where foreground and
+    background cannot be distinguished.
+    """
+    inside, outside = attended >= erase, attended < background
+    mask = torch.ones_like(attended).masked_fill(outside, -1).masked_fill(inside, 0)
+    return torch.where(attended.amax((2, 3), keepdim=True) > 0, mask, 1)
+
+
+def background_mask(attended: Tensor, cut: float) -> Tensor:
+    """Return 1 where M [B,1,h,w] is below `cut` times its maximum, else 0; all 0 in images without
+    attention.
+    """
+    return (attended < cut * attended.amax((2, 3), keepdim=True)).to(attended)
+
+
+def divide_by_maximum(maps: Tensor) -> Tensor:
+    """Divide each rectified map of [B,C,h,w] by its maximum; all 0 stays all 0."""
+    positive = maps.float().relu()
+    high = positive.amax((2, 3), keepdim=True)
+    return positive / torch.where(high > 0, high, 1)

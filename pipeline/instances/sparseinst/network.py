@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.classifiers.extraction import pad_to_multiple
 from pipeline.instances.sparseinst.winograd import Conv3x3
-from pipeline.nets.backbones import Backbone
+from pipeline.nets.backbones import Backbone, pad_to_multiple
 
 BINS = (1, 2, 3, 6)
 """Cells a side that the coarsest features are pooled to."""

@@ -5,37 +5,38 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.standin import DEVICE, StandIn
-from pipeline.classifiers.cam.network import Network
-from pipeline.classifiers.extraction import ClassMaps, cam_records, normalize, pad_to_multiple
+from pipeline.classifiers.base import Classifier
+from pipeline.classifiers.cam import Cam
 from pipeline.classifiers.extraction import activation_maps as tagged_maps
+from pipeline.classifiers.extraction import cam_records, normalize
 from pipeline.core.artifacts import LAYOUTS
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
+def network() -> Cam:
     torch.manual_seed(0)
-    return Network(3, "test_resnet").eval()
+    return Cam(3, "test_resnet").eval()
 
 
 def activation_maps(
-    network: ClassMaps, normalized: Tensor, scales: Sequence[float], flip: bool
+    network: Classifier, normalized: Tensor, scales: Sequence[float], flip: bool
 ) -> Tensor:
-    """Those of a method whose maps do not depend on the tags."""
+    """Maps of a method that does not depend on the tags."""
     return tagged_maps(network, normalized, torch.ones(len(normalized), 3), scales, flip)
 
 
-class Pooling:
+class Pooling(Cam):
     """A network whose maps are the means of 16x16 blocks: the true values at the centers of the
     stride-16 cells.
     """
 
-    merge = staticmethod(torch.add)
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
 
     def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
         return F.avg_pool2d(normalized, 16)
@@ -50,7 +51,7 @@ def ramp(height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 90), (75, 100), (33, 47)])
-def test_maps_lie_on_the_stride_4_grid(network: Network, height: int, width: int) -> None:
+def test_maps_lie_on_the_stride_4_grid(network: Cam, height: int, width: int) -> None:
     maps = activation_maps(network, torch.randn(1, 3, height, width), (1.0, 0.5), True)
     assert maps.shape == (1, 3, (height - 1) // 4 + 1, (width - 1) // 4 + 1)
 
@@ -75,7 +76,7 @@ def test_no_scale_and_no_flip_is_shifted(height: int, width: int, flip: bool, sc
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (64, 84), (50, 68)])
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.5, 1.5)])
 def test_a_flipped_image_has_flipped_maps(
-    network: Network, height: int, width: int, scales: tuple[float, ...]
+    network: Cam, height: int, width: int, scales: tuple[float, ...]
 ) -> None:
     image = torch.randn(1, 3, height, width)
     straight = activation_maps(network, image, scales, True)
@@ -85,14 +86,14 @@ def test_a_flipped_image_has_flipped_maps(
     assert (one_sided - straight / 2).abs().max() > 1e-2 * straight.max() / 2
 
 
-def test_batched_equals_single(network: Network) -> None:
+def test_batched_equals_single(network: Cam) -> None:
     images = torch.randn(3, 3, 50, 70)
     batched = activation_maps(network, images, SCALES, True)
     single = torch.cat([activation_maps(network, image[None], SCALES, True) for image in images])
     assert torch.equal(batched, single)
 
 
-def test_scales_add_up(network: Network) -> None:
+def test_scales_add_up(network: Cam) -> None:
     image = torch.randn(1, 3, 50, 70)
     each = [activation_maps(network, image, [scale], True) for scale in SCALES]
     assert torch.allclose(activation_maps(network, image, SCALES, True), sum(each), atol=1e-4)
@@ -108,7 +109,7 @@ def test_maps_are_rectified_before_they_are_added() -> None:
     assert activation_maps(Negative(), torch.zeros(1, 3, 32, 32), (1.0,), True).abs().max() == 0
 
 
-def test_every_image_and_its_flip_image_come_with_their_own_tags() -> None:
+def test_images_and_flipped_images_come_with_their_own_tags() -> None:
     class Tagged(Pooling):
         def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
             return tags[:, :, None, None].expand(-1, -1, 2, 2)
@@ -120,7 +121,8 @@ def test_every_image_and_its_flip_image_come_with_their_own_tags() -> None:
 
 def test_a_method_may_merge_flips_by_their_maximum() -> None:
     class Larger(Pooling):
-        merge = staticmethod(torch.maximum)
+        def merge_flipped(self, maps: Tensor, flipped: Tensor) -> Tensor:
+            return torch.maximum(maps, flipped)
 
     image = torch.rand(1, 3, 32, 64)
     straight, flipped = (
@@ -133,7 +135,7 @@ def test_a_method_may_merge_flips_by_their_maximum() -> None:
     )
 
 
-def test_a_image_of_few_pixels(network: Network) -> None:
+def test_image_of_few_pixels(network: Cam) -> None:
     maps = activation_maps(network, torch.randn(1, 3, 3, 1), SCALES, True)
     assert maps.shape == (1, 3, 1, 1)
     assert torch.isfinite(maps).all()
@@ -150,13 +152,13 @@ def test_every_class_is_divided_by_its_own_maximum() -> None:
     )
 
 
-def test_an_empty_map_stays_empty_and_is_never_nan() -> None:
+def test_empty_map_stays_empty_and_is_never_nan() -> None:
     (record,) = cam_records(torch.zeros(1, 4, 5, 6), [(1, 3)], (20, 24))
     assert record["cams"].shape == (2, 5, 6)
     assert not record["cams"].any()
 
 
-def test_the_record_holds_the_tags_in_order_and_fits_its_layout() -> None:
+def test_record_holds_the_tags_in_order_and_fits_its_layout() -> None:
     maps = torch.arange(1, 6).view(5, 1, 1) * torch.rand(5, 4, 7)
     (record,) = cam_records(maps[None], [(0, 4)], (13, 26))
     assert record["labels"].tolist() == [0, 4]
@@ -166,26 +168,17 @@ def test_the_record_holds_the_tags_in_order_and_fits_its_layout() -> None:
         assert record[name].ndim == rank
 
 
-def test_a_image_without_tags_has_no_maps() -> None:
+def test_image_without_tags_has_no_maps() -> None:
     (record,) = cam_records(torch.rand(1, 5, 4, 7), [()], (13, 26))
     assert record["cams"].shape == (0, 4, 7)
     assert record["labels"].shape == (0,)
 
 
-def test_the_records_of_a_batch_are_those_of_its_images_and_leave_a_gpu_at_once() -> None:
+def test_records_of_a_batch_are_those_of_its_images() -> None:
     maps, tags = torch.rand(4, 5, 3, 7), [(2,), (), (0, 3, 4), (1, 2)]
     singles = [
         cam_records(own[None], [tag], (11, 26))[0] for own, tag in zip(maps, tags, strict=True)
     ]
-    with StandIn() as device:
-        together = cam_records(maps.to(DEVICE, non_blocking=True), tags, (11, 26))
-    assert device.waits.total() == 1
+    together = cam_records(maps, tags, (11, 26))
     for one, other in zip(singles, together, strict=True):
         assert all(np.array_equal(one[key], other[key]) for key in one)
-
-
-def test_padding_is_on_the_right_and_below_and_no_more_than_needed() -> None:
-    padded = pad_to_multiple(torch.ones(1, 1, 17, 32), 16)
-    assert padded.shape == (1, 1, 32, 32)
-    assert padded[..., :17, :].min() == 1
-    assert padded[..., 17:, :].abs().max() == 0

@@ -1,44 +1,31 @@
-"""Every method is built from its own options and rebuilt from the header of its weights."""
+"""The registry of the classifiers."""
 
-from pathlib import Path
-from typing import Any
+import subprocess
+import sys
+import typing
 
 import pytest
-import torch
-import yaml
 
-from pipeline.methods import CLASSIFIERS, INSTANCES, build, rebuild
-
-PARAMETERS = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml").read_text())
-FAMILIES = {
-    CLASSIFIERS: ("classifier", ["cam", "seenet", "puzzlecam", "s2c"]),
-    INSTANCES: ("instance", ["sparseinst", "maskrcnn"]),
-}
-METHODS = [
-    (package, section, method) for package, (section, names) in FAMILIES.items() for method in names
-]
+from pipeline.classifiers import CLASSIFIERS, load_classifier
+from pipeline.params.maps import Classifier
 
 
-@pytest.mark.parametrize(("package", "section", "method"), METHODS)
-def test_rebuilt_from_the_header_it_takes_the_weights(
-    package: str, section: str, method: str
-) -> None:
-    options: dict[str, Any] = PARAMETERS[section][method]
-    made = build(package, method, ("cat", "dog", "cow"), "test_resnet", "none", options)
-    assert made.header["options"] | made.options == options
-    assert not made.header["options"].keys() & made.options.keys()
-    again = rebuild(package, made.header)
-    again.load_state_dict(made.network.state_dict(), strict=True)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(again.parameters(), made.network.parameters(), strict=True)
+def test_methods_are_those_of_the_parameters() -> None:
+    assert tuple(CLASSIFIERS) == typing.get_args(Classifier.model_fields["method"].annotation)
+
+
+def test_header_of_an_unknown_method_lists_the_known_ones() -> None:
+    header = {"method": "grad-cam", "backbone": "x", "classes": [], "options": {}}
+    with pytest.raises(ValueError, match="'grad-cam'; use one of cam, seenet, puzzlecam, s2c"):
+        load_classifier(header)
+
+
+@pytest.mark.slow
+def test_stage_cams_loads_no_segmenter_and_nothing_of_s2cs_training() -> None:
+    code = "import sys, stages.cams; print(*(m for m in sys.modules if m.startswith('pipeline')))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-
-
-@pytest.mark.parametrize(("package", "section", "method"), METHODS)
-def test_what_is_new_is_all_but_the_backbone(package: str, section: str, method: str) -> None:
-    network = build(
-        package, method, ("cat",), "test_resnet", "none", PARAMETERS[section][method]
-    ).network
-    assert not set(network.new_parameters()) & set(network.backbone.parameters())
-    assert set(network.new_parameters()) <= set(network.parameters())
+    assert "pipeline.classifiers.s2c" in loaded.stdout.split()
+    for name in ("segmenters", "s2c.losses", "s2c.prompts"):
+        assert name not in loaded.stdout

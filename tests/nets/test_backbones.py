@@ -19,6 +19,7 @@ from pipeline.nets.backbones import (
     create_backbone,
     fix_batch_norm,
     normalization,
+    pad_to_multiple,
 )
 
 SHARED = Path(
@@ -58,7 +59,7 @@ def test_maps_have_the_promised_widths_and_strides(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("dilated", [True, False])
-def test_dilation_is_kept_or_taken_away_and_the_weights_fit_both(
+def test_dilation_is_kept_or_removed_and_the_weights_fit_both(
     name: str, dilated: bool, tmp_path: Path
 ) -> None:
     whole = timm.create_model(name, pretrained=False).state_dict()
@@ -133,7 +134,7 @@ def test_more_stages_than_there_are_freeze_all() -> None:
     assert learning(backbone) == set()
 
 
-def test_the_mean_color_becomes_zero_and_one_deviation_one() -> None:
+def test_mean_color_becomes_zero_and_one_deviation_one() -> None:
     backbone = Backbone(SMALL)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1).expand(1, 3, 4, 5) for v in normalization(SMALL))
     assert backbone.normalize(mean * 255).abs().max() < 1e-5
@@ -175,8 +176,8 @@ def test_fixed_batch_norm_keeps_its_statistics_and_learns_its_scale() -> None:
     [
         ("resnet18x", "none", r"backbone\.name.*'resnet18x'.*resnet18"),
         ("no-such-net", "none", r"backbone\.name.*'no-such-net'"),
-        (SMALL, "missing.safetensors", r"backbone\.weights.*missing\.safetensors is no file"),
-        (SMALL, "package", rf"backbone\.weights.*{PACKAGED} alone, not of '{SMALL}'"),
+        (SMALL, "missing.safetensors", r"backbone\.weights.*no such file: missing\.safetensors"),
+        (SMALL, "package", rf"backbone\.weights.*{PACKAGED}, not of '{SMALL}'"),
         ("vit_tiny_patch16_224", "package", r"backbone\.(name|weights).*vit_tiny"),
     ],
 )
@@ -185,14 +186,14 @@ def test_errors_name_the_parameter(name: str, weights: str, says: str) -> None:
         Backbone(name, weights)
 
 
-def test_a_pickled_checkpoint_is_refused_unread(tmp_path: Path) -> None:
+def test_pickled_checkpoint_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(b"not even a pickle")
     with pytest.raises(BackboneError, match=r"backbone\.weights.*weights\.pth.*safetensors"):
         Backbone(SMALL, str(path))
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"\0" * 40)
     with pytest.raises(BackboneError, match=r"backbone\.weights.*weights\.safetensors"):
@@ -207,14 +208,14 @@ def stored(tmp_path: Path, change: dict[str, Tensor | None]) -> str:
     return str(path)
 
 
-def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+def test_missing_tensor_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         BackboneError, match=r"backbone\.weights.*lacks 1 tensors.*'layer1\.0\.conv1\.weight'"
     ):
         Backbone(SMALL, stored(tmp_path, {"layer1.0.conv1.weight": None}))
 
 
-def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
+def test_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         BackboneError,
         match=r"backbone\.weights.*'conv1\.0\.weight' as \(3, 3, 3, 3\).*\(16, 3, 3, 3\)",
@@ -222,7 +223,7 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
         Backbone(SMALL, stored(tmp_path, {"conv1.0.weight": torch.zeros(3, 3, 3, 3)}))
 
 
-def test_what_the_classifier_holds_beyond_features_is_left_out(tmp_path: Path) -> None:
+def test_tensors_of_the_classification_head_are_ignored(tmp_path: Path) -> None:
     body = create_backbone(
         SMALL,
         stored(tmp_path, {"fc.weight": torch.zeros(1), "extra": torch.zeros(1)}),
@@ -254,3 +255,10 @@ def test_packaged_weights_are_imagenets() -> None:
     image = torch.randn(1, 3, 64, 64)
     ours, theirs = (Backbone(PACKAGED, weights).eval()(image) for weights in ("package", str(path)))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_padding_is_at_the_right_and_bottom_and_minimal() -> None:
+    padded = pad_to_multiple(torch.ones(1, 1, 17, 32), 16)
+    assert padded.shape == (1, 1, 32, 32)
+    assert padded[..., :17, :].min() == 1
+    assert padded[..., 17:, :].abs().max() == 0

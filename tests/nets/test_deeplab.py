@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.core.trainer import Ranks, Step
 from pipeline.data.index import ImageEntry, Index
 from pipeline.nets.backbones import PACKAGED, create_backbone, normalization
-from pipeline.nets.deeplab import LabeledCrops, SemanticNet, objective, probabilities
+from pipeline.nets.deeplab import LabeledCrops, SemanticNet, probabilities, segmentation_loss
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_new_parameters_are_all_but_the_encoder(network: SemanticNet) -> None:
     assert encoder | new == {id(p) for p in network.parameters()}
 
 
-def test_the_mean_color_is_what_padding_adds(network: SemanticNet) -> None:
+def test_padding_adds_the_mean_color(network: SemanticNet) -> None:
     """An image of mean color gives the same logits with and without padding."""
     mean = torch.tensor(normalization("test_resnet")[0]).view(1, 3, 1, 1) * 255
     small, large = network(mean.expand(1, 3, 41, 50)), network(mean.expand(1, 3, 48, 64))
@@ -71,8 +71,8 @@ def test_the_mean_color_is_what_padding_adds(network: SemanticNet) -> None:
     assert large.std() > 0.01
 
 
-class Given(nn.Module):
-    """A network that returns given logits."""
+class FixedLogits(nn.Module):
+    """A network that returns these logits."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -82,12 +82,12 @@ class Given(nn.Module):
         return self.logits
 
 
-def test_loss_is_the_mean_over_labeled_pixels_and_ignored_ones_get_no_gradient(step: Step) -> None:
+def test_loss_is_the_mean_over_labeled_pixels_alone(step: Step) -> None:
     logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(1)).byte()
     labels[0, :3], labels[1, :, 2] = 255, 255
-    network = Given(logits)
-    loss = objective(network, (torch.zeros(2, 3, 4, 5), labels), step)["loss"]
+    network = FixedLogits(logits)
+    loss = segmentation_loss(network, (torch.zeros(2, 3, 4, 5), labels), step)["loss"]
     loss.backward()
     logp = logits.log_softmax(1)
     known = [(b, y, x) for b, y, x in np.ndindex(2, 4, 5) if labels[b, y, x] != 255]
@@ -104,7 +104,7 @@ def test_a_batch_of_ignored_pixels_costs_nothing(step: Step) -> None:
     torch.manual_seed(0)
     network = SemanticNet(3, "test_resnet").train()
     labels = torch.full((2, 32, 32), 255, dtype=torch.uint8)
-    loss = objective(network, (random_images(2, 32, 32), labels), step)["loss"]
+    loss = segmentation_loss(network, (random_images(2, 32, 32), labels), step)["loss"]
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(p.grad is None or not p.grad.any() for p in network.parameters())
@@ -118,7 +118,7 @@ def test_it_learns(step: Step) -> None:
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
     for _ in range(15):
-        loss = objective(network, (images, labels), step)["loss"]
+        loss = segmentation_loss(network, (images, labels), step)["loss"]
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()

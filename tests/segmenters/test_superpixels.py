@@ -9,10 +9,10 @@ import torch
 from pipeline.core.artifacts import LAYOUTS, validate_record
 from pipeline.errors import UserError
 from pipeline.segmenters.prompting import Query
-from pipeline.segmenters.superpixels import GrowingPrompter, Superpixels, adjacency, mean_colors
+from pipeline.segmenters.superpixels import SuperpixelPrompter, Superpixels, adjacency, mean_colors
 
 SEGMENTER = Superpixels(embeddings=True, side=320, scale=150, sigma=0.8, min_size=60)
-PROMPTER = GrowingPrompter()
+PROMPTER = SuperpixelPrompter()
 GRASS, COAT, HEAD = (60, 140, 60), (210, 200, 190), (200, 40, 40)
 
 
@@ -62,27 +62,27 @@ def test_segments_are_a_partition_numbered_from_1(size: tuple[int, int]) -> None
     }
 
 
-def test_the_same_image_gives_the_same_segments() -> None:
+def test_same_image_gives_the_same_segments() -> None:
     image, _ = meadow((60, 80))
     assert np.array_equal(
         SEGMENTER.segment(image)["segments"], SEGMENTER.segment(image)["segments"]
     )
 
 
-def test_a_image_of_one_color_is_one_segment() -> None:
+def test_image_of_one_color_is_one_segment() -> None:
     record = SEGMENTER.segment(np.full((90, 120, 3), 77, np.uint8))
     assert record["segments"].max() == 1
     assert record["stability"].tolist() == [1.0], "no neighbor that it could be one with"
 
 
-def test_two_colors_are_parted_where_they_meet() -> None:
+def test_two_colors_are_separated_where_they_meet() -> None:
     image = np.full((80, 100, 3), GRASS, np.uint8)
     image[:, 37:] = COAT
     segments = SEGMENTER.segment(image)["segments"]
     assert not set(segments[:, :35].ravel()) & set(segments[:, 39:].ravel())
 
 
-def test_a_large_image_is_divided_at_its_longer_side() -> None:
+def test_large_image_is_divided_at_its_longer_side() -> None:
     """As many segments as at the smaller size, so u2 holds them, and the borders where they were."""
     image, _ = meadow((60, 80))
     large = image.repeat(9, 0).repeat(9, 1)
@@ -94,7 +94,7 @@ def test_a_large_image_is_divided_at_its_longer_side() -> None:
         assert np.bincount(segments[inside]).max() / inside.sum() > 0.6
 
 
-def test_without_embeddings_none_are_stored_and_no_prompt_is_answered() -> None:
+def test_without_embeddings_no_prompt_is_answered() -> None:
     image, _ = meadow((60, 80))
     record = Superpixels(embeddings=False, side=320, scale=150, sigma=0.8, min_size=60).segment(
         image
@@ -115,43 +115,36 @@ def test_adjacency_by_hand() -> None:
     assert regions.pairs.tolist() == [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3]]
     assert regions.areas.tolist() == [2, 2, 3, 2]
     assert regions.border.tolist() == pytest.approx(np.array([3, 3, 3, 3]) / 12)
-    assert regions.differences(np.array([[0.0, 0], [3, 4], [0, 0], [3, 4]])).tolist() == [
-        5,
-        0,
-        5,
-        0,
-        5,
-    ]
+    colors = np.array([[0.0, 0], [3, 4], [0, 0], [3, 4]])
+    assert regions.differences(colors).tolist() == [5, 0, 5, 0, 5]
 
 
 @pytest.mark.parametrize("point", [(56, 60), (80, 60), (95, 55)], ids=["head", "body", "back"])
-def test_a_point_anywhere_on_an_animal_gives_all_of_it(point: tuple[float, float]) -> None:
+def test_point_anywhere_on_an_animal_gives_all_of_it(point: tuple[float, float]) -> None:
     image, (animal,) = meadow((60, 80))
     mask, stability = ask(image, point)
     assert iou(mask, animal) > 0.9
     assert 0 < stability <= 1
 
 
-def test_a_point_on_the_background_is_not_an_animal() -> None:
+def test_point_on_the_background_is_not_an_animal() -> None:
     image, (animal,) = meadow((60, 80))
     mask, _ = ask(image, (10, 10))
     assert mask[10, 10]
     assert iou(mask, animal) < 0.5
 
 
-def test_two_animals_are_told_apart_and_two_points_take_both() -> None:
+def test_two_animals_are_distinguished_and_two_points_select_both() -> None:
     image, (one, other) = meadow((30, 45), (90, 110))
     first, second = ask(image, (45, 30))[0], ask(image, (110, 90))[0]
     assert iou(first, one) > 0.9
     assert iou(second, other) > 0.9
     both, _ = ask(image, (45, 30), (110, 90))
-    assert np.array_equal(both, ask(image, (110, 90), (45, 30))[0]), (
-        "the order of points is nothing"
-    )
+    assert np.array_equal(both, ask(image, (110, 90), (45, 30))[0])
     assert iou(both, one | other) > 0.9
 
 
-def test_every_point_is_in_its_mask_also_at_the_edge_of_the_image() -> None:
+def test_every_point_is_in_its_mask_even_at_the_image_border() -> None:
     image = np.random.default_rng(1).integers(0, 256, (50, 60, 3)).astype(np.uint8)
     record = SEGMENTER.segment(image)
     for point in ((0.0, 0.0), (60.0, 50.0), (59.5, 0.5), (30, 25)):
@@ -159,7 +152,7 @@ def test_every_point_is_in_its_mask_also_at_the_edge_of_the_image() -> None:
         assert mask[min(int(point[1]), 49), min(int(point[0]), 59)]
 
 
-def test_many_queries_at_once_are_answered_as_alone_and_in_order() -> None:
+def test_many_queries_are_answered_as_alone_and_in_order() -> None:
     records = [SEGMENTER.segment(meadow(place)[0]) for place in ((60, 80), (40, 60))]
     queries = [
         Query(record, np.array([point], np.float32))
@@ -173,14 +166,14 @@ def test_many_queries_at_once_are_answered_as_alone_and_in_order() -> None:
     assert PROMPTER.prompt([]) == []
 
 
-def test_a_flipped_image_gives_the_flipped_mask() -> None:
+def test_flipped_image_gives_the_flipped_mask() -> None:
     image, _ = meadow((60, 70))
     mask, _ = ask(image, (46, 60))
     flipped, _ = ask(np.ascontiguousarray(image[:, ::-1]), (160 - 46, 60))
     assert iou(mask, flipped[:, ::-1]) > 0.95
 
 
-def test_an_object_that_fills_the_image_is_given_whole() -> None:
+def test_object_that_fills_the_image_is_selected_whole() -> None:
     mask, stability = ask(np.full((40, 50, 3), 90, np.uint8), (20, 20))
     assert mask.all()
     assert stability == 1

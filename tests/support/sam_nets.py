@@ -4,6 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,14 +22,6 @@ def small_sam(seed: int = 0, gain: float = 3.0) -> Any:
     """A Sam in evaluation mode; `gain` scales the decoder's weights, so that masks and predicted
     IoU differ between prompts.
     """
-    from segment_anything.modeling import (
-        ImageEncoderViT,
-        MaskDecoder,
-        PromptEncoder,
-        Sam,
-        TwoWayTransformer,
-    )
-
     torch.manual_seed(seed)
     grid = (SIDE // 16, SIDE // 16)
     net = Sam(
@@ -52,17 +51,14 @@ def small_sam(seed: int = 0, gain: float = 3.0) -> Any:
             elif name.startswith("mask_decoder") and parameter.ndim > 1 and "token" not in name:
                 parameter.mul_(gain)
             elif name.startswith("mask_decoder") and name.endswith("bias"):
-                parameter.normal_(
-                    std=0.2
-                )  # attention's biases start at zero, where leaving one out would not show
+                # attention's biases start at zero, where omitting one would have no effect
+                parameter.normal_(std=0.2)
     return net.eval().requires_grad_(False)
 
 
-def localised(net: Any, sparse: Tensor, logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits [B,3,64,64] that favor three sizes of surroundings of the first prompt point, and
-    predicted IoU in (0,1).
-
-    Random weights alone give masks all over the image, which no filter but that of boxes ever sees.
+def localized(net: Any, sparse: Tensor, logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits [B,3,64,64] that favor three sizes of surroundings of the first prompt point,
+    and predicted IoU in (0,1). Random weights alone give masks all over the image.
     """
     place = sparse[:, 0] - net.prompt_encoder.point_embeddings[1].weight
     likeness = torch.einsum("bd,dhw->bhw", place, net.prompt_encoder.get_dense_pe()[0]) / (
@@ -74,14 +70,14 @@ def localised(net: Any, sparse: Tensor, logits: Tensor, iou: Tensor) -> tuple[Te
 
 
 class LocalMaskDecoder(nn.Module):
-    """A mask decoder of the package whose masks lie about their prompts."""
+    """The package's mask decoder with masks around their prompts."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
         self.net, self.inner = [net], net.mask_decoder
 
     def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
-        return localised(self.net[0], inputs["sparse_prompt_embeddings"], *self.inner(**inputs))
+        return localized(self.net[0], inputs["sparse_prompt_embeddings"], *self.inner(**inputs))
 
 
 def sample_image(height: int = 72, width: int = 96, seed: int = 0) -> np.ndarray:

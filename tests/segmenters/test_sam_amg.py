@@ -1,3 +1,5 @@
+"""SAM's decoder and map of all segments, against the package's decoder and generator."""
+
 from dataclasses import replace
 from typing import Any
 
@@ -6,21 +8,163 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from segment_anything import SamAutomaticMaskGenerator
 from torch import Tensor
+from torch.nn import functional as F
 
-from pipeline.segmenters.sam_decoder import MASKS, Attended, Decoder
-from pipeline.segmenters.sam_encoder import encode
-from pipeline.segmenters.sam_everything import (
+from pipeline.segmenters.sam import encode
+from pipeline.segmenters.sam_amg import (
+    MASKS,
+    Attended,
+    Decoder,
     Filters,
     SegmentMap,
-    box_xyxy_of,
-    mended,
-    point_grid,
     segment_everything,
 )
-from tests.support.sam_nets import LocalMaskDecoder, localised, sample_image, small_sam
+from tests.support.sam_nets import SIDE, LocalMaskDecoder, localized, sample_image, small_sam
 
-pytest.importorskip("segment_anything", reason="extra `sam` is not installed")
+
+@pytest.fixture(scope="module")
+def net() -> Any:
+    return small_sam()
+
+
+def images(count: int, seed: int = 1) -> Tensor:
+    return torch.randn(count, 32, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def prompts(count: int, points: int, seed: int = 2) -> tuple[Tensor, Tensor]:
+    xy = torch.rand(
+        count, points, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    return xy * SIDE, torch.ones(count, points, dtype=torch.int)
+
+
+def published(net: Any, embeddings: Tensor, xy: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Low-resolution logits [B,3,64,64] and predicted IoU [B,3] of the package, image by image."""
+    found = []
+    for i in range(len(xy)):
+        sparse, dense = net.prompt_encoder(
+            points=(xy[i : i + 1], labels[i : i + 1]), boxes=None, masks=None
+        )
+        found.append(
+            net.mask_decoder(
+                image_embeddings=embeddings[i if len(embeddings) > 1 else 0][None],
+                image_pe=net.prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=True,
+            )
+        )
+    logits, iou = zip(*found, strict=True)
+    return torch.cat(logits), torch.cat(iou)
+
+
+def everyone(attended: Attended) -> Tensor:
+    return torch.ones_like(attended.iou, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize("points", [1, 4])
+def test_decoder_is_the_packages(net: Any, count: int, points: int) -> None:
+    decoder, embeddings, (xy, labels) = Decoder(net), images(count), prompts(6, points)
+    logits, iou = published(net, embeddings, xy, labels)
+    attended = decoder.attend(embeddings, xy, labels)
+    torch.testing.assert_close(attended.iou, iou, atol=1e-4, rtol=1e-4)
+    ours = decoder.logits(attended, everyone(attended)).unflatten(0, (6, 3))
+    torch.testing.assert_close(ours, logits, atol=1e-4, rtol=1e-4)
+    assert logits.std(0).mean() > 0.1  # the prompts matter, so the comparison says something
+
+
+def test_every_weight_of_the_decoder_counts(net: Any) -> None:
+    """No projection or bias may be dropped by the reordering but the biases of keys that softmax
+    cannot see.
+    """
+    decoder, embeddings, (xy, labels) = Decoder(net), images(2), prompts(2, 3)
+    with torch.enable_grad():
+        weights = {
+            name: value
+            for name, value in net.mask_decoder.named_parameters()
+            if "mlps.0" not in name
+        }
+        for value in weights.values():
+            value.requires_grad_(True)
+        attended = decoder.attend(embeddings, xy, labels)
+        result = (
+            decoder.logits(attended, everyone(attended)).square().sum()
+            + attended.iou.square().sum()
+        )
+        grads = torch.autograd.grad(result, list(weights.values()), allow_unused=True)
+        for value in weights.values():
+            value.requires_grad_(False)
+    unseen = [
+        name for name, grad in zip(weights, grads, strict=True) if grad is None or not grad.any()
+    ]
+    assert all("token_to_image.k_proj.bias" in name for name in unseen)
+
+
+def test_only_chosen_masks_are_returned_in_their_order(net: Any) -> None:
+    decoder, (xy, labels) = Decoder(net), prompts(5, 1)
+    attended = decoder.attend(images(1), xy, labels)
+    chosen = torch.tensor([[0, 0, 0], [1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]], dtype=torch.bool)
+    every = decoder.logits(attended, everyone(attended)).unflatten(0, (5, 3))
+    torch.testing.assert_close(
+        decoder.logits(attended, chosen), every[chosen], atol=1e-4, rtol=1e-4
+    )
+    assert decoder.logits(attended, torch.zeros_like(chosen)).shape == (0, 64, 64)
+
+
+def test_masks_are_upscaled_in_parts_without_a_seam(
+    net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, (xy, labels) = Decoder(net), prompts(5, 1)
+    attended = decoder.attend(images(1), xy, labels)
+    whole = decoder.logits(attended, everyone(attended))
+    monkeypatch.setattr("pipeline.segmenters.sam_amg.FLOATS_AT_ONCE", 1)
+    torch.testing.assert_close(
+        decoder.logits(attended, everyone(attended)), whole, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_padding_leaves_no_trace(net: Any) -> None:
+    decoder, embeddings, (xy, labels) = Decoder(net), images(3), prompts(3, 4)
+    padding = torch.tensor([[0, 0, 0, 0], [0, 1, 1, 1], [0, 0, 1, 1]], dtype=torch.bool)
+    together = decoder.attend(embeddings, xy, labels, padding)
+    for i, points in enumerate([4, 1, 2]):
+        alone = decoder.attend(
+            embeddings[i : i + 1], xy[i : i + 1, :points], labels[i : i + 1, :points]
+        )
+        torch.testing.assert_close(together.iou[i : i + 1], alone.iou, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together.tokens[i : i + 1], alone.tokens, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together.image[i : i + 1], alone.image, atol=1e-4, rtol=1e-4)
+
+
+def test_padding_by_label_alone_would_change_the_answer(net: Any) -> None:
+    """Why attend takes `padding`: the package attends to its points of label -1."""
+    xy, labels = prompts(1, 3)
+    labels[:, 1:] = -1
+    _, padded = published(net, images(1), xy, labels)
+    _, alone = published(net, images(1), xy[:, :1], labels[:, :1])
+    assert (padded - alone).abs().max() > 1e-2
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 4))
+def test_resizing_is_the_packages_bit_for_bit(
+    net: Any, height: int, width: int, masks: int
+) -> None:
+    logits = torch.randn(masks, 64, 64, generator=torch.Generator().manual_seed(height * width))
+    decoder = Decoder(net)
+    size = (height, width)
+    theirs = net.postprocess_masks(logits[None], decoder.extent(size), size)[0]
+    assert torch.equal(decoder.resize(logits, size), theirs)
+
+
+def test_memory_of_resizing_is_bounded_for_any_image(net: Any) -> None:
+    decoder = Decoder(net)
+    for size in [(10, 10), (3000, 4000), (20000, 20000)]:
+        at_once = decoder.resize_at_once(size)
+        assert at_once == 1 or at_once * max(SIDE**2, np.prod(size)) <= 2**24
 
 
 class PackageDecoder(Decoder):
@@ -59,7 +203,7 @@ class LocalDecoder(Decoder):
         every = torch.ones_like(attended.iou, dtype=torch.bool)
         logits = super().logits(attended, every).unflatten(0, every.shape)
         sparse, _ = self.prompt_encoder(points=(points_xy, labels), boxes=None, masks=None)
-        logits, iou = localised(self.net, sparse, logits, attended.iou)
+        logits, iou = localized(self.net, sparse, logits, attended.iou)
         return Attended(iou, logits, logits)
 
     def logits(self, attended: Attended, chosen: Tensor) -> Tensor:
@@ -72,12 +216,10 @@ def local_sam(seed: int = 0) -> Any:
     return net
 
 
-def published(
+def generated(
     net: Any, image: np.ndarray, points_per_side: int, points_per_batch: int, filters: Filters
 ) -> list[Any]:
     """The masks of the package's generator."""
-    from segment_anything import SamAutomaticMaskGenerator
-
     generator = SamAutomaticMaskGenerator(
         net,
         points_per_side=points_per_side,
@@ -86,7 +228,8 @@ def published(
         stability_score_thresh=filters.stability,
         stability_score_offset=filters.stability_offset,
         box_nms_thresh=filters.box_nms,
-        crop_nms_thresh=filters.box_nms,  # the package suppresses mended masks at the greater of the two
+        # masks without small regions are suppressed at the greater of both
+        crop_nms_thresh=filters.box_nms,
         min_mask_region_area=filters.min_area,
     )
     return generator.generate(image)
@@ -139,17 +282,17 @@ CASES = {
     "larger than the input": (FILTERED, (300, 410)),
     "suppressed": (Filters(0.0, 0.0, box_nms=0.3), (72, 96)),
     "another offset": (Filters(0.0, 0.7, stability_offset=0.2, box_nms=0.9), (72, 96)),
-    "mended": (Filters(0.0, 0.0, box_nms=0.9, min_area=40), (72, 96)),
-    "mended, suppressed again": (Filters(0.3, 0.3, box_nms=0.4, min_area=12), (100, 60)),
+    "small regions": (Filters(0.0, 0.0, box_nms=0.9, min_area=40), (72, 96)),
+    "small regions, suppressed again": (Filters(0.3, 0.3, box_nms=0.4, min_area=12), (100, 60)),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("seed", [1, 3])
-def test_map_is_the_packages_pixel_for_pixel(case, seed):
+def test_map_is_the_packages_pixel_for_pixel(case: str, seed: int) -> None:
     filters, size = CASES[case]
     net, image = local_sam(seed), sample_image(*size)
-    masks = published(net, image, 8, 10, filters)
+    masks = generated(net, image, 8, 10, filters)
     segments, stability, iou = smallest_wins(masks, size)
     found = ours(PackageDecoder(net), net, image, filters)
     assert np.array_equal(found.segments, segments)
@@ -158,30 +301,30 @@ def test_map_is_the_packages_pixel_for_pixel(case, seed):
     assert 10 < len(iou) < MASKS * 8 * 8
 
 
-@pytest.mark.parametrize("mend", [0, 9])
+@pytest.mark.parametrize("min_area", [0, 9])
 @pytest.mark.parametrize("filters", [Filters(pred_iou=2.0), Filters(pred_iou=0.0, stability=2.0)])
-def test_image_without_any_mask_has_an_empty_map(filters, mend):
+def test_image_without_any_mask_has_an_empty_map(filters: Filters, min_area: int) -> None:
     net, image = local_sam(), sample_image()
-    found = ours(PackageDecoder(net), net, image, replace(filters, min_area=mend))
+    found = ours(PackageDecoder(net), net, image, replace(filters, min_area=min_area))
     assert found.segments.shape == (72, 96)
     assert not found.segments.any()
     assert len(found.stability) == len(found.iou) == 0
 
 
-@pytest.mark.parametrize("case", ["all", "filtered", "mended"])
+@pytest.mark.parametrize("case", ["all", "filtered", "small regions"])
 @pytest.mark.parametrize("seed", [1, 3])
-def test_map_with_our_decoder_is_the_packages(case, seed):
+def test_map_with_our_decoder_is_the_packages(case: str, seed: int) -> None:
     """A pixel may differ where rounding turns the sign of a logit."""
     filters, size = CASES[case]
     net, image = local_sam(seed), sample_image(*size, seed)
-    segments, stability, _ = smallest_wins(published(net, image, 8, 10, filters), size)
+    segments, stability, _ = smallest_wins(generated(net, image, 8, 10, filters), size)
     found = ours(LocalDecoder(net), net, image, filters)
     assert len(found.stability) == len(stability)
     assert (found.segments.numpy() != segments).mean() < 1e-3
 
 
 @pytest.mark.parametrize("points_per_batch", [1, 7, 64, 1000])
-def test_number_of_points_decoded_together_changes_nothing(points_per_batch):
+def test_points_per_batch_change_nothing(points_per_batch: int) -> None:
     net, image = local_sam(3), sample_image()
     one = ours(LocalDecoder(net), net, image, FILTERED, points_per_batch=10)
     other = ours(LocalDecoder(net), net, image, FILTERED, points_per_batch=points_per_batch)
@@ -189,21 +332,20 @@ def test_number_of_points_decoded_together_changes_nothing(points_per_batch):
     torch.testing.assert_close(one.iou, other.iou, atol=1e-4, rtol=1e-4)
 
 
-class Given:
-    """A decoder that answers the prompts of a grid with given masks [N,H,W], three a prompt, and
-    given predicted IoU.
+class FixedMasks(Decoder):
+    """A decoder that answers the prompts of a grid with these masks [N,H,W], three a prompt, and
+    their predicted IoU.
     """
 
     def __init__(self, masks: Tensor, iou: Tensor, points_per_side: int) -> None:
-        self.masks = torch.nn.functional.pad(
-            masks, (0, 0, 0, 0, 0, MASKS * points_per_side**2 - len(masks))
-        )
-        self.iou = torch.nn.functional.pad(
-            iou, (0, MASKS * points_per_side**2 - len(iou)), value=-1.0
-        )
+        rest = MASKS * points_per_side**2 - len(masks)
+        self.masks = F.pad(masks, (0, 0, 0, 0, 0, rest))
+        self.iou = F.pad(iou, (0, rest), value=-1.0)
         self.side = points_per_side
 
-    def attend(self, embeddings: Tensor, points_xy: Tensor, labels: Tensor) -> Attended:
+    def attend(
+        self, embeddings: Tensor, points_xy: Tensor, labels: Tensor, padding: Tensor | None = None
+    ) -> Attended:
         column, row = (
             (points_xy[:, 0] / torch.tensor(self.extent((0, 0))[::-1]) * self.side).long().T
         )
@@ -233,7 +375,7 @@ def map_of(
     iou = torch.linspace(0.9, 1.0, len(masks)) if iou is None else iou
     side = int(np.ceil(np.sqrt(len(masks) / MASKS)))
     return segment_everything(
-        Given(masks, iou, side),
+        FixedMasks(masks, iou, side),
         torch.zeros(1, 1, 1, 1),
         (masks.shape[1], masks.shape[2]),
         points_per_side=side,
@@ -254,7 +396,7 @@ def rectangles(rng: np.random.Generator, count: int, height: int, width: int) ->
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20))
-def test_smallest_segment_owns_a_pixel_in_any_order(seed, count):
+def test_smallest_segment_owns_a_pixel_in_any_order(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     masks = rectangles(rng, count, 12, 15)
     masks = masks[np.unique(masks.sum((1, 2)), return_index=True)[1]]  # no two of equal area
@@ -272,7 +414,7 @@ def test_smallest_segment_owns_a_pixel_in_any_order(seed, count):
         assert len(segments.unique()) == len(smallest.unique())
 
 
-def test_nested_segments_keep_what_is_inside():
+def test_nested_segments_keep_what_is_inside() -> None:
     outer, inner = torch.zeros(2, 10, 10, dtype=torch.bool)
     outer[1:9, 1:9] = True
     inner[3:6, 3:6] = True
@@ -287,7 +429,7 @@ def test_nested_segments_keep_what_is_inside():
         assert found.iou[1] == torch.tensor(iou)[0 if masks[0] is inner else 1]
 
 
-def test_of_equal_areas_the_higher_predicted_iou_owns_the_pixel():
+def test_of_equal_areas_the_higher_predicted_iou_owns_the_pixel() -> None:
     left, right = torch.zeros(2, 6, 9, dtype=torch.bool)
     left[:, :6] = True
     right[:, 3:] = True
@@ -298,7 +440,7 @@ def test_of_equal_areas_the_higher_predicted_iou_owns_the_pixel():
         assert (owner == torch.tensor(0.7)).all()
 
 
-def test_more_segments_than_a_byte_can_number_survive_and_leave_no_gap():
+def test_more_segments_than_a_byte_can_number_leave_no_gap() -> None:
     cells = torch.arange(40 * 48).view(40, 48)
     number = cells // 48 // 2 * 24 + cells % 48 // 2  # 480 squares of 2 x 2
     masks = torch.stack([number == i for i in range(480)])
@@ -310,81 +452,43 @@ def test_more_segments_than_a_byte_can_number_survive_and_leave_no_gap():
     )
 
 
-def test_covered_image_loses_no_segment():
+def test_covered_image_loses_no_segment() -> None:
     halves = torch.zeros(2, 8, 8, dtype=torch.bool)
     halves[0, :, :5], halves[1, :, 5:] = True, True
     found = map_of(halves)
     assert found.segments.unique().tolist() == [1, 2]
 
 
-def test_segments_without_a_pixel_are_dropped_and_ids_stay_contiguous():
+def test_segments_without_a_pixel_are_dropped_and_ids_contiguous() -> None:
     masks = torch.zeros(4, 4, 8, dtype=torch.bool)
     masks[0] = True
     masks[1, :, :4], masks[2, :, 4:] = True, True  # these hide the first
     masks[3, 1, 1] = True
     found = map_of(masks, torch.tensor([0.9, 0.8, 0.7, 0.6]))
     assert found.segments.unique().tolist() == [1, 2, 3]
-    torch.testing.assert_close(
-        found.iou, torch.tensor([0.7, 0.8, 0.6])
-    )  # largest first; equal areas by predicted IoU
+    # largest first; equal areas by predicted IoU
+    torch.testing.assert_close(found.iou, torch.tensor([0.7, 0.8, 0.6]))
     assert (found.stability == 1).all()
 
 
-def test_predicted_iou_above_one_is_recorded_as_one():
+def test_predicted_iou_above_one_is_stored_as_one() -> None:
     found = map_of(torch.ones(1, 3, 3, dtype=torch.bool), torch.tensor([1.2]))
     assert found.iou.tolist() == [1.0]
 
 
-def test_of_nearly_equal_boxes_the_higher_predicted_iou_stays():
+def test_of_nearly_equal_boxes_the_higher_predicted_iou_stays() -> None:
     masks = torch.zeros(2, 20, 20, dtype=torch.bool)
     masks[0, :19], masks[1] = True, True
-    assert map_of(
-        masks, torch.tensor([0.8, 0.9]), Filters(0.5, box_nms=0.7)
-    ).iou.tolist() == pytest.approx([0.9])
-    assert len(map_of(masks, torch.tensor([0.8, 0.9]), Filters(0.5, box_nms=0.99)).iou) == 2
+    iou = torch.tensor([0.8, 0.9])
+    suppressed = map_of(masks, iou, Filters(0.5, box_nms=0.7))
+    assert suppressed.iou.tolist() == pytest.approx([0.9])
+    assert len(map_of(masks, iou, Filters(0.5, box_nms=0.99)).iou) == 2
 
 
-def test_of_masks_that_mending_makes_alike_the_one_that_needed_none_stays():
+def test_of_masks_alike_without_small_regions_the_one_without_any_stays() -> None:
     masks = torch.zeros(2, 30, 30, dtype=torch.bool)
     masks[0, :20, :20], masks[1, :20, :19] = True, True
     masks[0, 28, 28] = True  # an island: the boxes differ until it is gone
     found = map_of(masks, torch.tensor([0.9, 0.8]), Filters(0.5, box_nms=0.7, min_area=4))
     assert found.iou.tolist() == pytest.approx([0.8])
     assert int((found.segments == 1).sum()) == 20 * 19
-
-
-masks_of_dots = st.tuples(st.integers(0, 2**32 - 1), st.floats(0, 1), st.integers(1, 12))
-
-
-@settings(max_examples=150, deadline=None)
-@given(masks_of_dots)
-def test_mending_is_the_packages(drawn):
-    from segment_anything.utils.amg import remove_small_regions
-
-    seed, density, min_area = drawn
-    mask = np.random.default_rng(seed).random((13, 17)) < density
-    filled, holes = remove_small_regions(mask, min_area, mode="holes")
-    whole, islands = remove_small_regions(filled, min_area, mode="islands")
-    found, changed = mended(mask, min_area)
-    assert np.array_equal(found, whole)
-    assert changed == (holes or islands)
-
-
-@settings(max_examples=50, deadline=None)
-@given(masks_of_dots)
-def test_boxes_are_the_packages(drawn):
-    from segment_anything.utils.amg import batched_mask_to_box
-
-    seed, density, count = drawn
-    masks = torch.from_numpy(np.random.default_rng(seed).random((count, 13, 17)) < density**4)
-    assert torch.equal(box_xyxy_of(masks), batched_mask_to_box(masks))
-
-
-@pytest.mark.parametrize("points_per_side", [1, 2, 8, 32])
-def test_grid_is_the_packages(points_per_side):
-    from segment_anything.utils.amg import build_point_grid
-
-    theirs = torch.from_numpy(build_point_grid(points_per_side)) * torch.tensor([256.0, 192.0])
-    torch.testing.assert_close(
-        point_grid(points_per_side, (192, 256)), theirs.double(), atol=1e-10, rtol=0
-    )

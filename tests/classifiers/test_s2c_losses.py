@@ -1,4 +1,6 @@
-"""S2C's segment contrast: the formula at full resolution, what may not change it, its gradients."""
+"""The terms of S2C's loss: segment contrast at full resolution, consistency with prompted masks, what
+may not change them, and their gradients.
+"""
 
 import math
 
@@ -7,8 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.classifiers.s2c import contrast
-from pipeline.classifiers.s2c.contrast import segment_contrast
+from pipeline.classifiers.s2c import losses
+from pipeline.classifiers.s2c.losses import FLOOR, map_loss, segment_contrast
+from pipeline.core.artifacts import IGNORE
+
+INSIDE = torch.ones(1, 4, 4, dtype=torch.bool)
 
 
 def transcribed(features: Tensor, segments: Tensor, temperature: float, stride: int = 1) -> Tensor:
@@ -59,14 +64,14 @@ def seed() -> None:
     ],
 )
 @pytest.mark.parametrize("chunk", [1 << 19, 700])
-def test_no_feature_is_interpolated_yet_loss_and_gradient_are_those_of_the_formula(
+def test_loss_and_gradient_are_those_of_the_interpolated_formula(
     monkeypatch: pytest.MonkeyPatch,
     chunk: int,
     cells: tuple[int, int],
     size: tuple[int, int],
     stride: int,
 ) -> None:
-    monkeypatch.setattr(contrast, "CHUNK", chunk)
+    monkeypatch.setattr(losses, "CHUNK", chunk)
     features = torch.rand(3, 6, *cells, dtype=torch.float64, requires_grad=True)
     segments = blocks(3, *size)
     ours, theirs = (
@@ -80,7 +85,7 @@ def test_no_feature_is_interpolated_yet_loss_and_gradient_are_those_of_the_formu
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 0.1])
-def test_two_orthogonal_segments_cost_log_1_plus_e_to_the_minus_1_over_t(
+def test_two_orthogonal_segments_cost_log_1_plus_exp_of_minus_1_over_t(
     temperature: float,
 ) -> None:
     """The temperature divides (the published code multiplies by it)."""
@@ -103,9 +108,7 @@ def test_permuting_the_ids_changes_nothing() -> None:
     assert float(first) == pytest.approx(float(second), rel=1e-12)
 
 
-def test_a_batch_mate_with_more_segments_changes_nothing_and_a_batch_is_the_mean_of_its_images() -> (
-    None
-):
+def test_contrast_of_a_batch_is_the_mean_of_its_images() -> None:
     features = torch.rand(3, 6, 4, 4, dtype=torch.float64)
     segments = torch.cat([blocks(2, 64, 64), blocks(2, 64, 64, side=4, kinds=200)[:1]])
     single = [
@@ -129,10 +132,8 @@ def test_pixels_in_no_segment_are_neither_targets_nor_negatives() -> None:
     )
 
 
-def test_segments_that_are_not_in_the_crop_are_no_negatives() -> None:
-    """Numbers are compacted per crop: ids 1 and 2 cost the same as ids 7 and 300 of an image with
-    many more.
-    """
+def test_segments_outside_the_crop_are_no_negatives() -> None:
+    """Ids 1 and 2 cost the same as ids 7 and 300 of an image with many more."""
     features = torch.rand(1, 6, 16, 16, dtype=torch.float64)
     segments = torch.ones(1, 16, 16, dtype=torch.int32)
     segments[:, 5:] = 2
@@ -140,7 +141,7 @@ def test_segments_that_are_not_in_the_crop_are_no_negatives() -> None:
     assert segment_contrast(features, many, 0.5, 1) == segment_contrast(features, segments, 0.5, 1)
 
 
-def test_a_image_without_segments_costs_nothing_and_one_segment_has_nothing_to_tell_apart() -> None:
+def test_images_of_no_segment_or_of_one_cost_nothing() -> None:
     features = torch.rand(2, 6, 4, 4, requires_grad=True)
     none = segment_contrast(features, torch.zeros(2, 64, 64, dtype=torch.int32), 0.5, 4)
     one = segment_contrast(features, torch.ones(2, 64, 64, dtype=torch.int32), 0.5, 4)
@@ -168,14 +169,14 @@ def test_prototypes_learn_too() -> None:
     assert (gradient - fixed.grad).abs().max() > 1e-3
 
 
-def test_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contrast, "CHUNK", 100)
+def test_gradients_of_contrast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "CHUNK", 100)
     features = torch.rand(2, 3, 2, 3, dtype=torch.float64, requires_grad=True)
     segments = blocks(3, 12, 18, side=4, kinds=5)[:2]
     assert torch.autograd.gradcheck(lambda f: segment_contrast(f, segments, 0.5, 2), (features,))
 
 
-def test_features_of_any_size_even_none_at_all_stay_finite() -> None:
+def test_features_of_any_length_even_zero_stay_finite() -> None:
     """Where ReLU leaves nothing, a pixel is equally far from every prototype."""
     segments = torch.ones(1, 8, 8, dtype=torch.int32)
     segments[:, 4:] = 2
@@ -196,3 +197,126 @@ def test_float32_is_as_exact_as_the_plain_formula() -> None:
     assert float(segment_contrast(features, segments, 0.5, 1)) == pytest.approx(
         float(exact), rel=1e-5
     )
+
+
+def test_map_equal_to_its_mask_costs_log_1_plus_1_over_e() -> None:
+    labels = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    labels[0, 1:3, 1:3] = 3
+    maps = torch.full((1, 3, 4, 4), -5.0)
+    maps[0, 2] = torch.where(labels[0] == 3, 8.0, -2.0)
+    loss = map_loss(maps, torch.tensor([[0.0, 0, 1]]), labels, INSIDE)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-1)), rel=1e-6)
+
+
+def test_map_loss_by_hand() -> None:
+    """Two classes, no enlargement: S^c = ReLU(A^c) / max, S^0 = 1 - max_c S^c, softmax over the
+    three.
+    """
+    maps = torch.tensor([[[[4.0, -1.0]], [[1.0, 2.0]]]])
+    labels = torch.tensor([[[1, 0]]], dtype=torch.uint8)
+    loss = map_loss(maps, torch.ones(1, 2), labels, torch.ones(1, 1, 2, dtype=torch.bool))
+    first = math.log(sum(map(math.exp, (0, 1, 0.5)))) - 1
+    second = math.log(sum(map(math.exp, (0, 0, 1)))) - 0
+    assert loss.item() == pytest.approx((first + second) / 2, rel=1e-6)
+
+
+def test_absent_classes_do_not_compete_and_get_no_gradient() -> None:
+    maps = torch.randn(1, 5, 4, 4, requires_grad=True)
+    labels = torch.randint(0, 2, (1, 64, 64), dtype=torch.uint8) * 2
+    inside = torch.ones(1, 64, 64, dtype=torch.bool)
+    loss = map_loss(maps, torch.tensor([[0.0, 1, 0, 0, 1]]), labels, inside)
+    loss.backward()
+    assert maps.grad is not None
+    assert maps.grad[:, [0, 2, 3]].abs().max() == 0
+    assert maps.grad[:, [1, 4]].abs().amax((0, 2, 3)).min() > 0
+    alone = map_loss(maps[:, [1, 4]], torch.ones(1, 2), labels // 2, inside)
+    assert alone.item() == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_map_loss_does_not_depend_on_the_scale_of_a_map() -> None:
+    maps = (torch.randn(1, 1, 4, 4, dtype=torch.float64) + 3).requires_grad_()
+    labels = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    labels[:, :2] = 1
+    losses = [map_loss(maps * scale, torch.ones(1, 1), labels, INSIDE) for scale in (1, 10)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-12)
+    losses[0].backward()
+    assert maps.grad is not None
+    assert abs(float((maps.grad * maps.detach()).sum())) < 1e-15
+    assert maps.grad.abs().max() > 1e-3
+
+
+def test_a_faint_map_is_not_blown_up() -> None:
+    labels = torch.ones(1, 4, 4, dtype=torch.uint8)
+    gradients = []
+    for strength in (1e-6, 1e-2, FLOOR):
+        maps = torch.full((1, 1, 4, 4), strength * 0.5)
+        maps[..., 0, 0] = strength
+        maps.requires_grad_()
+        map_loss(maps, torch.ones(1, 1), labels, INSIDE).backward()
+        assert maps.grad is not None
+        gradients.append(float(maps.grad[0, 0, 1:].abs().max()))
+    assert max(gradients) < 2 * min(gradients)
+
+
+def test_ignored_pixels_do_not_count() -> None:
+    maps = torch.rand(1, 1, 4, 4) + 0.5
+    maps[0, 0, 3, 3] = 2
+    labels = torch.randint(0, 2, (1, 4, 4), dtype=torch.uint8)
+    half = labels.clone()
+    half[:, :2] = IGNORE
+    scores = maps / 2
+    logits = torch.cat([1 - scores, scores], 1)
+    expected = F.cross_entropy(logits[:, :, 2:], labels[:, 2:].long())
+    assert float(map_loss(maps, torch.ones(1, 1), half, INSIDE)) == pytest.approx(
+        float(expected), rel=1e-6
+    )
+
+
+def test_maxima_outside_the_image_do_not_count() -> None:
+    maps = torch.ones(1, 1, 4, 4) * 2
+    maps[..., 3] = 100
+    labels, inside = (
+        torch.ones(1, 64, 64, dtype=torch.uint8),
+        torch.ones(1, 64, 64, dtype=torch.bool),
+    )
+    labels[..., 40:], inside[..., 48:] = IGNORE, False
+    loss = map_loss(maps, torch.ones(1, 1), labels, inside)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-1)), rel=1e-5)
+
+
+def test_map_loss_of_a_batch_is_the_mean_of_its_images() -> None:
+    maps, tags = (
+        torch.randn(4, 3, 4, 4),
+        torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]),
+    )
+    labels = (
+        torch.randint(0, 2, (4, 64, 64), dtype=torch.uint8)
+        * torch.tensor([3, 2, 0, 2], dtype=torch.uint8)[:, None, None]
+    )
+    labels[1] = IGNORE
+    inside = torch.ones(4, 64, 64, dtype=torch.bool)
+    single = [
+        float(map_loss(*(part[i : i + 1] for part in (maps, tags, labels, inside))))
+        for i in range(4)
+    ]
+    assert (single[1], single[2]) == (0, 0)
+    assert min(single[0], single[3]) > 0.1
+    assert float(map_loss(maps, tags, labels, inside)) == pytest.approx(sum(single) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 254])
+def test_map_loss_of_any_number_of_classes(classes: int) -> None:
+    maps = torch.randn(1, classes, 4, 4)
+    labels = torch.full((1, 64, 64), classes, dtype=torch.uint8)
+    tags = torch.zeros(1, classes)
+    tags[0, -1] = 1
+    loss = map_loss(maps, tags, labels, torch.ones(1, 64, 64, dtype=torch.bool))
+    assert math.log1p(math.exp(-1)) <= loss.item() <= math.log1p(math.e)
+
+
+def test_gradients_of_map_loss() -> None:
+    maps = (torch.rand(2, 3, 3, 4, dtype=torch.float64) * 4 + 0.1).requires_grad_()
+    labels = torch.tensor([0, 1, 3, IGNORE], dtype=torch.uint8)[torch.randint(0, 4, (2, 48, 64))]
+    inside = torch.ones(2, 48, 64, dtype=torch.bool)
+    tags = torch.tensor([[1.0, 0, 1], [1, 1, 1]])
+    assert torch.autograd.gradcheck(lambda m: map_loss(m, tags, labels, inside), (maps,))

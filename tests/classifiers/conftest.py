@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.classifiers.base import TrainingData
-from pipeline.core.artifacts import Reader, Writer
+from pipeline.core.artifacts import Reader, Record, Writer
 from pipeline.data.index import ImageEntry, Index
 from pipeline.segmenters.prompting import PromptableSegments
 from tests.classifiers.oracle import GREEN, RED, Oracle
@@ -17,7 +17,8 @@ from tests.classifiers.oracle import GREEN, RED, Oracle
 def data(tmp_path: Path) -> TrainingData:
     """Four images: a red and a green object on gray, each object alone, and nothing."""
     generator = np.random.default_rng(0)
-    images, records = [], {}
+    images: list[ImageEntry] = []
+    records: dict[str, Record] = {}
     for name, tags in (("a", (0, 1)), ("b", (0,)), ("c", (1,)), ("d", ())):
         segments = np.full((90, 120), 3, np.uint16)
         segments[:, 60:] = 300

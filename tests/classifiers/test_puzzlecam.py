@@ -208,7 +208,7 @@ def test_reconstruction_of_a_batch_is_the_mean_of_its_images(reduction: Reductio
     whole, merged = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2)
     tags = torch.tensor([[1.0, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
     single = [
-        reconstruction_loss(*(part[n : n + 1] for part in (whole, merged, tags)), reduction).item()
+        reconstruction_loss(whole[None, n], merged[None, n], tags[None, n], reduction).item()
         for n in range(3)
     ]
     together = reconstruction_loss(whole, merged, tags, reduction).item()

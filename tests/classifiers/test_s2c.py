@@ -98,9 +98,9 @@ def test_origins_lead_from_each_pixel_of_a_crop_to_its_own_in_the_image(
         off = np.abs(crop.numpy()[:, inside].astype(int) - image[y[inside], x[inside]].T).max(0)
         assert (off > 60).mean() < 0.08  # along the outlines, where colors mix
         row = x[np.flatnonzero(inside.any(1))[0]]
-        seen["flipped"] += row[row >= 0][0] > row[row >= 0][-1]
-        seen["padded"] += (~inside).any()
-        seen["cropped"] += inside.all()
+        seen["flipped"] += int(row[row >= 0][0] > row[row >= 0][-1])
+        seen["padded"] += int((~inside).any())
+        seen["cropped"] += int(inside.all())
     assert min(seen.values()) > 5
 
 

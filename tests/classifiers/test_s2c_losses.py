@@ -80,8 +80,8 @@ def test_loss_and_gradient_are_those_of_the_interpolated_formula(
     )
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-12)
     if theirs.requires_grad:
-        gradients = [torch.autograd.grad(loss, features)[0] for loss in (ours, theirs)]
-        assert torch.allclose(*gradients, rtol=1e-10, atol=1e-14)
+        one, other = (torch.autograd.grad(loss, features)[0] for loss in (ours, theirs))
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 0.1])

@@ -28,7 +28,7 @@ from pipeline.segmenters.sam import (
 from tests.support.sam_nets import SIDE, sample_image, small_sam
 
 CPU = torch.device("cpu")
-EVERY = {"pred_iou": 0.0, "stability": 0.0, "box_nms": 1.0}
+EVERY: dict[str, Any] = {"pred_iou": 0.0, "stability": 0.0, "box_nms": 1.0}
 """Filters that let every mask pass."""
 SIZES = [(72, 96), (100, 60), (64, 64), (300, 410)]
 

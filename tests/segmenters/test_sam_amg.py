@@ -164,7 +164,7 @@ def test_memory_of_resizing_is_bounded_for_any_image(net: Any) -> None:
     decoder = Decoder(net)
     for size in [(10, 10), (3000, 4000), (20000, 20000)]:
         at_once = decoder.resize_at_once(size)
-        assert at_once == 1 or at_once * max(SIDE**2, np.prod(size)) <= 2**24
+        assert at_once == 1 or at_once * max(SIDE**2, size[0] * size[1]) <= 2**24
 
 
 class PackageDecoder(Decoder):
@@ -296,8 +296,8 @@ def test_map_is_the_packages_pixel_for_pixel(case: str, seed: int) -> None:
     segments, stability, iou = smallest_wins(masks, size)
     found = ours(PackageDecoder(net), net, image, filters)
     assert np.array_equal(found.segments, segments)
-    assert np.array_equal(found.stability, np.float32(stability))
-    assert np.array_equal(found.iou, np.float32(iou))
+    assert np.array_equal(found.stability, np.array(stability, np.float32))
+    assert np.array_equal(found.iou, np.array(iou, np.float32))
     assert 10 < len(iou) < MASKS * 8 * 8
 
 

@@ -81,7 +81,7 @@ class Backbone(nn.Module):
                 return
 
     def _units(self, modules: list[str]) -> Iterator[tuple[str, nn.Module]]:
-        """Yield the network's modules in forward order, split so that each feature module is one."""
+        """Yield the modules in forward order, split so that each feature module is one."""
         for name, child in self.body.named_children():
             if name in modules or not any(module.startswith(f"{name}_") for module in modules):
                 yield name, child

@@ -1,4 +1,4 @@
-"""Prompted masks: how a classifier in training asks a segmenter for the mask of an object.
+"""Prompted masks: how a classifier in training obtains the mask of an object.
 
 A prompter answers from what the segmenter stored for an image (stage segments), so that no image is
 encoded again. SAM and the superpixels have one each.

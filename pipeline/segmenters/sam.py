@@ -121,7 +121,7 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
-    """Return a context in which networks compute in `precision`; None and float32 change nothing."""
+    """Return a context that computes in `precision`; None and float32 change nothing."""
     if precision in (None, torch.float32):
         return nullcontext()
     return torch.autocast(device.type, dtype=precision)

@@ -67,7 +67,7 @@ class Masks(NamedTuple):
 
 
 class SegmentMap(NamedTuple):
-    """segments: int64 [H,W], 0 none, ids 1..S; stability, iou: float32 [S] in [0,1], in id order."""
+    """segments: int64 [H,W], 0 none, ids 1..S; stability, iou: float32 [S] in [0,1], by id."""
 
     segments: Tensor
     stability: Tensor

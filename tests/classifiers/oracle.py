@@ -1,4 +1,4 @@
-"""A prompter that knows the segments, and a network that sees the objects, of the small data set."""
+"""A prompter that knows the segments of the small data set, and a network that sees its objects."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,4 @@
-"""Puzzle-CAM: tiles and their way back, the reconstruction loss and its ramp, and the defects of the
-published code.
-"""
+"""Puzzle-CAM: tiles, the reconstruction loss and its ramp, and defects of the published code."""
 
 from dataclasses import replace
 

@@ -1,6 +1,4 @@
-"""The terms of S2C's loss: segment contrast at full resolution, consistency with prompted masks, what
-may not change them, and their gradients.
-"""
+"""The terms of S2C's loss: segment contrast, consistency with prompted masks, their gradients."""
 
 import math
 

@@ -69,8 +69,8 @@ def test_dilation_is_kept_or_removed_and_the_weights_fit_both(
     widened = [c for c in convolutions if c.dilation != (1, 1)]
     assert bool(widened) == dilated
     assert {tuple(m.shape[2:]) for m in body(torch.zeros(1, 3, 32, 48))[-1:]} == {(2, 3)}
-    given = {value.sum().item() for value in whole.values()}
-    assert {p.sum().item() for p in body.parameters()} <= given
+    expected = {value.sum().item() for value in whole.values()}
+    assert {p.sum().item() for p in body.parameters()} <= expected
 
 
 @pytest.mark.parametrize(
@@ -246,10 +246,10 @@ def test_packaged_weights_are_imagenets() -> None:
     if not path.is_file():
         pytest.skip(f"no {path} to compare with")
     packaged = create_backbone(PACKAGED, "package", dilated=False).state_dict()
-    given = load_file(path)
+    expected = load_file(path)
     counters = {key for key in packaged if key.endswith("num_batches_tracked")}
-    assert set(packaged) - counters <= set(given)
-    assert all(torch.equal(packaged[key], given[key]) for key in set(packaged) - counters)
+    assert set(packaged) - counters <= set(expected)
+    assert all(torch.equal(packaged[key], expected[key]) for key in set(packaged) - counters)
     image = torch.randn(1, 3, 64, 64)
     ours, theirs = (Backbone(PACKAGED, weights).eval()(image) for weights in ("package", str(path)))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

@@ -190,7 +190,7 @@ class PackageDecoder(Decoder):
 
 
 class LocalDecoder(Decoder):
-    """Our decoder, its masks drawn about their prompts as LocalMaskDecoder does with the package's."""
+    """Our decoder with masks around their prompts, as LocalMaskDecoder has them."""
 
     def __init__(self, net: Any) -> None:
         super().__init__(net)

@@ -83,7 +83,7 @@ def test_two_colors_are_separated_where_they_meet() -> None:
 
 
 def test_large_image_is_divided_at_its_longer_side() -> None:
-    """As many segments as at the smaller size, so u2 holds them, and the borders where they were."""
+    """As many segments as at the smaller size, so u2 holds them, with the same borders."""
     image, _ = meadow((60, 80))
     large = image.repeat(9, 0).repeat(9, 1)
     segments = SEGMENTER.segment(large)["segments"]

@@ -134,7 +134,8 @@ def require_segments(data: TrainingData) -> "PromptableSegments":
     """Return the PromptableSegments of the data; raises SegmentsError if there are none."""
     if data.segments is None:
         raise SegmentsError(
-            "classifier.method: s2c learns from segments; set segments.backend to superpixels or sam"
+            "classifier.method: s2c learns from segments; set segments.backend to superpixels or "
+            "sam"
         )
     return data.segments
 

@@ -94,7 +94,7 @@ class Prompting:
         return torch.stack(labels)
 
     def _scores(self, network: nn.Module, images: Tensor, maps: Tensor, present: Tensor) -> Tensor:
-        """Sum the rectified maps [K,S,S] of the K pairs (image, class) `present` over the scales."""
+        """Sum the rectified maps [K,S,S] of the pairs (image, class) `present` over the scales."""
         total = maps.new_zeros(len(present), *images.shape[2:])
         for scale in self.scales:
             at_scale = maps if scale == 1 else _maps(network, images, scale)
@@ -136,7 +136,7 @@ class Prompting:
 
 
 def paint(masks: Sequence[PromptMask], known: bool, inside: Tensor) -> Tensor:
-    """Paint the label map uint8 [S,S] of one crop: the most confident mask wins, among equals the
+    """Paint the label map uint8 [S,S] of one crop: the most confident mask wins, of equals the
     lowest class.
 
     known: whether uncovered pixels are background, else IGNORE; inside: bool [S,S], where the crop

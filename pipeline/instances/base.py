@@ -124,7 +124,7 @@ def exclusive_record(record: Record, min_score: float = 0.3) -> Record:
 
 
 def pack(masks: np.ndarray) -> np.ndarray:
-    """Pack masks bool [N,H,W] into bits uint8 [N,H,ceil(W/8)], the first pixel in the highest bit."""
+    """Pack masks bool [N,H,W] into bits uint8 [N,H,ceil(W/8)], the first pixel highest."""
     return np.packbits(masks, axis=2)
 
 

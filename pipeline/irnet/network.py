@@ -31,6 +31,17 @@ class Tap(nn.Sequential):
         return mapped.relu()
 
 
+def _tapped(
+    taps: nn.ModuleList, features: list[Tensor], sizes: list[tuple[int, int]]
+) -> list[Tensor]:
+    """Return the map of each tap at its size."""
+    tapped: list[Tensor] = []
+    for tap, feature, size in zip(taps, features, sizes, strict=True):
+        assert isinstance(tap, Tap)
+        tapped.append(tap.at(feature, size))
+    return tapped
+
+
 class BoundaryHead(nn.Module):
     """Class-boundary logits [B,1,h,w] from all taps (edge branch e1 to e6)."""
 
@@ -41,8 +52,7 @@ class BoundaryHead(nn.Module):
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Return logits [B,1,h,w] on a grid of `size` (h,w) from one feature map per tap."""
-        taps = zip(self.taps, features, strict=True)
-        return self.fuse(torch.cat([tap.at(f, size) for tap, f in taps], 1))  # type: ignore[operator]
+        return self.fuse(torch.cat(_tapped(self.taps, features, [size] * len(features)), 1))
 
 
 class DisplacementHead(nn.Module):
@@ -76,7 +86,7 @@ class DisplacementHead(nn.Module):
         """Return displacements on a grid of `size` (h,w) from one feature map per tap."""
         half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
         sizes = [size] * self.fine + [half] * (len(features) - self.fine)
-        mapped = [tap.at(f, s) for tap, f, s in zip(self.taps, features, sizes, strict=True)]  # type: ignore[operator]
+        mapped = _tapped(self.taps, features, sizes)
         coarse = self.merge.at(torch.cat(mapped[self.fine :], 1), size)
         return self.fuse(torch.cat([*mapped[: self.fine], coarse], 1))
 

@@ -152,11 +152,11 @@ class _Strip(NamedTuple):
 
     @property
     def margin(self) -> int:
-        """Number of cells needed before and after the strip to read every neighbor of every cell."""
+        """Number of cells before and after the strip that its cells' neighbors reach."""
         return (self.radius - 1) * (self.pitch + 1)
 
     def offsets(self) -> list[int]:
-        """Return how many cells along the strip each neighbor lies, in the order of `directions`."""
+        """Return the distance along the strip to each neighbor, in the order of `directions`."""
         return [dy * self.pitch + dx for dy, dx in directions(self.radius)]
 
 
@@ -168,7 +168,7 @@ def _lay_out(shapes: Sequence[Sequence[int]], radius: int) -> _Strip:
 
 
 def _place(stacks: Sequence[Tensor], strip: _Strip, fill: float) -> Tensor:
-    """Return the images' stacks [...,h,w] on a strip [...,cells], `fill` where no image or map is."""
+    """Return the images' stacks [...,h,w] on a strip [...,cells], filled with `fill` elsewhere."""
     first = stacks[0]
     leading = [max(stack.shape[0] for stack in stacks)] if first.dim() == 3 else []
     canvas = first.new_full((*leading, strip.rows, strip.pitch), fill)
@@ -292,7 +292,7 @@ class _Term:
 
 
 def _within(walked: Tensor, seeds: Tensor) -> Tensor:
-    """Clamp walked maps to the range of their seeds, which a weighted mean leaves by rounding alone."""
+    """Clamp walked maps to the range of their seeds, which only rounding lets a mean leave."""
     if seeds.numel() == 0:
         return walked.clone()
     low, high = seeds.flatten(1).aminmax(dim=1)

@@ -119,7 +119,7 @@ class InstanceScores:
         self._check_predicted(name, masks, classes, scores)
         if masks.shape[1:] != true_ids.shape or (void is not None and void.shape != true_ids.shape):
             raise ValueError(
-                f"{name}: predicted {masks.shape[1:]}, truth {true_ids.shape} and void differ in size"
+                f"{name}: predicted {masks.shape[1:]}, truth {true_ids.shape}, void differ in size"
             )
         if void is not None:
             masks = masks & ~void

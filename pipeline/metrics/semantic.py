@@ -104,7 +104,7 @@ class Confusion:
 
     @property
     def miou(self) -> float:
-        """Mean IoU over the labels in truth or prediction, background included; NaN without pixels."""
+        """Mean IoU over the labels in truth or prediction; NaN without pixels."""
         return float(mean_iou(self.counts))
 
     def scores(self) -> dict:

@@ -45,7 +45,7 @@ def test_both_layouts_give_the_same_masks() -> None:
     np.testing.assert_array_equal(again, masks)
 
 
-def test_an_instance_without_pixels_keeps_its_place() -> None:
+def test_instance_without_pixels_keeps_its_place() -> None:
     ids = np.array([[0, 2]], np.uint16)
     masks = masks_of({"instances": ids, "classes": np.array([0, 0], np.uint8), "semantic": ids})
     assert masks.sum((1, 2)).tolist() == [0, 1]
@@ -58,7 +58,7 @@ def test_masks_without_instances() -> None:
     assert not exclusive(np.zeros((0, 4, 5), bool), np.zeros(0)).any()
 
 
-def test_the_higher_score_is_in_front() -> None:
+def test_higher_score_is_in_front() -> None:
     masks = np.array([[[1, 1, 0, 1]], [[0, 1, 1, 0]], [[0, 0, 0, 1]]], bool)
     assert exclusive(masks, np.array([0.2, 0.9, 0.2])).tolist() == [[1, 2, 2, 1]]
 

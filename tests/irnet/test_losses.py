@@ -1,4 +1,4 @@
-"""The pair losses against the published numbers, the definition, and what must hold for any input."""
+"""The pair losses against published numbers and the equations, and what holds for any input."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training of IRNet: crops whose labels lie where the colors do, the loss, the mean displacement."""
+"""Training of IRNet: crops and their labels, the loss, the mean displacement."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The walk against the published results, a dense float64 power, and what must hold for any image."""
+"""The walk against published results and a dense power, and what holds for any image."""
 
 from pathlib import Path
 
@@ -127,7 +127,7 @@ def test_flipped_and_transposed_images_walk_alike() -> None:
         )
 
 
-def test_a_symmetric_image_stays_symmetric() -> None:
+def test_symmetric_image_stays_symmetric() -> None:
     boundary, maps = random_image(12, 9)
     boundary, maps = boundary + boundary.flip(-1), maps + maps.flip(-1)
     result = single(boundary / 2, maps)
@@ -179,7 +179,7 @@ def test_half_precision_is_walked_in_float32() -> None:
     assert torch.equal(result, single(boundary.float(), maps.float()))
 
 
-def test_a_image_wider_than_512_pixels_walks() -> None:
+def test_image_wider_than_512_pixels_is_walked() -> None:
     boundary, maps = random_image(120, 160, 1)
     assert single(boundary, maps, steps=2).shape == (1, 120, 160)
 
@@ -213,7 +213,7 @@ def test_256_steps_take_few_products() -> None:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_a_boundary_that_is_not_finite_is_named(value: float) -> None:
+def test_boundary_that_is_not_finite_is_named(value: float) -> None:
     boundary, maps = random_image(6, 6)
     broken = boundary.clone()
     broken[2, 3] = value

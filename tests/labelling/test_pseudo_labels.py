@@ -1,6 +1,4 @@
-"""Pseudo-labels of walked maps: normalization, walls, empty images, small pieces, precision, and two
-objects of one class.
-"""
+"""Pseudo-labels of walked maps: normalization, precision, empty images, touching objects."""
 
 import numpy as np
 import pytest

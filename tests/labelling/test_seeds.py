@@ -58,7 +58,7 @@ def test_between_the_thresholds_is_ignored() -> None:
     assert set(row.tolist()) == {0, 3, 255}
 
 
-def test_the_strongest_class_has_the_pixel() -> None:
+def test_strongest_class_has_the_pixel() -> None:
     cams = constant(0.4, 0.6, 0.5)
     assert set(np.unique(seeds(cams, [5, 0, 19])).tolist()) == {1}
 
@@ -84,7 +84,7 @@ def test_image_without_classes_is_background(crf: Mapping[str, float]) -> None:
     assert not result.any()
 
 
-def test_the_crf_moves_seeds_to_the_colors() -> None:
+def test_crf_moves_seeds_to_the_colors() -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     image[:, 30:] = (220, 180, 40)
     cams = np.zeros((1, 10, 15), np.float32)

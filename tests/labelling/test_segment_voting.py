@@ -11,7 +11,7 @@ from pipeline.labelling.pseudo_labels import vote, vote_record
 U1, U2 = np.uint8, np.uint16
 
 
-def test_a_segment_takes_its_majority_where_agreement_is_high() -> None:
+def test_segment_takes_its_majority_where_agreement_is_high() -> None:
     labels = np.array([[1, 1, 1, 0], [2, 2, 0, 0]], U1)
     segments = np.array([[1, 1, 1, 1], [2, 2, 2, 2]], U2)
     assert vote(labels, segments, 0.75).tolist() == [[1, 1, 1, 1], [2, 2, 0, 0]]
@@ -50,7 +50,7 @@ def test_equals_counting_segment_by_segment(
     assert once.dtype == labels.dtype
 
 
-def test_a_relabeled_segmentation_votes_alike() -> None:
+def test_segment_ids_do_not_matter() -> None:
     rng = np.random.default_rng(0)
     labels, segments = (
         rng.integers(0, 3, (20, 30)).astype(U1),

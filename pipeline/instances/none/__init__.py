@@ -1,4 +1,4 @@
-"""No instance model: `instance.method: none` trains nothing and predictions hold semantic maps alone."""
+"""No instance model: with `instance.method: none` predictions hold semantic maps alone."""
 
 from collections.abc import Sequence
 

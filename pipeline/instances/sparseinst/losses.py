@@ -205,7 +205,7 @@ def _scores(outputs: Outputs, targets: Targets) -> Tensor:
 
 
 def _overlaps(logits: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
-    """Return DICE [N,T] of mask logits [N,P] and masks [T,P]; free for an image without instances."""
+    """Return DICE [N,T] of mask logits [N,P] and masks [T,P]; T may be 0."""
     if not len(masks):
         return logits.new_zeros(len(logits), 0)
     probabilities = at_least_float32(logits).sigmoid()

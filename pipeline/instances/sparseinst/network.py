@@ -47,7 +47,7 @@ class Outputs(NamedTuple):
 
 
 class PyramidPooling(nn.Module):
-    """Context of the coarsest features from averages over 1, 2², 3² and 6² cells (Zhao et al., CVPR
+    """Context of the coarsest features from averages over 1, 4, 9 and 36 cells (Zhao et al., CVPR
     2017).
     """
 

@@ -70,7 +70,8 @@ def load_upstream(network: SparseInst, path: Path, sha256: str) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256.lower():
         raise WeightsError(
-            f"{path}: its SHA-256 is {found}, expected {sha256}; download it again or correct the digest"
+            f"{path}: its SHA-256 is {found}, expected {sha256}; download it again or correct the "
+            f"digest"
         )
     content = load_checkpoint(path)
     if not isinstance(content, dict):

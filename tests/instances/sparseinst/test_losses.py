@@ -62,7 +62,7 @@ def slow_terms(outputs: Outputs, targets: Targets, matches: Matches) -> dict[str
 
 @pytest.mark.parametrize("counts", [(3, 0, 2), (7, 1, 5)])
 def test_terms_are_the_equations(counts: tuple[int, ...]) -> None:
-    """With soft masks, unequal weights, cells that count in part, and more instances than queries."""
+    """With soft masks, weights, partly ignored cells, and more instances than queries."""
     with torch.no_grad():
         outputs, targets = random_outputs(3, 4), double(random_targets(counts))
         matches = match(outputs, targets)

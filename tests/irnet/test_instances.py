@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.core.artifacts import LAYOUTS
+from pipeline.core.artifacts import validate_record
 from pipeline.irnet import instances, walk
 from pipeline.irnet.instances import centroid_regions, centroids, clusters, instance_maps
 from pipeline.irnet.walk import random_walk
@@ -39,9 +39,9 @@ def field_to(centers: list[tuple[float, float]], height: int, width: int) -> Ten
 
 def slow_centroids(field: Tensor, iterations: int, dtype: type) -> np.ndarray:
     """One cell, one step, one component at a time."""
-    d = field.numpy().astype(dtype)
+    d: np.ndarray = field.numpy().astype(dtype)
     _, height, width = d.shape
-    ends = np.zeros((2, height, width), dtype)
+    ends: np.ndarray = np.zeros((2, height, width), dtype)
     for start in np.ndindex(height, width):
         y, x = (dtype(value) for value in start)
         for _ in range(iterations):
@@ -190,8 +190,7 @@ def test_cams_without_mass_give_a_record_without_maps(ids: list[int]) -> None:
     (record,) = walked(item(np.zeros((len(ids), 9, 13)), ids, size=(33, 50)))
     assert record["maps"].shape == (0, 9, 13)
     assert record["size"].tolist() == [33, 50]
-    layout = LAYOUTS["walk"].datasets | LAYOUTS["walk"].attributes
-    assert {name: record[name].ndim for name in layout} == {n: r for n, (_, r) in layout.items()}
+    validate_record("walk", record)
 
 
 def test_batched_equals_single_for_unequal_sizes() -> None:

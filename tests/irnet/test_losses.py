@@ -97,6 +97,7 @@ def test_golden_losses_and_gradients() -> None:
     assert total.item() == pytest.approx(float(golden["total"]), rel=1e-5)
     for gradient, name in ((logits.grad, "edge_grad"), (displacement.grad, "displacement_grad")):
         peak = np.abs(golden[name]).max()
+        assert gradient is not None
         np.testing.assert_allclose(gradient, golden[name], rtol=1e-5, atol=1e-5 * peak)
 
 

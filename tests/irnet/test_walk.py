@@ -1,6 +1,7 @@
 """The walk against published results and a dense power, and what holds for any image."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def dense_walk(boundary: Tensor, maps: Tensor, radius: int, beta: float, steps: 
     return ((x * (1 - edge)).reshape(len(x), -1) @ transition).reshape(x.shape)
 
 
-def single(boundary: Tensor, maps: Tensor, **options: float) -> Tensor:
+def single(boundary: Tensor, maps: Tensor, **options: Any) -> Tensor:
     (result,) = random_walk([boundary], [maps], **options)
     return result
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pipeline.core.artifacts import Record
 from pipeline.labelling.pseudo_labels import vote, vote_record
 
 U1, U2 = np.uint8, np.uint16
@@ -61,7 +62,7 @@ def test_segment_ids_do_not_matter() -> None:
 
 
 def test_instances_without_pixels_are_dropped_and_the_rest_renumbered() -> None:
-    record = {
+    record: Record = {
         "semantic": np.array([[1, 1, 1, 2], [0, 3, 3, 3]], U1),
         "instances": np.array([[2, 2, 2, 1], [0, 3, 3, 3]], U2),
         "classes": np.array([1, 0, 2], U1),
@@ -75,7 +76,7 @@ def test_instances_without_pixels_are_dropped_and_the_rest_renumbered() -> None:
 
 
 def test_no_instances_and_no_segments() -> None:
-    record = {
+    record: Record = {
         "semantic": np.zeros((3, 4), U1),
         "instances": np.zeros((3, 4), U2),
         "classes": np.zeros(0, U1),

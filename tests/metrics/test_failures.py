@@ -13,7 +13,7 @@ FAR = slice(20, 60), slice(140, 180)
 
 def drawn(*boxes: tuple[tuple[slice, slice], int], dtype: type = np.uint8) -> np.ndarray:
     """Values in boxes on zeros, the later in front."""
-    values = np.zeros((H, W), dtype)
+    values: np.ndarray = np.zeros((H, W), dtype)
     for box, value in boxes:
         values[box] = value
     return values

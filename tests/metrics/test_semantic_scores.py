@@ -98,7 +98,7 @@ def test_curve_equals_the_naive_confusion_at_every_threshold(
     for shape in [(9, 11), (6, 5)]:
         truth = maps(seed, shape)[0]
         # Multiples of 0.01 tie with the thresholds and with one another.
-        cams = (generator.integers(0, 100, (K, *shape)) / 100).astype(dtype)
+        cams: np.ndarray = (generator.integers(0, 100, (K, *shape)) / 100).astype(dtype)
         labels = generator.permutation(3)[:K].tolist()
         curve.add(truth, cams, labels)
         names = np.array([0, *(c + 1 for c in labels)], np.uint8)

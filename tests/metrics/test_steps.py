@@ -201,7 +201,7 @@ def test_cams_are_scored_at_the_best_and_at_the_fixed_threshold(
     confusion = Confusion(index.classes)
     for name in index:
         truth, record = read_semantic(index, name), reader[name]
-        full = upsample(record["cams"], truth.shape)  # type: ignore[arg-type]
+        full = upsample(record["cams"], truth.shape)
         confusion.add(truth, assign(full, record["labels"], 0.15))
     assert scores["miou"] == pytest.approx(confusion.miou)
 

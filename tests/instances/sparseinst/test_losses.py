@@ -172,7 +172,9 @@ def test_order_of_instances_and_images_changes_no_term() -> None:
     order = torch.tensor([4, 3, 1, 0, 2])
     turned = Targets(
         [2, 3],
-        *(part[order] for part in (targets.classes, targets.weights, targets.masks)),
+        targets.classes[order],
+        targets.weights[order],
+        targets.masks[order],
         targets.valid.flip(0),
     )
     for name, term in terms_of(Outputs(*(part.flip(0) for part in outputs)), turned).items():

@@ -152,7 +152,9 @@ def test_images_are_matched_on_their_own() -> None:
     for b, (first, last) in enumerate(((0, 3), (3, 7))):
         alone = Targets(
             [last - first],
-            *(part[first:last] for part in (targets.classes, targets.weights, targets.masks)),
+            targets.classes[first:last],
+            targets.weights[first:last],
+            targets.masks[first:last],
             targets.valid[b : b + 1],
         )
         one = match(Outputs(*(part[b : b + 1] for part in outputs)), alone)

@@ -60,13 +60,16 @@ class TestSparseInst(InstanceModelTester):
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         model, seen = self.detecting(), list[tuple[int, ...]]()
-        prepare = model.prepare
-        monkeypatch.setattr(
-            model, "prepare", lambda images: seen.append(images.shape[2:]) or prepare(images)
-        )
+        normalize = model.backbone.normalize
+
+        def record(images: Tensor) -> Tensor:
+            seen.append(tuple(images.shape[2:]))
+            return normalize(images)
+
+        monkeypatch.setattr(model.backbone, "normalize", record)
         image = torch.zeros(3, *size, dtype=torch.uint8)
         (found,) = model.predict([image], score=0.0, sides=sides)
-        assert [tuple(shape) for shape in seen] == [expected]
+        assert seen == [expected]
         assert found.masks.shape[1:] == size
 
     def test_half_precision_loss_is_finite(self) -> None:

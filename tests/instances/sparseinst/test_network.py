@@ -52,7 +52,7 @@ def slow_decoder(decoder: Decoder, given: Tensor) -> tuple[Tensor, Tensor, Tenso
     hidden = branch.convs(located)
     all_maps = branch.activation(hidden)
     queries = all_maps.shape[1] // groups
-    logits, kernels, objectness = [], [], []
+    logits, kernels, objectness = list[Tensor](), list[Tensor](), list[Tensor]()
     for n in range(queries):
         pooled = []
         for g in range(groups):
@@ -116,12 +116,12 @@ def test_fusing_before_resizing_is_fusing_after() -> None:
 
 def test_context_is_pooled_over_1_4_9_and_36_cells() -> None:
     encoder = Encoder((6, 7, 8), 16).double()
-    cells = [branch.weight.new_zeros(0) for branch in encoder.pooling.branches]
+    cells = dict[int, Tensor]()
     for number, branch in enumerate(encoder.pooling.branches):
-        branch.register_forward_hook(lambda _, given, __, n=number: cells.__setitem__(n, given[0]))
+        branch.register_forward_hook(lambda _, given, __, n=number: cells.update({n: given[0]}))
     given = features(1, 16, 12, 6)
     encoder.pooling(given)
-    assert [tuple(part.shape[2:]) for part in cells] == [(1, 1), (2, 2), (3, 3), (6, 6)]
+    assert [tuple(part.shape[2:]) for part in cells.values()] == [(1, 1), (2, 2), (3, 3), (6, 6)]
     assert torch.allclose(cells[0][..., 0, 0], given.mean((2, 3)))
     assert torch.allclose(cells[3], F.avg_pool2d(given, (2, 1)))
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.measure import Benchmark
-from pipeline.instances.sparseinst.detections import Rules, detections
-from pipeline.instances.sparseinst.losses import Weights, from_id_maps, losses, match, total_loss
+from pipeline.instances.sparseinst.losses import Weights, loss_terms, match, targets_of, total_loss
 from pipeline.instances.sparseinst.network import Decoder, Encoder, Outputs
+from pipeline.instances.sparseinst.predict import detections
 
 CHANNELS = (512, 1024, 2048)
 QUERIES, CLASSES, GROUPS = 100, 80, 4
@@ -127,10 +127,10 @@ def our_losses() -> Callable[[], object]:
     slots[:, :INSTANCES] = classes
 
     def call() -> None:
-        targets = from_id_maps(ids, slots, weights, "bilinear")
+        targets = targets_of(ids, slots, weights, "bilinear")
         matches = match(outputs, targets)
         pairs = torch.tensor(float(len(matches.query)))
-        total_loss(losses(outputs, targets, matches, pairs), Weights()).backward()
+        total_loss(loss_terms(outputs, targets, matches, pairs), Weights()).backward()
 
     return call
 
@@ -209,7 +209,7 @@ def found(covering: bool) -> Outputs:
 
 def our_detections(covering: bool) -> Callable[[], object]:
     return partial(
-        detections, found(covering), (HEIGHT, WIDTH), (HEIGHT, WIDTH), Rules(resizing="published")
+        detections, found(covering), (HEIGHT, WIDTH), (HEIGHT, WIDTH), 0.005
     )
 
 

@@ -36,9 +36,9 @@ from pipeline.export import coco
 from pipeline.export.files import keep_out, write
 from pipeline.export.images import ExportImage
 from pipeline.export.voc import color_map, palette_png
-from pipeline.instances.base import Detections, none_found, pack, unpack
+from pipeline.instances.base import Detections, pack, unpack
+from pipeline.instances.registry import rebuild
 from pipeline.labelling.crf import refine_probabilities
-from pipeline.methods import INSTANCES, rebuild, room
 from pipeline.nets.deeplab import SemanticNet, probabilities
 from pipeline.readers.inputs import Given
 from pipeline.readers.source import without_suffix
@@ -93,13 +93,9 @@ def finder(path: Path, device: torch.device, **settings: Any) -> Finder:
     """What finds the instances of images: the model of a weights file, or nothing where that holds
     none; raises WeightsError.
 
-    settings: score and sides, see the function `detect` of the methods.
+    settings: score and sides, see InstanceModel.predict.
     """
-    method = read_header(path)["method"]
-    if method == "none":
-        return lambda images: [none_found(*image.shape[1:]) for image in images]
-    network = load_network(path, "instance", partial(rebuild, INSTANCES), device)
-    return partial(room(INSTANCES, method, "detections").detect, network, **settings)
+    return partial(load_network(path, "instance", rebuild, device).predict, **settings)
 
 
 def label_map(image: np.ndarray, probabilities: np.ndarray, crf: Mapping[str, Any]) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Stage instance: train the final instance model on the pseudo-instances, or on the truth for its
-upper bound.
+"""Stage instance: train the final instance model on the pseudo-instances.
 
 Reads data/dataset, data/labels.h5, and data/classifier.safetensors for its backbone; writes
-data/instance.safetensors and data/curves/instance.csv.
+data/instance.safetensors and data/curves/instance.csv. With `supervision: truth` it learns from the
+ground truth instead, for the upper bound.
     dvc repro instance
     dvc exp run -S instance.method=sparseinst      # or maskrcnn, or none
     dvc exp run -S instance.supervision=truth instance predictions scores@predictions
@@ -11,9 +11,9 @@ data/instance.safetensors and data/curves/instance.csv.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from pipeline.core.artifacts import Reader
 from pipeline.core.resume import write_atomically
@@ -22,80 +22,73 @@ from pipeline.data.augmentation import ShortSide
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
-from pipeline.instances.base import InstanceCrops, Instances, select_instances
-from pipeline.methods import INSTANCES, build
-from pipeline.nets.backbones import Backbone, fix_batch_norm, normalization
+from pipeline.instances.base import InstanceCrops, TrainingInstances, select_instances
+from pipeline.instances.none import NoInstances
+from pipeline.instances.registry import INSTANCE_MODELS
+from pipeline.nets.backbones import fix_batch_norm, normalization
 from stages._command import CURVES, DATASET, Parameters, Runtime, artifact, fit, save, stage
 
 
 @stage
 def instance(parameters: Parameters, runtime: Runtime) -> None:
     """Train the final instance model."""
-    index, labels, section = (
-        Index.load(DATASET),
-        Reader(artifact("labels"), "labels"),
-        parameters.instance,
-    )
+    index, section = Index.load(DATASET), parameters.instance
+    labels = Reader(artifact("labels"), "labels")
     if section.method == "none":
-        leave_out(index, runtime)
+        save_no_model(index, runtime)
         return
     names, instances = supervision(section.supervision, index, labels, section.min_score)
     torch.manual_seed(parameters.base.seed)
+    model, backbone = INSTANCE_MODELS[section.method], section.backbone
     options = getattr(section, section.method).model_dump()
-    method = build(
-        INSTANCES,
-        section.method,
-        index.classes,
-        section.backbone.name,
-        section.backbone.weights,
-        options,
-    )
+    shape = {name: options.pop(name) for name in model.OPTIONS}
+    network = model(len(index.classes), backbone.name, backbone.weights, **shape)
     inputs = [DATASET, labels.path]
     if section.pretraining == "classifier":
         inputs.append(artifact("classifier", ".safetensors"))
-        start_from_classifier(method.network.backbone, inputs[-1])
-    mean, _ = normalization(section.backbone.name)
+        start_from_classifier(network.backbone, inputs[-1])
+    mean, _ = normalization(backbone.name)
     fit(
         "instance",
-        method.network,
+        network,
         InstanceCrops(index, names, instances, ShortSide(*section.resize), section.crop, mean),
-        method.training.objective(**method.options),
+        model.loss_fn(**options),
         parameters,
         inputs,
         runtime,
-        new=method.network.new_parameters(),
+        new=network.new_parameters(),
         prepare=fix_batch_norm,
     )
-    save("instance", method.network, runtime, **method.header, resize=section.resize)
-
-
-def leave_out(index: Index, runtime: Runtime) -> None:
-    """Write weights and a curve of nothing, by which stage predictions sees that there is no
-    instance model.
-    """
-    if runtime.is_main_process:
-        write_atomically(CURVES / "instance.csv", b"step,loss\n")
     save(
         "instance",
-        nn.Module(),
+        network,
         runtime,
-        method="none",
-        backbone="",
+        method=section.method,
+        backbone=backbone.name,
         classes=index.classes,
-        options={},
+        options=shape,
+        resize=section.resize,
     )
 
 
-def start_from_classifier(backbone: Backbone, path: Path) -> None:
-    """Give a backbone the classifier's weights; raises UserError if that one's is another network."""
+def save_no_model(index: Index, runtime: Runtime) -> None:
+    """Write the weights of NoInstances and an empty curve."""
+    if runtime.is_main_process:
+        write_atomically(CURVES / "instance.csv", b"step,loss\n")
+    header = {"method": "none", "backbone": "", "classes": index.classes, "options": {}}
+    save("instance", NoInstances(len(index.classes)), runtime, **header)
+
+
+def start_from_classifier(backbone: Any, path: Path) -> None:
+    """Load the classifier's weights into a Backbone; raise UserError for another network."""
     tensors, header = load_weights(path, "classifier")
     if header["backbone"] != backbone.name:
         raise UserError(
-            f"instance.pretraining: the classifier's backbone is {header['backbone']}, this model's {backbone.name}; "
-            f"set instance.backbone.name to the former, or instance.pretraining to none"
+            f"instance.pretraining: the classifier's backbone is {header['backbone']}, this "
+            f"model's is {backbone.name}; set instance.backbone.name to the former, or "
+            f"instance.pretraining to none"
         )
-    prefix = "backbone.body."
-    known = backbone.body.state_dict()
+    prefix, known = "backbone.body.", backbone.body.state_dict()
     own = {
         name.removeprefix(prefix): value
         for name, value in tensors.items()
@@ -106,23 +99,25 @@ def start_from_classifier(backbone: Backbone, path: Path) -> None:
 
 def supervision(
     kind: str, index: Index, labels: Reader, min_score: float
-) -> tuple[list[str], Callable[[str], Instances]]:
-    """The images to learn from and their instances: pseudo-labels, or the truth where an image has
-    it.
+) -> tuple[list[str], Callable[[str], TrainingInstances]]:
+    """Return the images to learn from and what gives their instances.
+
+    kind: `labels` for pseudo-labels, `truth` for the ground truth of the images that have one.
     """
     if kind == "labels":
         return labels.names, partial(pseudo_instances, labels, min_score)
     names = [name for name in labels.names if index.has_instances(name)]
     if not names:
         raise UserError(
-            "instance.supervision: truth needs instance masks, and no training image has any; use labels"
+            "instance.supervision: truth needs instance masks, but no training image has any; "
+            "use labels"
         )
     return names, partial(true_instances, index)
 
 
-def pseudo_instances(labels: Reader, min_score: float, name: str) -> Instances:
-    """The pseudo-instances of an image, weighted by their scores; those below min_score do not
-    count as background either.
+def pseudo_instances(labels: Reader, min_score: float, name: str) -> TrainingInstances:
+    """Return the pseudo-instances of an image, weighted by their scores; those below min_score are
+    ignored.
     """
     record = labels[name]
     kept = record["scores"] >= min_score
@@ -131,8 +126,8 @@ def pseudo_instances(labels: Reader, min_score: float, name: str) -> Instances:
     )
 
 
-def true_instances(index: Index, name: str) -> Instances:
-    """The instances of an image's masks, all of weight 1."""
+def true_instances(index: Index, name: str) -> TrainingInstances:
+    """Return the ground-truth instances of an image, all of weight 1."""
     ids, classes = read_instances(index, name)
     kept = classes >= 0
     return select_instances(ids, classes, kept.astype("f4"), read_semantic(index, name), kept)

@@ -5,6 +5,7 @@ Reads data/dataset, data/seeds.h5; writes data/irnet.safetensors and data/curves
 """
 
 import logging
+from functools import partial
 
 import torch
 
@@ -12,7 +13,7 @@ from pipeline.core.artifacts import Reader
 from pipeline.data.index import Index
 from pipeline.data.loading import ImageSource
 from pipeline.irnet.network import IRNet
-from pipeline.irnet.training import SeedCrops, mean_shift, objective, show_boundaries
+from pipeline.irnet.training import SeedCrops, mean_shift, show_boundaries, training_loss
 from pipeline.nets.backbones import normalization
 from stages._command import DATASET, Parameters, Runtime, artifact, fit, save, stage
 
@@ -41,7 +42,7 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
         "irnet",
         network,
         samples,
-        objective(section.radius),
+        partial(training_loss, radius=section.radius),
         parameters,
         [DATASET, seeds.path],
         runtime,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.core.weights import save_weights
-from pipeline.instances.sparseinst.network import Network
+from pipeline.instances.sparseinst import SparseInst
 from pipeline.nets.deeplab import SemanticNet
 
 CLASSES = ("cat", "dog, or wolf", "日本")
@@ -43,7 +43,7 @@ def instance_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     torch.manual_seed(0)
     options = {"width": 16, "queries": 6, "groups": 2}
-    network = Network(len(CLASSES), "test_resnet", **options)
+    network = SparseInst(len(CLASSES), "test_resnet", **options)
     branch = network.decoder.instances
     branch.kernels.weight.data *= 30
     branch.classes.weight.data *= 30

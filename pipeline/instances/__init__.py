@@ -1,1 +1,1 @@
-"""Instances: their masks, the samples that instance models learn from, and what they find."""
+"""Final instance models: one package per method, and what they share."""

@@ -1,17 +1,16 @@
-"""What an instance model finds in an image, and the size at which it looks at it.
+"""What all instance models share: the samples they learn from, and the instances they detect.
 
-Instance masks as artifacts hold them: exclusive ids in one map (pseudo-labels), or masks that may
-overlap, eight pixels a byte.
-
-What instance models learn from: crops with their instances.
+Stage instance trains on InstanceCrops, stage predictions writes Detections. On disk an image's
+masks are either exclusive ids in one map (pseudo-labels) or masks that may overlap, eight pixels
+per byte (predictions); `masks_of` reads both.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -20,10 +19,16 @@ from pipeline.core.artifacts import IGNORE, Record
 from pipeline.data.augmentation import as_image, training_crop
 from pipeline.data.index import Index
 
+MAX_INSTANCES = IGNORE - 1
+"""Largest number of instances per crop, whose ids are bytes."""
+OUTSIDE = -1
+"""Id of ignored pixels until a crop's instances are renumbered."""
+
 
 class Detections(NamedTuple):
-    """Instances of an image: masks bool [N,H,W], which may overlap, classes int64 [N], scores [N]
-    in [0,1]; N may be 0.
+    """Instances detected in an image.
+
+    masks: bool [N,H,W], may overlap; classes: int64 [N]; scores: float [N] in [0,1]; N may be 0.
     """
 
     masks: Tensor
@@ -31,8 +36,8 @@ class Detections(NamedTuple):
     scores: Tensor
 
 
-def none_found(height: int, width: int) -> Detections:
-    """The result of an image in which nothing is found."""
+def no_detections(height: int, width: int) -> Detections:
+    """Return the Detections of an image in which nothing is found."""
     return Detections(
         torch.zeros(0, height, width, dtype=torch.bool),
         torch.zeros(0, dtype=torch.int64),
@@ -40,10 +45,49 @@ def none_found(height: int, width: int) -> Detections:
     )
 
 
-def resized(images: Tensor, sides: Sequence[int]) -> Tensor:
-    """Images [B,3,H,W] in 0..255 with a shorter side of sides[0] pixels, or less where the longer
-    one would exceed sides[1].
+class InstanceModel(nn.Module):
+    """An instance segmentation network that can be trained and applied.
+
+    The constructor takes the number of classes, the backbone's name, its weights (see Backbone) and
+    the options named in OPTIONS, which are stored with the trained weights.
     """
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """Parameters of the method that shape the network; all others go to `loss_fn`."""
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters without pretrained values: all but the backbone's."""
+        backbone: Any = self.backbone
+        pretrained = set(backbone.parameters())
+        return [parameter for parameter in self.parameters() if parameter not in pretrained]
+
+    @staticmethod
+    def loss_fn(*args: Any, **options: Any) -> Callable[..., Mapping[str, Tensor]]:
+        """Return the training loss: (network, batch of InstanceCrops, step) to terms, with their
+        sum as `loss`.
+        """
+        raise NotImplementedError
+
+    def predict(
+        self, images: Sequence[Tensor] | Tensor, *, score: float, sides: Sequence[int] | None = None
+    ) -> list[Detections]:
+        """Detect instances in images, each independently of the others.
+
+        Args:
+            images: [3,H,W] each in 0..255, of any sizes.
+            score: lowest score of an instance.
+            sides: shorter side in pixels at which the network sees an image, and the limit of the
+                longer one; None for the image's own size.
+        """
+        raise NotImplementedError
+
+
+def resize_to_sides(images: Tensor, sides: Sequence[int] | None) -> Tensor:
+    """Resize images [B,3,H,W] in 0..255 to a shorter side of sides[0] pixels, or less where the
+    longer one would exceed sides[1]; None keeps their size.
+    """
+    if sides is None:
+        return images
     low, high = sorted(images.shape[2:])
     factor = min(sides[0] / low, sides[1] / high)
     size = [max(1, round(side * factor)) for side in images.shape[2:]]
@@ -53,25 +97,23 @@ def resized(images: Tensor, sides: Sequence[int]) -> Tensor:
 
 
 def masks_of(record: Record) -> np.ndarray:
-    """The instance masks bool [N,H,W] of an image out of labels.h5 or predictions.h5, in the order
-    of its classes and scores.
+    """Return the instance masks bool [N,H,W] of a record of labels.h5 or predictions.h5, in the
+    order of its classes and scores.
     """
     instances = record["instances"]
     if instances.ndim == 2:
-        return (
-            instances
-            == np.arange(1, len(record["classes"]) + 1, dtype=instances.dtype)[:, None, None]
-        )
+        ids = np.arange(1, len(record["classes"]) + 1, dtype=instances.dtype)
+        return instances == ids[:, None, None]
     return unpack(instances, record["semantic"].shape[1])
 
 
-def exclusive_record(record: Record, least: float = 0.3) -> Record:
-    """A record to draw: instances that may overlap become an id map of those that score at least
-    `least`; others stay as they are.
+def exclusive_record(record: Record, min_score: float = 0.3) -> Record:
+    """Return a record whose instances are exclusive: of overlapping ones, an id map of those that
+    score at least `min_score`; id maps stay as they are.
     """
     if "instances" not in record or record["instances"].ndim == 2:
         return record
-    kept = record["scores"] >= least
+    kept = record["scores"] >= min_score
     ids = exclusive(masks_of(record)[kept], record["scores"][kept])
     return {
         **record,
@@ -82,20 +124,19 @@ def exclusive_record(record: Record, least: float = 0.3) -> Record:
 
 
 def pack(masks: np.ndarray) -> np.ndarray:
-    """Masks bool [N,H,W] as bits uint8 [N,H,ceil(W/8)], the first pixel in the highest bit."""
+    """Pack masks bool [N,H,W] into bits uint8 [N,H,ceil(W/8)], the first pixel highest."""
     return np.packbits(masks, axis=2)
 
 
 def unpack(bits: np.ndarray, width: int) -> np.ndarray:
-    """Bits uint8 [N,H,ceil(width/8)] as masks bool [N,H,width]."""
+    """Unpack bits uint8 [N,H,ceil(width/8)] into masks bool [N,H,width]."""
     return np.unpackbits(bits, axis=2, count=width).view(bool)
 
 
 def exclusive(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """One id map uint16 [H,W] of masks bool [N,H,W], n + 1 for mask n, 0 none: of those that
-    overlap the highest score is in front.
+    """Return one id map uint16 [H,W] of masks bool [N,H,W]: n + 1 for mask n, 0 for none.
 
-    scores: [N]; of equal ones the first is in front.
+    Where masks overlap the highest score [N] is in front, of equal scores the first.
     """
     ids = np.zeros(masks.shape[1:], np.uint16)
     for number in np.argsort(-np.asarray(scores), kind="stable")[::-1]:
@@ -103,17 +144,11 @@ def exclusive(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return ids
 
 
-MAX_INSTANCES = IGNORE - 1
-"""Instances of a crop that a byte can number."""
-OUTSIDE = -1
-"""Id of the pixels that do not count, before a crop's instances are numbered again."""
-
-
-class Instances(NamedTuple):
-    """Instances of an image.
+class TrainingInstances(NamedTuple):
+    """Instances of an image to learn from.
 
     ids: integer [H,W], 0 none, 1..N; classes: [N] from 0; weights: [N] in [0,1]; ignored: bool
-    [H,W], pixels that do not count.
+    [H,W], pixels left out of the loss.
     """
 
     ids: np.ndarray
@@ -128,38 +163,54 @@ def select_instances(
     weights: np.ndarray,
     semantic: np.ndarray,
     kept: np.ndarray,
-) -> Instances:
-    """Those instances of an image that are kept (bool [N]), of whose other objects nothing is said.
+) -> TrainingInstances:
+    """Keep the selected instances; pixels of all other objects are ignored.
 
-    ids: [H,W], 0 none, 1..N; semantic: label map [H,W]. What is ignored there, or of a class but in
-    no kept instance, does not count: it is no background.
+    Args:
+        ids: [H,W], 0 none, 1..N.
+        classes: [N] from 0.
+        weights: [N] in [0,1].
+        semantic: label map [H,W]. Pixels ignored there, or of a class but in no kept instance, are
+            ignored: they are not background.
+        kept: bool [N], the selection.
     """
     inside = np.concatenate([[False], kept])[ids]
-    return Instances(ids, classes, weights, (semantic > 0) & ~inside)
+    return TrainingInstances(ids, classes, weights, (semantic > 0) & ~inside)
 
 
 class InstanceCrops:
     """Training samples of equal shapes, augmented again at each access; a batch is their stack.
 
-    image uint8 [3,S,S]; ids uint8 [S,S]: 0 none, 1..M, 255 does not count (ignored, or outside the
-    image); classes uint8 [M], 255 for ids that are not used; weights float32 [M]. A crop's
-    instances are numbered again; of more than M the smallest are ignored. instances(name): those of
-    an image; resize: before the crop is cut; most: M, at most 254.
+    A sample is image uint8 [3,S,S]; ids uint8 [S,S], 0 none, 1..M, 255 ignored or outside the
+    image; classes uint8 [M], 255 for unused ids; weights float32 [M]. Instances are renumbered per
+    crop; of more than M the smallest are ignored.
     """
 
     def __init__(
         self,
         index: Index,
         names: Sequence[str],
-        instances: Callable[[str], Instances],
+        instances: Callable[[str], TrainingInstances],
         resize: v2.Transform,
         crop: int,
         mean: tuple[float, ...],
-        most: int = 100,
+        max_instances: int = 100,
     ) -> None:
-        if not 1 <= most <= MAX_INSTANCES:
-            raise ValueError(f"{most} instances a crop: use 1 to {MAX_INSTANCES}")
-        self.index, self.names, self.instances, self.most = index, list(names), instances, most
+        """Create the samples of the images `names`.
+
+        Args:
+            index: the dataset.
+            names: ids of the images.
+            instances: returns the instances of an image.
+            resize: applied before the crop is cut.
+            crop: S in pixels.
+            mean: the color of pixels outside the image, in [0,1].
+            max_instances: M, 1 to 254; ValueError for other numbers.
+        """
+        if not 1 <= max_instances <= MAX_INSTANCES:
+            raise ValueError(f"{max_instances} instances per crop: use 1 to {MAX_INSTANCES}")
+        self.index, self.names, self.instances = index, list(names), instances
+        self.max_instances = max_instances
         self.augment = training_crop(resize, crop, mean, OUTSIDE)
 
     def __len__(self) -> int:
@@ -167,34 +218,33 @@ class InstanceCrops:
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         name = self.names[number]
-        given = self.instances(name)
-        ids = given.ids.astype(np.int32)
-        if given.ignored is not None:
-            ids[given.ignored] = OUTSIDE
-        image, cut = self.augment(
+        instances = self.instances(name)
+        ids = instances.ids.astype(np.int32)
+        if instances.ignored is not None:
+            ids[instances.ignored] = OUTSIDE
+        image, crop = self.augment(
             as_image(self.index.image(name)), tv_tensors.Mask(torch.from_numpy(ids)[None])
         )
-        return image.as_subclass(Tensor), *number_again(
-            cut[0].as_subclass(Tensor), given, self.most
-        )
+        renumbered = renumber(crop[0].as_subclass(Tensor), instances, self.max_instances)
+        return image.as_subclass(Tensor), *renumbered
 
 
-def number_again(ids: Tensor, given: Instances, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The instances in a crop, int32 [S,S] with OUTSIDE, as the ids, classes and weights of
-    InstanceCrops.
+def renumber(
+    ids: Tensor, instances: TrainingInstances, max_instances: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the ids, classes and weights of a sample of InstanceCrops, from a crop's original ids
+    int32 [S,S] with OUTSIDE.
     """
-    present, places, areas = ids.unique(return_inverse=True, return_counts=True)
+    present, positions, areas = ids.unique(return_inverse=True, return_counts=True)
     areas[present <= 0] = 0
-    kept = (
-        areas.argsort(descending=True, stable=True)[: min(most, int((present > 0).sum()))]
-        .sort()
-        .values
-    )
+    count = min(max_instances, int((present > 0).sum()))
+    kept = areas.argsort(descending=True, stable=True)[:count].sort().values
     numbers = torch.full((len(present),), IGNORE, dtype=torch.uint8)
     numbers[present == 0] = 0
     numbers[kept] = torch.arange(1, len(kept) + 1, dtype=torch.uint8)
     rows = present[kept].long() - 1
-    classes, weights = torch.full((most,), IGNORE, dtype=torch.uint8), torch.zeros(most)
-    classes[: len(kept)] = torch.as_tensor(given.classes)[rows].byte()
-    weights[: len(kept)] = torch.as_tensor(given.weights)[rows].float()
-    return numbers[places], classes, weights
+    classes = torch.full((max_instances,), IGNORE, dtype=torch.uint8)
+    weights = torch.zeros(max_instances)
+    classes[: len(kept)] = torch.as_tensor(instances.classes)[rows].byte()
+    weights[: len(kept)] = torch.as_tensor(instances.weights)[rows].float()
+    return numbers[positions], classes, weights

@@ -3,17 +3,16 @@
 Both losses sum over millions of pairs, yet neither needs a pair in memory:
 
 * The affinity of a pair is 1 minus the largest boundary value on its line. Its loss therefore
-depends on one
-  cell alone, the line's winner. Ranking all cells once turns "largest value" into "largest rank", which also
-  says whose it is; then counting how often each cell wins for each kind of pair is all that is left, and loss
-  and gradient are sums over cells.
+  depends on one cell alone, the line's winner. Ranking all cells once turns "largest value" into
+  "largest rank", which also identifies the cell; what remains is to count how often each cell wins
+  for each kind of pair, and loss and gradient are sums over cells.
 * A displacement should point from each cell of an object to one common place. With E = D + position
-on
-  foreground and E = D on background, the losses are |E_i - E_j| over pairs of one label; its derivative is a
-  sum of signs per cell, G, and since |u| = sign(u) u the loss itself is the sum over cells of G E.
+  on foreground and E = D on background, the losses are |E_i - E_j| over pairs of one label. The
+  derivative is a sum of signs per cell, G, and since |u| = sign(u) u the loss itself is the sum
+  over cells of G E.
 
-The counts depend on the predictions only through order, so they need no gradient and autograd does
-the rest.
+The counts depend on the predictions only through their order, so they need no gradient and autograd
+does the rest.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,10 +24,10 @@ from pipeline.core.artifacts import IGNORE
 from pipeline.irnet.paths import directions, line_maxima
 
 EPSILON = 1e-5
-"""Keeps logarithms and empty means finite; the value of the authors' code."""
+"""Keeps logarithms and empty means finite, as in the authors' code."""
 
 BACKGROUND, FOREGROUND, NEGATIVE, UNRELATED = range(4)
-"""Kinds of pairs: equal background, equal class, different labels, and pairs that do not count."""
+"""Kinds of pairs: both background, both of one class, different labels, and ignored pairs."""
 
 
 def pair_losses(
@@ -36,25 +35,37 @@ def pair_losses(
     displacement: Tensor,
     labels: Tensor,
     radius: int = 10,
-    share: Callable[[Tensor], Tensor] = lambda counts: counts,
+    mean_over_ranks: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return IRNet's four loss terms, each a scalar averaged over its pairs in the whole batch.
 
-    edge_logits [B,1,h,w] and displacement [B,2,h,w] (y, x in cells), any floating type, computed in
-    at least float32; labels [B,h,w] uint8: 0 background, c + 1 class c, 255 ignore. A pair counts
-    when both ends are labeled, its source lies in rows 0..h-radius and columns radius-1..w-radius,
-    and its direction is in the half disc. share makes of this batch's number of pairs [3]
-    (background, foreground, negative) those to average over. Ranks that share a batch sum the
-    counts; their losses and gradients then add up to those of the whole batch. Where gradients are
-    averaged over ranks instead, they average the counts, too. Returns `pos`, `neg`, `disp_fg`,
-    `disp_bg`; a set without pairs gives 0. ValueError on shapes that do not match.
+    A pair counts when both ends are labeled, its source lies in rows 0..h-radius and columns
+    radius-1..w-radius, and its direction is in the half disc.
+
+    Args:
+        edge_logits: [B,1,h,w], any floating type, computed in at least float32.
+        displacement: [B,2,h,w] (y, x) in cells, likewise.
+        labels: uint8 [B,h,w], 0 background, c + 1 class c, 255 ignored.
+        radius: of the half disc in cells.
+        mean_over_ranks: turns this rank's numbers of pairs [3] (background, foreground, negative)
+            into those to average over: means, because DDP averages gradients over ranks. None for
+            one rank.
+
+    Returns:
+        `pos`, `neg`, `disp_fg` and `disp_bg`; a term without pairs is 0.
+
+    Raises:
+        ValueError: for shapes that do not match.
     """
     _check_shapes(edge_logits, displacement, labels, radius)
     foreground = (labels != 0).unsqueeze(1)
     pointed = displacement.to(_at_least_float32(displacement))
     pointed = pointed + _positions(pointed) * foreground
     wins, pulls = _pair_sums(edge_logits.detach(), pointed.detach(), labels, radius)
-    number = share(wins.sum(dim=(1, 2, 3))).to(edge_logits.device, torch.float64)
+    number = wins.sum(dim=(1, 2, 3))
+    if mean_over_ranks is not None:
+        number = mean_over_ranks(number)
+    number = number.to(edge_logits.device, torch.float64)
     return edge_losses(edge_logits, wins, number) | displacement_losses(
         pointed, pulls, foreground, number
     )
@@ -109,9 +120,9 @@ def _pair_sums(
 ) -> tuple[Tensor, Tensor]:
     """Return what is summed over all pairs.
 
-    First the pairs of each kind whose largest boundary value lies at a cell, int32 [3,B,h,w]: equal
-    values are told apart by the sort, so exactly one cell of a line wins. Then the derivative of
-    the summed L1 distances in `pointed` [B,2,h,w]: whole numbers of its type.
+    First the pairs of each kind whose largest boundary value lies at a cell, int32 [3,B,h,w]: the
+    sort breaks ties, so exactly one cell of a line wins. Then the derivative of the summed L1
+    distances with respect to `pointed` [B,2,h,w]: whole numbers of its type.
     """
     order = edge_logits.flatten().argsort()
     cells = order.numel()
@@ -189,11 +200,11 @@ def _check_shapes(edge_logits: Tensor, displacement: Tensor, labels: Tensor, rad
     for name, (tensor, channels) in expected.items():
         if tensor.shape != (batch, channels, height, width):
             raise ValueError(
-                f"{name} is {tuple(tensor.shape)}, but labels {tuple(labels.shape)} go with"
-                f" {(batch, channels, height, width)}: bring the labels to the grid of the network's output"
+                f"{name} is {tuple(tensor.shape)}, but labels {tuple(labels.shape)} need "
+                f"{(batch, channels, height, width)}: bring the labels to the network's grid"
             )
     if height < radius or width < 2 * radius - 1:
         raise ValueError(
-            f"a grid of {height}x{width} cells holds no pair of radius {radius}: use a crop of at least"
-            f" {radius}x{2 * radius - 1} cells, or a smaller radius"
+            f"a grid of {height}x{width} cells has no pair of radius {radius}: use a crop of at "
+            f"least {radius}x{2 * radius - 1} cells, or a smaller radius"
         )

@@ -1,9 +1,9 @@
-"""IRNet: a frozen backbone with two light heads, one for class boundaries, one for displacements
-(paper section 4.1, specification 5).
+"""IRNet: a frozen backbone with two light heads, one for class boundaries and one for displacements
+(IRNet, section 4.1).
 
-Taps of reduction 2 are max-pooled to stride 4 first (in ResNet-50 that is exactly the published
-stem). All 1x1 convolutions without bias; each is followed by group normalization, resizing and
-ReLU.
+Feature maps of stride 2 are max-pooled to stride 4 first (in ResNet-50 that is exactly the
+published stem). All convolutions are 1x1 without bias; each is followed by group normalization,
+resizing and ReLU.
 """
 
 import torch
@@ -13,20 +13,32 @@ from torch.nn import functional as F
 from pipeline.nets.backbones import OUTPUT_STRIDE, Backbone, micro_batches, pad_to_multiple
 
 STRIDE = 4
+"""Pixels per cell of boundaries and displacements."""
 
 
 class Tap(nn.Sequential):
-    """1x1 convolution, group normalization: brings one feature map to a head's width."""
+    """A 1x1 convolution with group normalization that brings a feature map to a head's width."""
 
     def __init__(self, channels: int, width: int, groups: int) -> None:
         super().__init__(nn.Conv2d(channels, width, 1, bias=False), nn.GroupNorm(groups, width))
 
     def at(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """The tap's map [B,width,*size], rectified after resizing."""
+        """Return the tap's map [B,width,*size], rectified after resizing."""
         mapped = self(features)
         if mapped.shape[2:] != size:
             mapped = F.interpolate(mapped, size, mode="bilinear", align_corners=False)
         return mapped.relu()
+
+
+def _tapped(
+    taps: nn.ModuleList, features: list[Tensor], sizes: list[tuple[int, int]]
+) -> list[Tensor]:
+    """Return the map of each tap at its size."""
+    tapped: list[Tensor] = []
+    for tap, feature, size in zip(taps, features, sizes, strict=True):
+        assert isinstance(tap, Tap)
+        tapped.append(tap.at(feature, size))
+    return tapped
 
 
 class BoundaryHead(nn.Module):
@@ -38,14 +50,13 @@ class BoundaryHead(nn.Module):
         self.fuse = nn.Conv2d(32 * len(channels), 1, 1)
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Logits on a grid of `size` (h,w), from a map of each tap."""
-        taps = zip(self.taps, features, strict=True)
-        return self.fuse(torch.cat([tap.at(f, size) for tap, f in taps], 1))  # type: ignore[operator]
+        """Return logits [B,1,h,w] on a grid of `size` (h,w) from one feature map per tap."""
+        return self.fuse(torch.cat(_tapped(self.taps, features, [size] * len(features)), 1))
 
 
 class DisplacementHead(nn.Module):
-    """Displacement field [B,2,h,w] (y, x) in stride-4 cells (branch d1 to d7): coarse taps meet at
-    stride 8, then all at 4.
+    """Displacement field [B,2,h,w] (y, x) in stride-4 cells (branch d1 to d7): coarse maps are
+    merged at stride 8, then all at stride 4.
     """
 
     FINE = (64, 128)
@@ -71,19 +82,19 @@ class DisplacementHead(nn.Module):
         )
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Displacements on a grid of `size` (h,w), from a map of each tap."""
+        """Return displacements on a grid of `size` (h,w) from one feature map per tap."""
         half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
         sizes = [size] * self.fine + [half] * (len(features) - self.fine)
-        mapped = [tap.at(f, s) for tap, f, s in zip(self.taps, features, sizes, strict=True)]  # type: ignore[operator]
+        mapped = _tapped(self.taps, features, sizes)
         coarse = self.merge.at(torch.cat(mapped[self.fine :], 1), size)
         return self.fuse(torch.cat([*mapped[: self.fine], coarse], 1))
 
 
 class IRNet(nn.Module):
-    """Boundary logits and displacements on the stride-4 grid.
+    """The network of boundary logits and displacements on the stride-4 grid.
 
-    The backbone is frozen, in evaluation mode and without gradients. `mean_shift` [2] is taken off
-    the displacements outside training; it is zero until set.
+    The backbone is frozen, in evaluation mode and without gradients. `mean_shift` [2] is subtracted
+    from the displacements outside training; it is zero until set.
     """
 
     mean_shift: Tensor
@@ -97,21 +108,21 @@ class IRNet(nn.Module):
         self.register_buffer("mean_shift", torch.zeros(2))
 
     def train(self, mode: bool = True) -> "IRNet":
-        """Switch the heads; the backbone stays in evaluation mode."""
+        """Switch the heads' mode; the backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boundary logits and displacements of images [B,3,H,W] in 0..255."""
+        """Return boundary logits and displacements of images [B,3,H,W] in 0..255."""
         return self.relations(self.backbone.normalize(images))
 
     def relations(self, normalized: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalized images [B,3,H,W] to boundary logits [B,1,h,w] and displacements [B,2,h,w], h =
-        (H-1)//4+1.
+        """Return boundary logits [B,1,h,w] and displacements [B,2,h,w] of normalized images
+        [B,3,H,W], with h = (H-1)//4+1.
 
         Images are padded with the mean color to a multiple of 16, never cropped (the published code
-        crops at 512 pixels), so that every tap covers the same ground.
+        crops at 512 pixels), so that every tap covers the same area.
         """
         height, width = ((side - 1) // STRIDE + 1 for side in normalized.shape[2:])
         padded = pad_to_multiple(normalized, OUTPUT_STRIDE)
@@ -120,13 +131,12 @@ class IRNet(nn.Module):
         displacement = self.displacement(features, size)
         if not self.training:
             displacement = displacement - self.mean_shift.view(1, 2, 1, 1)
-        return self.boundary(features, size)[..., :height, :width], displacement[
-            ..., :height, :width
-        ]
+        boundary = self.boundary(features, size)
+        return boundary[..., :height, :width], displacement[..., :height, :width]
 
     @torch.no_grad()
     def features(self, normalized: Tensor) -> list[Tensor]:
-        """The backbone's taps, none finer than stride 4."""
+        """Return the backbone's feature maps, none finer than stride 4."""
         taps = self.backbone(normalized)
         return [
             F.max_pool2d(tap, 3, 2, 1) if reduction < STRIDE else tap
@@ -136,12 +146,13 @@ class IRNet(nn.Module):
 
 @torch.inference_mode()
 def fields_of(network: IRNet, normalized: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
-    """Class boundary map B [B,h,w] in (0,1) and displacement field D [B,2,h,w] of images [B,3,H,W]
-    of any size.
+    """Return the boundary map [B,h,w] in (0,1) and the displacement field [B,2,h,w] of normalized
+    images [B,3,H,W] of any size.
 
-    B = sigma of the logits averaged with those of the flipped image; D comes from the image itself.
+    flip: whether the logits are averaged with those of the flipped image before the sigmoid;
+    displacements are those of the image itself.
     """
-    # whole cells, so that the cells of the flip image fall on those of the image
+    # whole cells, so that those of the flipped image coincide with those of the image
     whole = pad_to_multiple(normalized, STRIDE)
     inputs = torch.cat([whole, whole.flip(3)]) if flip else whole
     logits, displacement = map(
@@ -151,7 +162,7 @@ def fields_of(network: IRNet, normalized: Tensor, flip: bool) -> tuple[Tensor, T
         straight, flipped = logits.chunk(2)
         logits = (straight + flipped.flip(3)) / 2
         displacement = displacement[: len(normalized)]
-    # image by image: a processor rounds the last values of a tensor otherwise than those it takes
-    # eight or sixteen at a time
+    # Image by image: a CPU rounds the last values of a tensor differently from those that it
+    # computes eight or sixteen at a time.
     boundary = torch.cat([one.float().sigmoid() for one in logits.split(1)])
     return boundary[:, 0], displacement.float()

@@ -51,9 +51,7 @@ def directions(radius: int) -> tuple[Direction, ...]:
 
 @lru_cache
 def line_cells(dy: int, dx: int) -> tuple[Direction, ...]:
-    """Return the cells on the line from (0, 0) to (dy, dx): both ends, and all nearer than 1 in its
-    box.
-    """
+    """Return the cells on the line from (0, 0) to (dy, dx): those of its box nearer than 1."""
     box = ((y, x) for y in range(dy + 1) for x in range(min(dx, 0), max(dx, 0) + 1))
     return tuple((y, x) for y, x in box if (dy * x - dx * y) ** 2 < dy * dy + dx * dx)
 

@@ -1,8 +1,9 @@
-"""What IRNet learns from: crops with seed maps, the pair losses, and the mean displacement
-afterwards (specification, 1, 7, 8).
+"""Training of IRNet (IRNet, section 4.5): crops with seed maps, the loss of a batch, and the mean
+displacement that is subtracted afterwards (the authors' code).
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from pipeline.core import engine
 from pipeline.core.artifacts import IGNORE, Reader
 from pipeline.core.device import Runtime
-from pipeline.core.trainer import LossFn, Step
+from pipeline.core.trainer import Step
 from pipeline.data.augmentation import RandomScale, as_image, as_mask, training_crop
 from pipeline.data.index import Index
 from pipeline.data.loading import ImageSource, stack
@@ -22,8 +23,8 @@ from pipeline.nets.backbones import micro_batches
 
 
 class SeedCrops:
-    """Training samples: (uint8 crop [3,S,S], label map uint8 [h,w] on the stride-4 grid, 255 =
-    ignore), augmented at each access.
+    """Training samples (crop uint8 [3,S,S], label map uint8 [h,w] on the stride-4 grid), augmented
+    again at each access; 255 is ignored.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class SeedCrops:
         image, labels = self.augment(
             as_image(self.index.image(name)), as_mask(self.seeds[name]["seeds"])
         )
-        # the pixel in the middle of each cell; the last cell may be cut short
+        # the central pixel of each cell; the last cell may be cut short
         centers = [
             torch.arange(0, side, STRIDE).add(STRIDE // 2).clamp(max=side - 1)
             for side in labels.shape[1:]
@@ -54,34 +55,29 @@ class SeedCrops:
 
 
 def show_boundaries(seeds: Reader) -> bool:
-    """Whether any image has sure pixels of two labels; where none has, no pair of pixels tells of a
-    class boundary.
+    """Return whether any image has confident pixels of two labels; without one there is no pair of
+    pixels across a class boundary.
     """
     maps = (seeds[name]["seeds"] for name in seeds.names)
     return any(len(set(np.unique(labels)) - {IGNORE}) > 1 for labels in maps)
 
 
-def objective(radius: int) -> LossFn:
-    """The total pair loss of a batch; the pair counts that normalize it span all ranks."""
-
-    def losses(
-        network: nn.Module, batch: tuple[Tensor, Tensor], step: Step
-    ) -> Mapping[str, Tensor]:
-        """`loss`, half the sum, and its terms, for images [B,3,S,S] and labels [B,h,w] on the
-        stride-4 grid.
-        """
-        images, labels = batch
-        logits, displacement = network(images)
-        terms = pair_losses(logits, displacement, labels, radius, step.ranks.mean)
-        return {"loss": total_loss(terms), **terms}
-
-    return losses
+def training_loss(
+    network: nn.Module, batch: tuple[Tensor, Tensor], step: Step, *, radius: int
+) -> Mapping[str, Tensor]:
+    """Return `loss`, half the sum, and the four pair losses of images [B,3,S,S] and labels [B,h,w]
+    on the stride-4 grid; the pair counts that normalize them span all ranks.
+    """
+    images, labels = batch
+    logits, displacement = network(images)
+    terms = pair_losses(logits, displacement, labels, radius, step.ranks.mean)
+    return {"loss": total_loss(terms), **terms}
 
 
 @torch.inference_mode()
 def mean_displacements(network: IRNet, images: Tensor) -> Tensor:
-    """The spatial mean of D, before any shift, of images [B,3,H,W] (0..255), in cells: float64
-    [B,2] (specification, 8).
+    """Return the spatial mean of D, before any shift, of images [B,3,H,W] in 0..255: float64 [B,2]
+    in cells.
     """
     shift, network.mean_shift = network.mean_shift, torch.zeros_like(network.mean_shift)
     try:
@@ -95,21 +91,16 @@ def mean_displacements(network: IRNet, images: Tensor) -> Tensor:
 def mean_shift(
     network: IRNet, source: ImageSource, names: Sequence[str], runtime: Runtime
 ) -> Tensor:
-    """The mean over the images `names` of their mean displacements, float32 [2] (y, x) in cells,
-    each counting alike; else zero.
+    """Return the mean of the mean displacements of the images `names`, each counting equally:
+    float32 [2] (y, x) in cells, zero without images.
 
-    It is what evaluation takes off, so that the average displacement is zero and background,
-    trained to be constant, sits near zero. Ranks share the images; the result is the same for any
+    Inference subtracts it, so that the average displacement is zero and that of background, trained
+    to be constant, is close to zero. Ranks share the images; the result does not depend on their
     number. Raises ImageError.
     """
-
-    def compute(batch: Sequence[str], images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Mean displacements of images of one size."""
-        with runtime.autocast():
-            return list(mean_displacements(network, stack(images, runtime.device)).numpy())
-
-    place = {name: number for number, name in enumerate(names)}
+    row = {name: number for number, name in enumerate(names)}
     mine = names[runtime.rank :: runtime.world_size]
+    compute = partial(_mean_displacements, network, runtime)
     task = engine.Task(source.load, compute=compute, key=source.size)
     found = engine.results(task, mine, stage="irnet", runtime=runtime)
     means = torch.zeros(len(names), 2, dtype=torch.float64)
@@ -121,9 +112,17 @@ def mean_shift(
         disable=not runtime.is_main_process,
         mininterval=1,
     ):
-        means[place[name]] = torch.from_numpy(mean)
-    if runtime.world_size > 1:  # of each image all ranks but one hold zeros
+        means[row[name]] = torch.from_numpy(mean)
+    if runtime.world_size > 1:  # all ranks but one hold zeros for an image
         everywhere = means.to(runtime.device)
         torch.distributed.all_reduce(everywhere)
         means = everywhere.cpu()
     return means.sum(0).div(max(1, len(names))).to(network.mean_shift)
+
+
+def _mean_displacements(
+    network: IRNet, runtime: Runtime, names: Sequence[str], images: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Return the mean displacements of images of one size."""
+    with runtime.autocast():
+        return list(mean_displacements(network, stack(images, runtime.device)).numpy())

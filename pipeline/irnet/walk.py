@@ -5,19 +5,15 @@ a_kj^beta, and its affinity a is 1 minus the largest boundary on the line betwee
 is the seeds after T^steps. T is never built:
 
 * It is a stencil. All neighbors in one direction are one shifted view, so a step is one fused
-multiply-add
-  per direction, and half the stencil is stored as a_ij = a_ji.
+  multiply-add per direction, and half the stencil is stored as a_ij = a_ji.
 * It is similar to the symmetric M = S^-1/2 A S^-1/2 (S the column sums of A = a^beta), whose
-eigenvalues lie
-  in [-1, 1]. There x^steps is a short sum of Chebyshev polynomials: 256 steps take about 70 products
-  (Sachdeva and Vishnoi, "Faster Algorithms via Approximation Theory", section 3).
+  eigenvalues lie in [-1, 1]. There x^steps is a short sum of Chebyshev polynomials: 256 steps take
+  about 70 products (Sachdeva and Vishnoi, "Faster Algorithms via Approximation Theory", section 3).
 
 Images lie on a strip, one below the other, between cells of boundary 1 that nothing crosses. One
 image or hundreds of unequal size are therefore the same few thousand operations, on CPU and GPU,
-and memory grows with the cells.
-
-Images of any size that are computed together: little enough for a CPU's cache, enough to keep a GPU
-busy.
+and memory grows with the cells. How many images go together depends on the device: few enough for
+a CPU's cache, enough to keep a GPU busy.
 """
 
 import math
@@ -34,14 +30,13 @@ from torch import Tensor
 from pipeline.irnet.paths import directions, line_maxima
 
 VALUES_AT_ONCE = {"cpu": 2**15, "cuda": 2**23}
-"""Numbers computed together. On a GPU an operator on a few takes as long as one on many."""
+"""Values computed together; on a GPU an operator on few takes as long as one on many."""
 
 
 def groups(stacks: Sequence[Tensor]) -> Iterator[slice]:
     """Yield the ranges of consecutive images to compute together, of stacks [K,h,w] on one device.
 
-    All stacks of a range count with the largest K among them, which is what they take beside each
-    other.
+    The cost of a range is its number of cells times its largest K.
     """
     start, cells, depth = 0, 0, 1
     for number, stack in enumerate(stacks):
@@ -56,7 +51,7 @@ def groups(stacks: Sequence[Tensor]) -> Iterator[slice]:
 
 
 ONE_THREAD = 2**18
-"""Values on a strip up to which a CPU's threads would wait for each other longer than they work."""
+"""Values on a strip up to which CPU threads spend longer synchronizing than computing."""
 
 
 @torch.no_grad()
@@ -71,11 +66,19 @@ def random_walk(
 ) -> list[Tensor]:
     """Return every image's maps after `steps` steps of the walk: one tensor [K,h,w] per image.
 
-    boundaries: [h,w] in [0,1] per image; maps: [K,h,w] per image, K may be 0 and may differ; same
-    device throughout, any floating type, computed and returned in float32 (float64 if a boundary is
-    float64). Seeds are maps * (1 - boundary). Each result is a weighted mean of its map's seeds.
-    beta > 0 sharpens affinities; tolerance bounds what the polynomial leaves out of x^steps on [-1,
-    1]. ValueError on values that are not finite or boundaries outside [0,1].
+    Seeds are maps * (1 - boundary); each result is a weighted mean of its map's seeds. All tensors
+    are on one device and of any floating type; results are float32 (float64 if a boundary is).
+
+    Args:
+        boundaries: [h,w] in [0,1] per image.
+        maps: [K,h,w] per image; K may be 0 and may differ between images.
+        radius: of a step in cells.
+        beta: exponent > 0 that sharpens affinities.
+        steps: of the walk.
+        tolerance: bounds the error of the polynomial for x^steps on [-1, 1].
+
+    Raises:
+        ValueError: for values that are not finite and boundaries outside [0,1].
     """
     if not beta > 0 or steps < 0:
         raise ValueError(
@@ -83,7 +86,8 @@ def random_walk(
         )
     if len(boundaries) != len(maps):
         raise ValueError(
-            f"{len(boundaries)} boundaries came with {len(maps)} stacks of maps: give one of each per image"
+            f"{len(boundaries)} boundaries but {len(maps)} stacks of maps: give one of each per "
+            f"image"
         )
     _check_images(boundaries, maps)
     precise = any(boundary.dtype == torch.float64 for boundary in boundaries)
@@ -98,11 +102,9 @@ def random_walk(
 
 @torch.no_grad()
 def affinities(boundary: Tensor, radius: int = 5) -> Tensor:
-    """Return a = 1 - the largest boundary on the line to the neighbor, for every direction of the
-    half disc.
-
-    boundary [h,w] in [0,1] -> [D,h,w] in the order of `directions(radius)`; 0 where the neighbor
-    lies outside the image.
+    """Return the affinities [D,h,w] of a boundary map [h,w] in [0,1]: 1 minus the largest boundary
+    on the line to the neighbor, in the order of `directions(radius)`; 0 where the neighbor lies
+    outside the image.
     """
     _check_images([boundary], [boundary.new_empty(0, *boundary.shape)])
     strip = _lay_out([boundary.shape], radius)
@@ -115,9 +117,9 @@ def chebyshev_coefficients(steps: int, tolerance: float) -> list[float]:
     """Return c with x^steps = sum_j c_j T_j(x) on [-1, 1] up to an error of about `tolerance`.
 
     c_j = 2^(1 - steps) binom(steps, (steps - j) / 2) for j of the parity of steps, half of it for j
-    = 0. All are positive and sum to 1, so cutting at the first degree whose remainder is within
-    tolerance errs by at most that. What is kept is scaled to sum to 1 again: the walk's fixed
-    points, constant seeds for one, then stay as they are.
+    = 0. All are positive and sum to 1, so truncating where the remainder is within tolerance errs
+    by at most that. The kept ones are rescaled to sum to 1, so that the walk's fixed points, such
+    as constant seeds, are preserved.
     """
     exact = [0.0] * (steps + 1)
     for degree in range(steps % 2, steps + 1, 2):
@@ -133,8 +135,8 @@ def chebyshev_coefficients(steps: int, tolerance: float) -> list[float]:
 
 
 class _Strip(NamedTuple):
-    """Images one below the other, radius - 1 empty rows after each and as many cells after its
-    rows.
+    """The layout of images one below the other, with radius - 1 empty rows after each image and as
+    many empty cells after each row.
     """
 
     sizes: list[tuple[int, int]]
@@ -145,16 +147,16 @@ class _Strip(NamedTuple):
 
     @property
     def cells(self) -> int:
-        """Cells of the strip."""
+        """Number of cells of the strip."""
         return self.rows * self.pitch
 
     @property
     def margin(self) -> int:
-        """Cells before and after the strip so that every neighbor of every cell can be read."""
+        """Number of cells before and after the strip that its cells' neighbors reach."""
         return (self.radius - 1) * (self.pitch + 1)
 
     def offsets(self) -> list[int]:
-        """How many cells further on the strip each neighbor lies, in the order of `directions`."""
+        """Return the distance along the strip to each neighbor, in the order of `directions`."""
         return [dy * self.pitch + dx for dy, dx in directions(self.radius)]
 
 
@@ -166,7 +168,7 @@ def _lay_out(shapes: Sequence[Sequence[int]], radius: int) -> _Strip:
 
 
 def _place(stacks: Sequence[Tensor], strip: _Strip, fill: float) -> Tensor:
-    """Return the images' stacks [...,h,w] on a strip [...,cells], `fill` where no image or map is."""
+    """Return the images' stacks [...,h,w] on a strip [...,cells], filled with `fill` elsewhere."""
     first = stacks[0]
     leading = [max(stack.shape[0] for stack in stacks)] if first.dim() == 3 else []
     canvas = first.new_full((*leading, strip.rows, strip.pitch), fill)
@@ -206,8 +208,7 @@ class _Stencil(NamedTuple):
 def _stencil(boundary: Tensor, strip: _Strip, beta: float) -> _Stencil:
     weights = _strip_affinities(boundary, strip).pow_(beta)
     first, last = strip.margin, strip.margin + strip.cells
-    # An error in the sums acts again at every step: float32 sums would cost 3e-4 of the peak after
-    # 256.
+    # An error in the sums recurs at every step: float32 sums would cost 3e-4 of the peak after 256.
     sums = torch.ones_like(boundary, dtype=torch.float64)
     for weight, offset in zip(weights, strip.offsets(), strict=True):
         wide = weight.double()
@@ -240,7 +241,7 @@ def _walk_strip(
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Compute with so many threads on a CPU; each value is computed alike by any number of them."""
+    """Compute with `count` CPU threads; their number changes no value."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -276,8 +277,8 @@ def _chebyshev_sum(
 
 
 class _Term:
-    """A polynomial's values [K, cells] and the shifted views a step reads, which are costly to make
-    again.
+    """The values [K, cells] of a polynomial and the shifted views that a step reads, which are
+    costly to create again.
     """
 
     def __init__(self, padded: Tensor, stencil: _Stencil, strip: _Strip) -> None:
@@ -291,9 +292,7 @@ class _Term:
 
 
 def _within(walked: Tensor, seeds: Tensor) -> Tensor:
-    """Return walked maps within the range of their seeds, which only rounding lets a weighted mean
-    leave.
-    """
+    """Clamp walked maps to the range of their seeds, which only rounding lets a mean leave."""
     if seeds.numel() == 0:
         return walked.clone()
     low, high = seeds.flatten(1).aminmax(dim=1)
@@ -301,8 +300,8 @@ def _within(walked: Tensor, seeds: Tensor) -> Tensor:
 
 
 def _check_images(boundaries: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
-    """Raise ValueError for the first image whose shapes or values are wrong; all values are asked
-    for at once.
+    """Raise ValueError for the first image with wrong shapes or values; the device is synchronized
+    once for all.
     """
     for number, (boundary, stack) in enumerate(zip(boundaries, maps, strict=True)):
         if (
@@ -312,19 +311,19 @@ def _check_images(boundaries: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
             or stack.dim() != 3
         ):
             raise ValueError(
-                f"image {number}: a boundary of shape {tuple(boundary.shape)} came with maps of shape"
-                f" {tuple(stack.shape)}: expected [h,w] and [K,h,w], h and w at least 1"
+                f"image {number}: the boundary is {tuple(boundary.shape)} and the maps are "
+                f"{tuple(stack.shape)}: expected [h,w] and [K,h,w], h and w at least 1"
             )
-    facts = [
+    ranges = [
         torch.stack([*boundary.double().aminmax(), torch.isfinite(stack).all()])
         for boundary, stack in zip(boundaries, maps, strict=True)
     ]
-    for number, (low, high, finite) in enumerate(torch.stack(facts).tolist() if facts else []):
+    for number, (low, high, finite) in enumerate(torch.stack(ranges).tolist() if ranges else []):
         if not (low >= 0 and high <= 1):
             known = math.isfinite(low) and math.isfinite(high)
             wrong = f"values in [{low}, {high}]" if known else "values that are not finite"
             raise ValueError(
-                f"image {number}: the boundary map holds {wrong}: expected probabilities in [0,1]"
+                f"image {number}: the boundary map has {wrong}: expected probabilities in [0,1]"
             )
         if not finite:
-            raise ValueError(f"image {number}: the maps to walk hold values that are not finite")
+            raise ValueError(f"image {number}: the maps to walk have values that are not finite")

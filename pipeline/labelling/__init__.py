@@ -1,1 +1,1 @@
-"""From maps to labels: dense CRF, seeds, pseudo-labels."""
+"""From maps to labels: dense CRF, seeds, pseudo-labels, segment voting."""

@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 
 Refine = Callable[[np.ndarray], np.ndarray]
-"""Label map int [H,W] in 0..L-1 to the refined one."""
+"""Refines a label map int [H,W] in 0..L-1."""
 
 
 def label_refiner(image: np.ndarray, labels: int, settings: Mapping[str, float]) -> Refine:
-    """A function that refines label maps of one image; the kernels are built once for all calls.
+    """Return a function that refines label maps of one image; the kernels are built only once.
 
-    image: uint8 [H,W,3]; labels: number L of labels; settings: section `crf` of the parameters. The
-    unary gives a pixel's own label `confidence` and shares the rest among the others. With one
-    label, or no iterations, a map is returned as it is.
+    The unary term gives a pixel's own label the probability `confidence` and divides the rest
+    equally between the others. With one label, or no iterations, maps are returned unchanged.
+
+    Args:
+        image: uint8 [H,W,3].
+        labels: number L of labels.
+        settings: section `crf` of the parameters.
     """
     if labels < 2 or settings["iterations"] == 0:
         return lambda label_map: label_map
@@ -26,7 +30,7 @@ def label_refiner(image: np.ndarray, labels: int, settings: Mapping[str, float])
     np.fill_diagonal(table, -np.log(confidence))
 
     def refine(label_map: np.ndarray) -> np.ndarray:
-        """The most likely labels [H,W] under the CRF."""
+        """Return the most likely labels [H,W] under the CRF."""
         return _infer(crf, table[:, label_map.ravel()], settings).argmax(0).reshape(label_map.shape)
 
     return refine
@@ -35,8 +39,8 @@ def label_refiner(image: np.ndarray, labels: int, settings: Mapping[str, float])
 def refine_probabilities(
     image: np.ndarray, probabilities: np.ndarray, settings: Mapping[str, float]
 ) -> np.ndarray:
-    """Refined class probabilities f4 [L,H,W] of an image uint8 [H,W,3]; as given when there are no
-    iterations.
+    """Return the refined class probabilities f4 [L,H,W] of an image uint8 [H,W,3]; unchanged for
+    zero iterations.
     """
     if settings["iterations"] == 0:
         return probabilities
@@ -46,11 +50,11 @@ def refine_probabilities(
 
 
 def _build(image: np.ndarray, labels: int, settings: Mapping[str, float]) -> Any:
-    from pydensecrf import densecrf
+    from pydensecrf import densecrf  # here, so that the pipeline imports without it
 
     height, width = image.shape[:2]
     crf = densecrf.DenseCRF2D(width, height, labels)
-    # a first unary, because the library wants one before the kernels; each call sets its own
+    # The library needs a unary before the kernels; each call sets its own.
     crf.setUnaryEnergy(np.zeros((labels, height * width), np.float32))
     crf.addPairwiseGaussian(sxy=settings["smooth_xy"], compat=settings["smooth_weight"])
     crf.addPairwiseBilateral(

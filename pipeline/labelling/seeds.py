@@ -1,14 +1,13 @@
-"""Confident seeds from class activation maps: two thresholds, each refined by the dense CRF (IRN's
-specification, section 4).
+"""Confident seeds from class activation maps: two thresholds, each refined by the dense CRF (IRNet,
+section 4.2 and the authors' code).
 """
 
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from pipeline.core.artifacts import IGNORE
+from pipeline.data.grid import upsample
 from pipeline.labelling.crf import label_refiner
 
 
@@ -21,13 +20,20 @@ def seed_map(
     background: float,
     crf: Mapping[str, float],
 ) -> np.ndarray:
-    """Label map uint8 [H,W]: c+1 where foreground is sure, 0 where background is sure, IGNORE
-    elsewhere.
+    """Return the seeds of an image, uint8 [H,W]: c + 1 for confident foreground of class c, 0 for
+    confident background, IGNORE elsewhere.
 
-    image: uint8 [H,W,3]; cams: [K,h,w] in [0,1] on the stride-4 grid; labels: their K class ids.
-    Sure foreground is the CRF-refined argmax over [foreground, cams]; sure background is where the
-    refined argmax over [background, cams] is none of the classes either. An image without classes
-    is background throughout.
+    Foreground is the CRF-refined argmax over [foreground, cams]; background is where the refined
+    argmax over [background, cams] is no class either. An image without classes is background
+    throughout.
+
+    Args:
+        image: uint8 [H,W,3].
+        cams: [K,h,w] in [0,1] on the stride-4 grid.
+        labels: their class ids [K].
+        foreground: threshold above which a class is confident.
+        background: threshold below which background is confident.
+        crf: section `seeds.crf` of the parameters.
     """
     height, width = image.shape[:2]
     if len(labels) == 0:
@@ -39,17 +45,6 @@ def seed_map(
     return np.where(sure > 0, keys[sure], np.where(possible == 0, 0, IGNORE)).astype(np.uint8)
 
 
-def upsample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Maps [K,h,w] of the stride-4 grid at full resolution, f4 [K,H,W]: bilinear, cropped to the
-    image; of no maps none.
-    """
-    if len(maps) == 0:
-        return np.zeros((0, *size), np.float32)
-    tensor = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))[None]
-    full = F.interpolate(tensor, scale_factor=4, mode="bilinear", align_corners=False)
-    return full[0, :, : size[0], : size[1]].numpy()
-
-
 def _argmax(full: np.ndarray, threshold: float) -> np.ndarray:
-    """Argmax over [threshold, maps]: 0 where no map is above the threshold, k+1 for map k."""
+    """Return the argmax over [threshold, maps]: 0 where no map exceeds it, k + 1 for map k."""
     return np.where(full.max(0) > threshold, full.argmax(0) + 1, 0)

@@ -1,1 +1,1 @@
-"""Scores of semantic masks and of instances."""
+"""Scores of label maps and instances, and the scores of each step of the pipeline."""

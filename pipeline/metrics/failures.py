@@ -1,22 +1,20 @@
-"""What went wrong, by kind: failures of one image's label map and instances, with the place of
-each.
+"""Failures of one image's label map and instances, by kind and with their place.
 
 An object is a true instance or, where an image has no instance mask, all pixels of a class. A
-region is an 8-connected piece of the predicted pixels of a class, at least SMALL of the image.
-Pixels whose truth is 255 (void) count nowhere; shares are of pixels.
+region is an 8-connected component of the predicted pixels of a class, at least SMALL of the image.
+Pixels whose ground truth is 255 (void) are ignored; shares are of pixels.
 
-| kind | of | what it is |
-|---|---|---|
-| missed | objects | less than MISSED of it is labeled as any class |
-| wrong_class | objects | not missed, and more of it is labeled as other classes than as its own |
-| bleeding | regions | meets its class (or lies beside it), and MUCH of it or more, at least SMALL
-of the image, is true background |
-| background_taken | regions | not at its class, and MOST of it or more, at least SMALL of the
-image, is true background |
-| merged | predicted instances | holds COVERED or more of each of two or more true instances of its
-class |
-| split | true instances | two or more predicted instances of its class, each to COVERED or more
-inside it, hold PIECE or more of it |
+    missed            objects of which less than MISSED is labeled as any class
+    wrong_class       objects, not missed, of which more is labeled as other classes than as their
+                      own
+    bleeding          regions that touch their class, of which MUCH or more, at least SMALL of the
+                      image, is true background
+    background_taken  regions that do not touch their class, of which MOST or more, at least SMALL
+                      of the image, is true background
+    merged            predicted instances that hold COVERED or more of each of two or more true
+                      instances of their class
+    split             true instances of which two or more predicted instances of their class, each
+                      to COVERED or more inside, hold PIECE or more
 """
 
 from collections import Counter
@@ -30,17 +28,16 @@ from pipeline.core.artifacts import IGNORE
 
 KINDS = ("missed", "wrong_class", "bleeding", "background_taken", "merged", "split")
 MISSED, MUCH, MOST, SMALL, COVERED, PIECE = 0.25, 0.2, 0.5, 0.005, 0.5, 0.15
-"""Shares that decide, see above; SMALL is of the image's pixels."""
+"""The shares in the definitions above; SMALL is of the image's pixels."""
 
 Objects = tuple[np.ndarray, np.ndarray]
-"""Instances of an image: ids, unsigned integers [H,W], 0 none, 1..N, and their 0-based classes [N].
-"""
+"""Instances of an image: ids, unsigned integers [H,W], 0 none, 1..N, and 0-based classes [N]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failure: its kind, the 0-based class of object or region, pixels, and their box (top,
-    left, bottom, right), ends excluded.
+    """One failure: its kind, the 0-based class of the object or region, its number of pixels, and
+    their bounding box (top, left, bottom, right), ends excluded.
     """
 
     kind: str
@@ -49,42 +46,48 @@ class Failure:
     box: tuple[int, int, int, int]
 
     def row(self) -> dict[str, str | int]:
-        """Kind, pixels and box as columns of a table."""
+        """Return kind, pixels and bounding box as columns of a table."""
         top, left, bottom, right = self.box
         place = {"top": top, "left": left, "bottom": bottom, "right": right}
         return {"kind": self.kind, "pixels": self.pixels, **place}
 
 
 @dataclass(slots=True)
-class Found:
-    """The failures of one image, and by kind out of how many; a kind without entry could not be
-    judged.
+class ImageFailures:
+    """The failures of one image, and by kind out of how many objects, regions or instances; a kind
+    without entry could not be judged.
     """
 
     failures: list[Failure] = field(default_factory=list)
     out_of: dict[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int | None]:
-        """Number of failures by kind, None where the image has no instances to judge by."""
+        """Return the number of failures by kind, None for kinds that could not be judged."""
         found = Counter(failure.kind for failure in self.failures)
         return {kind: found[kind] if kind in self.out_of else None for kind in KINDS}
 
 
-def find(
+def find_failures(
     truth: np.ndarray,
     prediction: np.ndarray,
     true: Objects | None = None,
     found: Objects | None = None,
-) -> Found:
-    """The failures of a predicted label map and, where both sides have instances, of these.
+) -> ImageFailures:
+    """Return the failures of a predicted label map and, where both sides have instances, of these.
 
-    truth, prediction: uint8 [H,W], 0 background, c + 1 class c, 255 void or ignored. Raises
-    ValueError for unequal sizes.
+    Args:
+        truth: uint8 [H,W], 0 background, c + 1 class c, 255 void.
+        prediction: uint8 [H,W], likewise; 255 counts as background.
+        true: ground-truth instances.
+        found: predicted instances.
+
+    Raises:
+        ValueError: for unequal sizes.
     """
     maps = [truth, prediction, *(objects[0] for objects in (true, found) if objects is not None)]
     if len({one.shape for one in maps}) > 1:
         raise ValueError(f"maps of one image differ in size: {[one.shape for one in maps]}")
-    known, result = truth != IGNORE, Found()
+    known, result = truth != IGNORE, ImageFailures()
     prediction = np.where(known & (prediction != IGNORE), prediction, 0)
     _objects(result, prediction, _classes(truth) if true is None else true)
     _regions(result, truth, prediction)
@@ -93,9 +96,9 @@ def find(
     return result
 
 
-def totals(images: Mapping[str, Found]) -> dict[str, dict[str, int]]:
-    """By kind that could be judged: `count`, the number of `images` with any, and `out_of` how
-    many.
+def totals(images: Mapping[str, ImageFailures]) -> dict[str, dict[str, int]]:
+    """Return for each kind that could be judged `count`, the number of `images` with any, and
+    `out_of` how many.
     """
     whole: dict[str, dict[str, int]] = {}
     for kind in KINDS:
@@ -112,14 +115,14 @@ def totals(images: Mapping[str, Found]) -> dict[str, dict[str, int]]:
 
 
 def _classes(truth: np.ndarray) -> Objects:
-    """All pixels of a class as one object."""
+    """Return each class's pixels as one object."""
     values = np.unique(truth[(truth > 0) & (truth != IGNORE)])
     table = np.zeros(256, np.uint8)
     table[values] = np.arange(1, len(values) + 1)
     return table[truth], values - 1
 
 
-def _objects(result: Found, prediction: np.ndarray, true: Objects) -> None:
+def _objects(result: ImageFailures, prediction: np.ndarray, true: Objects) -> None:
     ids, classes = true
     labels = _table(ids, len(classes), prediction, 255)[1:]
     areas = labels.sum(1)
@@ -135,7 +138,7 @@ def _objects(result: Found, prediction: np.ndarray, true: Objects) -> None:
     result.out_of |= dict.fromkeys(("missed", "wrong_class"), int((areas > 0).sum()))
 
 
-def _regions(result: Found, truth: np.ndarray, prediction: np.ndarray) -> None:
+def _regions(result: ImageFailures, truth: np.ndarray, prediction: np.ndarray) -> None:
     least, background, total = SMALL * truth.size, truth == 0, 0
     for label in np.unique(prediction[prediction > 0]).tolist():
         number, pieces = cv2.connectedComponents(
@@ -154,7 +157,7 @@ def _regions(result: Found, truth: np.ndarray, prediction: np.ndarray) -> None:
     result.out_of |= dict.fromkeys(("bleeding", "background_taken"), total)
 
 
-def _instances(result: Found, true: Objects, found: Objects) -> None:
+def _instances(result: ImageFailures, true: Objects, found: Objects) -> None:
     (ids, classes), (found_ids, found_classes) = true, found
     shared = _table(ids, len(classes), found_ids, len(found_classes))
     areas, found_areas = shared.sum(1)[1:], shared.sum(0)[1:]
@@ -173,7 +176,7 @@ def _instances(result: Found, true: Objects, found: Objects) -> None:
 
 
 def _table(rows: np.ndarray, most_row: int, columns: np.ndarray, most_column: int) -> np.ndarray:
-    """Pixels by the values of two maps, int64 [most_row + 1, most_column + 1]."""
+    """Count pixels by the values of two maps, int64 [most_row + 1, most_column + 1]."""
     width = most_column + 1
     pairs = rows.astype(np.intp) * width + columns
     return np.bincount(pairs.ravel(), minlength=(most_row + 1) * width).reshape(most_row + 1, width)

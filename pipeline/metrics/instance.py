@@ -1,9 +1,8 @@
-"""Average precision of instance masks: COCO's through faster-coco-eval, VOC's by area under the
-curve.
+"""Average precision of instance masks: COCO's by faster-coco-eval, VOC's as area under the curve.
 
 True instances are exclusive: one id map per image, 0 none, 1..N; predicted ones are masks that may
-overlap. What is kept per image is the run-length code of its instances (some hundred bytes each)
-and one IoU table, because AP ranks the detections of the whole set.
+overlap. Because AP ranks the detections of the whole set, the run-length codes of each image's
+instances (some hundred bytes each) and one IoU table per image are kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ LIMITS = (32**2, 96**2)
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """What AP needs of one image: codes, classes and scores of its instances, and IoU
+    """What AP needs of one image: RLE codes, classes and scores of its instances, and their IoU
     [predicted,true].
     """
 
@@ -34,8 +33,8 @@ class _Scored:
 
 
 def run_lengths(ids: np.ndarray, count: int) -> list[list[int]]:
-    """Column-major run lengths of every instance of an id map in one pass (the uncompressed RLE of
-    COCO).
+    """Return the column-major run lengths of all instances of an id map, computed in one pass
+    (COCO's uncompressed RLE).
 
     ids: unsigned integers [H,W], 0 none, 1..count. Returns `count` lists: pixels outside, inside,
     outside and so on, each adding up to H*W; an instance without pixels is [H*W].
@@ -56,10 +55,10 @@ def run_lengths(ids: np.ndarray, count: int) -> list[list[int]]:
 
 
 def mask_ious(masks: np.ndarray, true: np.ndarray, count: int) -> np.ndarray:
-    """IoU of masks with the instances of an id map.
+    """Return the IoU of masks with the instances of an id map, float64 [P,count]; 0 where both are
+    empty.
 
-    masks: bool [P,H,W]; true: unsigned integers [H,W], 0 none, 1..count. Returns float64 [P,count],
-    0 where both are empty.
+    masks: bool [P,H,W]; true: unsigned integers [H,W], 0 none, 1..count.
     """
     areas = np.bincount(true.ravel(), minlength=count + 1)[1:]
     shared = np.zeros((len(masks), count))
@@ -70,11 +69,13 @@ def mask_ious(masks: np.ndarray, true: np.ndarray, count: int) -> np.ndarray:
 
 
 def area_under_curve(scores: np.ndarray, hits: np.ndarray, total: int) -> float:
-    """Average precision as the area under the monotone precision-recall curve (PASCAL VOC since
-    2010).
+    """Return average precision as the area under the monotone precision-recall curve (PASCAL VOC
+    since 2010).
 
-    scores: float [N]; hits: bool [N], the detection found an instance; total: number of true
-    instances > 0.
+    Args:
+        scores: float [N].
+        hits: bool [N], whether the detection found an instance.
+        total: number of true instances > 0.
     """
     order = np.argsort(-scores, kind="stable")
     true_positives = np.cumsum(hits[order])
@@ -97,12 +98,18 @@ class InstanceScores:
         truth: tuple[np.ndarray, np.ndarray, np.ndarray | None],
         predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
     ) -> None:
-        """Take in one image.
+        """Add one image.
 
-        truth: ids uint16 [H,W], classes uint8 [N], void bool [H,W] or None; predicted: masks bool
-        [M,H,W], classes uint8 [M], scores float32 [M]. Void pixels are taken out of the predictions
-        first; instances that have no pixel (left) count neither as found nor as false. Raises
-        ValueError when an image comes twice or the arrays contradict each other.
+        Void pixels are removed from the predictions first; instances without pixels count neither
+        as found nor as false.
+
+        Args:
+            name: of the image.
+            truth: ids uint16 [H,W], classes uint8 [N], void bool [H,W] or None.
+            predicted: masks bool [M,H,W], classes uint8 [M], scores float32 [M].
+
+        Raises:
+            ValueError: for an image added twice and for arrays that contradict each other.
         """
         if name in self._images:
             raise ValueError(f"image {name!r} was added twice")
@@ -112,41 +119,30 @@ class InstanceScores:
         self._check_predicted(name, masks, classes, scores)
         if masks.shape[1:] != true_ids.shape or (void is not None and void.shape != true_ids.shape):
             raise ValueError(
-                f"{name}: predicted {masks.shape[1:]}, truth {true_ids.shape}, void must have one size"
+                f"{name}: predicted {masks.shape[1:]}, truth {true_ids.shape}, void differ in size"
             )
         if void is not None:
             masks = masks & ~void
-        there = masks.any((1, 2))
-        true_there = np.bincount(true_ids.ravel(), minlength=len(true_classes) + 1)[1:] > 0
+        visible = masks.any((1, 2))
+        true_visible = np.bincount(true_ids.ravel(), minlength=len(true_classes) + 1)[1:] > 0
         self._images[name] = _Scored(
             (int(true_ids.shape[0]), int(true_ids.shape[1])),
-            _true_codes(true_ids, true_there),
-            true_classes[true_there],
-            _codes(masks[there]),
-            classes[there],
-            scores[there].astype(np.float64),
-            mask_ious(masks[there], true_ids, len(true_classes))[:, true_there],
+            _true_codes(true_ids, true_visible),
+            true_classes[true_visible],
+            _codes(masks[visible]),
+            classes[visible],
+            scores[visible].astype(np.float64),
+            mask_ious(masks[visible], true_ids, len(true_classes))[:, true_visible],
         )
 
-    def merge(self, other: "InstanceScores") -> None:
-        """Add the images of another rank; ValueError for other classes or an image that both have."""
-        if self.classes != other.classes:
-            raise ValueError(
-                f"classes differ, nothing to merge: {self.classes} and {other.classes}"
-            )
-        twice = sorted(self._images.keys() & other._images.keys())
-        if twice:
-            raise ValueError(f"image {twice[0]!r} was added twice")
-        self._images.update(other._images)
-
     def compute(self) -> dict:
-        """All scores, ready for JSON; None where no true instance exists.
+        """Return all scores, ready for JSON; None where no true instance exists.
 
-        `AP` (IoU 0.50:0.05:0.95), `AP50`, `AP75`, and `AP_small`, `AP_medium`, `AP_large` (true
-        areas below 32², up to 96², above), all of COCO: 101 points, 100 detections an image and
-        class; `voc_AP50`, `voc_AP70` (area under the curve, a detection may claim only the instance
-        it covers best); `instances`, `detections` and `per_class`: name -> AP, AP50, AP75,
-        voc_AP50, voc_AP70. The order of adding does not matter.
+        COCO's (101 points, 100 detections per image and class): `AP` (IoU 0.50:0.05:0.95), `AP50`,
+        `AP75`, and `AP_small`, `AP_medium`, `AP_large` (true areas below 32², up to 96², above).
+        VOC's (area under the curve, a detection may claim only the instance it covers best):
+        `voc_AP50`, `voc_AP70`. Then `instances`, `detections` and `per_class`: name -> AP, AP50,
+        AP75, voc_AP50, voc_AP70. The order in which images were added does not matter.
         """
         images = {name: self._images[name] for name in sorted(self._images)}
         coco = _coco_precision(images, self.classes)
@@ -198,32 +194,31 @@ class InstanceScores:
     def _check_classes(self, name: str, role: str, classes: np.ndarray) -> None:
         if len(classes) and classes.max() >= len(self.classes):
             raise ValueError(
-                f"{name}: {role} class {classes.max()} does not exist; there are {len(self.classes)}"
+                f"{name}: {role} class {classes.max()} does not exist; there are only "
+                f"{len(self.classes)}"
             )
 
 
-def _true_codes(ids: np.ndarray, there: np.ndarray) -> list[dict]:
-    """Compressed COCO RLE of the instances of an id map that are there."""
+def _true_codes(ids: np.ndarray, visible: np.ndarray) -> list[dict]:
+    """Return the compressed COCO RLE of the visible instances of an id map."""
     from faster_coco_eval.core import mask
 
     H, W = ids.shape
-    pairs = zip(run_lengths(ids, len(there)), there, strict=True)
-    raw = [{"size": [H, W], "counts": lengths} for lengths, is_there in pairs if is_there]
+    pairs = zip(run_lengths(ids, len(visible)), visible, strict=True)
+    raw = [{"size": [H, W], "counts": lengths} for lengths, kept in pairs if kept]
     return mask.frPyObjects(raw, H, W) if raw else []
 
 
 def _codes(masks: np.ndarray) -> list[dict]:
-    """Compressed COCO RLE of masks bool [M,H,W]."""
+    """Return the compressed COCO RLE of masks bool [M,H,W]."""
     from faster_coco_eval.core import mask
 
     return [mask.encode(np.asfortranarray(one.view(np.uint8))) for one in masks]
 
 
 def _coco_precision(samples: Mapping[str, _Scored], classes: Sequence[str]) -> np.ndarray:
-    """Precision of COCO, float64 [10 IoU thresholds, 101 recalls, C, 4 areas]; -1 for a class
-    without truth (of that size).
-
-    The areas: all, small, medium, large.
+    """Return COCO's precision, float64 [10 IoU thresholds, 101 recalls, C, 4 areas (all, small,
+    medium, large)]; -1 for a class without true instances of that area.
     """
     from faster_coco_eval import COCO, COCOeval_faster
     from faster_coco_eval.core import mask
@@ -252,7 +247,7 @@ def _coco_precision(samples: Mapping[str, _Scored], classes: Sequence[str]) -> n
 
 
 def _no_precision(true: Sequence[Mapping[str, Any]], classes: int) -> np.ndarray:
-    """What _coco_precision gives where nothing is true or nothing was found, which the library does
+    """Return _coco_precision without true instances or without detections, which the library does
     not evaluate.
     """
     precision = np.full((10, 101, classes, 1 + len(SIZES)), -1.0)
@@ -263,13 +258,13 @@ def _no_precision(true: Sequence[Mapping[str, Any]], classes: int) -> np.ndarray
 
 
 def _coco_scores(precision: np.ndarray) -> dict[str, float | None]:
-    """AP over all thresholds, at 0.5 and at 0.75 of precisions [10,...]."""
+    """Return AP over all thresholds, at 0.5 and at 0.75 of precisions [10,...]."""
     return {"AP": _mean(precision), "AP50": _mean(precision[0]), "AP75": _mean(precision[5])}
 
 
 def _voc_precision(images: Mapping[str, _Scored], classes: int, threshold: float) -> np.ndarray:
-    """AP per class at one IoU threshold, matched as in VOC, float64 [C]; -1 for a class without
-    truth.
+    """Return AP per class at one IoU threshold, matched as in VOC, float64 [C]; -1 for a class
+    without true instances.
     """
     scores: list[list[float]] = [[] for _ in range(classes)]
     hits: list[list[bool]] = [[] for _ in range(classes)]
@@ -293,6 +288,6 @@ def _voc_precision(images: Mapping[str, _Scored], classes: int, threshold: float
 
 
 def _mean(values: np.ndarray) -> float | None:
-    """Mean of the values that exist (COCO marks the others with -1)."""
+    """Return the mean of the values that exist (COCO marks the others with -1)."""
     known = values[values > -1]
     return float(known.mean()) if known.size else None

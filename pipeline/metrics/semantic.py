@@ -1,7 +1,7 @@
-"""Scores of semantic label maps: every number is a ratio of one confusion count.
+"""Scores of semantic label maps: every number is a ratio of entries of one confusion matrix.
 
 Label maps are uint8: 0 background, c + 1 class c, 255 ignore. Counts are int64 and add up over
-images and ranks, so nothing here grows with the number of images.
+images, so memory does not grow with their number.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,16 @@ from pipeline.core.artifacts import IGNORE
 
 
 def count(truth: np.ndarray, prediction: np.ndarray, labels: int) -> np.ndarray:
-    """Count the pixels of one image by true and predicted label.
+    """Return the confusion matrix of one image, int64 [labels,labels], rows truth, columns
+    prediction.
 
-    truth, prediction: uint8 [H,W]. Pixels whose truth is 255 are left out; a predicted 255 counts
-    as background, as in the authors' evaluation of IRNet. labels: number of labels, background
-    included. Returns int64 [labels,labels], rows truth, columns prediction. Raises ValueError for
-    unequal shapes, other dtypes and labels that do not exist.
+    Args:
+        truth: uint8 [H,W]; pixels of 255 are ignored.
+        prediction: uint8 [H,W]; 255 counts as background, as in the authors' evaluation of IRNet.
+        labels: number of labels, background included.
+
+    Raises:
+        ValueError: for unequal shapes, other dtypes and labels that do not exist.
     """
     for name, array in (("truth", truth), ("prediction", prediction)):
         if array.dtype != np.uint8 or array.ndim != 2:
@@ -26,8 +30,8 @@ def count(truth: np.ndarray, prediction: np.ndarray, labels: int) -> np.ndarray:
             )
     if truth.shape != prediction.shape:
         raise ValueError(
-            f"truth {truth.shape} and prediction {prediction.shape} differ in size; "
-            "both must have the upright size of the image"
+            f"truth {truth.shape} and prediction {prediction.shape} differ in size; both must have "
+            "the image's size after EXIF rotation"
         )
     pairs = truth.astype(np.uint16) << 8 | prediction
     table = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)[:IGNORE]
@@ -39,13 +43,13 @@ def count(truth: np.ndarray, prediction: np.ndarray, labels: int) -> np.ndarray:
         if strange.any():
             value = labels + int(strange.argmax())
             raise ValueError(
-                f"{name} holds label {value}, but the labels are 0..{labels - 1} and 255 (ignore)"
+                f"{name} has label {value}, but the labels are 0..{labels - 1} and 255 (ignore)"
             )
     return table[:labels, :labels]
 
 
 def intersection_over_union(counts: np.ndarray) -> np.ndarray:
-    """IoU per label, true positives / (truth + prediction - true positives).
+    """Return the IoU per label, true positives / (truth + prediction - true positives).
 
     counts: integers [...,L,L], rows truth, columns prediction. Returns float64 [...,L]; NaN for a
     label that is in neither.
@@ -55,7 +59,7 @@ def intersection_over_union(counts: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(counts: np.ndarray) -> np.ndarray:
-    """Mean IoU over the labels that are in truth or prediction, background included.
+    """Return the mean IoU over the labels in truth or prediction, background included.
 
     counts: integers [...,L,L]. Returns float64 [...]; NaN where nothing was counted.
     """
@@ -64,11 +68,10 @@ def mean_iou(counts: np.ndarray) -> np.ndarray:
 
 
 def image_row(name: str, counts: np.ndarray) -> dict[str, str | float | None]:
-    """One row of the per-image table.
+    """Return one row of the per-image table: `id`, `miou`, the mean over the labels in that image
+    (truth or prediction), and `foreground_iou`, the IoU of all classes taken as one.
 
-    counts: int64 [L,L] of one image. `miou` is the mean over the labels in that image (truth or
-    prediction), `foreground_iou` the IoU of all classes taken as one. None where nothing was
-    counted.
+    counts: int64 [L,L] of the image; None stands for a ratio of nothing.
     """
     foreground = counts[1:, 1:].sum()
     union = counts.sum() - counts[0, 0]
@@ -80,46 +83,32 @@ def image_row(name: str, counts: np.ndarray) -> dict[str, str | float | None]:
 
 
 class Confusion:
-    """The confusion count of a set of images and the scores that follow from it.
+    """The confusion matrix of a set of images and the scores that follow from it.
 
-    `counts` is int64 [C+1,C+1], rows truth, columns prediction, label 0 the background. Ranks are
-    merged by `merge`, or by summing `counts`.
+    `counts` is int64 [C+1,C+1], rows truth, columns prediction, label 0 the background.
     """
 
-    def __init__(self, classes: Sequence[str], counts: np.ndarray | None = None) -> None:
-        """classes: names without background, at most 254; counts: an earlier count to go on from."""
+    def __init__(self, classes: Sequence[str]) -> None:
+        """classes: names without background, at most 254."""
         labels = len(classes) + 1
         if labels > IGNORE:
             raise ValueError(f"{len(classes)} classes do not fit a uint8 label map; at most 254 do")
         self.classes = tuple(classes)
-        self.counts = (
-            np.zeros((labels, labels), np.int64) if counts is None else counts.astype(np.int64)
-        )
-        if self.counts.shape != (labels, labels):
-            raise ValueError(
-                f"counts are {self.counts.shape}, but {len(classes)} classes need {(labels, labels)}"
-            )
+        self.counts = np.zeros((labels, labels), np.int64)
 
     def add(self, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Count one image (see `count`) and return its own counts, int64 [C+1,C+1]."""
+        """Add one image (see `count`) and return its own counts, int64 [C+1,C+1]."""
         counts = count(truth, prediction, len(self.counts))
         self.counts += counts
         return counts
 
-    def merge(self, other: "Confusion") -> None:
-        """Add the count of another rank; ValueError when its classes differ."""
-        _same_classes(self.classes, other.classes)
-        self.counts += other.counts
-
     @property
     def miou(self) -> float:
-        """Mean IoU over the labels in truth or prediction, background included; NaN before any
-        pixel.
-        """
+        """Mean IoU over the labels in truth or prediction; NaN without pixels."""
         return float(mean_iou(self.counts))
 
     def scores(self) -> dict:
-        """All scores, ready for JSON: None stands for a ratio of nothing.
+        """Return all scores, ready for JSON; None stands for a ratio of nothing.
 
         `miou`, `pixel_accuracy`, `precision` and `recall` (means over the labels where they exist)
         and `per_class`: name -> iou, precision, recall, `background` first.
@@ -142,7 +131,7 @@ class Confusion:
 
 
 def threshold_grid(*extra: float) -> tuple[float, ...]:
-    """Background thresholds 0.01, 0.02, ..., 0.99 and any others that must be on the curve, sorted."""
+    """Return the background thresholds 0.01, 0.02, ..., 0.99 and those in `extra`, sorted."""
     for value in extra:
         if not 0 <= value <= 1:
             raise ValueError(f"threshold {value} is outside [0, 1]")
@@ -150,10 +139,14 @@ def threshold_grid(*extra: float) -> tuple[float, ...]:
 
 
 def assign(cams: np.ndarray, labels: Iterable[int], threshold: float) -> np.ndarray:
-    """Label map of class maps: argmax with the background constant `threshold` put first.
+    """Return the label map uint8 [H,W] of class maps: the argmax over [threshold, cams].
 
-    cams: float [K,H,W]; labels: K class ids. Returns uint8 [H,W]. On a tie the background wins,
-    then the class that comes first (IRNet, eval_cam).
+    On a tie the background wins, then the class that comes first (the authors' eval_cam).
+
+    Args:
+        cams: float [K,H,W].
+        labels: their class ids [K].
+        threshold: score of the background.
     """
     winner, value = _winners(cams)
     table = np.asarray([*labels], np.uint8) + np.uint8(1)
@@ -163,17 +156,15 @@ def assign(cams: np.ndarray, labels: Iterable[int], threshold: float) -> np.ndar
 
 
 class ThresholdCurve:
-    """The confusion counts of class maps at every background threshold, in one pass over each
-    image.
+    """The confusion matrices of class maps at all background thresholds, in one pass per image.
 
     A pixel is foreground at exactly the thresholds below its highest map, and its class does not
-    depend on the threshold; so a histogram by (truth, winning class, number of thresholds below the
-    value) holds all counts. `histogram`: int64 [C+1,C,T+1]; ranks are merged by `merge`, or by
-    summing it.
+    depend on the threshold; so `histogram`, int64 [C+1,C,T+1], by (truth, winning class, number of
+    thresholds below the value) holds all counts.
     """
 
     def __init__(self, classes: Sequence[str], thresholds: Sequence[float] | None = None) -> None:
-        """classes: names without background, 1 to 254; thresholds: increasing, default
+        """classes: names without background, 1 to 254; thresholds: increasing, by default
         `threshold_grid()`.
         """
         self.classes = tuple(classes)
@@ -187,11 +178,15 @@ class ThresholdCurve:
         self.histogram = np.zeros((C + 1, C, len(self.thresholds) + 1), np.int64)
 
     def add(self, truth: np.ndarray, cams: np.ndarray, labels: Iterable[int]) -> None:
-        """Count one image.
+        """Add one image.
 
-        truth: uint8 [H,W]; cams: float [K,H,W] at the size of the image, compared in float32;
-        labels: K different class ids. K may be 0: all background. Raises ValueError for other
-        shapes, NaN and unknown labels.
+        Args:
+            truth: uint8 [H,W].
+            cams: float [K,H,W] at the size of the image, compared in float32; K may be 0.
+            labels: their class ids [K], all different.
+
+        Raises:
+            ValueError: for other shapes, NaN and unknown labels.
         """
         ids = np.asarray([*labels], np.intp)
         C, L = len(self.classes), len(self._levels) + 1
@@ -205,35 +200,30 @@ class ThresholdCurve:
             )
         if truth.shape != cams.shape[1:]:
             raise ValueError(
-                f"cams {cams.shape} do not have the size of the truth {truth.shape}; upsample them first"
+                f"cams {cams.shape} and truth {truth.shape} differ in size; upsample the cams first"
             )
         winner, value = _winners(cams)
         level = np.searchsorted(self._levels, value, side="left")
         known = truth != IGNORE
         if (truth[known] > C).any():
             raise ValueError(
-                f"truth holds label {truth[known].max()}, but the labels are 0..{C} and 255 (ignore)"
+                f"truth has label {truth[known].max()}, but the labels are 0..{C} and 255 (ignore)"
             )
         K = max(len(ids), 1)
         flat = (truth.astype(np.intp) * K + winner) * L + level
         counts = np.bincount(flat[known], minlength=(C + 1) * K * L).reshape(C + 1, K, L)
         self.histogram[:, ids if len(ids) else [0]] += counts
 
-    def merge(self, other: "ThresholdCurve") -> None:
-        """Add the histogram of another rank; ValueError when classes or thresholds differ."""
-        _same_classes(self.classes, other.classes)
-        if self.thresholds != other.thresholds:
-            raise ValueError("curves with different thresholds cannot be merged")
-        self.histogram += other.histogram
-
     def counts(self) -> np.ndarray:
-        """Confusion counts at all thresholds, int64 [T,C+1,C+1], rows truth, columns prediction."""
+        """Return the confusion matrices at all thresholds, int64 [T,C+1,C+1], rows truth, columns
+        prediction.
+        """
         above = self.histogram[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
         background = self.histogram.sum((1, 2))[:, None] - above.sum(1)
         return np.concatenate([background[:, None], above], 1).transpose(2, 0, 1)
 
     def curve(self) -> list[dict[str, float | None]]:
-        """One row a threshold: `threshold` and `miou`."""
+        """Return one row per threshold: `threshold` and `miou`."""
         scores = mean_iou(self.counts())
         return [
             {"threshold": t, "miou": _plain(s)}
@@ -241,7 +231,7 @@ class ThresholdCurve:
         ]
 
     def best(self) -> tuple[float, float]:
-        """(threshold, mIoU) of the highest mIoU, the lowest such threshold; a score, never a
+        """Return (threshold, mIoU) at the highest mIoU, the lowest such threshold; a score, never a
         setting.
         """
         scores = mean_iou(self.counts())
@@ -250,19 +240,11 @@ class ThresholdCurve:
         index = int(np.nanargmax(scores))
         return self.thresholds[index], float(scores[index])
 
-    def at(self, threshold: float) -> Confusion:
-        """The confusion at a threshold of the grid; ValueError for any other (see
-        `threshold_grid`).
-        """
-        if threshold not in self.thresholds:
-            raise ValueError(
-                f"threshold {threshold} is not on the grid; build it with threshold_grid({threshold})"
-            )
-        return Confusion(self.classes, self.counts()[self.thresholds.index(threshold)])
-
 
 def _winners(cams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index (intp [H,W]) and value (float32 [H,W]) of the highest map; without maps 0 and -inf."""
+    """Return index (intp [H,W]) and value (float32 [H,W]) of the highest map; without maps 0 and
+    -inf.
+    """
     if cams.ndim != 3:
         raise ValueError(f"cams must be [K,H,W], got {cams.shape}")
     if not len(cams):
@@ -270,7 +252,7 @@ def _winners(cams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     maps = cams.astype(np.float32, copy=False)
     value = maps.max(0)
     if np.isnan(value).any():
-        raise ValueError("cams hold NaN; make them again")
+        raise ValueError("cams have NaN; compute them again")
     return maps.argmax(0), value
 
 
@@ -290,10 +272,5 @@ def _plain(value: np.ndarray) -> float | None:
 
 
 def ratio(part: float, whole: float) -> float | None:
-    """part / whole, None where that is nothing."""
+    """Return part / whole, None where whole is 0."""
     return _plain(_ratio(np.asarray(part), np.asarray(whole)))
-
-
-def _same_classes(mine: tuple[str, ...], other: tuple[str, ...]) -> None:
-    if mine != other:
-        raise ValueError(f"scores of different classes cannot be merged: {mine} and {other}")

@@ -17,9 +17,11 @@ from torch.nn import functional as F
 
 from pipeline.core.weights import load_network
 from pipeline.errors import UserError
-from pipeline.instances.sparseinst.detections import Rules, detect, keep
-from pipeline.instances.sparseinst.network import MASK_STRIDE, MULTIPLE, Network, Outputs
-from pipeline.methods import INSTANCES, rebuild
+from pipeline.instances.base import InstanceModel
+from pipeline.instances.registry import rebuild
+from pipeline.instances.sparseinst import SparseInst
+from pipeline.instances.sparseinst.network import MASK_STRIDE, MULTIPLE, Outputs
+from pipeline.instances.sparseinst.predict import MASK_THRESHOLD, select_queries
 from pipeline.nets.backbones import OUTPUT_STRIDE
 from pipeline.nets.deeplab import SemanticNet, probabilities
 from pipeline.onnx import agreement
@@ -121,9 +123,9 @@ def semantic_graph(path: Path, header: Mapping[str, Any]) -> Graph:
 
 
 def instance_graph(path: Path, header: Mapping[str, Any]) -> Graph:
-    """Images in, instances out: what SparseInst's `detect` gives for images at their own size."""
-    network = load_network(path, "instance", partial(rebuild, INSTANCES), torch.device("cpu"))
-    rules, sides = Rules(), trained_sides(header)
+    """Images in, instances out: what SparseInst's `predict` gives for images at their own size."""
+    network = load_network(path, "instance", rebuild, torch.device("cpu"))
+    sides = trained_sides(header)
     properties = {
         "task": "instance segmentation",
         "class names": _json(header["classes"]),
@@ -134,7 +136,7 @@ def instance_graph(path: Path, header: Mapping[str, Any]) -> Graph:
             "shorter side {} pixels, longer side {} at most".format(*sides)
         )
     return Graph(
-        InstanceGraph(exportable(network), rules).eval(),
+        InstanceGraph(exportable(network)).eval(),
         (
             images_port(MULTIPLE),
             Port(
@@ -151,7 +153,7 @@ def instance_graph(path: Path, header: Mapping[str, Any]) -> Graph:
             Port(
                 "masks",
                 ("found", "height", "width"),
-                f"bool, where the probability exceeds {rules.mask}",
+                f"bool, where the probability exceeds {MASK_THRESHOLD}",
             ),
         ),
         partial(every_instance, network),
@@ -161,11 +163,11 @@ def instance_graph(path: Path, header: Mapping[str, Any]) -> Graph:
     )
 
 
-def every_instance(network: Network, images: Tensor) -> tuple[Tensor, ...]:
+def every_instance(network: InstanceModel, images: Tensor) -> tuple[Tensor, ...]:
     """The instances of samples uint8 [B,3,H,W], whatever they score, as the outputs of an
     InstanceGraph.
     """
-    found = detect(network, list(images), score=0.0)
+    found = network.predict(images, score=0.0)
     samples = [torch.full((len(one.scores),), number) for number, one in enumerate(found)]
     parts = zip(*((one.classes, one.scores, one.masks) for one in found), strict=True)
     return torch.cat(samples), *map(torch.cat, parts)
@@ -185,28 +187,28 @@ class SemanticGraph(nn.Module):
 
 
 class InstanceGraph(nn.Module):
-    """SparseInst with all that makes instances of its outputs, which sparseinst.detections
+    """SparseInst with all that makes instances of its outputs, which sparseinst.predict
     otherwise does image by image.
     """
 
-    def __init__(self, network: Network, rules: Rules) -> None:
+    def __init__(self, network: SparseInst) -> None:
         super().__init__()
-        self.network, self.rules = network, rules
+        self.network = network
 
     def forward(self, images: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images [M], classes [M], scores [M] and masks bool [M,H,W] of what scores more than
         `score` in uint8 [B,3,H,W].
         """
         height, width = images.shape[2:]
-        outputs = self.network.predict(self.network.prepare(images))
+        outputs = self.network.decode(self.network.prepare(images))
         number = outputs.logits.shape[1]
-        queries, cells, classes, scores = keep(
-            Outputs(*(part.flatten(0, 1) for part in outputs)), score, self.rules
+        queries, cells, classes, scores = select_queries(
+            Outputs(*(part.flatten(0, 1) for part in outputs)), score
         )
         enlarged = F.interpolate(
             cells[:, None], scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False
         )
-        masks = enlarged[:, 0, :height, :width] > self.rules.mask
+        masks = enlarged[:, 0, :height, :width] > MASK_THRESHOLD
         there = masks.flatten(1).any(1).nonzero()[:, 0]
         return (queries // number)[there], classes[there], scores[there], masks[there]
 

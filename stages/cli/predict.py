@@ -198,11 +198,11 @@ def _told(
     outcome: "Outcome", output: Path, kind: str, given: Given, *, overlays: bool
 ) -> list[str]:
     """What was written, line by line."""
-    from pipeline.predict import INSTANCES, LABELMAP, MASKS, OVERLAYS
+    from pipeline.predict import INSTANCES_JSON, LABELMAP, MASKS, OVERLAYS
 
     results = {
         "semantic": f"label maps to {output / MASKS}, what their values mean to {output / LABELMAP}",
-        "instance": f"{outcome.instances} instances to {output / INSTANCES}",
+        "instance": f"{outcome.instances} instances to {output / INSTANCES_JSON}",
     }
     lines = [f"wrote the results of {outcome.images} images: {results[kind]}"]
     if overlays:

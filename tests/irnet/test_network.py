@@ -40,9 +40,7 @@ def test_fields_have_one_value_a_cell(name: str, height: int, width: int) -> Non
 
 
 def test_resnet_has_the_published_heads() -> None:
-    """Sizes of section 5 of the specification for the widths of resnet18: 32 a tap, 64 + 128 + 256
-    at stride 4.
-    """
+    """32 channels per tap for boundaries; 64 + 128 + 256 at stride 4 for displacements."""
     network = IRNet("resnet18")
     widths = [64, 64, 128, 256, 512]
     edge = sum(32 * width + 64 for width in widths) + 160 + 1
@@ -59,7 +57,7 @@ def test_four_taps_when_nothing_is_finer_than_stride_4() -> None:
     assert network.displacement.fine == 1
 
 
-def test_a_image_above_512_pixels_is_not_cropped(network: IRNet) -> None:
+def test_image_above_512_pixels_is_not_cropped(network: IRNet) -> None:
     boundary, displacement = fields_of(network, torch.randn(1, 3, 480, 640), flip=True)
     assert boundary.shape == (1, 120, 160)
     assert displacement.shape == (1, 2, 120, 160)
@@ -77,7 +75,7 @@ def test_fields_do_not_depend_on_what_fills_up_to_16(network: IRNet) -> None:
         assert torch.equal(small, large[..., :13, :18])
 
 
-def test_the_backbone_stays_in_evaluation_mode_and_gets_no_gradient() -> None:
+def test_backbone_stays_in_evaluation_mode_and_gets_no_gradient() -> None:
     network = IRNet(SMALL)
     assert network.train() is network
     assert network.training
@@ -95,7 +93,7 @@ def test_the_backbone_stays_in_evaluation_mode_and_gets_no_gradient() -> None:
     assert not network.eval().training
 
 
-def test_the_heads_are_independent_problems() -> None:
+def test_heads_are_independent_problems() -> None:
     network = IRNet(SMALL).train()
     labels = torch.zeros(2, 16, 16, dtype=torch.uint8)
     labels[:, 4:12, 4:12] = 1
@@ -114,7 +112,7 @@ def test_the_heads_are_independent_problems() -> None:
     assert not any(reached(moves, boundary))
 
 
-def test_the_mean_shift_is_taken_off_outside_training_only() -> None:
+def test_mean_shift_is_subtracted_outside_training_alone() -> None:
     network = IRNet(SMALL).eval()
     image = torch.randn(1, 3, 32, 48)
     with torch.no_grad():
@@ -130,7 +128,7 @@ def test_the_mean_shift_is_taken_off_outside_training_only() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 68), (61, 84)])
-def test_a_flipped_image_has_a_flipped_boundary(network: IRNet, height: int, width: int) -> None:
+def test_flipped_image_has_a_flipped_boundary(network: IRNet, height: int, width: int) -> None:
     image = torch.randn(1, 3, height, width)
     straight = fields_of(network, image, flip=True)[0]
     flipped = fields_of(network, image.flip(3), flip=True)[0]
@@ -140,7 +138,7 @@ def test_a_flipped_image_has_a_flipped_boundary(network: IRNet, height: int, wid
 
 
 @pytest.mark.parametrize("width", [64, 70])
-def test_boundary_logits_are_averaged_and_the_displacement_is_the_images_own(
+def test_boundaries_are_averaged_over_flips_and_displacements_are_not(
     network: IRNet, width: int
 ) -> None:
     image = torch.nn.functional.pad(torch.randn(1, 3, 48, width), (0, -width % 4))
@@ -161,7 +159,7 @@ def test_batched_equals_single(network: IRNet) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_checkpoint_holds_weights_and_the_shift_and_no_tables(name: str) -> None:
+def test_checkpoint_has_weights_and_the_shift_and_no_tables(name: str) -> None:
     network = IRNet(name)
     state, parameters = network.state_dict(), {n for n, _ in network.named_parameters()}
     extra = {

@@ -1,6 +1,4 @@
-"""What IRNet learns from: crops whose labels lie where the image's colors do, and the mean
-displacement afterwards.
-"""
+"""Training of IRNet: crops and their labels, the loss, the mean displacement."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,23 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
 from pipeline.core.artifacts import Reader, Writer
 from pipeline.core.engine import ImageError
-from pipeline.core.trainer import Ranks, Step
 from pipeline.data.index import ImageEntry, Index
 from pipeline.irnet.network import IRNet, fields_of
 from pipeline.irnet.training import (
     SeedCrops,
     mean_displacements,
     mean_shift,
-    objective,
     show_boundaries,
+    training_loss,
 )
 from tests.support.runtimes import runtime
+from tests.support.steps import single_rank
 
 SMALL = "test_resnet"
 MEAN = (0.5, 0.5, 0.5)
@@ -98,9 +95,9 @@ def test_any_crop_has_a_label_for_every_cell_of_the_network(
     assert logits.shape[2:] == labels.shape
 
 
-def test_the_objective_is_finite_and_learns(sources: tuple[Index, Reader]) -> None:
+def test_training_loss_decreases(sources: tuple[Index, Reader]) -> None:
     torch.manual_seed(0)
-    network, step = IRNet(SMALL).train(), Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
+    network, step = IRNet(SMALL).train(), single_rank()
     crops = SeedCrops(*sources, (1.0, 1.0), 64, MEAN)
     pairs = [crops[0] for _ in range(4)]
     batch = (
@@ -110,7 +107,7 @@ def test_the_objective_is_finite_and_learns(sources: tuple[Index, Reader]) -> No
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 3e-3)
     losses = []
     for _ in range(15):
-        terms = objective(5)(network, batch, step)
+        terms = training_loss(network, batch, step, radius=5)
         assert set(terms) == {"loss", "pos", "neg", "disp_fg", "disp_bg"}
         losses.append(float(terms["loss"].detach()))
         optimizer.zero_grad()
@@ -119,10 +116,10 @@ def test_the_objective_is_finite_and_learns(sources: tuple[Index, Reader]) -> No
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_batch_of_ignored_pixels_costs_nothing() -> None:
-    network, step = IRNet(SMALL).train(), Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
+def test_batch_of_ignored_pixels_costs_nothing() -> None:
+    network, step = IRNet(SMALL).train(), single_rank()
     labels = torch.full((2, 16, 16), 255, dtype=torch.uint8)
-    terms = objective(5)(network, (torch.zeros(2, 3, 64, 64), labels), step)
+    terms = training_loss(network, (torch.zeros(2, 3, 64, 64), labels), step, radius=5)
     terms["loss"].backward()
     assert float(terms["loss"].detach()) == 0
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
@@ -153,7 +150,7 @@ def test_after_the_shift_the_average_displacement_is_zero() -> None:
     assert torch.stack(means).mean(0).abs().max() < 1e-5
 
 
-def test_a_image_has_the_mean_displacement_that_it_has_alone() -> None:
+def test_mean_displacement_does_not_depend_on_the_batch() -> None:
     network = IRNet(SMALL).eval()
     batch = torch.cat([images()[0], images()[3], images()[0].flip(3)])
     alone = torch.cat([mean_displacements(network, image[None]) for image in batch])
@@ -164,7 +161,7 @@ def test_a_image_has_the_mean_displacement_that_it_has_alone() -> None:
     assert torch.allclose(alone[1], field.flatten(2).mean(2)[0])
 
 
-def test_an_earlier_shift_does_not_count_and_is_put_back() -> None:
+def test_earlier_shift_is_ignored_and_restored() -> None:
     network = IRNet(SMALL).eval()
     fresh = means_of(network)
     network.mean_shift = torch.tensor([5.0, -7.0])
@@ -187,8 +184,8 @@ class Source:
         return tuple(images()[int(name)].shape[2:])
 
 
-def shift(network: IRNet, folder: Path, *names: str, rank: int = 0, world: int = 1) -> Tensor:
-    here = runtime(folder, rank=rank, world_size=world)
+def shift(network: IRNet, folder: Path, *names: str, rank: int = 0, world_size: int = 1) -> Tensor:
+    here = runtime(folder, rank=rank, world_size=world_size)
     return mean_shift(network, Source(), names, here)  # type: ignore[arg-type]
 
 
@@ -204,7 +201,7 @@ def test_without_images_there_is_no_shift(tmp_path: Path) -> None:
     assert shift(IRNet(SMALL).eval(), tmp_path).tolist() == [0, 0]
 
 
-def test_a_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="irnet: 3: unreadable"):
         shift(IRNet(SMALL).eval(), tmp_path, "0", "3")
 
@@ -234,7 +231,7 @@ def test_ranks_share_the_images(
         ([], False),
     ],
 )
-def test_a_boundary_needs_two_sure_labels_in_one_image(
+def test_boundary_needs_two_confident_labels_in_one_image(
     maps: list[list[int]], shown: bool, tmp_path: Path
 ) -> None:
     with Writer(tmp_path / "seeds.h5", "seeds", ("a", "b")) as writer:

@@ -1,6 +1,7 @@
-"""The walk against the published results, a dense float64 power, and what must hold for any image."""
+"""The walk against published results and a dense power, and what holds for any image."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from pipeline.irnet import walk
 from pipeline.irnet.paths import directions, line_cells
-from pipeline.irnet.walk import affinities, chebyshev_coefficients, random_walk
+from pipeline.irnet.walk import affinities, chebyshev_coefficients, groups, random_walk
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -40,7 +41,7 @@ def dense_walk(boundary: Tensor, maps: Tensor, radius: int, beta: float, steps: 
     return ((x * (1 - edge)).reshape(len(x), -1) @ transition).reshape(x.shape)
 
 
-def single(boundary: Tensor, maps: Tensor, **options: float) -> Tensor:
+def single(boundary: Tensor, maps: Tensor, **options: Any) -> Tensor:
     (result,) = random_walk([boundary], [maps], **options)
     return result
 
@@ -127,7 +128,7 @@ def test_flipped_and_transposed_images_walk_alike() -> None:
         )
 
 
-def test_a_symmetric_image_stays_symmetric() -> None:
+def test_symmetric_image_stays_symmetric() -> None:
     boundary, maps = random_image(12, 9)
     boundary, maps = boundary + boundary.flip(-1), maps + maps.flip(-1)
     result = single(boundary / 2, maps)
@@ -179,7 +180,7 @@ def test_half_precision_is_walked_in_float32() -> None:
     assert torch.equal(result, single(boundary.float(), maps.float()))
 
 
-def test_a_image_wider_than_512_pixels_walks() -> None:
+def test_image_wider_than_512_pixels_is_walked() -> None:
     boundary, maps = random_image(120, 160, 1)
     assert single(boundary, maps, steps=2).shape == (1, 120, 160)
 
@@ -213,12 +214,12 @@ def test_256_steps_take_few_products() -> None:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_a_boundary_that_is_not_finite_is_named(value: float) -> None:
+def test_boundary_that_is_not_finite_is_named(value: float) -> None:
     boundary, maps = random_image(6, 6)
     broken = boundary.clone()
     broken[2, 3] = value
     with pytest.raises(
-        ValueError, match="image 1: the boundary map holds values that are not finite"
+        ValueError, match="image 1: the boundary map has values that are not finite"
     ):
         random_walk([boundary, broken], [maps, maps])
 
@@ -227,7 +228,7 @@ def test_bad_input_is_refused() -> None:
     boundary, maps = random_image(6, 6)
     with pytest.raises(ValueError, match=r"expected probabilities in \[0,1\]"):
         single(boundary * 5, maps)
-    with pytest.raises(ValueError, match="maps to walk hold values that are not finite"):
+    with pytest.raises(ValueError, match="maps to walk have values that are not finite"):
         single(boundary, maps / 0)
     with pytest.raises(ValueError, match="expected \\[h,w\\]"):
         single(boundary, maps[:, :5])
@@ -252,3 +253,25 @@ def test_threads_change_no_bit_and_are_left_as_they_were(
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        ([], []),
+        ([(1, 50, 50)], [(0, 1)]),
+        ([(1, 5, 4), (1, 4, 5), (1, 6, 10)], [(0, 3)]),
+        ([(1, 5, 4), (1, 9, 9), (1, 1, 1)], [(0, 1), (1, 3)]),
+        ([(1, 5, 4), (4, 5, 4), (1, 5, 4)], [(0, 1), (1, 2), (2, 3)]),
+        ([(2, 5, 4), (2, 5, 4), (2, 5, 4)], [(0, 2), (2, 3)]),
+        ([(0, 5, 4), (0, 5, 4), (0, 5, 12)], [(0, 3)]),
+    ],
+)
+def test_ranges_take_what_fits_and_at_least_one(
+    shapes: list[tuple[int, int, int]],
+    expected: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(walk, "VALUES_AT_ONCE", {"cpu": 100})
+    found = list(groups([torch.zeros(shape) for shape in shapes]))
+    assert [(part.start, part.stop) for part in found] == expected

@@ -29,14 +29,14 @@ def noisy(truth: np.ndarray, share: float, labels: int, seed: int = 0) -> np.nda
     return np.where(rng.random(truth.shape) < share, rng.integers(0, labels, truth.shape), truth)
 
 
-def test_a_noisy_map_is_cleaned_to_the_color_border() -> None:
+def test_noisy_map_is_cleaned_to_the_color_border() -> None:
     image, truth = two_colors()
     given = noisy(truth, 0.3, 2)
     assert (given != truth).mean() > 0.1
     assert (label_refiner(image, 2, IRN)(given) == truth).all()
 
 
-def test_the_border_moves_to_the_colors() -> None:
+def test_border_moves_to_the_colors() -> None:
     image, truth = two_colors()
     shifted = np.roll(truth, 4, axis=1)
     shifted[:, :4] = 0
@@ -126,7 +126,7 @@ def test_probabilities_are_cleaned_to_the_color_border_and_zeros_are_taken() -> 
     assert (refine_probabilities(image, certain, IRN).argmax(0) == truth).all()
 
 
-def test_a_view_of_a_image_and_of_scores_is_read_in_its_own_order() -> None:
+def test_memory_order_of_image_and_scores_is_respected() -> None:
     image, truth = two_colors()
     given = noisy(truth, 0.3, 2)
     flipped = label_refiner(image[:, ::-1], 2, IRN)(given[:, ::-1])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.labelling.seeds import seed_map, upsample
+from pipeline.data.grid import upsample
+from pipeline.labelling.seeds import seed_map
 from pipeline.params import ParameterError, parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +42,7 @@ def test_thresholds_on_a_constant_map(value: float, label: int, crf: Mapping[str
     assert set(np.unique(result).tolist()) == {label}
 
 
-def test_a_threshold_itself_is_not_above_it() -> None:
+def test_value_at_a_threshold_is_not_above_it() -> None:
     half = np.full((1, 8, 11), 0.5, np.float32)
     image = np.zeros((*SIZE, 3), np.uint8)
     result = seed_map(image, half, np.array([0]), foreground=0.5, background=0.5, crf=OFF)
@@ -57,7 +58,7 @@ def test_between_the_thresholds_is_ignored() -> None:
     assert set(row.tolist()) == {0, 3, 255}
 
 
-def test_the_strongest_class_has_the_pixel() -> None:
+def test_strongest_class_has_the_pixel() -> None:
     cams = constant(0.4, 0.6, 0.5)
     assert set(np.unique(seeds(cams, [5, 0, 19])).tolist()) == {1}
 
@@ -77,13 +78,13 @@ def test_more_classes_than_voc_has() -> None:
 
 
 @pytest.mark.parametrize("crf", [OFF, ON])
-def test_a_image_without_classes_is_background(crf: Mapping[str, float]) -> None:
+def test_image_without_classes_is_background(crf: Mapping[str, float]) -> None:
     result = seeds(np.zeros((0, 8, 11), np.float16), [], crf)
     assert (result.shape, result.dtype) == (SIZE, np.uint8)
     assert not result.any()
 
 
-def test_the_crf_moves_seeds_to_the_colors() -> None:
+def test_crf_moves_seeds_to_the_colors() -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     image[:, 30:] = (220, 180, 40)
     cams = np.zeros((1, 10, 15), np.float32)
@@ -93,18 +94,18 @@ def test_the_crf_moves_seeds_to_the_colors() -> None:
     assert (result[:, :29] == 0).all()
 
 
-def test_maps_are_enlarged_about_the_centers_of_their_cells() -> None:
+def test_maps_are_upsampled_about_the_centers_of_their_cells() -> None:
     ramp = np.broadcast_to(np.arange(8, dtype=np.float32)[:, None] * 4 + 2, (2, 8, 11))
     full = upsample(ramp, SIZE)
     assert full.shape == (2, *SIZE)
     assert np.abs(full[:, 2:30] - (np.arange(2, 30)[:, None] + 0.5)).max() < 1e-5
 
 
-def test_no_maps_are_enlarged_to_none() -> None:
+def test_no_maps_are_upsampled_to_none() -> None:
     assert upsample(np.zeros((0, 8, 11), np.float16), SIZE).shape == (0, *SIZE)
 
 
-def test_a_foreground_threshold_below_the_background_one_is_refused() -> None:
+def test_foreground_threshold_below_the_background_is_refused() -> None:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["seeds"] |= {"foreground": 0.1, "background": 0.2}
     with pytest.raises(ParameterError, match=r"seeds.*background \(0\.2\).*foreground \(0\.1\)"):

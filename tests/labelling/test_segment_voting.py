@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pipeline.core.artifacts import Record
 from pipeline.labelling.pseudo_labels import vote, vote_record
 
 U1, U2 = np.uint8, np.uint16
 
 
-def test_a_segment_takes_its_majority_where_agreement_is_high() -> None:
+def test_segment_takes_its_majority_where_agreement_is_high() -> None:
     labels = np.array([[1, 1, 1, 0], [2, 2, 0, 0]], U1)
     segments = np.array([[1, 1, 1, 1], [2, 2, 2, 2]], U2)
     assert vote(labels, segments, 0.75).tolist() == [[1, 1, 1, 1], [2, 2, 0, 0]]
@@ -50,7 +51,7 @@ def test_equals_counting_segment_by_segment(
     assert once.dtype == labels.dtype
 
 
-def test_a_relabeled_segmentation_votes_alike() -> None:
+def test_segment_ids_do_not_matter() -> None:
     rng = np.random.default_rng(0)
     labels, segments = (
         rng.integers(0, 3, (20, 30)).astype(U1),
@@ -61,7 +62,7 @@ def test_a_relabeled_segmentation_votes_alike() -> None:
 
 
 def test_instances_without_pixels_are_dropped_and_the_rest_renumbered() -> None:
-    record = {
+    record: Record = {
         "semantic": np.array([[1, 1, 1, 2], [0, 3, 3, 3]], U1),
         "instances": np.array([[2, 2, 2, 1], [0, 3, 3, 3]], U2),
         "classes": np.array([1, 0, 2], U1),
@@ -75,7 +76,7 @@ def test_instances_without_pixels_are_dropped_and_the_rest_renumbered() -> None:
 
 
 def test_no_instances_and_no_segments() -> None:
-    record = {
+    record: Record = {
         "semantic": np.zeros((3, 4), U1),
         "instances": np.zeros((3, 4), U2),
         "classes": np.zeros(0, U1),

@@ -66,7 +66,7 @@ def test_iou_of_six_tenths_counts_at_50_not_at_75() -> None:
     assert result["AP"] == pytest.approx(0.3)  # thresholds 0.50, 0.55 and 0.60 of ten
 
 
-def test_a_better_ranked_miss_costs_precision() -> None:
+def test_better_ranked_miss_costs_precision() -> None:
     truth = boxes((0, 0, 10, 10))
     predicted = boxes((0, 0, 10, 10), (20, 20, 25, 25))
     one = np.zeros(1, U1)
@@ -86,7 +86,7 @@ def test_void_pixels_of_a_prediction_do_not_count() -> None:
     assert result["detections"] == 1
 
 
-def test_the_second_half_of_an_instance_is_a_duplicate() -> None:
+def test_second_half_of_an_instance_is_a_duplicate() -> None:
     # Both halves reach IoU 0.5, but only the better ranked may claim the instance; the rest ranks
     # before the second instance and costs precision there: area 1/2 * 1 + 1/2 * 2/3.
     truth = boxes((0, 0, 10, 20), (20, 0, 30, 10))
@@ -146,16 +146,11 @@ def many(names: list[str]) -> InstanceScores:
     return scores
 
 
-def test_order_and_ranks_do_not_matter() -> None:
+def test_order_of_images_does_not_matter() -> None:
     names = [str(i) for i in range(8)]
     whole = many(names).compute()
     assert 0 < whole["AP50"] < 1
     assert many(names[::-1]).compute() == whole
-    first = many(names[1::2])
-    first.merge(many(names[::2]))
-    assert first.compute() == whole
-    with pytest.raises(ValueError, match="twice"):
-        first.merge(many(["3"]))
 
 
 def test_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +206,7 @@ def test_bad_input_names_the_image() -> None:
         scores.add("a", (TWO, np.array([0, 7], U1), None), good)
     with pytest.raises(ValueError, match="finite scores"):
         scores.add("a", (TWO, BOTH, None), (split(TWO, 2), BOTH, np.array([1, np.nan], F4)))
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="differ in size"):
         scores.add("a", (TWO.T, BOTH, None), good)
     scores.add("a", (TWO, BOTH, None), good)
     with pytest.raises(ValueError, match="twice"):

@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.core.weights import save_weights
 from pipeline.errors import UserError
-from pipeline.instances.maskrcnn.network import Network
+from pipeline.instances.maskrcnn import MaskRCNN
 from pipeline.onnx import agreement
 from pipeline.onnx.checking import images
 from pipeline.onnx.graphs import Averages, EvenConv, exportable, graph_of
@@ -55,7 +55,7 @@ def test_mask_rcnn_is_refused_with_what_to_do(tmp_path: Path) -> None:
         "classes": ["cat"],
         "options": {"channels": 8},
     }
-    save_weights(path, Network(1, "test_resnet", channels=8), "instance", **header)
+    save_weights(path, MaskRCNN(1, "test_resnet", channels=8), "instance", **header)
     with pytest.raises(
         UserError, match=r"holds maskrcnn, which is not exported; train instance\.method sparseinst"
     ):

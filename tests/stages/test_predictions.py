@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from pipeline.core.artifacts import Reader
 from pipeline.core.weights import save_weights
-from pipeline.instances.maskrcnn.network import Network
+from pipeline.instances.maskrcnn import MaskRCNN
 from pipeline.nets.deeplab import SemanticNet
 from pipeline.readers.build import build
 from stages.predictions import predictions
@@ -35,7 +35,7 @@ def test_no_validation_images_give_an_empty_artifact_that_says_so(
     )
     save_weights(
         Path("data/instance.safetensors"),
-        Network(len(index.classes), "test_resnet", channels=8),
+        MaskRCNN(len(index.classes), "test_resnet", channels=8),
         "instance",
         method="maskrcnn",
         backbone="test_resnet",

@@ -1,9 +1,8 @@
-"""Random outputs and targets for the tests of this folder."""
+"""Random outputs and targets of SparseInst."""
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from pipeline.instances.sparseinst.losses import Targets
 from pipeline.instances.sparseinst.network import Outputs
@@ -37,15 +36,15 @@ def random_targets(
 
 
 def plain(targets: Targets) -> Targets:
-    """The same where everything counts and weighs alike."""
+    """Return the targets with all weights 1 and no ignored cells."""
     return targets._replace(
         weights=torch.ones_like(targets.weights), valid=torch.ones_like(targets.valid)
     )
 
 
 def double(targets: Targets) -> Targets:
+    """Return the targets in float64."""
+    weights, masks, valid = targets.weights, targets.masks, targets.valid
     return Targets(
-        targets.counts,
-        targets.classes,
-        *(part.double() for part in targets[2:] if isinstance(part, Tensor)),
+        targets.counts, targets.classes, weights.double(), masks.double(), valid.double()
     )

@@ -1,36 +1,36 @@
-"""What matched queries learn from their instances, and the others from having none (paper, section
-3.4; specification, section 5).
+"""SparseInst's training loss: targets, matching and loss terms (paper, section 3.4).
+
+Targets. Instances on the stride-4 grid that masks are predicted on. `area` takes the share of a
+cell's 4x4 pixels that belong to the instance, so that no instance vanishes; `bilinear`, as
+published, sees only the middle 2x2 of them and loses 44 % of the objects of 2x2 pixels.
+
+Matching. Queries i and instances k are paired one to one so that the sum of C is maximal:
+
+    C(i,k) = DICE(sigma(m_i), t_k)^0.8 * sigma(p_i)[c_k]^0.2
+    DICE(m,t) = 2 sum mt / (sum m² + sum t² + eps)
+
+An image's queries are compared with its own instances alone; the published code compares those of
+the whole batch.
+
+Loss. What matched queries learn from their instances, and the others from having none:
 
     classification  sigmoid focal loss, alpha 0.25 and gamma 2, of all queries and classes
     dice            1 - DICE(sigma(m), t)
     mask            mean over the pixels of the binary cross-entropy of m and t
-    objectness      binary cross-entropy of o and the IoU of [sigma(m) >= threshold] with [t > 1/2]
+    objectness      binary cross-entropy of o and the IoU of [sigma(m) >= 0.4] with [t > 1/2]
+    semantic        cross-entropy of the classes of cells, for networks that predict them (YOLACT,
+                    section 3.4; not in SparseInst)
 
-    semantic        cross-entropy of the classes of cells, for networks that predict them (YOLACT, section 3.4; not in SparseInst)
-
-Dice, mask and objectness are those of matched queries. All but the last are sums divided by the
+Dice, mask and objectness are those of matched queries. The first four are sums divided by the
 number of matched pairs of all ranks; the published code takes means over a rank's own pairs for
-mask and objectness, which then weigh images otherwise than the first two. What belongs to an
-instance is scaled by its weight, in the first term the row of its query. Pixels that do not count
-are left out. The last is a mean over the pixels that count: it teaches the encoder the classes from
-the first step on, where those of the queries are learned long after the masks.
-
-What the instances of a batch look like on the stride-4 grid that masks are predicted on.
-
-`area` takes the share of a cell's 4x4 pixels that belong to the instance, so no instance vanishes.
-`bilinear`, as published, sees the middle 2x2 of them alone: of objects of 2x2 pixels it loses 44 %
-(specification, section 4).
-
-Matching queries to instances one to one, by mask and class together (paper, section 3.4).
-
-    C(i,k) = DICE(sigma(m_i), t_k)^alpha * sigma(p_i)[c_k]^beta,   DICE(m,t) = 2 sum mt / (sum m² + sum t² + eps)
-
-The sum of C over the pairs is maximized in each image. Sums over pixels count each cell by the
-share of its pixels that count. A image's queries are compared with its own instances alone; the
-published code compares those of the whole batch.
+mask and objectness, which then weigh images differently from the other two. What belongs to an
+instance is scaled by its weight, in the first term the row of its query. Sums over pixels count
+each cell by the share of its pixels that are not ignored. The last term is a mean over those
+pixels: it teaches the encoder the classes from the first step on, where the queries learn them long
+after the masks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -38,23 +38,48 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.instances.sparseinst.network import MASK_STRIDE, MULTIPLE, Outputs
+from pipeline.core.trainer import Step
+from pipeline.instances.sparseinst.network import (
+    MASK_STRIDE,
+    MULTIPLE,
+    Outputs,
+    at_least_float32,
+)
 
 RESIZING = {"area": range(4), "bilinear": range(1, 3)}
-"""Rows and columns of a cell that are looked at."""
+"""Rows and columns of a cell that a target averages over."""
+ALPHA, BETA = 0.8, 0.2
+"""Exponents of mask and class in the matching score, as in the paper."""
+MASK_THRESHOLD = 0.4
+"""Mask probability above which a cell counts for the IoU that objectness learns, as published."""
+DICE_EPSILON, IOU_EPSILON = 1e-4, 1e-6
+"""Added to the denominators of DICE and IoU, as published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights of the loss terms; the defaults are the published code's (the paper's table has 2 for
+    mask).
+    """
+
+    classification: float = 2.0
+    dice: float = 2.0
+    mask: float = 5.0
+    objectness: float = 1.0
+    semantic: float = 0.0
 
 
 class Targets(NamedTuple):
     """The T instances of B images, one image's after the other's.
 
     counts: instances of each image; classes: int64 [T]; weights: [T] in [0,1]; masks: [T,h,w] in
-    [0,1], the instance's share of a cell's pixels that count; valid: [B,h,w] in [0,1], the share of
-    a cell's pixels that count.
+    [0,1], the instance's share of a cell's pixels that are not ignored; valid: [B,h,w] in [0,1],
+    the share of a cell's pixels that are not ignored.
     """
 
     counts: list[int]
@@ -64,16 +89,57 @@ class Targets(NamedTuple):
     valid: Tensor
 
 
-def from_id_maps(ids: Tensor, classes: Tensor, weights: Tensor, resizing: str = "area") -> Targets:
-    """The instances of id maps uint8 [B,H,W]: 0 none, 1..254 instances, 255 pixels that do not
-    count.
-
-    classes: uint8 [B,M], of ids 1..M, 255 for those not used, which come last; weights: [B,M] in
-    [0,1]. Maps are padded to multiples of 32 as images are, with pixels that do not count. An
-    instance of which no pixel is seen is left out. ValueError for another resizing.
+class Matches(NamedTuple):
+    """M pairs, int64 [M] each: the image, its query, and the index of the instance in the batch's
+    targets.
     """
-    if resizing not in RESIZING:
-        raise ValueError(f"no resizing {resizing!r} of targets: use one of {', '.join(RESIZING)}")
+
+    image: Tensor
+    query: Tensor
+    target: Tensor
+
+
+def training_loss(
+    network: nn.Module,
+    batch: Sequence[Tensor],
+    step: Step,
+    *,
+    weights: Weights,
+    resizing: str,
+    weighted: bool,
+) -> Mapping[str, Tensor]:
+    """Return the terms of a batch of InstanceCrops and their weighted sum `loss`, scalars of at
+    least float32; normalizers span all ranks.
+
+    Args:
+        network: a SparseInst in training mode.
+        batch: images [B,3,S,S], ids [B,S,S], classes [B,M], scores [B,M].
+        step: gives means over the ranks.
+        weights: of the terms.
+        resizing: `area` or `bilinear`.
+        weighted: whether instances count by their scores.
+    """
+    images, ids, classes, scores = batch
+    outputs, semantic = network(images)
+    targets = targets_of(ids, classes, scores if weighted else torch.ones_like(scores), resizing)
+    matches = match(outputs, targets)
+    pairs = step.ranks.mean(matches.query.new_full((), len(matches.query)).float()).clamp(min=1)
+    terms = loss_terms(outputs, targets, matches, pairs)
+    if semantic is not None:
+        terms["semantic"] = semantic_loss(semantic, targets, step.ranks.mean(targets.valid.sum()))
+    return {"loss": total_loss(terms, weights), **terms}
+
+
+def targets_of(ids: Tensor, classes: Tensor, weights: Tensor, resizing: str = "area") -> Targets:
+    """Return the targets of id maps; instances without a visible pixel are left out.
+
+    Args:
+        ids: uint8 [B,H,W], 0 none, 1..254 instances, 255 ignored. They are padded to multiples of
+            32 as images are, with ignored pixels.
+        classes: uint8 [B,M], of ids 1..M; 255 for unused ones, which come last.
+        weights: [B,M] in [0,1].
+        resizing: `area` or `bilinear`.
+    """
     height, width = ids.shape[1:]
     padded = F.pad(ids, (0, -width % MULTIPLE, 0, -height % MULTIPLE), value=IGNORE)
     used = classes != IGNORE
@@ -88,72 +154,58 @@ def from_id_maps(ids: Tensor, classes: Tensor, weights: Tensor, resizing: str = 
         ignored += pixels == IGNORE
     seen = (hits.flatten(2).amax(2) > 0) & used[:, :slots]
     image, slot = seen.nonzero().unbind(1)
-    counting = (len(offsets) - ignored).float()
+    known = (len(offsets) - ignored).float()
     return Targets(
         seen.sum(1).tolist(),
         classes[image, slot].long(),
         weights[image, slot].float(),
-        hits[image, slot].float().div_(counting.clamp(min=1)[image]),
-        counting / len(offsets),
+        hits[image, slot].float().div_(known.clamp(min=1)[image]),
+        known / len(offsets),
     )
 
 
-EPSILON = 1e-4
-"""Added to the denominator of DICE, as published."""
-
-
-class Matches(NamedTuple):
-    """M pairs, int64 [M] each: the image, its query, and the instance's place among the targets of
-    the batch.
-    """
-
-    image: Tensor
-    query: Tensor
-    target: Tensor
-
-
 @torch.no_grad()
-def match(outputs: Outputs, targets: Targets, alpha: float = 0.8, beta: float = 0.2) -> Matches:
-    """The pairs of greatest score; of more instances than queries in an image, those that score
-    best are matched.
+def match(outputs: Outputs, targets: Targets) -> Matches:
+    """Return the pairs of maximal score; where an image has more instances than queries, those that
+    score best are matched.
 
-    Computed in float32 at least, whatever autocast says. Scores that are not finite count as 0: the
-    losses then tell of them.
+    Computed at least in float32, whatever autocast says. Scores that are not finite count as 0, so
+    that the loss reports them.
     """
     with torch.autocast(outputs.masks.device.type, enabled=False):
-        scores = _scores(outputs, targets, alpha, beta)
-    found: list[tuple[np.ndarray, ...]] = []
+        scores = _scores(outputs, targets)
+    pairs: list[tuple[np.ndarray, ...]] = []
     start = 0
-    for image, part in enumerate(
-        np.split(scores.cpu().numpy(), np.cumsum(targets.counts)[:-1], axis=1)
-    ):
-        query, target = linear_sum_assignment(part, maximize=True)
-        found.append((np.full_like(query, image), query, target + start))
-        start += part.shape[1]
-    joined = torch.from_numpy(np.stack([np.concatenate(part) for part in zip(*found, strict=True)]))
+    by_image = np.split(scores.cpu().numpy(), np.cumsum(targets.counts)[:-1], axis=1)
+    for image, table in enumerate(by_image):
+        query, target = linear_sum_assignment(table, maximize=True)
+        pairs.append((np.full_like(query, image), query, target + start))
+        start += table.shape[1]
+    joined = torch.from_numpy(np.stack([np.concatenate(part) for part in zip(*pairs, strict=True)]))
     return Matches(*joined.to(outputs.masks.device, non_blocking=True))
 
 
 def dice(products: Tensor, squares: Tensor, target_squares: Tensor) -> Tensor:
-    """DICE from sum mt, sum m² and sum t², which broadcast."""
-    return 2 * products / (squares + target_squares + EPSILON)
+    """Return DICE from sum mt, sum m² and sum t², which broadcast."""
+    return 2 * products / (squares + target_squares + DICE_EPSILON)
 
 
-def _scores(outputs: Outputs, targets: Targets, alpha: float, beta: float) -> Tensor:
-    """C [N,T] of every instance with the queries of its own image."""
+def _scores(outputs: Outputs, targets: Targets) -> Tensor:
+    """Return C [N,T] of every instance with the queries of its own image."""
     parts: list[Tensor] = []
     masks = targets.masks.split(targets.counts)
     classes = targets.classes.split(targets.counts)
-    for logits, found, valid, wanted, labels in zip(
+    for mask_logits, logits, valid, own_masks, own_classes in zip(
         outputs.masks, outputs.logits, targets.valid, masks, classes, strict=True
     ):
-        overlaps = _overlaps(logits.flatten(1), wanted.flatten(1), valid.flatten())
-        parts.append(overlaps.pow(alpha) * at_least_float32(found).sigmoid()[:, labels].pow(beta))
+        overlaps = _overlaps(mask_logits.flatten(1), own_masks.flatten(1), valid.flatten())
+        probabilities = at_least_float32(logits).sigmoid()[:, own_classes]
+        parts.append(overlaps.pow(ALPHA) * probabilities.pow(BETA))
     return torch.cat(parts, 1).nan_to_num(0.0, 0.0, 0.0)
 
 
 def _overlaps(logits: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
-    """DICE [N,T] of mask logits [N,P] with masks [T,P]; an image without instances costs nothing."""
+    """Return DICE [N,T] of mask logits [N,P] and masks [T,P]; T may be 0."""
     if not len(masks):
         return logits.new_zeros(len(logits), 0)
     probabilities = at_least_float32(logits).sigmoid()
@@ -163,45 +215,22 @@ def _overlaps(logits: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
     return dice(products, squares[:, None], (weighted * masks).sum(1))
 
 
-def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision as float32, others as they are."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-EPSILON = 1e-6
-"""Added to the union of masks, as published."""
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Of the terms in the loss; the values are those of the published code (the paper's table has 2
-    for mask).
-    """
-
-    classification: float = 2.0
-    dice: float = 2.0
-    mask: float = 5.0
-    objectness: float = 1.0
-    semantic: float = 0.0
-
-
-def losses(
-    outputs: Outputs, targets: Targets, matches: Matches, pairs: Tensor, iou_threshold: float = 0.4
+def loss_terms(
+    outputs: Outputs, targets: Targets, matches: Matches, pairs: Tensor
 ) -> dict[str, Tensor]:
-    """The four terms, scalars of at least float32, not weighted yet; without any instance all but
-    the first are 0.
+    """Return the first four terms, scalars of at least float32, unweighted; without any instance
+    all but the first are 0.
 
-    pairs: number of matched pairs that the sums are divided by, at least 1: that of the ranks'
-    mean.
+    pairs: number of matched pairs that the sums are divided by, at least 1: the mean over ranks.
     """
     with torch.autocast(outputs.masks.device.type, enabled=False):
         logits = at_least_float32(outputs.masks[matches.image, matches.query].flatten(1))
         objectness = at_least_float32(outputs.objectness[matches.image, matches.query])
         masks, weights = targets.masks[matches.target].flatten(1), targets.weights[matches.target]
         valid = targets.valid[matches.image].flatten(1)
-        ious = _ious(logits, masks, valid, iou_threshold).to(objectness.dtype)
+        ious = _ious(logits, masks, valid).to(objectness.dtype)
         terms = {
-            "classification": _focal(at_least_float32(outputs.logits), targets, matches),
+            "classification": _focal_loss(at_least_float32(outputs.logits), targets, matches),
             **_mask_terms(logits, masks, valid, weights),
             "objectness": F.binary_cross_entropy_with_logits(
                 objectness, ious, weights, reduction="sum"
@@ -211,10 +240,10 @@ def losses(
 
 
 def semantic_loss(logits: Tensor, targets: Targets, cells: Tensor) -> Tensor:
-    """Term semantic of logits [B,1+K,h/2,w/2], of at least float32.
+    """Return term semantic of logits [B,1+K,h/2,w/2], at least in float32.
 
-    cells: number of cells of the targets that count, which the sum is divided by: that of the
-    ranks' mean.
+    cells: number of the targets' cells that are not ignored, which the sum is divided by: the mean
+    over ranks.
     """
     with torch.autocast(logits.device.type, enabled=False):
         shares, valid = _class_shares(targets, logits.shape[1]), targets.valid[:, None]
@@ -224,8 +253,8 @@ def semantic_loss(logits: Tensor, targets: Targets, cells: Tensor) -> Tensor:
 
 
 def _class_shares(targets: Targets, labels: int) -> Tensor:
-    """Shares [B,1+K,h,w] of background and classes in each cell, those of instances scaled by their
-    weights.
+    """Return the shares [B,1+K,h,w] of background and classes in each cell, those of instances
+    scaled by their weights.
     """
     shares = targets.masks.new_zeros(len(targets.counts), labels, *targets.valid.shape[1:])
     counts = torch.tensor(targets.counts).to(shares.device, non_blocking=True)
@@ -236,12 +265,12 @@ def _class_shares(targets: Targets, labels: int) -> Tensor:
 
 
 def total_loss(terms: Mapping[str, Tensor], weights: Weights) -> Tensor:
-    """The weighted sum of the terms."""
+    """Return the weighted sum of the terms."""
     return torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
 
 
-def _focal(logits: Tensor, targets: Targets, matches: Matches) -> Tensor:
-    """Term classification of logits [B,N,K]."""
+def _focal_loss(logits: Tensor, targets: Targets, matches: Matches) -> Tensor:
+    """Return term classification of logits [B,N,K]."""
     wanted, rows = torch.zeros_like(logits), torch.ones_like(logits[..., 0])
     wanted[matches.image, matches.query, targets.classes[matches.target]] = 1
     rows[matches.image, matches.query] = targets.weights[matches.target].to(rows.dtype)
@@ -249,7 +278,7 @@ def _focal(logits: Tensor, targets: Targets, matches: Matches) -> Tensor:
 
 
 def _mask_terms(logits: Tensor, masks: Tensor, valid: Tensor, weights: Tensor) -> dict[str, Tensor]:
-    """Terms dice and mask of logits, masks and valid [M,P]."""
+    """Return terms dice and mask of logits, masks and valid [M,P]."""
     probabilities, weighted = logits.sigmoid(), masks * valid
     squares = (probabilities.square() * valid).sum(1)
     overlaps = dice((probabilities * weighted).sum(1), squares, (weighted * masks).sum(1))
@@ -260,10 +289,10 @@ def _mask_terms(logits: Tensor, masks: Tensor, valid: Tensor, weights: Tensor) -
     }
 
 
-def _ious(logits: Tensor, masks: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    """IoU [M] of the masks [M,P] that logits and targets give when cut at threshold and at 1/2; no
+def _ious(logits: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+    """Return the IoU [M] of predicted masks, cut at MASK_THRESHOLD, with masks [M,P] cut at 1/2; no
     gradient.
     """
-    found, wanted = logits.detach().sigmoid() >= threshold, masks > 0.5
-    shared, either = ((part * valid).sum(1) for part in (found & wanted, found | wanted))
-    return shared / (either + EPSILON)
+    predicted, wanted = logits.detach().sigmoid() >= MASK_THRESHOLD, masks > 0.5
+    shared, either = ((part * valid).sum(1) for part in (predicted & wanted, predicted | wanted))
+    return shared / (either + IOU_EPSILON)

@@ -1,5 +1,6 @@
-"""Weights of the authors' checkpoints under our names (specification, section 3.3); detectron2's
-ResNet becomes timm's.
+"""The authors' published SparseInst checkpoints, read into our network.
+
+Their tensors get our names; detectron2's ResNet becomes timm's.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.core.weights import WeightsError, load_checkpoint, restore
-from pipeline.instances.sparseinst.network import Network
+from pipeline.instances.sparseinst import SparseInst
 
 NAMES = (
     (r"^encoder\.fpn_laterals\.", "encoder.laterals."),
@@ -36,44 +37,46 @@ NAMES = (
     (r"^(backbone\..*)shortcut\.", r"\1downsample.0."),
 )
 KNOWN = ("pixel_mean", "pixel_std")
-"""Left out: the backbone knows its normalization."""
+"""Dropped: the backbone knows its normalization."""
 SOFTMAX, MAP_BIAS = "decoder.inst_branch.softmax_bias", "decoder.instances.activation.bias"
-"""A constant that is added before a softmax, and another one: neither has an effect, both are left
-out.
-"""
+"""Two constants added before a softmax: neither has an effect, both are dropped."""
 
 
 def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the authors' SparseInst under the names of ours; names that are not known
-    stay.
-    """
+    """Return the tensors of the authors' SparseInst under our names; unknown names stay."""
     translated = {}
     for name, tensor in state.items():
         for pattern, ours in NAMES:
             name = re.sub(pattern, ours, name)
         translated[name] = tensor
-    left_out = {*KNOWN, SOFTMAX, MAP_BIAS} if SOFTMAX in state else KNOWN
-    return {name: tensor for name, tensor in translated.items() if name not in left_out}
+    dropped = {*KNOWN, SOFTMAX, MAP_BIAS} if SOFTMAX in state else KNOWN
+    return {name: tensor for name, tensor in translated.items() if name not in dropped}
 
 
-def load_upstream(network: Network, path: Path, sha256: str) -> None:
-    """Load a checkpoint of the authors, whose SHA-256 has to be given, into a network of its size;
-    nothing in the file is run.
+def load_upstream(network: SparseInst, path: Path, sha256: str) -> None:
+    """Load a checkpoint of the authors into a network of its size; nothing in the file is executed.
 
-    Raises WeightsError for another digest, for a file that holds more than weights, and naming the
-    tensors that do not fit.
+    Args:
+        network: takes the weights.
+        path: the file as published.
+        sha256: its hex digest.
+
+    Raises:
+        WeightsError: for another digest, a file that holds more than weights, or tensors that do
+            not fit, which are named.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; fetch a checkpoint that the authors published")
+        raise WeightsError(f"{path}: no such file; download a checkpoint published by the authors")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256.lower():
         raise WeightsError(
-            f"{path}: has SHA-256 {found}, not {sha256}; fetch it again, or give its own"
+            f"{path}: its SHA-256 is {found}, expected {sha256}; download it again or correct the "
+            f"digest"
         )
     content = load_checkpoint(path)
     if not isinstance(content, dict):
         raise WeightsError(
-            f"{path}: holds no state dict; give the file as the authors published it"
+            f"{path}: contains no state dict; use the file as published by the authors"
         )
     counters = {
         name: value

@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.instances.sparseinst.detections import Rules, detections
+from pipeline.instances.sparseinst import network
 from pipeline.instances.sparseinst.losses import (
     Targets,
     Weights,
-    from_id_maps,
-    losses,
+    loss_terms,
     match,
+    targets_of,
     total_loss,
 )
 from pipeline.instances.sparseinst.network import Decoder, Encoder, Outputs
+from pipeline.instances.sparseinst.predict import detections
 from pipeline.instances.sparseinst.upstream import translate
 
 GOLDEN = {
@@ -67,14 +68,15 @@ def targets() -> Targets:
         classes[image, : len(labels)] = labels.byte()
         for number, mask in enumerate(masks, 1):
             ids[image][mask] = number
-    return from_id_maps(ids, classes, torch.ones(IMAGES, 6), "bilinear")
+    return targets_of(ids, classes, torch.ones(IMAGES, 6), "bilinear")
 
 
 @torch.no_grad()
-def test_encoder_and_decoder() -> None:
+def test_encoder_and_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "KERNEL", 16)
     encoder = Encoder((24, 40, 56), 32)
     encoder.load_state_dict(part("encoder"))
-    decoder = Decoder(32, CLASSES, queries=QUERIES, groups=4, width=32, kernel=16)
+    decoder = Decoder(32, CLASSES, queries=QUERIES, groups=4, width=32)
     decoder.load_state_dict(part("decoder"))
     encoded = encoder([GOLDEN[f"features.res{level}"] for level in (3, 4, 5)])
     close(encoded, "encoded")
@@ -98,7 +100,7 @@ def test_matching(outputs: Outputs, targets: Targets) -> None:
 
 def test_losses_and_gradients(outputs: Outputs, targets: Targets) -> None:
     matches = match(outputs, targets)
-    terms = losses(outputs, targets, matches, torch.tensor(7.0))
+    terms = loss_terms(outputs, targets, matches, torch.tensor(7.0))
     total = total_loss(terms, Weights())
     gradients = torch.autograd.grad(total, list(outputs))
     scaled = {name: getattr(Weights(), name) * float(term.detach()) for name, term in terms.items()}
@@ -111,10 +113,9 @@ def test_losses_and_gradients(outputs: Outputs, targets: Targets) -> None:
 @pytest.mark.parametrize("image", range(IMAGES))
 def test_results(outputs: Outputs, image: int) -> None:
     one = Outputs(*(tensor[image].detach() for tensor in outputs))
-    found = detections(one, INNER, SIZE, Rules(resizing="published"))
+    found = detections(one, INNER, SIZE, score=0.005)
     assert torch.equal(found.classes, GOLDEN[f"post.{image}.labels"])
     close(found.scores, f"post.{image}.scores")
     wanted = bits(f"post.{image}.masks", QUERIES, *SIZE)
-    assert (
-        found.masks != wanted
-    ).sum() <= 3  # of 160,000: values that equal the threshold but for rounding
+    # theirs are interpolated twice, by way of the network's input: edges differ
+    assert (found.masks != wanted).float().mean() < 0.02

@@ -1,31 +1,34 @@
-"""The loss terms against the equations, and what must hold for any batch."""
+"""The loss terms against the equations, and what holds for any batch and any number of ranks."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pipeline.core.trainer import LossFn
+from pipeline.instances.sparseinst import SparseInst, TrainingOutputs
 from pipeline.instances.sparseinst.losses import (
     Matches,
     Targets,
     Weights,
-    losses,
+    loss_terms,
     match,
     semantic_loss,
     total_loss,
 )
 from pipeline.instances.sparseinst.network import Outputs
 from tests.support.sparseinst_cases import double, plain, random_outputs, random_targets
+from tests.support.steps import one_of_two_ranks, single_rank
 
 
 def terms_of(outputs: Outputs, targets: Targets, pairs: float = 1.0) -> dict[str, Tensor]:
-    return losses(outputs, targets, match(outputs, targets), torch.tensor(pairs))
+    return loss_terms(outputs, targets, match(outputs, targets), torch.tensor(pairs))
 
 
-def slow_terms(
-    outputs: Outputs, targets: Targets, matches: Matches, threshold: float = 0.4
-) -> dict[str, float]:
+def slow_terms(outputs: Outputs, targets: Targets, matches: Matches) -> dict[str, float]:
     """The sums as the equations say them, one value at a time."""
     sums = dict.fromkeys(("classification", "dice", "mask", "objectness"), 0.0)
     matched = {(b, n): k for b, n, k in torch.stack(matches, 1).tolist()}
@@ -48,8 +51,8 @@ def slow_terms(
                 m = 1 / (1 + math.exp(-x))
                 mt, mm, tt, area = mt + v * m * t, mm + v * m * m, tt + v * t * t, area + v
                 entropy -= v * (t * math.log(m) + (1 - t) * math.log(1 - m))
-                shared += v * (m >= threshold and t > 0.5)
-                either += v * (m >= threshold or t > 0.5)
+                shared += v * (m >= 0.4 and t > 0.5)
+                either += v * (m >= 0.4 or t > 0.5)
             iou, o = shared / (either + 1e-6), 1 / (1 + math.exp(-float(outputs.objectness[b, n])))
             sums["dice"] += weight * (1 - 2 * mt / (mm + tt + 1e-4))
             sums["mask"] += weight * entropy / area
@@ -58,14 +61,13 @@ def slow_terms(
 
 
 @pytest.mark.parametrize("counts", [(3, 0, 2), (7, 1, 5)])
-@pytest.mark.parametrize("threshold", [0.4, 0.6])
-def test_terms_are_the_equations(counts: tuple[int, ...], threshold: float) -> None:
-    """With soft masks, unequal weights, cells that count in part, and more instances than queries."""
+def test_terms_are_the_equations(counts: tuple[int, ...]) -> None:
+    """With soft masks, weights, partly ignored cells, and more instances than queries."""
     with torch.no_grad():
         outputs, targets = random_outputs(3, 4), double(random_targets(counts))
         matches = match(outputs, targets)
-        terms = losses(outputs, targets, matches, torch.tensor(2.5), threshold)
-        slow = slow_terms(outputs, targets, matches, threshold)
+        terms = loss_terms(outputs, targets, matches, torch.tensor(2.5))
+        slow = slow_terms(outputs, targets, matches)
     assert {name: 2.5 * float(term) for name, term in terms.items()} == pytest.approx(
         slow, rel=1e-8
     )
@@ -74,19 +76,21 @@ def test_terms_are_the_equations(counts: tuple[int, ...], threshold: float) -> N
     assert float(total_loss(terms, weights)) == pytest.approx(float(total))
 
 
-def test_the_weights_are_the_published_ones() -> None:
+def test_default_weights_are_the_published_ones() -> None:
     assert Weights() == Weights(
         classification=2.0, dice=2.0, mask=5.0, objectness=1.0, semantic=0.0
     )
 
 
 @pytest.mark.parametrize("counts", [(2, 1), (0, 0), (6, 2)])
-def test_gradients_are_those_of_the_losses(counts: tuple[int, ...]) -> None:
+def test_gradients_are_those_of_the_loss_terms(counts: tuple[int, ...]) -> None:
     outputs, targets = random_outputs(2, 3, 2, 3), double(random_targets(counts, 2, 3))
     matches = match(outputs, targets)
 
     def loss(*tensors: Tensor) -> Tensor:
-        return total_loss(losses(Outputs(*tensors), targets, matches, torch.tensor(3.0)), Weights())
+        return total_loss(
+            loss_terms(Outputs(*tensors), targets, matches, torch.tensor(3.0)), Weights()
+        )
 
     assert torch.autograd.gradcheck(loss, tuple(outputs))
 
@@ -120,10 +124,10 @@ def perfect(targets: Targets, queries: int, classes: int = 3) -> Outputs:
 
 
 @pytest.mark.parametrize("counts", [(5, 2, 3), (2, 2, 2), (9, 9, 9)])
-def test_after_a_image_with_more_instances_than_queries_the_next_ones_are_right(
+def test_images_after_one_with_more_instances_than_queries_are_right(
     counts: tuple[int, ...],
 ) -> None:
-    """The published code compares them with the masks of other instances (specification, 9.8)."""
+    """The published code compares them with the masks of other instances."""
     targets = plain(random_targets(counts))
     targets = targets._replace(masks=(targets.masks > 0.5).float())
     terms = terms_of(perfect(targets, 4), targets)
@@ -132,7 +136,7 @@ def test_after_a_image_with_more_instances_than_queries_the_next_ones_are_right(
     )
 
 
-def test_an_instances_weight_scales_all_its_terms() -> None:
+def test_weight_of_an_instance_scales_all_its_terms() -> None:
     outputs, targets = random_outputs(1, 1), plain(random_targets((1,)))
     whole = terms_of(outputs, targets)
     part = terms_of(outputs, targets._replace(weights=torch.tensor([0.3])))
@@ -140,11 +144,11 @@ def test_an_instances_weight_scales_all_its_terms() -> None:
         assert float(part[name].detach()) == pytest.approx(0.3 * float(term.detach()))
 
 
-def test_an_instance_of_weight_0_leaves_its_query_alone() -> None:
+def test_instance_of_weight_0_leaves_its_query_alone() -> None:
     outputs, targets = random_outputs(1, 3), random_targets((2,))
     targets = targets._replace(weights=torch.tensor([0.0, 1.0]))
     matches = match(outputs, targets)
-    total_loss(losses(outputs, targets, matches, torch.tensor(1.0)), Weights()).backward()
+    total_loss(loss_terms(outputs, targets, matches, torch.tensor(1.0)), Weights()).backward()
     query = int(matches.query[matches.target == 0])
     for part in outputs:
         assert part.grad is not None
@@ -152,7 +156,7 @@ def test_an_instance_of_weight_0_leaves_its_query_alone() -> None:
         assert part.grad.any()
 
 
-def test_cells_that_do_not_count_get_no_gradient() -> None:
+def test_ignored_cells_get_no_gradient() -> None:
     outputs, targets = random_outputs(2, 4), random_targets((4, 4))
     total_loss(terms_of(outputs, targets), Weights()).backward()
     assert outputs.masks.grad is not None
@@ -162,13 +166,15 @@ def test_cells_that_do_not_count_get_no_gradient() -> None:
     assert (outputs.masks.grad[~ignored] != 0).all()
 
 
-def test_the_order_of_instances_and_images_changes_nothing() -> None:
+def test_order_of_instances_and_images_changes_no_term() -> None:
     outputs, targets = random_outputs(2, 5), double(random_targets((3, 2)))
     expected = terms_of(outputs, targets)
     order = torch.tensor([4, 3, 1, 0, 2])
     turned = Targets(
         [2, 3],
-        *(part[order] for part in (targets.classes, targets.weights, targets.masks)),
+        targets.classes[order],
+        targets.weights[order],
+        targets.masks[order],
         targets.valid.flip(0),
     )
     for name, term in terms_of(Outputs(*(part.flip(0) for part in outputs)), turned).items():
@@ -232,7 +238,7 @@ def test_cells_of_an_instance_count_by_its_weight_and_others_as_before() -> None
     assert loss(0) == pytest.approx(float(background.mean()))
 
 
-def test_a_cell_of_two_classes_wants_both_by_their_shares() -> None:
+def test_cell_of_two_classes_learns_both_by_their_shares() -> None:
     masks = torch.zeros(2, 2, 2)
     masks[0, 0], masks[1, 1, 0] = 1, 1
     targets = Targets([2], torch.tensor([0, 1]), torch.ones(2), masks, torch.ones(1, 2, 2))
@@ -263,3 +269,92 @@ def test_where_nothing_counts_the_classes_of_cells_cost_nothing() -> None:
     assert float(loss.detach()) == 0
     assert logits.grad is not None
     assert not logits.grad.any()
+
+
+LOSS = {"classification": 2.0, "dice": 2.0, "mask": 5.0, "objectness": 1.0, "semantic": 4.0}
+
+
+def learning(**options: Any) -> LossFn:
+    """Return the training loss with the published weights."""
+    return SparseInst.loss_fn(**{"loss": LOSS, "targets": "area", "weighted": True, **options})
+
+
+class FixedOutputs(nn.Module):
+    """A network that returns fixed outputs: those of the queries, then logits of the cells."""
+
+    def __init__(self, outputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.parts = nn.ParameterList(outputs)
+
+    def forward(self, images: Tensor) -> TrainingOutputs:
+        *queries, semantic = self.parts
+        return TrainingOutputs(Outputs(*queries), semantic)
+
+
+def random_batch() -> tuple[list[Tensor], list[Tensor]]:
+    """What a network returns, and images of 3, 0 and 1 instances."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (4, 6), (4, 8, 8), (4,), (7, 4, 4)
+    outputs = [torch.randn(3, *shape, generator=generator) for shape in shapes]
+    ids = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    ids[0, 2:9, 3:20], ids[0, 12:20, 4:9], ids[0, 20:, 20:], ids[2, 5:25, 6:30] = 1, 2, 3, 1
+    ids[0, :8] = 255
+    classes = torch.full((3, 3), 255, dtype=torch.uint8)
+    classes[0], classes[2, 0] = torch.tensor([1, 2, 3]), 5
+    return outputs, [torch.zeros(3, 3, 32, 32), ids, classes, torch.rand(3, 3, generator=generator)]
+
+
+def test_terms_averaged_over_ranks_are_those_of_the_whole_batch() -> None:
+    """The published means of two terms over a rank's own pairs are not."""
+    outputs, batch = random_batch()
+    whole = learning()(FixedOutputs(outputs), batch, single_rank())
+    shares: list[Any] = []
+    for cut, *others in ((slice(0, 1), 1.0, 128.0), (slice(1, 3), 3.0, 48.0)):
+        part = FixedOutputs([tensor[cut] for tensor in outputs])
+        now = one_of_two_ranks(*others)
+        shares.append(learning()(part, [tensor[cut] for tensor in batch], now))
+    assert "semantic" in whole
+    for name, value in whole.items():
+        mean = (float(shares[0][name].detach()) + float(shares[1][name].detach())) / 2
+        assert mean == pytest.approx(float(value.detach()), rel=1e-5)
+
+
+def test_order_of_images_and_ids_changes_no_term() -> None:
+    outputs, (images, ids, classes, weights) = random_batch()
+    expected = learning()(FixedOutputs(outputs), [images, ids, classes, weights], single_rank())
+    table, order = torch.arange(256, dtype=torch.uint8), torch.tensor([1, 2, 0])
+    table[1:4] = torch.tensor([3, 1, 2])
+    turned = ids.clone()
+    turned[0] = table[ids[0].long()]
+    moved = classes.clone(), weights.clone()
+    for part, given in zip(moved, (classes, weights), strict=True):
+        part[0] = given[0][order]
+    batch = [images, *(part.flip(0) for part in (turned, *moved))]
+    found = learning()(FixedOutputs([part.flip(0) for part in outputs]), batch, single_rank())
+    for name, value in expected.items():
+        assert float(found[name].detach()) == pytest.approx(float(value.detach()), rel=1e-5)
+
+
+def test_options_reach_the_terms() -> None:
+    outputs, batch = random_batch()
+
+    def terms(**options: Any) -> dict[str, float]:
+        found = learning(**options)(FixedOutputs(outputs), batch, single_rank())
+        return {name: float(value.detach()) for name, value in found.items()}
+
+    usual = terms()
+    assert terms(targets="bilinear")["mask"] != usual["mask"]
+    assert terms(weighted=False)["dice"] > usual["dice"]
+    one = {"classification": 0, "dice": 0, "mask": 0, "objectness": 2, "semantic": 0}
+    assert terms(loss=one)["loss"] == pytest.approx(2 * usual["objectness"])
+    assert terms(loss=one | {"semantic": 3})["loss"] == pytest.approx(
+        2 * usual["objectness"] + 3 * usual["semantic"]
+    )
+
+
+def test_under_autocast_the_terms_are_float32() -> None:
+    outputs, batch = random_batch()
+    half = [part.bfloat16() for part in outputs]
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = learning()(FixedOutputs(half), batch, single_rank())
+    assert all(value.dtype == torch.float32 for value in terms.values())

@@ -1,20 +1,114 @@
-"""Matching: the score as the equation says it, the best assignment, own images only."""
+"""Targets on the stride-4 grid, and the assignment of queries to them."""
 
 from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from pipeline.instances.sparseinst.losses import Matches, Targets, match
+from pipeline.instances.sparseinst.losses import Matches, Targets, match, targets_of
 from pipeline.instances.sparseinst.network import Outputs
 from tests.support.sparseinst_cases import plain, random_outputs, random_targets
 
 
-def scores(
-    outputs: Outputs, targets: Targets, alpha: float = 0.8, beta: float = 0.2
-) -> list[np.ndarray]:
-    """C [N,T] of each image, a cell at a time."""
+def blocks(seed: int = 0, batch: int = 2, side: int = 64, instances: int = 5) -> Tensor:
+    """Id maps of odd rectangles."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.zeros(batch, side, side, dtype=torch.uint8)
+    for image in ids:
+        for number in range(1, instances + 1):
+            y, x = torch.randint(0, side - 20, (2,), generator=generator).tolist()
+            image[y : y + 17, x : x + 13] = number
+    return ids
+
+
+def block_targets(ids: Tensor, resizing: str = "area", slots: int = 5) -> Targets:
+    classes = torch.arange(slots, dtype=torch.uint8).expand(len(ids), -1).clone()
+    return targets_of(ids, classes, torch.linspace(0.1, 1, slots).expand(len(ids), -1), resizing)
+
+
+@pytest.mark.parametrize("resizing", ["area", "bilinear"])
+def test_masks_are_those_that_torch_resizes(resizing: str) -> None:
+    ids = blocks()
+    targets = block_targets(ids, resizing)
+    pairs = [(b, n) for b in range(2) for n in range(1, 6) if (ids[b] == n).any()]
+    masks = torch.stack([(ids[b] == n).float() for b, n in pairs])[:, None]
+    if resizing == "area":
+        expected = F.avg_pool2d(masks, 4)
+    else:
+        expected = F.interpolate(masks, (16, 16), mode="bilinear", align_corners=False)
+    assert torch.equal(targets.masks, expected[:, 0])
+    assert targets.counts == [sum(b == image for b, _ in pairs) for image in range(2)]
+    assert targets.classes.tolist() == [n - 1 for _, n in pairs]
+    assert targets.weights.tolist() == pytest.approx([0.1 + 0.9 * (n - 1) / 4 for _, n in pairs])
+    assert (targets.valid == 1).all()
+
+
+@pytest.mark.parametrize(("side", "lost"), [(1, 12), (2, 7), (3, 0)])
+def test_small_objects_vanish_only_in_the_published_resizing(side: int, lost: int) -> None:
+    """At all 16 places relative to the grid; 75 %, 44 % and none."""
+    ids = torch.zeros(16, 32, 32, dtype=torch.uint8)
+    for place in range(16):
+        y, x = 8 + place // 4, 8 + place % 4
+        ids[place, y : y + side, x : x + side] = 1
+    by_area = block_targets(ids, "area", 1)
+    assert by_area.counts == [1] * 16
+    assert (by_area.masks.sum((1, 2)) == side**2 / 16).all()
+    assert sum(block_targets(ids, "bilinear", 1).counts) == 16 - lost
+
+
+@pytest.mark.parametrize("resizing", ["area", "bilinear"])
+def test_ignored_pixels_are_left_out_of_the_shares(resizing: str) -> None:
+    ids = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    ids[0, :4, :4] = 1
+    ids[0, 1, :4] = 255  # half of the middle, a quarter of the cell
+    ids[0, 2, 2:4] = 0
+    targets = block_targets(ids, resizing, 1)
+    expected = {"area": (10 / 12, 0.75), "bilinear": (0.5, 0.5)}[resizing]
+    assert float(targets.masks[0, 0, 0]) == pytest.approx(expected[0])
+    assert float(targets.valid[0, 0, 0]) == expected[1]
+    assert (targets.valid.flatten()[1:] == 1).all()
+
+
+def test_padding_is_ignored() -> None:
+    targets = block_targets(blocks(side=50))
+    assert targets.masks.shape[1:] == targets.valid.shape[1:] == (16, 16)
+    assert (targets.valid[:, :12, :12] == 1).all()
+    assert (targets.valid[:, 12, :12] == 0.5).all()
+    assert (targets.valid[:, 12, 12] == 0.25).all()
+    assert (targets.valid[:, 13:] == 0).all()
+
+
+def test_no_targets_without_pixels_or_class() -> None:
+    ids = blocks(batch=1, instances=3)
+    ids[ids == 2] = 255
+    assert block_targets(ids).classes.tolist() == [0, 2]
+    classes = torch.tensor([[0, 1, 255, 255]], dtype=torch.uint8)
+    assert targets_of(ids, classes, torch.ones(1, 4)).classes.tolist() == [0]
+    nothing = block_targets(torch.zeros(2, 32, 32, dtype=torch.uint8))
+    assert nothing.counts == [0, 0]
+    assert nothing.masks.shape == (0, 8, 8)
+    assert targets_of(ids, torch.full((1, 4), 255, dtype=torch.uint8), torch.ones(1, 4)).counts == [
+        0
+    ]
+
+
+def test_254_instances_fit() -> None:
+    ids = (
+        torch.arange(256, dtype=torch.uint8)
+        .view(1, 16, 16)
+        .repeat_interleave(4, 1)
+        .repeat_interleave(4, 2)
+    )
+    targets = block_targets(ids, slots=254)
+    assert targets.counts == [254]
+    assert (targets.masks.sum((1, 2)) == 1).all()
+
+
+def scores(outputs: Outputs, targets: Targets) -> list[np.ndarray]:
+    """Return C [N,T] of each image, one cell at a time."""
     found, start = [], 0
     for b, count in enumerate(targets.counts):
         table = np.zeros((outputs.logits.shape[1], count))
@@ -22,7 +116,7 @@ def scores(
             m, t, v = outputs.masks[b, n].sigmoid(), targets.masks[start + k], targets.valid[b]
             dice = 2 * (v * m * t).sum() / ((v * m * m).sum() + (v * t * t).sum() + 1e-4)
             p = outputs.logits[b, n, int(targets.classes[start + k])].sigmoid()
-            table[n, k] = float((dice**alpha * p**beta).detach())
+            table[n, k] = float((dice**0.8 * p**0.2).detach())
         found.append(table)
         start += count
     return found
@@ -32,14 +126,13 @@ def pairs(matches: Matches) -> set[tuple[int, ...]]:
     return {tuple(row) for row in torch.stack(matches, 1).tolist()}
 
 
-@pytest.mark.parametrize("alpha", [0.8, 0.3])
 @pytest.mark.parametrize("counts", [(3, 0, 2), (1, 4, 5)])
-def test_the_pairs_have_the_greatest_score(counts: tuple[int, ...], alpha: float) -> None:
+def test_pairs_have_the_greatest_score(counts: tuple[int, ...]) -> None:
     """More instances than the four queries included."""
     outputs, targets = random_outputs(3, 4), random_targets(counts)
-    matches = match(outputs, targets, alpha, 1 - alpha)
+    matches = match(outputs, targets)
     start = 0
-    for b, table in enumerate(scores(outputs, targets, alpha, 1 - alpha)):
+    for b, table in enumerate(scores(outputs, targets)):
         mine = matches.image == b
         query, target = matches.query[mine].numpy(), matches.target[mine].numpy() - start
         assert len(set(query)) == len(set(target)) == len(query) == min(4, counts[b])
@@ -53,20 +146,22 @@ def test_the_pairs_have_the_greatest_score(counts: tuple[int, ...], alpha: float
         start += counts[b]
 
 
-def test_images_do_not_depend_on_each_other() -> None:
+def test_images_are_matched_on_their_own() -> None:
     outputs, targets = random_outputs(2, 5), random_targets((3, 4))
     together = pairs(match(outputs, targets))
     for b, (first, last) in enumerate(((0, 3), (3, 7))):
         alone = Targets(
             [last - first],
-            *(part[first:last] for part in (targets.classes, targets.weights, targets.masks)),
+            targets.classes[first:last],
+            targets.weights[first:last],
+            targets.masks[first:last],
             targets.valid[b : b + 1],
         )
         one = match(Outputs(*(part[b : b + 1] for part in outputs)), alone)
         assert pairs(one) == {(0, n, k - first) for p, n, k in together if p == b}
 
 
-def test_the_order_of_the_instances_changes_nothing() -> None:
+def test_order_of_the_instances_changes_no_pair() -> None:
     outputs, targets = random_outputs(1, 6), random_targets((5,))
     order = torch.tensor([3, 1, 4, 0, 2])
     shuffled = targets._replace(
@@ -76,7 +171,7 @@ def test_the_order_of_the_instances_changes_nothing() -> None:
     assert found == pairs(match(outputs, targets))
 
 
-def test_cells_that_do_not_count_change_nothing() -> None:
+def test_ignored_cells_change_no_pair() -> None:
     outputs, targets = random_outputs(1, 6), random_targets((5,))
     masks = outputs.masks.detach().clone()
     masks[:, :, 0, :3] = torch.randn(6, 3) * 20
@@ -89,7 +184,7 @@ def test_without_instances_there_are_no_pairs() -> None:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_not_finite_is_matched_all_the_same(value: float) -> None:
+def test_outputs_that_are_not_finite_are_matched_all_the_same(value: float) -> None:
     """The published code stops with `matrix contains invalid numeric entries`; here the loss names
     what is wrong.
     """

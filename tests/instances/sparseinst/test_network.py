@@ -1,114 +1,196 @@
-"""The whole network: strides of any backbone, normalization, padding, and where its weights come
-from.
+"""Encoder and decoder: sizes as published, groups of any number, weights that sum to one,
+coordinates, and a plain encoder.
 """
 
-from pathlib import Path
+import math
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from pipeline.core.weights import load_network, save_weights
-from pipeline.instances.sparseinst.network import Network, Outputs
-from pipeline.nets.backbones import PACKAGED, BackboneError, create_backbone, normalization
+from pipeline.instances.sparseinst.network import Decoder, Encoder, coordinates
 
-SMALL = "test_resnet"
-OPTIONS = {"width": 16, "queries": 6, "groups": 2, "kernel": 8, "depth": 1}
+WIDTH, QUERIES, CLASSES = 48, 5, 3
 
 
-@pytest.fixture(scope="module")
-def network() -> Network:
+def small(**options: object) -> Decoder:
+    """A decoder whose maps differ enough between queries to tell them apart."""
     torch.manual_seed(0)
-    return Network(3, SMALL, **OPTIONS).eval()
-
-
-def images(batch: int, height: int, width: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (batch, 3, height, width), generator=generator, dtype=torch.uint8)
-
-
-@pytest.mark.parametrize("name", ["resnet18", PACKAGED, "convnext_atto", "pvt_v2_b0"])
-def test_any_backbone_with_features_at_strides_8_16_and_32(name: str) -> None:
-    network = Network(2, name, **OPTIONS).eval()
-    assert network.backbone.reductions == [8, 16, 32]
-    with torch.no_grad():
-        assert network(images(1, 64, 96)).masks.shape == (1, 6, 16, 24)
-
-
-@pytest.mark.parametrize("name", [SMALL, "convnext_atto"])
-def test_pretrained_weights_reach_the_backbone(name: str, tmp_path: Path) -> None:
-    state = create_backbone(name, "none", dilated=True).state_dict()
-    state = {key: torch.randn_like(v) if v.is_floating_point() else v for key, v in state.items()}
-    save_file(state, tmp_path / "w.safetensors")
-    body = Network(2, name, str(tmp_path / "w.safetensors"), **OPTIONS).backbone.body
-    assert all(torch.equal(value, state[key]) for key, value in body.state_dict().items())
-
-
-def test_a_backbone_without_the_strides_is_refused() -> None:
-    with pytest.raises(BackboneError, match=r"backbone\.name: 'test_vit'"):
-        Network(2, "test_vit", **OPTIONS)
-
-
-def test_new_parameters_are_all_but_the_backbone(network: Network) -> None:
-    backbone = {id(p) for p in network.backbone.parameters()}
-    new = {id(p) for p in network.new_parameters()}
-    assert not backbone & new
-    assert backbone | new == {id(p) for p in network.parameters()}
-
-
-def test_classes_of_cells_are_learned_beside_in_training_alone() -> None:
-    torch.manual_seed(0)
-    network = Network(3, SMALL, semantic=True, **OPTIONS)
-    assert {id(p) for p in network.semantic.parameters()} <= {
-        id(p) for p in network.new_parameters()
-    }
-    learning = network.train()(images(2, 64, 96))
-    assert learning.semantic.shape == (2, 4, 8, 12)
-    assert isinstance(network.eval()(images(2, 64, 96)), Outputs)
-    assert Network(3, SMALL, **OPTIONS).train()(images(2, 64, 96)).semantic is None
-
-
-@pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 71), (5, 9)])
-def test_masks_span_the_padded_image(network: Network, height: int, width: int) -> None:
-    logits, masks, objectness = network(images(2, height, width))
-    assert logits.shape == (2, 6, 3)
-    assert objectness.shape == (2, 6)
-    assert masks.shape == (2, 6, -(-height // 32) * 8, -(-width // 32) * 8)
-    assert all(part.isfinite().all() for part in (logits, masks, objectness))
-
-
-def test_padding_follows_normalization(network: Network) -> None:
-    prepared = network.prepare(images(1, 50, 70))
-    assert prepared.shape == (1, 3, 64, 96)
-    mean, std = (torch.tensor(part).view(1, 3, 1, 1) * 255 for part in normalization(SMALL))
-    assert torch.allclose(prepared[..., :50, :70], (images(1, 50, 70) - mean) / std)
-    assert not prepared[..., 50:, :].any()
-    assert not prepared[..., 70:].any()
-
-
-def test_images_may_be_float(network: Network) -> None:
-    for ours, theirs in zip(
-        network(images(1, 32, 32)), network(images(1, 32, 32).float()), strict=True
+    settings: dict[str, Any] = {"queries": QUERIES, "groups": 4, "width": WIDTH} | options
+    decoder = Decoder(16, CLASSES, **settings).double()
+    for layer in (
+        decoder.instances.activation,
+        decoder.instances.classes,
+        decoder.instances.kernels,
     ):
-        assert torch.equal(ours, theirs)
+        nn.init.normal_(layer.weight, std=0.3)
+    return decoder
 
 
-def test_saved_and_restored_to_the_same_outputs(network: Network, tmp_path: Path) -> None:
-    path = tmp_path / "instance.safetensors"
-    save_weights(path, network, "instance", classes=["a", "b", "c"], backbone=SMALL, head=OPTIONS)
-    again = load_network(
-        path,
-        "instance",
-        lambda header: Network(len(header["classes"]), header["backbone"], **header["head"]),
-        torch.device("cpu"),
+def features(batch: int = 2, channels: int = 16, height: int = 6, width: int = 9) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(part.numel() for part in module.parameters())
+
+
+def test_sizes_are_the_published_ones() -> None:
+    assert parameters(Encoder((512, 1024, 2048))) == 3_082_496
+    decoder = Decoder(256, 80)
+    assert parameters(decoder) == 6_257_377
+    assert parameters(decoder.masks) == 2_397_824
+
+
+def slow_decoder(decoder: Decoder, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One query, one group, one pixel's worth of equations at a time."""
+    branch, groups = decoder.instances, decoder.instances.groups
+    located = torch.cat([coordinates(given).expand(len(given), -1, -1, -1), given], 1)
+    hidden = branch.convs(located)
+    all_maps = branch.activation(hidden)
+    queries = all_maps.shape[1] // groups
+    logits, kernels, objectness = list[Tensor](), list[Tensor](), list[Tensor]()
+    for n in range(queries):
+        pooled = []
+        for g in range(groups):
+            a = all_maps[:, g * queries + n, None]
+            if branch.normalization == "softmax":
+                weights = a.exp() / a.exp().sum((2, 3), keepdim=True)
+            else:
+                weights = a.sigmoid() / a.sigmoid().sum((2, 3), keepdim=True)
+            pooled.append((weights * hidden).sum((2, 3)))
+        merged = branch.merge(torch.cat(pooled, 1))
+        for heads, head in zip(
+            (logits, kernels, objectness),
+            (branch.classes, branch.kernels, branch.objectness),
+            strict=True,
+        ):
+            heads.append(head(merged))
+    masks = torch.stack([(k[:, :, None, None] * decoder.masks(located)).sum(1) for k in kernels], 1)
+    masks = F.interpolate(masks, scale_factor=2, mode="bilinear", align_corners=False)
+    return torch.stack(logits, 1), masks, torch.cat(objectness, 1)
+
+
+@pytest.mark.parametrize("normalization", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("groups", [1, 2, 3, 8])
+def test_any_number_of_groups_equals_a_loop_over_queries(groups: int, normalization: str) -> None:
+    """The published code mixes queries unless the number is 4."""
+    decoder = small(groups=groups, normalization=normalization)
+    with torch.no_grad():
+        found, expected = decoder(features()), slow_decoder(decoder, features())
+    assert [tuple(part.shape) for part in found] == [
+        (2, QUERIES, CLASSES),
+        (2, QUERIES, 12, 18),
+        (2, QUERIES),
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+    assert found.logits.std(1).min() > 1e-3  # queries that were alike could be mixed unseen
+
+
+@torch.no_grad()
+def test_fusing_before_resizing_is_fusing_after() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder((6, 7, 8), 16).double()
+    given = [features(2, c, 48 // s, 32 // s) for c, s in ((6, 2), (7, 4), (8, 8))]
+    coarse, middle, fine = (
+        lateral(part) for lateral, part in zip(encoder.laterals, given[::-1], strict=True)
     )
-    for ours, theirs in zip(again(images(1, 40, 50)), network(images(1, 40, 50)), strict=True):
-        assert torch.equal(ours, theirs)
+    top = encoder.pooling(coarse)
+    middle = middle + top.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    fine = fine + middle.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    levels = [
+        output(part) for output, part in zip(encoder.outputs, (top, middle, fine), strict=True)
+    ]
+    resized = [
+        F.interpolate(part, fine.shape[2:], mode="bilinear", align_corners=False)
+        for part in levels[::-1]
+    ]
+    assert torch.allclose(
+        encoder(given), encoder.fuse(torch.cat(resized, 1)), rtol=1e-10, atol=1e-12
+    )
 
 
-def test_all_parameters_learn() -> None:
-    network = Network(3, SMALL, semantic=True, **OPTIONS).train()
-    outputs, semantic = network(images(2, 32, 64))
-    sum(part.square().sum() for part in (*outputs, semantic)).backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+def test_context_is_pooled_over_1_4_9_and_36_cells() -> None:
+    encoder = Encoder((6, 7, 8), 16).double()
+    cells = dict[int, Tensor]()
+    for number, branch in enumerate(encoder.pooling.branches):
+        branch.register_forward_hook(lambda _, given, __, n=number: cells.update({n: given[0]}))
+    given = features(1, 16, 12, 6)
+    encoder.pooling(given)
+    assert [tuple(part.shape[2:]) for part in cells.values()] == [(1, 1), (2, 2), (3, 3), (6, 6)]
+    assert torch.allclose(cells[0][..., 0, 0], given.mean((2, 3)))
+    assert torch.allclose(cells[3], F.avg_pool2d(given, (2, 1)))
+
+
+@pytest.mark.parametrize("normalization", ["sigmoid", "softmax"])
+def test_weights_of_a_map_sum_to_one_and_all_parameters_learn(normalization: str) -> None:
+    decoder = small(normalization=normalization)
+    weights = decoder.instances.normalize(features(2, QUERIES) * 5)
+    assert torch.allclose(weights.sum(2), torch.ones(2, QUERIES, dtype=torch.float64))
+    assert (weights >= 0).all()
+    sum(part.square().sum() for part in decoder(features())).backward()
+    idle = [
+        name
+        for name, part in decoder.named_parameters()
+        if part.grad is None or part.grad.abs().max() < 1e-9
+    ]
+    assert idle == []
+
+
+def test_maps_without_any_activation_stay_finite() -> None:
+    for normalization in ("sigmoid", "softmax"):
+        branch = small(normalization=normalization).instances
+        for value in (-1e4, 1e4):
+            assert branch.normalize(torch.full((1, 2, 3, 3), value)).isfinite().all()
+
+
+def test_initial_maps_are_even_and_classes_rare() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(256, 80)
+    with torch.no_grad():
+        logits, masks, _ = decoder(torch.randn(1, 256, 8, 8))
+        hidden = decoder.instances.convs(torch.randn(1, 258, 8, 8))
+        active = torch.cat(decoder.instances.activations(hidden)).sigmoid()
+    assert float(logits.sigmoid().mean()) == pytest.approx(0.01, rel=0.1)
+    assert float(active.mean()) == pytest.approx(0.01, rel=0.3)
+    assert masks.isfinite().all()
+    for layer in (decoder.instances.activation, decoder.instances.classes):
+        assert layer.bias is not None
+        assert torch.allclose(layer.bias, torch.tensor(-math.log(99)))
+        assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.05)
+
+
+def test_coordinates_run_from_minus_one_to_one_x_first() -> None:
+    found = coordinates(torch.zeros(2, 7, 3, 5, dtype=torch.float64))
+    assert found.dtype == torch.float64
+    assert found.shape == (1, 2, 3, 5)
+    assert found[0, 0].tolist() == [[-1, -0.5, 0, 0.5, 1]] * 3
+    assert found[0, 1].T.tolist() == [[-1, 0, 1]] * 5
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 4), (4, 1)])
+def test_coordinates_of_a_single_cell_are_finite(height: int, width: int) -> None:
+    """The published code divides 0 by 0."""
+    given = features(1, 16, height, width)
+    assert coordinates(given).isfinite().all()
+    assert (coordinates(given)[0, 0] == 0).all() == (width == 1)
+    assert all(part.isfinite().all() for part in small()(given))
+
+
+@torch.no_grad()
+def test_in_half_precision_maps_are_normalized_in_float32() -> None:
+    decoder = small().float()
+    given = features(1, 16, 24, 24).float()
+    exact = decoder(given)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (
+            decoder.instances.normalize(torch.randn(1, 2, 4, 4).bfloat16()).dtype == torch.float32
+        )
+        half = decoder(given)
+    for ours, theirs in zip(half, exact, strict=True):
+        error = (ours.float() - theirs).abs().max() / theirs.abs().max()
+        assert 0 < error < 0.05

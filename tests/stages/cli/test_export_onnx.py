@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from pipeline.core.weights import save_weights
-from pipeline.instances.maskrcnn.network import Network
+from pipeline.instances.maskrcnn import MaskRCNN
 from pipeline.onnx import checking, writing
 from pipeline.onnx.checking import check, images
 from pipeline.onnx.graphs import graph_of
@@ -138,7 +138,7 @@ def test_what_cannot_be_exported_is_named(
         "classes": ["cat"],
         "options": {"channels": 8},
     }
-    save_weights(path, Network(1, "test_resnet", channels=8), "instance", **header)
+    save_weights(path, MaskRCNN(1, "test_resnet", channels=8), "instance", **header)
     (tmp_path / "there.onnx").write_text("old")
     for arguments, message in (
         ((path, "-o", out), "holds maskrcnn, which is not exported"),

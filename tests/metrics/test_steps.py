@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from pipeline.core.artifacts import Reader, Record, Writer
+from pipeline.data.grid import upsample
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.instances.base import masks_of, pack
-from pipeline.labelling.seeds import upsample
+from pipeline.labelling.pseudo_labels import Normalize, pseudo_labels
 from pipeline.metrics.semantic import Confusion, assign
 from pipeline.metrics.steps import COLUMNS, OWN, STEPS, Tables, evaluate
 from pipeline.readers.build import build
@@ -68,6 +69,13 @@ def truth_cams(index: Index, name: str, low: float = 0.0, high: float = 1.0) -> 
     return {"cams": cams, "labels": np.array(tags, "u1"), "size": np.array([height, width], "i4")}
 
 
+def walk_of(index: Index, name: str) -> Record:
+    """Return the ground-truth CAMs with noise as a record of walk.h5."""
+    record = truth_cams(index, name, 0.2, 0.4)
+    maps = record["cams"] + 0.3 * np.random.default_rng(0).random(record["cams"].shape)
+    return {"maps": maps.astype("f2"), "classes": record["labels"], "size": record["size"]}
+
+
 def truth_seeds(index: Index, name: str) -> Record:
     return {"seeds": read_semantic(index, name)}
 
@@ -78,6 +86,7 @@ MAKERS: dict[str, Callable[[Index, str], Record]] = {
     "seeds": truth_seeds,
     "labels": truth_labels,
     "predictions": truth_predictions,
+    "walk": walk_of,
 }
 
 
@@ -100,7 +109,7 @@ def rows(tables: Tables, name: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("format_", ["labels", "predictions"])
-def test_the_truth_scores_one(index: Index, stored: Callable[..., Reader], format_: str) -> None:
+def test_truth_scores_one(index: Index, stored: Callable[..., Reader], format_: str) -> None:
     reader = stored(format_, lambda n: MAKERS[format_](index, n))
     tables = score(index, reader)
     scores = tables.scores
@@ -192,7 +201,7 @@ def test_cams_are_scored_at_the_best_and_at_the_fixed_threshold(
     confusion = Confusion(index.classes)
     for name in index:
         truth, record = read_semantic(index, name), reader[name]
-        full = upsample(record["cams"], truth.shape)  # type: ignore[arg-type]
+        full = upsample(record["cams"], truth.shape)
         confusion.add(truth, assign(full, record["labels"], 0.15))
     assert scores["miou"] == pytest.approx(confusion.miou)
 
@@ -224,22 +233,30 @@ def test_seeds_are_scored_where_they_are_sure(index: Index, stored: Callable[...
     )
 
 
-def test_the_walk_is_scored_at_the_threshold_that_was_chosen(index: Index) -> None:
-    """Maps at full size, 0.4 on their class and 0.2 elsewhere: right at 0.3, all foreground at 0.1."""
-
-    def maps(name: str) -> Record:
-        truth, tags = read_semantic(index, name), index[name].tags
-        full = np.stack([np.where(truth == tag + 1, 0.4, 0.2) for tag in tags]).astype("f4")
-        return {"maps": full, "labels": np.array(tags, "u1")}
-
-    right, low = (
-        evaluate(index, "walk", ((n, maps(n)) for n in index), threshold=t) for t in (0.3, 0.1)
-    )
-    assert right.scores["miou"] == right.scores["best_miou"] == low.scores["best_miou"] == 1
-    assert (right.scores["threshold"], right.scores["best_threshold"]) == (0.3, 0.2)
-    assert low.scores["miou"] < 0.5
-    assert json.loads(right.json()) == {"walk": {"best_miou": 1, "miou": 1}}
-    assert rows(right, "curve") == rows(low, "curve")
+@pytest.mark.parametrize("normalize", ["class", "image"])
+def test_walk_is_scored_as_stage_labels_thresholds_it(index: Index, normalize: Normalize) -> None:
+    """The curve at labels.background is the mIoU of the labels."""
+    confusion = Confusion(index.classes)
+    for name in index:
+        record = walk_of(index, name)
+        labels = pseudo_labels(
+            record,
+            np.zeros(record["maps"].shape[1:]),
+            background=0.55,
+            normalize=normalize,
+            min_area=0.01,
+            boundary_threshold=1.0,
+        )
+        confusion.add(read_semantic(index, name), labels["semantic"])
+    records = ((name, walk_of(index, name)) for name in index)
+    tables = evaluate(index, "walk", records, threshold=0.55, normalize=normalize)
+    assert 0.1 < confusion.miou < 1
+    assert tables.scores["miou"] == confusion.miou
+    curve = {row["threshold"]: row["miou"] for row in tables.rows["curve"]}
+    assert curve[0.55] == confusion.miou
+    assert tables.scores["best_miou"] == max(curve.values())
+    assert tables.scores["best_threshold"] == max(curve, key=lambda key: curve[key])
+    assert set(json.loads(tables.json())["walk"]) == {"best_miou", "miou"}
 
 
 def test_what_dvc_lists_has_other_names_for_every_step() -> None:
@@ -248,7 +265,7 @@ def test_what_dvc_lists_has_other_names_for_every_step() -> None:
     assert listed == [{step: {"miou": 0.12346}} for step in STEPS]
 
 
-@pytest.mark.parametrize("format_", ["cams", "seeds", "labels", "predictions"])
+@pytest.mark.parametrize("format_", [*STEPS])
 def test_without_masks_there_are_headers_and_no_scores(
     index: Index, stored: Callable[..., Reader], format_: str
 ) -> None:
@@ -256,7 +273,7 @@ def test_without_masks_there_are_headers_and_no_scores(
     assert json.loads(tables.json()) == {format_: {}}
     assert tables.scores == {"images": 0}
     failures = {"failures", "failure_kinds", "failure_places"}
-    own = {"cams": {"curve"}, "seeds": set[str]()}.get(format_, failures)
+    own = {"cams": {"curve"}, "walk": {"curve"}, "seeds": set[str]()}.get(format_, failures)
     assert set(tables.csv()) == {"summary", "images", "classes", "confusion"} | own
     for name, text in tables.csv().items():
         assert text.splitlines()[0].split(",") == [*COLUMNS[name], *OWN.get((format_, name), ())]

@@ -1,19 +1,15 @@
-"""Centroids, clusters, instance maps and fragments against slow loops and hand-made images."""
+"""Instance-wise CAMs: centroids, clusters and their walk, against slow loops and drawn images."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pipeline.irnet import instances as room
-from pipeline.irnet import walk
-from pipeline.irnet.instances import (
-    centroid_regions,
-    centroids,
-    clusters,
-    extract_instances,
-    instance_maps,
-)
+from pipeline.core.artifacts import validate_record
+from pipeline.irnet import instances, walk
+from pipeline.irnet.instances import centroid_regions, centroids, clusters, instance_maps
+from pipeline.irnet.walk import random_walk
+from tests.support.walks import WALK, connected_pieces, item, random_item, walked
 
 
 def ends_of(field: Tensor, iterations: int = 300) -> Tensor:
@@ -43,9 +39,9 @@ def field_to(centers: list[tuple[float, float]], height: int, width: int) -> Ten
 
 def slow_centroids(field: Tensor, iterations: int, dtype: type) -> np.ndarray:
     """One cell, one step, one component at a time."""
-    d = field.numpy().astype(dtype)
+    d: np.ndarray = field.numpy().astype(dtype)
     _, height, width = d.shape
-    ends = np.zeros((2, height, width), dtype)
+    ends: np.ndarray = np.zeros((2, height, width), dtype)
     for start in np.ndindex(height, width):
         y, x = (dtype(value) for value in start)
         for _ in range(iterations):
@@ -71,21 +67,6 @@ def slow_centroids(field: Tensor, iterations: int, dtype: type) -> np.ndarray:
     return np.rint(ends).astype(np.int64)
 
 
-def slow_pieces(mask: np.ndarray) -> list[list[tuple[int, int]]]:
-    """4-connected pieces in reading order of their first cell, by flooding."""
-    left, pieces = {(int(y), int(x)) for y, x in np.argwhere(mask)}, []
-    while left:
-        front = [min(left)]
-        left.remove(front[0])
-        for y, x in front:
-            for near in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
-                if near in left:
-                    left.remove(near)
-                    front.append(near)
-        pieces.append(front)
-    return pieces
-
-
 @pytest.mark.parametrize(("iterations", "seed"), [(0, 0), (1, 1), (7, 2), (60, 3), (60, 4)])
 def test_centroids_match_a_loop_over_cells(iterations: int, seed: int) -> None:
     field = random_field(11, 14, seed)
@@ -106,7 +87,7 @@ def test_dropping_resting_cells_changes_nothing(
     field = 0.4 * field_to([(5.0, 6.0), (20.0, 30.0)], 25, 37)
     field[:, 12:16] = random_field(4, 37, 6)
     expected = ends_of(field)
-    monkeypatch.setattr(room, "RESTING_CHECK", check)
+    monkeypatch.setattr(instances, "RESTING_CHECK", check)
     assert torch.equal(ends_of(field), expected)
 
 
@@ -147,7 +128,7 @@ def test_both_components_use_the_position_before_the_step() -> None:
 def test_nan_in_the_field_is_refused() -> None:
     field = torch.zeros(2, 4, 4)
     field[1, 2, 3] = torch.nan
-    with pytest.raises(ValueError, match="displacement field holds values that are not finite"):
+    with pytest.raises(ValueError, match="displacement field has values that are not finite"):
         ends_of(field)
     with pytest.raises(ValueError, match=r"expected \[2,h,w\]"):
         centroids([torch.zeros(3, 4, 4)])
@@ -162,14 +143,15 @@ def test_two_objects_are_two_clusters() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_clusters_are_the_patches_where_cells_rest(seed: int) -> None:
+def test_clusters_are_the_regions_where_cells_rest(seed: int) -> None:
     field = random_field(16, 21, seed, strength=4)
     ends = ends_of(field, 20)
-    patch = np.zeros((16, 21), int)
-    for number, piece in enumerate(slow_pieces(np.hypot(*field.numpy()) < 2.5), start=1):
-        patch[tuple(np.transpose(piece))] = number
-    assert np.array_equal(clusters_of(field, ends).numpy(), patch[ends[0], ends[1]])
-    assert patch.max() > 1
+    region = np.zeros((16, 21), int)
+    pieces = connected_pieces(np.hypot(*field.numpy()) < 2.5)
+    for number, piece in enumerate(pieces, start=1):
+        region[tuple(np.transpose(piece))] = number
+    assert np.array_equal(clusters_of(field, ends).numpy(), region[ends[0], ends[1]])
+    assert region.max() > 1
 
 
 def test_instance_maps_are_the_pieces_with_mass() -> None:
@@ -180,8 +162,6 @@ def test_instance_maps_are_the_pieces_with_mass() -> None:
     assert torch.equal(maps[0] + maps[1], cams[0])
     assert torch.equal(maps[2], cams[1])
     assert torch.equal(maps * (cluster == torch.from_numpy(kept)[:, None, None]), maps)
-    ((_, classes, _),) = instance_maps([cams], [cluster], [5], floor=0.3)
-    assert classes.tolist() == [0, 1]
 
 
 def test_maps_without_mass_give_no_instance_maps() -> None:
@@ -192,72 +172,38 @@ def test_maps_without_mass_give_no_instance_maps() -> None:
     assert classes.tolist() == kept.tolist() == []
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_fragments_match_a_loop_over_masks(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    maps = np.kron(rng.random((4, 6, 7)), np.ones((1, 3, 3))).astype(np.float32)
-    classes = [7, 3, 3, 0]
-    found = extract_instances(
-        torch.from_numpy(maps), classes, maps.shape[1:], threshold=0.6, min_area=0.03
-    )
-    winner = np.concatenate([np.full((1, *maps.shape[1:]), 0.6, np.float32), maps]).argmax(0)
-    expected = [
-        (piece, classes[m], maps[m][tuple(np.transpose(piece))].max())
-        for m in range(4)
-        for piece in slow_pieces(winner == m + 1)
-        if len(piece) >= 0.03 * winner.size
+def test_walked_pieces_of_a_class_sum_to_its_walked_map() -> None:
+    """The walk is linear; the published code walks class maps and instance maps separately."""
+    given = random_item(20, 26, [4, 11])
+    (record,) = walked(given)
+    assert len(record["maps"]) > 2  # else there is no sum to test
+    boundary, cams = (torch.tensor(np.asarray(a, np.float32)) for a in (given.boundary, given.cams))
+    options = {name: value for name, value in WALK.items() if name != "iterations"}
+    (direct,) = random_walk([boundary], [cams], **options)  # type: ignore[arg-type]
+    for k, class_id in enumerate((4, 11)):
+        summed = record["maps"][record["classes"] == class_id].astype(np.float32).sum(0)
+        assert np.abs(summed - direct[k].numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize("ids", [[], [2], [2, 7]])
+def test_cams_without_mass_give_a_record_without_maps(ids: list[int]) -> None:
+    (record,) = walked(item(np.zeros((len(ids), 9, 13)), ids, size=(33, 50)))
+    assert record["maps"].shape == (0, 9, 13)
+    assert record["size"].tolist() == [33, 50]
+    validate_record("walk", record)
+
+
+def test_batched_equals_single_for_unequal_sizes() -> None:
+    batch = [
+        random_item(20, 26, [1, 3], 1),
+        item(np.zeros((0, 7, 9)), []),
+        random_item(9, 31, [0], 2),
+        random_item(33, 12, [0, 1, 2], 3),
     ]
-    expected.sort(key=lambda item: min(item[0]))
-    assert len(expected) > 3
-    assert found.instances.dtype == np.uint16
-    assert found.classes.dtype == np.uint8
-    assert found.scores.dtype == np.float32
-    assert found.classes.tolist() == [cls for _, cls, _ in expected]
-    assert found.scores.tolist() == [score for *_, score in expected]
-    canvas = np.zeros_like(found.instances)
-    for number, (piece, *_) in enumerate(expected, start=1):
-        canvas[tuple(np.transpose(piece))] = number
-    assert (found.instances == canvas).all()
-
-
-def test_small_fragments_are_dropped_not_kept_without_score() -> None:
-    maps = torch.zeros(1, 20, 20)
-    maps[0, 2:8, 2:8] = 1.0
-    maps[0, 15, 15:18] = 0.9
-    found = extract_instances(maps, [2], (20, 20))
-    assert found.scores.tolist() == [1.0]
-    assert (found.instances > 0).sum() == 36
-    assert len(extract_instances(maps, [2], (20, 20), min_area=0).scores) == 2
-
-
-@pytest.mark.parametrize("maps", [torch.zeros(0, 6, 7), torch.zeros(2, 6, 7)])
-def test_nothing_above_the_background_is_no_instance(maps: Tensor) -> None:
-    found = extract_instances(maps, [1] * len(maps), (6, 7))
-    assert found.instances.shape == (6, 7)
-    assert not found.instances.any()
-    assert len(found.classes) == len(found.scores) == 0
-
-
-def test_maps_may_come_one_by_one_and_classes_go_up_to_253() -> None:
-    maps = torch.rand(3, 12, 13, generator=torch.Generator().manual_seed(0))
-    whole = extract_instances(maps, torch.tensor([253, 0, 21]), (12, 13), min_area=0)
-    piecewise = extract_instances((m for m in maps), [253, 0, 21], (12, 13), min_area=0)
-    assert set(whole.classes.tolist()) == {253, 0, 21}
-    for ours, theirs in zip(whole, piecewise, strict=True):
-        assert (ours == theirs).all()
-
-
-def test_background_wins_at_the_threshold_and_the_first_of_equal_maps_wins() -> None:
-    maps = torch.full((2, 4, 4), 0.25)
-    assert not extract_instances(maps, [5, 6], (4, 4), threshold=0.25).instances.any()
-    assert extract_instances(maps, [5, 6], (4, 4), threshold=0.2).classes.tolist() == [5]
-
-
-def test_bad_maps_are_refused() -> None:
-    maps = torch.ones(2, 4, 4)
-    with pytest.raises(ValueError, match="2 maps came with 1 classes"):
-        extract_instances(maps, [0], (4, 4))
-    with pytest.raises(ValueError, match="map 0 is"):
-        extract_instances(maps, [0, 1], (8, 8))
-    with pytest.raises(ValueError, match="hold nan"):
-        extract_instances(maps / torch.zeros(4, 4) * 0, [0, 1], (4, 4))
+    for given, joint in zip(batch, walked(*batch), strict=True):
+        (alone,) = walked(given)
+        assert (joint["size"] == given.size).all()
+        assert (joint["classes"] == alone["classes"]).all()
+        assert joint["maps"].dtype == np.float16
+        difference = joint["maps"].astype(np.float32) - alone["maps"]
+        assert np.abs(difference).max(initial=0) < 1e-3

@@ -1,0 +1,143 @@
+"""The whole SparseInst: strides of any backbone, normalization, padding, and what it learns."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipeline.instances.sparseinst import SparseInst
+from pipeline.instances.sparseinst.network import Outputs
+from pipeline.nets.backbones import PACKAGED, BackboneError, create_backbone, normalization
+from tests.instances.base import SMALL, InstanceModelTester, square_batch
+
+LOSS = {"classification": 2.0, "dice": 2.0, "mask": 5.0, "objectness": 1.0, "semantic": 4.0}
+SIZES: dict[str, Any] = {"width": 16, "queries": 8, "groups": 2}
+
+
+class TestSparseInst(InstanceModelTester):
+    method = "sparseinst"
+    options = {
+        **SIZES,
+        "normalization": "sigmoid",
+        "level": True,
+        "semantic": True,
+        "targets": "area",
+        "weighted": True,
+        "loss": LOSS,
+    }
+    terms = {"classification", "dice", "mask", "objectness", "semantic"}
+
+    def detecting(self) -> SparseInst:
+        model: SparseInst = self.model().eval()
+        for layer in (model.decoder.instances.activation, model.decoder.instances.kernels):
+            nn.init.normal_(layer.weight, std=0.5)
+        return model
+
+    def test_batch_without_instances_teaches_the_classes_alone(self) -> None:
+        """The published code fails here."""
+        model = self.model().train()
+        terms = self.loss(model, square_batch(0))
+        terms["loss"].backward()
+        assert [float(terms[name].detach()) for name in ("dice", "mask", "objectness")] == [0, 0, 0]
+        assert all(p.grad is not None for p in model.parameters())
+
+    @pytest.mark.parametrize(
+        ("size", "sides", "expected"),
+        [
+            ((50, 70), (64, 999), (64, 90)),
+            ((50, 100), (64, 96), (48, 96)),
+            ((90, 40), (40, 90), (90, 40)),
+        ],
+    )
+    def test_shorter_side_is_set_unless_the_longer_one_exceeds_its_limit(
+        self,
+        size: tuple[int, int],
+        sides: tuple[int, int],
+        expected: tuple[int, int],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        model, seen = self.detecting(), list[tuple[int, ...]]()
+        normalize = model.backbone.normalize
+
+        def record(images: Tensor) -> Tensor:
+            seen.append(tuple(images.shape[2:]))
+            return normalize(images)
+
+        monkeypatch.setattr(model.backbone, "normalize", record)
+        image = torch.zeros(3, *size, dtype=torch.uint8)
+        (found,) = model.predict([image], score=0.0, sides=sides)
+        assert seen == [expected]
+        assert found.masks.shape[1:] == size
+
+    def test_half_precision_loss_is_finite(self) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            terms = self.loss(self.model().train(), square_batch())
+        assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
+
+
+@pytest.fixture(scope="module")
+def network() -> SparseInst:
+    torch.manual_seed(0)
+    return SparseInst(3, SMALL, **SIZES).eval()
+
+
+def images(batch: int, height: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (batch, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", ["resnet18", PACKAGED, "convnext_atto", "pvt_v2_b0"])
+def test_any_backbone_with_features_at_strides_8_16_and_32(name: str) -> None:
+    network = SparseInst(2, name, **SIZES).eval()
+    assert network.backbone.reductions == [8, 16, 32]
+    with torch.no_grad():
+        assert network(images(1, 64, 96)).masks.shape == (1, 8, 16, 24)
+
+
+@pytest.mark.parametrize("name", [SMALL, "convnext_atto"])
+def test_pretrained_weights_reach_the_backbone(name: str, tmp_path: Path) -> None:
+    state = create_backbone(name, "none", dilated=True).state_dict()
+    state = {key: torch.randn_like(v) if v.is_floating_point() else v for key, v in state.items()}
+    save_file(state, tmp_path / "w.safetensors")
+    body = SparseInst(2, name, str(tmp_path / "w.safetensors"), **SIZES).backbone.body
+    assert all(torch.equal(value, state[key]) for key, value in body.state_dict().items())
+
+
+def test_backbone_without_the_strides_is_refused() -> None:
+    with pytest.raises(BackboneError, match=r"backbone\.name: 'test_vit'"):
+        SparseInst(2, "test_vit", **SIZES)
+
+
+def test_classes_of_cells_are_predicted_in_training_alone() -> None:
+    network = SparseInst(3, SMALL, semantic=True, **SIZES)
+    learning = network.train()(images(2, 64, 96))
+    assert learning.semantic.shape == (2, 4, 8, 12)
+    assert isinstance(network.eval()(images(2, 64, 96)), Outputs)
+    assert SparseInst(3, SMALL, **SIZES).train()(images(2, 64, 96)).semantic is None
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 71), (5, 9)])
+def test_masks_span_the_padded_image(network: SparseInst, height: int, width: int) -> None:
+    logits, masks, objectness = network(images(2, height, width))
+    assert logits.shape == (2, 8, 3)
+    assert objectness.shape == (2, 8)
+    assert masks.shape == (2, 8, -(-height // 32) * 8, -(-width // 32) * 8)
+    assert all(part.isfinite().all() for part in (logits, masks, objectness))
+
+
+def test_padding_follows_normalization(network: SparseInst) -> None:
+    prepared = network.prepare(images(1, 50, 70))
+    assert prepared.shape == (1, 3, 64, 96)
+    mean, std = (torch.tensor(part).view(1, 3, 1, 1) * 255 for part in normalization(SMALL))
+    assert torch.allclose(prepared[..., :50, :70], (images(1, 50, 70) - mean) / std)
+    assert not prepared[..., 50:, :].any()
+    assert not prepared[..., 70:].any()
+
+
+def test_images_may_be_float(network: SparseInst) -> None:
+    given = images(1, 32, 32)
+    for ours, theirs in zip(network(given), network(given.float()), strict=True):
+        assert torch.equal(ours, theirs)

@@ -1,0 +1,182 @@
+"""Masks on disk, and training crops: numbering, ignored pixels, weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.data.augmentation import RandomScale
+from pipeline.data.index import ImageEntry, Index
+from pipeline.instances.base import (
+    InstanceCrops,
+    TrainingInstances,
+    exclusive,
+    masks_of,
+    pack,
+    renumber,
+    select_instances,
+    unpack,
+)
+
+MEAN = (0.5, 0.5, 0.5)
+COLORS = np.array([[10, 40, 10], [220, 30, 40], [30, 60, 230], [240, 230, 20]], np.uint8)
+IDS = np.array([[0, 1, 2], [0, 0, 2]], np.uint16)
+SEMANTIC = np.array([[0, 3, 1], [255, 1, 1]], np.uint8)
+CLASSES, WEIGHTS = np.array([2, 0], np.uint8), np.array([0.9, 0.2], np.float32)
+
+
+@pytest.mark.parametrize("size", [(0, 3, 9), (1, 1, 1), (3, 5, 8), (2, 4, 17)])
+def test_bits_give_the_masks_back(size: tuple[int, int, int]) -> None:
+    masks = np.random.default_rng(0).random(size) < 0.5
+    bits = pack(masks)
+    assert bits.shape == (*size[:2], -(-size[2] // 8))
+    np.testing.assert_array_equal(unpack(bits, size[2]), masks)
+
+
+def test_both_layouts_give_the_same_masks() -> None:
+    ids = np.array([[0, 1, 1], [2, 2, 0]], np.uint16)
+    classes, semantic = np.array([4, 1], np.uint8), np.zeros((2, 3), np.uint8)
+    masks = masks_of({"instances": ids, "classes": classes, "semantic": semantic})
+    np.testing.assert_array_equal(masks, np.stack([ids == 1, ids == 2]))
+    again = masks_of({"instances": pack(masks), "classes": classes, "semantic": semantic})
+    np.testing.assert_array_equal(again, masks)
+
+
+def test_instance_without_pixels_keeps_its_place() -> None:
+    ids = np.array([[0, 2]], np.uint16)
+    masks = masks_of({"instances": ids, "classes": np.array([0, 0], np.uint8), "semantic": ids})
+    assert masks.sum((1, 2)).tolist() == [0, 1]
+
+
+def test_masks_without_instances() -> None:
+    nothing = {"classes": np.zeros(0, np.uint8), "semantic": np.zeros((4, 5), np.uint8)}
+    assert masks_of({"instances": np.zeros((4, 5), np.uint16), **nothing}).shape == (0, 4, 5)
+    assert masks_of({"instances": pack(np.zeros((0, 4, 5), bool)), **nothing}).shape == (0, 4, 5)
+    assert not exclusive(np.zeros((0, 4, 5), bool), np.zeros(0)).any()
+
+
+def test_higher_score_is_in_front() -> None:
+    masks = np.array([[[1, 1, 0, 1]], [[0, 1, 1, 0]], [[0, 0, 0, 1]]], bool)
+    assert exclusive(masks, np.array([0.2, 0.9, 0.2])).tolist() == [[1, 2, 2, 1]]
+
+
+def test_void_and_objects_without_an_instance_are_ignored() -> None:
+    found = select_instances(IDS, CLASSES, WEIGHTS, SEMANTIC, np.array([True, True]))
+    assert found.ignored is not None
+    assert found.ignored.tolist() == [[False, False, False], [True, True, False]]
+
+
+def test_instances_left_out_are_not_background() -> None:
+    found = select_instances(IDS, CLASSES, WEIGHTS, SEMANTIC, np.array([True, False]))
+    assert found.ignored is not None
+    assert found.ignored.tolist() == [[False, False, True], [True, True, True]]
+
+
+def test_selection_of_no_instances() -> None:
+    nothing = np.zeros(0)
+    found = select_instances(np.zeros_like(IDS), nothing, nothing, SEMANTIC, np.zeros(0, bool))
+    assert found.ignored is not None
+    assert found.ignored.tolist() == (SEMANTIC > 0).tolist()
+
+
+def instances(ignored: bool = False) -> TrainingInstances:
+    """Three instances of classes 4, 1 and 4, painted in COLORS; the third may be ignored."""
+    ids = np.zeros((72, 96), np.uint16)
+    ids[10:40, 8:40], ids[24:64, 56:88], ids[50:60, 10:20] = 1, 2, 3
+    where = ids == 3 if ignored else None
+    return TrainingInstances(
+        ids, np.array([4, 1, 4], np.uint8), np.array([1.0, 0.5, 0.25], np.float32), where
+    )
+
+
+def crops(
+    folder: Path,
+    given: TrainingInstances,
+    crop: int = 64,
+    max_instances: int = 10,
+    scale: float = 1.0,
+) -> InstanceCrops:
+    Image.fromarray(COLORS[given.ids]).save(folder / "p.png")
+    image = ImageEntry("p", "p.png", 72, 96, "train", (1, 4), None, None, "")
+    index = Index(tuple("abcdef"), [image], folder, folder, {})
+    return InstanceCrops(
+        index, ["p"], lambda name: given, RandomScale(scale, scale), crop, MEAN, max_instances
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.7, 1.4])
+def test_ids_lie_where_the_colors_do_and_carry_their_classes(tmp_path: Path, scale: float) -> None:
+    samples = crops(tmp_path, instances(), scale=scale)
+    assert len(samples) == 1
+    seen = set()
+    for seed in range(10):
+        torch.manual_seed(seed)
+        image, ids, classes, weights = samples[0]
+        assert [
+            (type(part), part.dtype, tuple(part.shape)) for part in (image, ids, classes, weights)
+        ] == [
+            (Tensor, torch.uint8, (3, 64, 64)),
+            (Tensor, torch.uint8, (64, 64)),
+            (Tensor, torch.uint8, (10,)),
+            (Tensor, torch.float32, (10,)),
+        ]
+        count = int((classes != 255).sum())
+        assert sorted(set(ids.unique().tolist()) - {0, 255}) == list(range(1, count + 1))
+        assert (classes[count:] == 255).all()
+        assert not weights[count:].any()
+        palette = torch.from_numpy(np.vstack([COLORS, [[128, 128, 128]]])).long()
+        distance = (image.permute(1, 2, 0).long()[:, :, None] - palette).abs().sum(-1)
+        clear, nearest = distance.amin(-1) < 30, distance.argmin(-1)
+        for number in range(1, count + 1):
+            inside = nearest[ids == number]
+            original = int(inside.mode().values)
+            assert (inside == original).float().mean() > 0.7  # borders are blended by resizing
+            assert (int(classes[number - 1]), float(weights[number - 1])) == {
+                1: (4, 1.0),
+                2: (1, 0.5),
+                3: (4, 0.25),
+            }[original]
+            seen.add(original)
+        assert (nearest[ids == 255] == 4).all()
+        assert (nearest[(ids == 0) & clear] == 0).float().mean() > 0.97
+    assert seen == {1, 2, 3}
+
+
+def test_ignored_pixels_and_those_outside_are_ignored(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    _, ids, classes, _ = crops(tmp_path, instances(ignored=True), crop=128)[0]
+    assert int((ids == 255).sum()) == 128 * 128 - 72 * 96 + 100
+    assert sorted(classes[classes != 255].tolist()) == [1, 4]
+
+
+def test_of_too_many_the_largest_are_kept_and_the_others_ignored() -> None:
+    ids = torch.zeros(40, 40, dtype=torch.int32)
+    for number, size in ((300, 3), (7, 9), (41, 5), (12, 4)):
+        ids[size, :size] = number
+    classes = np.arange(300, dtype=np.int64) % 200
+    numbered, kept, weights = renumber(
+        ids, TrainingInstances(ids.numpy(), classes, np.linspace(0, 1, 300)), 2
+    )
+    assert kept.tolist() == [6, 40]
+    assert weights.tolist() == pytest.approx([6 / 299, 40 / 299])
+    assert [int((numbered == value).sum()) for value in (1, 2, 255)] == [9, 5, 7]
+    assert not numbered[ids == 0].any()
+
+
+@pytest.mark.parametrize("value", [0, -1])
+def test_crop_without_instances(value: int) -> None:
+    ids = torch.full((8, 8), value, dtype=torch.int32)
+    nothing = TrainingInstances(ids.numpy(), np.empty(0, np.uint8), np.empty(0, np.float32))
+    numbered, classes, weights = renumber(ids, nothing, 3)
+    assert (numbered == (0 if value == 0 else 255)).all()
+    assert (classes == 255).all()
+    assert not weights.any()
+
+
+@pytest.mark.parametrize("most", [0, 255])
+def test_more_than_254_instances_per_crop_are_refused(tmp_path: Path, most: int) -> None:
+    with pytest.raises(ValueError, match="use 1 to 254"):
+        crops(tmp_path, instances(), max_instances=most)

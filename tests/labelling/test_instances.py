@@ -1,0 +1,132 @@
+"""Instances of walked maps: who wins a pixel, what is dropped, and what is split at boundaries."""
+
+import numpy as np
+import pytest
+
+from pipeline.labelling.instances import InstanceMap, extract_instances, split_at_boundaries
+from tests.support.walks import connected_pieces
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_instances_match_a_loop_over_masks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    maps = np.kron(rng.random((4, 6, 7)), np.ones((1, 3, 3))).astype(np.float32)
+    classes = [7, 3, 3, 0]
+    found = extract_instances(maps, np.array(classes), 0.6, 0.03)
+    winner = np.concatenate([np.full((1, *maps.shape[1:]), 0.6, np.float32), maps]).argmax(0)
+    expected = [
+        (piece, classes[m], maps[m][tuple(np.transpose(piece))].max())
+        for m in range(4)
+        for piece in connected_pieces(winner == m + 1)
+        if len(piece) >= 0.03 * winner.size
+    ]
+    expected.sort(key=lambda item: min(item[0]))
+    assert len(expected) > 3
+    assert found.instances.dtype == np.uint16
+    assert found.classes.dtype == np.uint8
+    assert found.scores.dtype == np.float32
+    assert found.classes.tolist() == [cls for _, cls, _ in expected]
+    assert found.scores.tolist() == [score for *_, score in expected]
+    canvas = np.zeros_like(found.instances)
+    for number, (piece, *_) in enumerate(expected, start=1):
+        canvas[tuple(np.transpose(piece))] = number
+    assert (found.instances == canvas).all()
+
+
+def test_small_pieces_are_dropped_not_kept_without_score() -> None:
+    maps = np.zeros((1, 20, 20), np.float32)
+    maps[0, 2:8, 2:8], maps[0, 15, 15:18] = 1.0, 0.9
+    found = extract_instances(maps, np.array([2]), 0.25, 0.01)
+    assert found.scores.tolist() == [1.0]
+    assert (found.instances > 0).sum() == 36
+    assert len(extract_instances(maps, np.array([2]), 0.25, 0).scores) == 2
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_nothing_above_the_background_is_no_instance(count: int) -> None:
+    found = extract_instances(np.zeros((count, 6, 7), np.float32), np.ones(count), 0.25, 0.01)
+    assert found.instances.shape == (6, 7)
+    assert not found.instances.any()
+    assert len(found.classes) == len(found.scores) == 0
+
+
+def test_classes_go_up_to_253() -> None:
+    maps = np.random.default_rng(0).random((3, 12, 13), np.float32)
+    found = extract_instances(maps, np.array([253, 0, 21]), 0.25, 0)
+    assert set(found.classes.tolist()) == {253, 0, 21}
+
+
+def test_background_wins_at_its_score_and_the_first_of_equal_maps_wins() -> None:
+    maps = np.full((2, 4, 4), 0.25, np.float32)
+    assert not extract_instances(maps, np.array([5, 6]), 0.25, 0).instances.any()
+    assert extract_instances(maps, np.array([5, 6]), 0.2, 0).classes.tolist() == [5]
+
+
+def test_more_instances_than_ids_are_refused() -> None:
+    maps = np.zeros((1, 514, 514), np.float32)
+    maps[0, ::2, ::2] = 1
+    with pytest.raises(ValueError, match="66049 instances do not fit in uint16: raise min_area"):
+        extract_instances(maps, np.array([0]), 0.25, 0)
+
+
+def joined() -> tuple[InstanceMap, np.ndarray]:
+    """Two objects that touch: the first with a strong boundary at column 10 and a weak one at 20,
+    the second with none.
+    """
+    ids, boundary = np.zeros((40, 50), np.uint16), np.full((40, 50), 0.05, np.float32)
+    ids[5:20, 2:30], ids[20:35, 2:30] = 1, 2
+    boundary[:20, 10], boundary[:20, 20] = 0.9, 0.4
+    return InstanceMap(ids, np.array([3, 7], np.uint8), np.array([0.8, 0.6], np.float32)), boundary
+
+
+@pytest.mark.parametrize(
+    ("threshold", "classes"),
+    [(0.95, [3, 7]), (0.6, [3, 3, 7]), (0.2, [3, 3, 3, 7]), (0.01, [3, 7])],
+)
+def test_instances_are_split_at_boundaries_of_the_threshold(
+    threshold: float, classes: list[int]
+) -> None:
+    found, boundary = joined()
+    parts = split_at_boundaries(found, boundary, threshold, 0.01)
+    assert parts.classes.tolist() == classes
+    assert parts.scores.tolist() == pytest.approx([{3: 0.8, 7: 0.6}[c] for c in classes])
+    assert (parts.instances.dtype, parts.classes.dtype, parts.scores.dtype) == ("u2", "u1", "f4")
+    for number, label in enumerate(parts.classes, start=1):
+        inside = parts.instances == number
+        assert inside.any()
+        assert (found.classes[found.instances[inside] - 1] == label).all()
+    assert ((parts.instances > 0) == (found.instances > 0)).all()
+
+
+def test_ids_follow_the_first_pixel_in_reading_order() -> None:
+    found, boundary = joined()
+    ids = split_at_boundaries(found, boundary, 0.2, 0.01).instances
+    assert list(dict.fromkeys(ids[ids > 0].tolist())) == [1, 2, 3, 4]
+
+
+def test_pieces_that_are_too_small_stay_with_their_whole() -> None:
+    found, boundary = joined()
+    assert split_at_boundaries(found, boundary, 0.6, 0.07).classes.tolist() == [
+        3,
+        7,
+    ]  # 15 x 8 of 40 x 50 pixels are 0.06
+    assert split_at_boundaries(found, boundary, 0.6, 0.05).classes.tolist() == [3, 3, 7]
+
+
+def test_parts_meet_where_the_boundary_is_strongest() -> None:
+    found, boundary = joined()
+    boundary[:20, 9], boundary[:20, 11] = 0.7, 0.7
+    ids = split_at_boundaries(found, boundary, 0.6, 0.01).instances
+    assert (ids[5:20, 2:10] == 1).all()
+    assert (ids[5:20, 11:30] == 2).all()
+
+
+def test_no_instances_are_split_into_none() -> None:
+    nothing = InstanceMap(
+        np.zeros((8, 8), np.uint16), np.empty(0, np.uint8), np.empty(0, np.float32)
+    )
+    parts = split_at_boundaries(
+        nothing, np.random.default_rng(0).random((8, 8)).astype("f4"), 0.5, 0.01
+    )
+    assert not parts.instances.any()
+    assert len(parts.classes) == len(parts.scores) == 0

@@ -19,7 +19,8 @@ from pipeline.nets.backbones import fix_batch_norm, normalization
 from pipeline.segmenters.prompting import Guidance
 from pipeline.segmenters.sam import SamPrompter, load_sam
 from pipeline.segmenters.superpixels import GrowingPrompter
-from stages._command import DATASET, Parameters, Runtime, artifact, fit, save, stage
+from stages._command import DATASET, Parameters, Runtime, artifact, stage
+from stages._training import save_stage, train_stage
 
 
 @stage
@@ -56,7 +57,7 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
             precision=runtime.precision,
         ),
     )
-    fit(
+    train_stage(
         "classifier",
         method.network,
         method.training.samples(material),
@@ -67,7 +68,7 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
         new=method.network.new_parameters(),
         prepare=fix_batch_norm if section.batch_norm == "fixed" else lambda network: None,
     )
-    save("classifier", method.network, runtime, **method.header)
+    save_stage("classifier", method.network, runtime, **method.header)
 
 
 def guidance(

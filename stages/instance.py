@@ -25,7 +25,8 @@ from pipeline.errors import UserError
 from pipeline.instances.base import InstanceCrops, Instances, select_instances
 from pipeline.methods import INSTANCES, build
 from pipeline.nets.backbones import Backbone, fix_batch_norm, normalization
-from stages._command import CURVES, DATASET, Parameters, Runtime, artifact, fit, save, stage
+from stages._command import CURVES, DATASET, Parameters, Runtime, artifact, stage
+from stages._training import save_stage, train_stage
 
 
 @stage
@@ -55,7 +56,7 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
         inputs.append(artifact("classifier", ".safetensors"))
         start_from_classifier(method.network.backbone, inputs[-1])
     mean, _ = normalization(section.backbone.name)
-    fit(
+    train_stage(
         "instance",
         method.network,
         InstanceCrops(index, names, instances, ShortSide(*section.resize), section.crop, mean),
@@ -66,7 +67,7 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
         new=method.network.new_parameters(),
         prepare=fix_batch_norm,
     )
-    save("instance", method.network, runtime, **method.header, resize=section.resize)
+    save_stage("instance", method.network, runtime, **method.header, resize=section.resize)
 
 
 def leave_out(index: Index, runtime: Runtime) -> None:
@@ -75,7 +76,7 @@ def leave_out(index: Index, runtime: Runtime) -> None:
     """
     if runtime.is_main_process:
         write_atomically(CURVES / "instance.csv", b"step,loss\n")
-    save(
+    save_stage(
         "instance",
         nn.Module(),
         runtime,

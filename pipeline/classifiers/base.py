@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from pipeline.data.augmentation import LongSide, as_image, training_crop
 from pipeline.data.index import Index
@@ -74,7 +75,7 @@ class TrainingData:
         return training_crop(LongSide(*self.resize), self.crop, self.mean, outside)
 
 
-class TaggedCrops:
+class TaggedCrops(Dataset[tuple[Tensor, Tensor]]):
     """(uint8 crop [3,S,S], tags [C]), augmented again at each access."""
 
     def __init__(self, material: TrainingData) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -138,7 +139,7 @@ def select_instances(
     return Instances(ids, classes, weights, (semantic > 0) & ~inside)
 
 
-class InstanceCrops:
+class InstanceCrops(Dataset[tuple[Tensor, ...]]):
     """Training samples of equal shapes, augmented again at each access; a batch is their stack.
 
     image uint8 [3,S,S]; ids uint8 [S,S]: 0 none, 1..M, 255 does not count (ignored, or outside the

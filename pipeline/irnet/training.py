@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from pipeline.core import engine
 from pipeline.core.artifacts import IGNORE, Reader
-from pipeline.core.device import Runtime
+from pipeline.core.device import Runtime, stack
 from pipeline.core.trainer import LossFn, Step
 from pipeline.data.augmentation import RandomScale, as_image, as_mask, training_crop
 from pipeline.data.index import Index
-from pipeline.data.loading import ImageSource, stack
 from pipeline.irnet.losses import pair_losses, total_loss
 from pipeline.irnet.network import STRIDE, IRNet
 from pipeline.nets.backbones import micro_batches
 
 
-class SeedCrops:
+class SeedCrops(Dataset[tuple[Tensor, Tensor]]):
     """Training samples: (uint8 crop [3,S,S], label map uint8 [h,w] on the stride-4 grid, 255 =
     ignore), augmented at each access.
     """
@@ -92,9 +92,7 @@ def mean_displacements(network: IRNet, images: Tensor) -> Tensor:
         network.mean_shift = shift
 
 
-def mean_shift(
-    network: IRNet, source: ImageSource, names: Sequence[str], runtime: Runtime
-) -> Tensor:
+def mean_shift(network: IRNet, index: Index, names: Sequence[str], runtime: Runtime) -> Tensor:
     """The mean over the images `names` of their mean displacements, float32 [2] (y, x) in cells,
     each counting alike; else zero.
 
@@ -110,7 +108,7 @@ def mean_shift(
 
     place = {name: number for number, name in enumerate(names)}
     mine = names[runtime.rank :: runtime.world_size]
-    task = engine.Task(source.load, compute=compute, key=source.size)
+    task = engine.Task(index.image, compute=compute, key=index.size)
     found = engine.results(task, mine, stage="irnet", runtime=runtime)
     means = torch.zeros(len(names), 2, dtype=torch.float64)
     for name, mean in tqdm(

@@ -9,6 +9,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from pipeline.classifiers.extraction import pad_to_multiple
 from pipeline.core.artifacts import IGNORE
@@ -57,7 +58,7 @@ class SemanticNet(nn.Module):
         ]
 
 
-class LabeledCrops:
+class LabeledCrops(Dataset[tuple[Tensor, Tensor]]):
     """Training samples: (uint8 crop [3,S,S], label map uint8 [S,S], 255 = ignore), augmented again
     at each access.
 

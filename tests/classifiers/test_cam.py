@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
 from pipeline.classifiers.base import TrainingData
 from pipeline.classifiers.cam.network import Network
 from pipeline.classifiers.cam.training import objective, samples
-from pipeline.core.trainer import Ranks, Step
+from pipeline.core.distributed import DistributedContext
+from pipeline.core.trainer import TrainState
 from pipeline.data.index import ImageEntry, Index
 from pipeline.nets.backbones import fix_batch_norm
 
@@ -21,8 +21,8 @@ MATERIAL = TrainingData(Index((), [], Path(), Path(), {}), [], (1, 1), 32, (0.5,
 
 
 @pytest.fixture
-def step() -> Step:
-    return Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
+def step() -> TrainState:
+    return TrainState(DistributedContext(), 0.0, 0.0)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7, 254])
@@ -46,7 +46,7 @@ def test_logits_are_the_mean_of_the_maps_so_the_maps_locate_the_classes() -> Non
     assert maps[:, [0, 2]].abs().max() == 0
 
 
-def test_loss_is_the_multi_label_soft_margin(step: Step) -> None:
+def test_loss_is_the_multi_label_soft_margin(step: TrainState) -> None:
     logits = torch.tensor([[1.5, -0.5, 0.0], [-2.0, 3.0, 0.25]], dtype=torch.float64)
     targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     terms = objective(MATERIAL)(nn.Identity(), (logits, targets), step)
@@ -57,7 +57,7 @@ def test_loss_is_the_multi_label_soft_margin(step: Step) -> None:
     assert float(terms["loss"]) == pytest.approx(by_hand / 6, rel=1e-6)
 
 
-def test_gradients_reach_the_head_and_the_stages_that_are_not_frozen(step: Step) -> None:
+def test_gradients_reach_the_head_and_the_stages_that_are_not_frozen(step: TrainState) -> None:
     network = Network(3, SMALL).train()
     network.backbone.freeze(2)
     fix_batch_norm(network)
@@ -73,7 +73,7 @@ def test_gradients_reach_the_head_and_the_stages_that_are_not_frozen(step: Step)
 
 
 def test_learning_steps_lower_the_loss_and_leave_frozen_stages_and_statistics_alone(
-    step: Step,
+    step: TrainState,
 ) -> None:
     torch.manual_seed(0)
     network = Network(2, SMALL).train()

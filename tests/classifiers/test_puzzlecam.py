@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +20,8 @@ from pipeline.classifiers.puzzlecam.training import (
     reconstruction_weight,
     samples,
 )
-from pipeline.core.trainer import Ranks, Step
+from pipeline.core.distributed import DistributedContext
+from pipeline.core.trainer import TrainState
 from pipeline.data.index import Index
 from pipeline.errors import UserError
 from pipeline.nets.backbones import fix_batch_norm
@@ -35,8 +35,8 @@ def material(crop: int = 64) -> TrainingData:
     return TrainingData(Index((), [], Path(), Path(), {}), [], (1, 1), crop, (0.5, 0.5, 0.5))
 
 
-def step(progress: float = 0.0) -> Step:
-    return Step(Ranks(Accelerator(cpu=True)), progress, 0.0)
+def step(progress: float = 0.0) -> TrainState:
+    return TrainState(DistributedContext(), progress, 0.0)
 
 
 def images(count: int, side: int = 64) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +20,8 @@ from pipeline.classifiers.s2c.prompts import Found, Prompting, into_crop, paint
 from pipeline.classifiers.s2c.training import GuidanceError, objective, samples
 from pipeline.core.artifacts import IGNORE, Reader, Writer
 from pipeline.core.device import Runtime
-from pipeline.core.trainer import Ranks, Step, TrainConfig, train
+from pipeline.core.distributed import DistributedContext
+from pipeline.core.trainer import TrainConfig, TrainState, train
 from pipeline.data.index import ImageEntry, Index
 from pipeline.nets.backbones import fix_batch_norm
 from pipeline.segmenters.prompting import Answer, Guidance, Query
@@ -92,8 +92,8 @@ def material(tmp_path: Path) -> TrainingData:
     return TrainingData(index, ["a", "b", "c", "d"], (64, 192), 96, (0.4, 0.4, 0.4), guidance)
 
 
-def step(epoch: float = 5.0) -> Step:
-    return Step(Ranks(Accelerator(cpu=True)), 0.5, epoch)
+def step(epoch: float = 5.0) -> TrainState:
+    return TrainState(DistributedContext(), 0.5, epoch)
 
 
 def batch(material: TrainingData, seed: int = 0) -> list[Tensor]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +20,8 @@ from pipeline.classifiers.seenet.network import (
     ternary_mask,
 )
 from pipeline.classifiers.seenet.training import objective, samples
-from pipeline.core.trainer import Ranks, Step
+from pipeline.core.distributed import DistributedContext
+from pipeline.core.trainer import TrainState
 from pipeline.data.index import Index
 from pipeline.nets.backbones import fix_batch_norm
 
@@ -31,8 +31,8 @@ ERASE, BACKGROUND = 0.7, 0.05
 
 
 @pytest.fixture
-def step() -> Step:
-    return Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
+def step() -> TrainState:
+    return TrainState(DistributedContext(), 0.0, 0.0)
 
 
 def made(classes: int = 3, erase: float = ERASE, background: float = BACKGROUND) -> Network:
@@ -188,7 +188,9 @@ def test_features_are_rectified_also_behind_a_linear_last_layer() -> None:
     )
 
 
-def test_the_loss_is_the_sum_of_the_branches_and_the_background_has_no_classes(step: Step) -> None:
+def test_the_loss_is_the_sum_of_the_branches_and_the_background_has_no_classes(
+    step: TrainState,
+) -> None:
     torch.manual_seed(0)
     logits = [torch.randn(2, 3) for _ in range(3)]
     targets = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
@@ -211,7 +213,7 @@ def test_the_loss_is_the_sum_of_the_branches_and_the_background_has_no_classes(s
 
 
 def test_every_image_has_its_own_mask_so_the_loss_of_a_batch_is_the_mean_of_its_images(
-    step: Step,
+    step: TrainState,
 ) -> None:
     """The published layer takes the first sample's mask for all."""
     network, images = made(), samples(3)
@@ -278,7 +280,7 @@ def test_shares_lie_between_0_and_1_and_an_empty_map_stays_empty() -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 2, 20, 254])
-def test_any_number_of_classes(classes: int, step: Step) -> None:
+def test_any_number_of_classes(classes: int, step: TrainState) -> None:
     """Twenty are wired into the published layer."""
     network, tags = made(classes), (torch.rand(2, classes) < 0.5).float()
     assert network.maps(torch.randn(2, 3, 32, 48), tags).shape == (2, classes, 2, 3)
@@ -288,7 +290,7 @@ def test_any_number_of_classes(classes: int, step: Step) -> None:
 
 @pytest.mark.parametrize("tags", [[0.0, 0, 0], [1.0, 1, 1]])
 def test_a_step_in_bfloat16_is_finite_and_reaches_all_that_learns(
-    tags: list[float], step: Step
+    tags: list[float], step: TrainState
 ) -> None:
     network = made().train()
     network.backbone.freeze(2)
@@ -344,7 +346,7 @@ def test_heads_begin_as_the_plain_classifiers_and_no_channel_is_lost_or_dead(
     assert all(column.any() for column in layers[0].weight.grad.transpose(0, 1))
 
 
-def test_learning_steps_lower_the_loss(step: Step) -> None:
+def test_learning_steps_lower_the_loss(step: TrainState) -> None:
     network = made(2).train()
     fix_batch_norm(network)
     batch = (images(4), torch.tensor([[1.0, 0], [0, 1], [1, 1], [0, 0]]))

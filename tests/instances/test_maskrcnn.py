@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 
-from pipeline.core.trainer import Ranks, Step
+from pipeline.core.distributed import DistributedContext
+from pipeline.core.trainer import TrainState
 from pipeline.core.weights import load_network, save_weights
 from pipeline.instances.maskrcnn.detections import detect
 from pipeline.instances.maskrcnn.network import Network
@@ -32,8 +32,8 @@ def batch(count: int = 2) -> list[torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def step() -> Step:
-    return Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
+def step() -> TrainState:
+    return TrainState(DistributedContext(), 0.0, 0.0)
 
 
 def test_targets_are_boxes_around_the_pixels() -> None:
@@ -54,7 +54,7 @@ def test_a_crop_without_instances_has_an_empty_target() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_every_term_is_finite_and_has_a_gradient(step: Step, count: int) -> None:
+def test_every_term_is_finite_and_has_a_gradient(step: TrainState, count: int) -> None:
     net = network().train()
     terms = objective()(net, batch(count), step)
     assert set(terms) == {"loss", "classifier", "box_reg", "mask", "objectness", "rpn_box_reg"}
@@ -65,7 +65,7 @@ def test_every_term_is_finite_and_has_a_gradient(step: Step, count: int) -> None
     assert any(p.grad is not None and p.grad.any() for p in net.net.backbone.body.parameters())
 
 
-def test_the_objective_learns(step: Step) -> None:
+def test_the_objective_learns(step: TrainState) -> None:
     net, given = network().train(), batch()
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
     losses = []
@@ -116,7 +116,9 @@ def test_the_network_sees_a_image_at_the_sides_asked_for(
 
 
 @pytest.mark.parametrize("proposals", [1, 8])
-def test_the_heads_learn_from_as_many_proposals_as_asked_for(proposals: int, step: Step) -> None:
+def test_the_heads_learn_from_as_many_proposals_as_asked_for(
+    proposals: int, step: TrainState
+) -> None:
     """Of each of the two images; the mask head from at most a quarter of them, those on objects."""
     torch.manual_seed(0)
     net, seen = Network(3, SMALL, channels=8, proposals=proposals).train(), dict[str, int]()

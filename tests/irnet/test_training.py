@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
 from pipeline.core.artifacts import Reader, Writer
+from pipeline.core.distributed import DistributedContext
 from pipeline.core.engine import ImageError
-from pipeline.core.trainer import Ranks, Step
+from pipeline.core.trainer import TrainState
 from pipeline.data.index import ImageEntry, Index
 from pipeline.irnet.network import IRNet, fields_of
 from pipeline.irnet.training import (
@@ -100,7 +100,7 @@ def test_any_crop_has_a_label_for_every_cell_of_the_network(
 
 def test_the_objective_is_finite_and_learns(sources: tuple[Index, Reader]) -> None:
     torch.manual_seed(0)
-    network, step = IRNet(SMALL).train(), Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
+    network, step = IRNet(SMALL).train(), TrainState(DistributedContext(), 0.0, 0.0)
     crops = SeedCrops(*sources, (1.0, 1.0), 64, MEAN)
     pairs = [crops[0] for _ in range(4)]
     batch = (
@@ -120,7 +120,7 @@ def test_the_objective_is_finite_and_learns(sources: tuple[Index, Reader]) -> No
 
 
 def test_a_batch_of_ignored_pixels_costs_nothing() -> None:
-    network, step = IRNet(SMALL).train(), Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
+    network, step = IRNet(SMALL).train(), TrainState(DistributedContext(), 0.0, 0.0)
     labels = torch.full((2, 16, 16), 255, dtype=torch.uint8)
     terms = objective(5)(network, (torch.zeros(2, 3, 64, 64), labels), step)
     terms["loss"].backward()
@@ -178,7 +178,7 @@ def test_an_earlier_shift_does_not_count_and_is_put_back() -> None:
 class Source:
     """Images by number; `3` cannot be read."""
 
-    def load(self, name: str) -> np.ndarray:
+    def image(self, name: str) -> np.ndarray:
         if name == "3":
             raise OSError("unreadable")
         return images()[int(name)][0].permute(1, 2, 0).numpy()

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from pipeline.classifiers.base import TrainingData
@@ -39,7 +40,7 @@ class GuidanceError(UserError):
     """S2C lacks the segments that it learns from; the message says which parameter to change."""
 
 
-class SegmentedCrops:
+class SegmentedCrops(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, int]]):
     """Training samples, augmented at each access: (uint8 crop [3,S,S], tags [C], segments, origins,
     number).
 

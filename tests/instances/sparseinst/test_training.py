@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from pipeline.core.trainer import LossFn, Ranks, Step
+from pipeline.core.distributed import DistributedContext
+from pipeline.core.trainer import LossFn, TrainState
 from pipeline.data.augmentation import RandomScale
 from pipeline.data.index import ImageEntry, Index
 from pipeline.instances.base import InstanceCrops, Instances, number_again
@@ -54,8 +54,8 @@ def learning(**options: Any) -> LossFn:
 
 
 @pytest.fixture(scope="module")
-def step() -> Step:
-    return Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
+def step() -> TrainState:
+    return TrainState(DistributedContext(), 0.0, 0.0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.7, 1.4])
@@ -140,7 +140,7 @@ def small(semantic: bool = False) -> Network:
 
 
 @pytest.mark.parametrize(("crop", "semantic"), [(64, False), (50, False), (50, True)])
-def test_the_objective_learns(tmp_path: Path, step: Step, crop: int, semantic: bool) -> None:
+def test_the_objective_learns(tmp_path: Path, step: TrainState, crop: int, semantic: bool) -> None:
     samples = crops(tmp_path, instances(), crop)
     torch.manual_seed(0)
     batch = default_collate([samples[0] for _ in range(3)])
@@ -158,7 +158,9 @@ def test_the_objective_learns(tmp_path: Path, step: Step, crop: int, semantic: b
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_a_batch_without_instances_is_finite_and_has_a_gradient(step: Step, value: int) -> None:
+def test_a_batch_without_instances_is_finite_and_has_a_gradient(
+    step: TrainState, value: int
+) -> None:
     """Where the published code fails (specification, 9.7)."""
     network = small(semantic=True)
     batch = [
@@ -213,7 +215,7 @@ def random_batch() -> tuple[list[Tensor], list[Tensor]]:
     return outputs, [torch.zeros(3, 3, 32, 32), ids, classes, torch.rand(3, 3, generator=generator)]
 
 
-def test_terms_averaged_over_ranks_are_those_of_the_whole_batch(step: Step) -> None:
+def test_terms_averaged_over_ranks_are_those_of_the_whole_batch(step: TrainState) -> None:
     """The published means of two terms over a rank's own pairs are not (specification, 9.13)."""
     outputs, batch = random_batch()
     whole = learning()(Given(outputs), batch, step)
@@ -221,7 +223,7 @@ def test_terms_averaged_over_ranks_are_those_of_the_whole_batch(step: Step) -> N
     for cut, *others in ((slice(0, 1), 1.0, 128.0), (slice(1, 3), 3.0, 48.0)):
         part = Given([tensor[cut] for tensor in outputs])
         ranks: Any = TwoRanks(*others)
-        now = Step(ranks, 0.0, 0.0)
+        now = TrainState(ranks, 0.0, 0.0)
         shares.append(learning()(part, [tensor[cut] for tensor in batch], now))
     assert "semantic" in whole
     for name, value in whole.items():
@@ -229,7 +231,7 @@ def test_terms_averaged_over_ranks_are_those_of_the_whole_batch(step: Step) -> N
         assert mean == pytest.approx(float(value.detach()), rel=1e-5)
 
 
-def test_the_order_of_images_and_ids_changes_nothing(step: Step) -> None:
+def test_the_order_of_images_and_ids_changes_nothing(step: TrainState) -> None:
     outputs, (images, ids, classes, weights) = random_batch()
     expected = learning()(Given(outputs), [images, ids, classes, weights], step)
     table, order = torch.arange(256, dtype=torch.uint8), torch.tensor([1, 2, 0])
@@ -245,7 +247,7 @@ def test_the_order_of_images_and_ids_changes_nothing(step: Step) -> None:
         assert float(found[name].detach()) == pytest.approx(float(value.detach()), rel=1e-5)
 
 
-def test_options_reach_the_terms(step: Step) -> None:
+def test_options_reach_the_terms(step: TrainState) -> None:
     outputs, batch = random_batch()
 
     def terms(**options: Any) -> dict[str, float]:
@@ -264,7 +266,7 @@ def test_options_reach_the_terms(step: Step) -> None:
     )
 
 
-def test_under_autocast_the_terms_are_float32(step: Step) -> None:
+def test_under_autocast_the_terms_are_float32(step: TrainState) -> None:
     outputs, batch = random_batch()
     half = [part.bfloat16() for part in outputs]
     with torch.autocast("cpu", torch.bfloat16):

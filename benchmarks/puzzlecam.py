@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from benchmarks.measure import Benchmark
 from pipeline.classifiers import CLASSIFIERS
 from pipeline.classifiers.base import TrainingData
-from pipeline.core.trainer import LossFn, Ranks, Step
+from pipeline.core.distributed import DistributedContext
+from pipeline.core.trainer import LossFn, TrainState
 from pipeline.data.index import Index
 from pipeline.nets.backbones import fix_batch_norm
 
@@ -41,7 +41,7 @@ def training_step(method: str, objective: LossFn) -> Callable[[], object]:
     optimizer = torch.optim.AdamW(learning, 5e-4)
     images = torch.randint(0, 256, (IMAGES, 3, CROP, CROP), dtype=torch.uint8)
     targets = (torch.rand(IMAGES, CLASSES) < 0.1).float()
-    now = Step(Ranks(Accelerator(cpu=True)), 0.5, 0.0)
+    now = TrainState(DistributedContext(), 0.5, 0.0)
 
     def call() -> None:
         loss = objective(network, (images, targets), now)["loss"]

@@ -208,9 +208,7 @@ def found(covering: bool) -> Outputs:
 
 
 def our_detections(covering: bool) -> Callable[[], object]:
-    return partial(
-        detections, found(covering), (HEIGHT, WIDTH), (HEIGHT, WIDTH), 0.005
-    )
+    return partial(detections, found(covering), (HEIGHT, WIDTH), (HEIGHT, WIDTH), 0.005)
 
 
 def plain_detections(covering: bool) -> Callable[[], object]:

@@ -1,7 +1,5 @@
-"""The one error that people see without a traceback."""
+"""The one error that is shown without a traceback."""
 
 
 class UserError(Exception):
-    """Something outside the program is wrong; the message names the file or parameter, what is
-    wrong, and what to do.
-    """
+    """A file, parameter or machine is wrong; the message says which, why, and what to do."""

@@ -26,11 +26,10 @@ from tqdm import tqdm
 
 from pipeline.core import engine
 from pipeline.core.artifacts import Record
-from pipeline.core.device import Runtime
-from pipeline.core.engine import killed_workers_told
+from pipeline.core.device import Runtime, stack
 from pipeline.core.weights import WeightsError, load_network, read_header
+from pipeline.core.workers import reraise_worker_death
 from pipeline.data.images import read_image
-from pipeline.data.loading import stack
 from pipeline.errors import UserError
 from pipeline.export import coco
 from pipeline.export.files import keep_out, write
@@ -294,7 +293,7 @@ def _results(
     results = engine.stream(task, [list(output.files)], workers, runtime.batch)
     again = "files written so far are whole, run again with --force"
     with (
-        killed_workers_told(UserError, after=again, option="--workers"),
+        reraise_worker_death(UserError, after=again, option="--workers"),
         closing(results),
         tqdm(results, "predict", len(output.files), unit="image", mininterval=1) as bar,
     ):

@@ -1,7 +1,7 @@
-"""One thin command per DVC stage, and the weakmask command line."""
+"""The stages of the graph, one file each; their shared code; the command line; experiments."""
 
 import os
 
-# Before torch is loaded: OpenMP's threads otherwise spin while they wait, and beside another busy
-# process on the same cores, a second stage or the loaders, stage cams took eight times as long.
+# Before torch is loaded, as OpenMP's idle threads otherwise spin: with another busy process on the
+# same cores, such as a second stage or the loaders, stage cams took eight times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

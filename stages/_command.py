@@ -1,29 +1,35 @@
-"""What every stage does before its work: read params.yaml, check all of it, find out about the
-machine; and where artifacts lie.
+"""What the stages share: their command line, the paths of their files, and the per-image run.
 
-How every training stage runs: its name says which section, curve and weights file are its own.
-
-How every per-image stage runs: its name says which section, layout and file are its own.
+The name of a stage is the name of its section, its artifact and its loss log.
 """
 
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import yaml
-from torch import nn
 
-from pipeline.core import engine, resume, trainer
+from pipeline.core import engine, resume
 from pipeline.core.device import Runtime, resolve
-from pipeline.core.weights import save_weights
 from pipeline.errors import UserError
 from pipeline.params import Parameters, parse
-from pipeline.params.aliases import check_aliases
 from pipeline.params.section import Section
+
+__all__ = [
+    "CURVES",
+    "DATA",
+    "DATASET",
+    "PRESETS",
+    "Parameters",
+    "Runtime",
+    "artifact",
+    "read_parameters",
+    "run_per_image",
+    "stage",
+]
 
 DATA = Path("data")
 DATASET = DATA / "dataset"
@@ -31,21 +37,21 @@ CURVES = DATA / "curves"
 PRESETS = Path(__file__).resolve().parent.parent / "pipeline" / "presets"
 
 
+def artifact(stage: str, suffix: str = ".h5") -> Path:
+    """Return the file that a stage writes."""
+    return DATA / f"{stage}{suffix}"
+
+
 def read_parameters(path: Path) -> Parameters:
-    """The checked parameters of a yaml file; raises UserError."""
+    """Return the validated parameters of a YAML file; raise UserError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; `weakmask init` writes one") from error
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); name a file of parameters"
+            f"{path}: cannot be read ({error.strerror}); name a parameter file"
         ) from error
-    except ValueError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
-    try:
-        check_aliases(text)
-        values = yaml.safe_load(text)
     except Exception as error:  # PyYAML raises nearly anything where a tag does not fit its value
         raise UserError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
@@ -55,15 +61,8 @@ def read_parameters(path: Path) -> Parameters:
     return parse(values, str(path))
 
 
-def artifact(stage: str, suffix: str = ".h5") -> Path:
-    """The file that `stage` writes."""
-    return DATA / f"{stage}{suffix}"
-
-
 def stage(work: Callable[..., None]) -> click.Command:
-    """Make a command of a function (parameters, runtime, *arguments): errors that a person can mend
-    end it in one line.
-    """
+    """Make a command of work(parameters, runtime, **arguments); a UserError ends it in one line."""
 
     @click.command(help=work.__doc__)
     @click.option(
@@ -75,7 +74,7 @@ def stage(work: Callable[..., None]) -> click.Command:
     )
     @functools.wraps(work)
     def command(params: Path, **arguments: object) -> None:
-        """The stage with the parameters of a file; a UserError becomes click's error."""
+        """Run the stage with the parameters of a file."""
         logging.basicConfig(format="%(message)s", level=logging.INFO)
         warnings.filterwarnings("ignore", category=UserWarning, module="torch")
         try:
@@ -87,63 +86,7 @@ def stage(work: Callable[..., None]) -> click.Command:
     return command
 
 
-__all__ = [
-    "CURVES",
-    "DATA",
-    "DATASET",
-    "PRESETS",
-    "Parameters",
-    "Runtime",
-    "artifact",
-    "read_parameters",
-    "stage",
-]
-
-
-def fit(
-    stage: str,
-    network: nn.Module,
-    samples: trainer.Samples,
-    objective: trainer.LossFn,
-    parameters: Parameters,
-    inputs: Sequence[Path],
-    runtime: Runtime,
-    *,
-    new: Iterable[nn.Parameter],
-    prepare: Callable[[nn.Module], None] = lambda network: None,
-) -> None:
-    """Train `network` as section `stage` of the parameters says and write its curve.
-
-    inputs: files, or the dataset's folder, that the result follows from; new: parameters without
-    pretrained values; prepare: called when training begins.
-    """
-    section, seed = getattr(parameters, stage), parameters.base.seed
-    trainer.train(
-        network,
-        samples,
-        objective,
-        trainer.TrainConfig(
-            epochs=section.epochs, batch=section.batch, seed=seed, **section.optimizer.model_dump()
-        ),
-        new=new,
-        stage=stage,
-        fingerprint=resume.fingerprint({"section": section.model_dump(), "seed": seed}, inputs),
-        runtime=runtime,
-        curve=CURVES / f"{stage}.csv",
-        prepare=prepare,
-    )
-
-
-def save(stage: str, network: nn.Module, runtime: Runtime, **header: Any) -> None:
-    """Write the weights of `stage` with what is needed to rebuild the network, and drop its
-    checkpoints.
-    """
-    if runtime.is_main_process:
-        save_weights(artifact(stage, ".safetensors"), network, stage, **header)
-        resume.cleanup(runtime.work, stage)
-
-
-def run(
+def run_per_image(
     stage: str,
     task: engine.Task,
     names: Sequence[str],
@@ -154,15 +97,14 @@ def run(
 ) -> None:
     """Apply `task` to the images `names` and write the artifact of `stage`.
 
-    section and inputs (files, or the dataset's folder) are what the result follows from: finished
-    shards are taken up again only if these are the same.
+    An interrupted run resumes only if `section` and `inputs` (files, or the folder of the dataset),
+    on which the result depends, are the same.
     """
     engine.run(
         task,
         names,
         artifact(stage),
         stage=stage,
-        format_=stage,
         classes=classes,
         fingerprint=resume.fingerprint(section.model_dump(), inputs),
         runtime=runtime,

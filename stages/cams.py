@@ -1,4 +1,4 @@
-"""Stage cams: class activation maps from several scales and flips.
+"""Stage cams: class activation maps over several scales and flips.
 
 Reads data/dataset, data/classifier.safetensors; writes data/cams.h5.
     dvc repro cams
@@ -6,44 +6,50 @@ Reads data/dataset, data/classifier.safetensors; writes data/cams.h5.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 from pipeline.classifiers import load_classifier
+from pipeline.classifiers.base import Classifier
 from pipeline.classifiers.extraction import activation_maps, cam_records
-from pipeline.core import engine
 from pipeline.core.artifacts import Record
+from pipeline.core.device import stack
+from pipeline.core.engine import Task
 from pipeline.core.weights import load_network
 from pipeline.data.index import Index
-from pipeline.data.loading import ImageSource, stack
-from stages import _command
-from stages._command import DATASET, Parameters, Runtime, artifact, stage
+from pipeline.params.maps import Cams
+from stages._command import DATASET, Parameters, Runtime, artifact, run_per_image, stage
 
 
 @stage
 def cams(parameters: Parameters, runtime: Runtime) -> None:
     """Extract the class activation maps of the training images."""
-    index, section, weights = (
-        Index.load(DATASET),
-        parameters.cams,
-        artifact("classifier", ".safetensors"),
-    )
+    index, section = Index.load(DATASET), parameters.cams
+    weights = artifact("classifier", ".safetensors")
     network = load_network(weights, "classifier", load_classifier, runtime.device)
-    source = ImageSource(index)
+    compute = partial(_extract, network, index, section, runtime)
+    task = Task(index.image, compute=compute, key=index.size)
+    names, inputs = index.select("train"), [DATASET, weights]
+    run_per_image("cams", task, names, index.classes, section, inputs, runtime)
 
-    def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
-        """The maps of images of one size."""
-        normalized = network.backbone.normalize(stack(images, runtime.device))
-        tags = torch.from_numpy(np.stack([index.target(name) for name in names]))
-        tags = tags.to(runtime.device, non_blocking=True)
-        with runtime.autocast():
-            maps = activation_maps(network, normalized, tags, section.scales, section.flip)
-        return cam_records(maps, [index[name].tags for name in names], images[0].shape[:2])
 
-    task = engine.Task(source.load, compute=compute, key=source.size)
-    names = index.select("train")
-    _command.run("cams", task, names, index.classes, section, [DATASET, weights], runtime)
+def _extract(
+    network: Classifier,
+    index: Index,
+    section: Cams,
+    runtime: Runtime,
+    names: Sequence[str],
+    images: Sequence[np.ndarray],
+) -> list[Record]:
+    """Return the maps of images of one size."""
+    normalized = network.backbone.normalize(stack(images, runtime.device))
+    tags = torch.from_numpy(np.stack([index.target(name) for name in names]))
+    tags = tags.to(runtime.device, non_blocking=True)
+    with runtime.autocast():
+        maps = activation_maps(network, normalized, tags, section.scales, section.flip)
+    return cam_records(maps, [index[name].tags for name in names], images[0].shape[:2])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from pipeline.params.images import Segments
 from pipeline.segmenters.prompting import PromptableSegments
 from pipeline.segmenters.sam import SamPrompter, load_sam
 from pipeline.segmenters.superpixels import SuperpixelPrompter
-from stages._command import DATASET, Parameters, Runtime, artifact, fit, save, stage
+from stages._command import DATASET, Parameters, Runtime, artifact, stage
+from stages._training import save_stage, train_stage
 
 
 @stage
@@ -37,7 +38,7 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
     segments = promptable_segments(parameters.segments, runtime)
     data = TrainingData(index, names, section.resize, section.crop, mean, segments)
     of_loss = {name: value for name, value in options.items() if name not in header["options"]}
-    fit(
+    train_stage(
         "classifier",
         network,
         network.dataset(data),
@@ -48,7 +49,7 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
         new=network.new_parameters(),
         prepare=fix_batch_norm if section.batch_norm == "fixed" else lambda network: None,
     )
-    save("classifier", network, runtime, **header)
+    save_stage("classifier", network, runtime, **header)
 
 
 def promptable_segments(section: Segments, runtime: Runtime) -> PromptableSegments | None:

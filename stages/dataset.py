@@ -1,9 +1,10 @@
-"""Stage dataset: check and index images, tags, splits and masks, or draw the built-in scenes.
+"""Stage dataset: check and index images, tags, splits and masks, or render the built-in scenes.
 
 Reads the folder `dataset.source`; writes data/dataset/.
     dvc repro dataset
 """
 
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,12 +20,6 @@ def dataset(parameters: Parameters, runtime: Runtime) -> None:
         return
     section = parameters.dataset
     with tqdm(desc="dataset", unit="image", mininterval=1) as bar:
-
-        def progress(done: int, total: int) -> None:
-            """Move the bar to `done` images of `total`."""
-            bar.total = total
-            bar.update(done - bar.n)
-
         build(
             section.format,
             Path(section.source),
@@ -36,8 +31,14 @@ def dataset(parameters: Parameters, runtime: Runtime) -> None:
             lists=section.voc.lists(),
             annotations=section.coco.annotations(),
             workers=runtime.workers,
-            progress=progress,
+            progress=partial(_move, bar),
         )
+
+
+def _move(bar: tqdm, done: int, total: int) -> None:
+    """Move a progress bar to `done` images of `total`."""
+    bar.total = total
+    bar.update(done - bar.n)
 
 
 if __name__ == "__main__":

@@ -5,47 +5,45 @@ Reads data/dataset, data/irnet.safetensors; writes data/fields.h5.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from pipeline.core import engine
 from pipeline.core.artifacts import Record
+from pipeline.core.device import stack
+from pipeline.core.engine import Task
 from pipeline.core.weights import load_network
 from pipeline.data.index import Index
-from pipeline.data.loading import ImageSource, stack
 from pipeline.irnet.network import IRNet, fields_of
-from stages import _command
-from stages._command import DATASET, Parameters, Runtime, artifact, stage
+from stages._command import DATASET, Parameters, Runtime, artifact, run_per_image, stage
 
 
 @stage
 def fields(parameters: Parameters, runtime: Runtime) -> None:
     """Compute class boundaries and displacements."""
-    index, section, weights = (
-        Index.load(DATASET),
-        parameters.fields,
-        artifact("irnet", ".safetensors"),
-    )
-    network = load_network(weights, "irnet", rebuilt, runtime.device)
-    source = ImageSource(index)
-
-    def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Record]:
-        """Boundaries [h,w] and displacements [2,h,w] of images of one size."""
-        normalized = network.backbone.normalize(stack(images, runtime.device))
-        with runtime.autocast():
-            boundary, displacement = fields_of(network, normalized, section.flip)
-        pairs = zip(boundary.cpu().numpy(), displacement.cpu().numpy(), strict=True)
-        return [{"boundary": b, "displacement": d} for b, d in pairs]
-
-    task = engine.Task(source.load, compute=compute, key=source.size)
-    names = index.select("train")
-    _command.run("fields", task, names, index.classes, section, [DATASET, weights], runtime)
+    index, section = Index.load(DATASET), parameters.fields
+    weights = artifact("irnet", ".safetensors")
+    network = load_network(weights, "irnet", _rebuild, runtime.device)
+    compute = partial(_compute, network, section.flip, runtime)
+    task = Task(index.image, compute=compute, key=index.size)
+    names, inputs = index.select("train"), [DATASET, weights]
+    run_per_image("fields", task, names, index.classes, section, inputs, runtime)
 
 
-def rebuilt(header: Mapping[str, Any]) -> IRNet:
-    """The untrained network that a weights file's header describes."""
+def _rebuild(header: Mapping[str, Any]) -> IRNet:
     return IRNet(header["backbone"])
+
+
+def _compute(
+    network: IRNet, flip: bool, runtime: Runtime, names: Sequence[str], images: Sequence[np.ndarray]
+) -> list[Record]:
+    """Return boundaries [h,w] and displacements [2,h,w] of images of one size."""
+    normalized = network.backbone.normalize(stack(images, runtime.device))
+    with runtime.autocast():
+        boundary, displacement = fields_of(network, normalized, flip)
+    pairs = zip(boundary.cpu().numpy(), displacement.cpu().numpy(), strict=True)
+    return [{"boundary": b, "displacement": d} for b, d in pairs]
 
 
 if __name__ == "__main__":

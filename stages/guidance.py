@@ -1,8 +1,7 @@
-"""Stage guidance: hand the segments on to the classifier if its method learns from them, else a
-file without images.
+"""Stage guidance: pass the segments on to the classifier if its method learns from them, otherwise
+an artifact without images. Thus a change of the segments retrains the classifier only with s2c.
 
-So a change of the segments retrains the classifier under s2c alone. Reads data/segments.h5; writes
-data/guidance.h5, a hard link to it where the file system can, and no copy.
+Reads data/segments.h5; writes data/guidance.h5, a hard link to it where the file system has them.
     dvc repro guidance
 """
 
@@ -18,7 +17,7 @@ GUIDED = frozenset({"s2c"})
 
 @stage
 def guidance(parameters: Parameters, runtime: Runtime) -> None:
-    """Hand the segments on to the classifier if it learns from them."""
+    """Pass the segments on to the classifier if it learns from them."""
     if not runtime.is_main_process:
         return
     segments, out = Reader(artifact("segments"), "segments"), artifact("guidance")

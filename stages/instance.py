@@ -26,7 +26,8 @@ from pipeline.instances.base import InstanceCrops, TrainingInstances, select_ins
 from pipeline.instances.none import NoInstances
 from pipeline.instances.registry import INSTANCE_MODELS
 from pipeline.nets.backbones import fix_batch_norm, normalization
-from stages._command import CURVES, DATASET, Parameters, Runtime, artifact, fit, save, stage
+from stages._command import CURVES, DATASET, Parameters, Runtime, artifact, stage
+from stages._training import save_stage, train_stage
 
 
 @stage
@@ -48,7 +49,7 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
         inputs.append(artifact("classifier", ".safetensors"))
         start_from_classifier(network.backbone, inputs[-1])
     mean, _ = normalization(backbone.name)
-    fit(
+    train_stage(
         "instance",
         network,
         InstanceCrops(index, names, instances, ShortSide(*section.resize), section.crop, mean),
@@ -59,7 +60,7 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
         new=network.new_parameters(),
         prepare=fix_batch_norm,
     )
-    save(
+    save_stage(
         "instance",
         network,
         runtime,
@@ -76,7 +77,7 @@ def save_no_model(index: Index, runtime: Runtime) -> None:
     if runtime.is_main_process:
         write_atomically(CURVES / "instance.csv", b"step,loss\n")
     header = {"method": "none", "backbone": "", "classes": index.classes, "options": {}}
-    save("instance", NoInstances(len(index.classes)), runtime, **header)
+    save_stage("instance", NoInstances(len(index.classes)), runtime, **header)
 
 
 def start_from_classifier(backbone: Any, path: Path) -> None:

@@ -11,11 +11,11 @@ import torch
 
 from pipeline.core.artifacts import Reader
 from pipeline.data.index import Index
-from pipeline.data.loading import ImageSource
 from pipeline.irnet.network import IRNet
 from pipeline.irnet.training import SeedCrops, mean_shift, show_boundaries, training_loss
 from pipeline.nets.backbones import normalization
-from stages._command import DATASET, Parameters, Runtime, artifact, fit, save, stage
+from stages._command import DATASET, Parameters, Runtime, artifact, stage
+from stages._training import save_stage, train_stage
 
 log = logging.getLogger(__name__)
 
@@ -23,33 +23,30 @@ log = logging.getLogger(__name__)
 @stage
 def irnet(parameters: Parameters, runtime: Runtime) -> None:
     """Train the inter-pixel relation network on the seeds."""
-    index, seeds, section = (
-        Index.load(DATASET),
-        Reader(artifact("seeds"), "seeds"),
-        parameters.irnet,
-    )
+    index, section = Index.load(DATASET), parameters.irnet
+    seeds = Reader(artifact("seeds"), "seeds")
     if runtime.is_main_process and not show_boundaries(seeds):
         log.warning(
-            "%s: no image has sure pixels of two labels, so IRNet learns no class boundary; look at the maps with "
-            "`weakmask browse`, then lower seeds.foreground or raise seeds.background",
+            "%s: no image has confident pixels of two labels, so IRNet learns no class boundary; "
+            "look at the maps with `weakmask browse`, then lower seeds.foreground or raise "
+            "seeds.background",
             seeds.path,
         )
     torch.manual_seed(parameters.base.seed)
     network = IRNet(section.backbone.name, section.backbone.weights)
     mean, _ = normalization(section.backbone.name)
-    samples = SeedCrops(index, seeds, section.scale, section.crop, mean)
-    fit(
+    train_stage(
         "irnet",
         network,
-        samples,
+        SeedCrops(index, seeds, section.scale, section.crop, mean),
         partial(training_loss, radius=section.radius),
         parameters,
         [DATASET, seeds.path],
         runtime,
         new=network.displacement.parameters(),
     )
-    network.mean_shift = mean_shift(network, ImageSource(index), seeds.names, runtime)
-    save("irnet", network, runtime, backbone=section.backbone.name)
+    network.mean_shift = mean_shift(network, index, seeds.names, runtime)
+    save_stage("irnet", network, runtime, backbone=section.backbone.name)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ Reads data/walk.h5, data/fields.h5, data/segments.h5; writes data/labels.h5.
 
 from functools import partial
 
-from pipeline.core import engine
 from pipeline.core.artifacts import Reader, Record
+from pipeline.core.engine import Task
 from pipeline.errors import UserError
 from pipeline.labelling.pseudo_labels import pseudo_labels, vote_record
 from pipeline.params.relations import Labels
-from stages import _command
-from stages._command import Parameters, Runtime, artifact, stage
+from stages._command import Parameters, Runtime, artifact, run_per_image, stage
 
 
 @stage
@@ -27,9 +26,9 @@ def labels(parameters: Parameters, runtime: Runtime) -> None:
         raise UserError(
             "labels.vote: there are no segments; set segments.backend to superpixels or sam"
         )
-    task = engine.Task(partial(_label, walk, fields, segments, section))
+    task = Task(partial(_label, walk, fields, segments, section))
     inputs = [reader.path for reader in (walk, fields, segments) if reader is not None]
-    _command.run("labels", task, walk.names, walk.classes, section, inputs, runtime)
+    run_per_image("labels", task, walk.names, walk.classes, section, inputs, runtime)
 
 
 def _label(

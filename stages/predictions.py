@@ -7,43 +7,28 @@ data/predictions.h5.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
-from pipeline.core import engine
 from pipeline.core.artifacts import Record
+from pipeline.core.device import stack
+from pipeline.core.engine import Task
 from pipeline.data.index import Index
-from pipeline.data.loading import ImageSource, stack
-from pipeline.predict import as_record, finder, label_map, labeller
-from stages import _command
-from stages._command import DATASET, Parameters, Runtime, artifact, stage
+from pipeline.predict import Finder, Labeller, as_record, finder, label_map, labeller
+from stages._command import DATASET, Parameters, Runtime, artifact, run_per_image, stage
 
 
-class Found(NamedTuple):
-    """What the networks say of an image: uint8 [H,W,3] itself, class probabilities [L,H,W], and its
-    instances as bits.
+class Outputs(NamedTuple):
+    """What the networks return for an image: uint8 [H,W,3] itself, class probabilities float32
+    [L,H,W], and its instances as they are stored.
     """
 
     image: np.ndarray
     probabilities: np.ndarray
     instances: Record
-
-
-@dataclass(frozen=True, slots=True)
-class Refinement:
-    """The CRF that the worker processes apply."""
-
-    crf: Mapping[str, Any]
-
-    def finish(self, name: str, found: Found) -> Record:
-        """The label map of an image from its probabilities, and its instances as they are."""
-        return {
-            "semantic": label_map(found.image, found.probabilities, self.crf),
-            **found.instances,
-        }
 
 
 @stage
@@ -53,26 +38,36 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
     files = [artifact(name, ".safetensors") for name in ("semantic", "instance")]
     label = labeller(files[0], runtime.device, scales=section.scales, flip=section.flip)
     find = finder(files[1], runtime.device, **section.instances.model_dump())
-    source = ImageSource(index)
-
-    def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Found]:
-        """What both networks say of images of one size."""
-        pixels = stack(images, runtime.device)
-        with runtime.autocast():
-            scores, instances = label(pixels), find(pixels)
-        return [
-            Found(*found) for found in zip(images, scores, map(as_record, instances), strict=True)
-        ]
-
-    task = engine.Task(
-        source.load, Refinement(section.crf.model_dump()).finish, compute, source.size
-    )
+    refine = partial(_refine, section.crf.model_dump())
+    task = Task(index.image, refine, partial(_predict, label, find, runtime), index.size)
     names = [name for name, image in index.items() if image.split == "val"]
     if not names:
         click.echo(
-            "predictions: no image is of split `val`, so there are none to predict; set dataset.val to hold some out"
+            "predictions: no image is in split `val`, so there is nothing to predict; set "
+            "dataset.val to hold some out"
         )
-    _command.run("predictions", task, names, index.classes, section, [DATASET, *files], runtime)
+    run_per_image("predictions", task, names, index.classes, section, [DATASET, *files], runtime)
+
+
+def _predict(
+    label: Labeller,
+    find: Finder,
+    runtime: Runtime,
+    names: Sequence[str],
+    images: Sequence[np.ndarray],
+) -> list[Outputs]:
+    """Return the outputs of both networks for images of one size."""
+    pixels = stack(images, runtime.device)
+    with runtime.autocast():
+        scores, instances = label(pixels), find(pixels)
+    outputs = zip(images, scores, map(as_record, instances), strict=True)
+    return [Outputs(*output) for output in outputs]
+
+
+def _refine(crf: Mapping[str, Any], name: str, outputs: Outputs) -> Record:
+    """Return the label map, refined by the CRF, and the instances."""
+    labels = label_map(outputs.image, outputs.probabilities, crf)
+    return {"semantic": labels, **outputs.instances}
 
 
 if __name__ == "__main__":

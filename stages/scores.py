@@ -1,7 +1,7 @@
-"""Stage scores: compare one step's artifact with the ground-truth masks, where the source has any.
+"""Stage scores: compare the artifact of one step with the ground-truth masks, where there are any.
 
-Reads data/dataset and data/{cams,seeds,walk,labels,predictions}.h5; writes the few scores that runs
-are compared by to data/scores/NAME.json and all others to tables in data/scores/NAME/.
+Reads data/dataset and data/{cams,seeds,walk,labels,predictions}.h5; writes the main
+scores, by which runs are compared, to data/scores/NAME.json and all others to data/scores/NAME/.
     dvc repro scores@labels
     python -m stages.scores walk
 """
@@ -27,7 +27,9 @@ def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
     index, reader = Index.load(DATASET), Reader(artifact(name), name)
     names = [image for image in reader.names if index.has_masks(image)]
     if not names:
-        click.echo(f"scores: no image of {reader.path} has a ground-truth mask; no scores written")
+        click.echo(
+            f"scores: no image of {reader.path} has a ground-truth mask; there are no scores"
+        )
     bar = tqdm(names, desc=f"scores {name}", unit="image", mininterval=1)
     tables = evaluate(
         index,
@@ -36,13 +38,12 @@ def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
         threshold=parameters.scores.background,
         normalize=parameters.labels.normalize,
     )
-    write(tables, DATA / "scores")
+    _write(tables, DATA / "scores")
 
 
-def write(tables: Tables, folder: Path) -> None:
-    """Write the scores as JSON and every table as CSV.
-
-    Files are replaced, never written into: DVC's cache may share them.
+def _write(tables: Tables, folder: Path) -> None:
+    """Write the scores as JSON and every table as CSV, into new files: DVC's cache may share the
+    old ones.
     """
     (folder / tables.step).mkdir(parents=True, exist_ok=True)
     write_atomically(folder / f"{tables.step}.json", tables.json().encode())

@@ -1,4 +1,4 @@
-"""Stage seeds: confident foreground, confident background, ignore, by two thresholds and a dense
+"""Stage seeds: confident foreground, confident background and ignore, by two thresholds and a dense
 CRF.
 
 Reads data/dataset, data/cams.h5; writes data/seeds.h5.
@@ -6,46 +6,29 @@ Reads data/dataset, data/cams.h5; writes data/seeds.h5.
     dvc exp run -S seeds.foreground=0.4 -S seeds.background=0.1 seeds
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-import numpy as np
-
-from pipeline.core import engine
 from pipeline.core.artifacts import Reader, Record
+from pipeline.core.engine import Task
 from pipeline.data.index import Index
 from pipeline.labelling.seeds import seed_map
-from stages import _command
-from stages._command import DATASET, Parameters, Runtime, artifact, stage
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What the worker processes read and the settings they apply."""
-
-    index: Index
-    cams: Reader
-    settings: Mapping[str, Any]
-
-    def load(self, name: str) -> tuple[np.ndarray, Record]:
-        """The image and its CAMs."""
-        return self.index.image(name), self.cams[name]
-
-    def finish(self, name: str, loaded: tuple[np.ndarray, Record]) -> Record:
-        """The seed map."""
-        image, cams = loaded
-        return {"seeds": seed_map(image, cams["cams"], cams["labels"], **self.settings)}
+from pipeline.params.maps import Seeds
+from stages._command import DATASET, Parameters, Runtime, artifact, run_per_image, stage
 
 
 @stage
 def seeds(parameters: Parameters, runtime: Runtime) -> None:
     """Turn class activation maps into confident seeds."""
     index, cams, section = Index.load(DATASET), Reader(artifact("cams"), "cams"), parameters.seeds
-    sources = Sources(index, cams, section.model_dump())
-    task = engine.Task(sources.load, sources.finish)
-    names = cams.names
-    _command.run("seeds", task, names, index.classes, section, [DATASET, cams.path], runtime)
+    task = Task(partial(_seed, index, cams, section))
+    inputs = [DATASET, cams.path]
+    run_per_image("seeds", task, cams.names, index.classes, section, inputs, runtime)
+
+
+def _seed(index: Index, cams: Reader, section: Seeds, name: str) -> Record:
+    record = cams[name]
+    settings = section.model_dump()
+    return {"seeds": seed_map(index.image(name), record["cams"], record["labels"], **settings)}
 
 
 if __name__ == "__main__":

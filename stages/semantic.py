@@ -1,5 +1,5 @@
-"""Stage semantic: train the final semantic model on the pseudo-labels, or on the truth for its
-upper bound.
+"""Stage semantic: train the final semantic model on the pseudo-labels, or on the ground
+truth for its upper bound.
 
 Reads data/dataset, data/labels.h5; writes data/semantic.safetensors and data/curves/semantic.csv.
     dvc repro semantic
@@ -18,54 +18,46 @@ from pipeline.data.masks import read_semantic
 from pipeline.errors import UserError
 from pipeline.nets.backbones import normalization
 from pipeline.nets.deeplab import LabeledCrops, SemanticNet, segmentation_loss
-from stages._command import DATASET, Parameters, Runtime, artifact, fit, save, stage
+from stages._command import DATASET, Parameters, Runtime, artifact, stage
+from stages._training import save_stage, train_stage
 
 
 @stage
 def semantic(parameters: Parameters, runtime: Runtime) -> None:
     """Train the final semantic model."""
-    index, labels, section = (
-        Index.load(DATASET),
-        Reader(artifact("labels"), "labels"),
-        parameters.semantic,
-    )
-    names, label_map = supervision(section.supervision, index, labels)
+    index, section = Index.load(DATASET), parameters.semantic
+    labels = Reader(artifact("labels"), "labels")
+    names, label_map = _supervision(section.supervision, index, labels)
     torch.manual_seed(parameters.base.seed)
     network = SemanticNet(len(index.classes) + 1, section.backbone.name, section.backbone.weights)
     mean, _ = normalization(section.backbone.name)
-    samples = LabeledCrops(index, names, label_map, section.scale, section.crop, mean)
-    fit(
+    train_stage(
         "semantic",
         network,
-        samples,
+        LabeledCrops(index, names, label_map, section.scale, section.crop, mean),
         segmentation_loss,
         parameters,
         [DATASET, labels.path],
         runtime,
         new=network.new_parameters(),
     )
-    save("semantic", network, runtime, backbone=section.backbone.name, classes=index.classes)
+    save_stage("semantic", network, runtime, backbone=section.backbone.name, classes=index.classes)
 
 
-def supervision(
+def _supervision(
     kind: str, index: Index, labels: Reader
 ) -> tuple[list[str], Callable[[str], np.ndarray]]:
-    """The images to learn from and their label maps: pseudo-labels, or the truth where an image has
-    it.
+    """Return the images to learn from and what reads their label maps uint8 [H,W]: `labels` or,
+    for those images that have it, the ground `truth`.
     """
     if kind == "labels":
-        return labels.names, partial(pseudo_label, labels)
+        return labels.names, partial(labels.array, key="semantic")
     names = [name for name in labels.names if index.has_masks(name)]
     if not names:
         raise UserError(
-            "semantic.supervision: truth needs pixel masks, and no training image has any; use labels"
+            "semantic.supervision: truth needs pixel masks, but no training image has one; use labels"
         )
     return names, partial(read_semantic, index)
-
-
-def pseudo_label(labels: Reader, name: str) -> np.ndarray:
-    """The semantic pseudo-label of an image."""
-    return labels[name]["semantic"]
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 
-from pipeline.core import engine
 from pipeline.core.artifacts import Reader, Record
+from pipeline.core.engine import Task
 from pipeline.irnet.instances import WalkInput, walk_input, walk_instances
-from stages import _command
-from stages._command import Parameters, Runtime, artifact, stage
+from stages._command import Parameters, Runtime, artifact, run_per_image, stage
 
 BATCH_ON_GPU = 256
-"""Images walked together on a GPU, which takes about as long for one as for hundreds."""
+"""Images per batch on a GPU, where hundreds take about as long as one."""
 
 
 @stage
@@ -29,13 +28,13 @@ def walk(parameters: Parameters, runtime: Runtime) -> None:
     options = section.model_dump(exclude={"centroid_radius"})
     load = partial(_load, cams, fields, section.centroid_radius)
     if runtime.device.type == "cpu":  # in the workers, each image on its own
-        task = engine.Task(load, partial(_walk_one, options))
+        task = Task(load, partial(_walk_one, options))
     else:
         compute = partial(_walk_batch, options, runtime.device)
-        task = engine.Task(load, compute=compute, at_once=BATCH_ON_GPU)
+        task = Task(load, compute=compute, at_once=BATCH_ON_GPU)
     names = [name for name in cams.names if name in fields]
     inputs = [cams.path, fields.path]
-    _command.run("walk", task, names, cams.classes, section, inputs, runtime)
+    run_per_image("walk", task, names, cams.classes, section, inputs, runtime)
 
 
 def _load(cams: Reader, fields: Reader, centroid_radius: float, name: str) -> WalkInput:

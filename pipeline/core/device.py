@@ -1,9 +1,4 @@
-"""The machine a stage runs on: device, precision, workers, ranks, folder of unfinished work. No
-artifact depends on it.
-
-Many tensors to or from the device as one: a copy for each would let a GPU and the program wait for
-each other every time.
-"""
+"""The machine a stage runs on, which no artifact depends on, and copies to and from its device."""
 
 import os
 from collections.abc import Sequence
@@ -20,13 +15,24 @@ from pipeline.errors import UserError
 
 
 class RuntimeSettingError(UserError):
-    """A runtime parameter cannot be met on this machine; the message names it."""
+    """This machine lacks what a runtime parameter asks for; the message names the parameter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Resolved settings of section `runtime`, plus the rank of this process among `world` ranks
-    (from torchrun's environment).
+    """The resolved settings of section `runtime`, and the rank of this process, as set by torchrun.
+
+    Attributes:
+        device: where networks compute.
+        precision: what they compute in.
+        workers: worker processes, 1 for none besides this one.
+        batch: images per batch of the per-image engine.
+        shard: images per shard.
+        checkpoint: seconds between checkpoints.
+        skip_bad: whether images that fail are left out.
+        work: folder of unfinished work.
+        rank: number of this process.
+        world_size: number of processes that run the stage together.
     """
 
     device: torch.device
@@ -41,14 +47,14 @@ class Runtime:
     world_size: int
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """A context in which networks compute in the chosen precision."""
+        """Return a context in which networks compute in the chosen precision."""
         if self.precision == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process merges, prints and writes the artifact."""
+        """Whether this process prints, merges shards and writes the artifact."""
         return self.rank == 0
 
 
@@ -63,9 +69,7 @@ def resolve(
     skip_bad: bool,
     work: str,
 ) -> Runtime:
-    """Turn the parameters of section `runtime` into what this machine has; raises
-    RuntimeSettingError when it has it not.
-    """
+    """Resolve section `runtime` for this machine; raise RuntimeSettingError where it cannot."""
     chosen = find_device(device)
     return Runtime(
         device=chosen,
@@ -82,8 +86,10 @@ def resolve(
 
 
 def find_device(name: str, setting: str = "runtime.device") -> torch.device:
-    """The torch device of `auto` (CUDA, else CPU), `cpu`, `cuda` or `cuda:N`; raises
-    RuntimeSettingError that names the `setting`.
+    """Return the torch device of `auto` (CUDA, else CPU), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        RuntimeSettingError: this machine does not have it; the message names `setting`.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -91,7 +97,7 @@ def find_device(name: str, setting: str = "runtime.device") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise RuntimeSettingError(
-            f"{setting}: {name!r} is no torch device; use auto, cpu, cuda or cuda:N"
+            f"{setting}: {name!r} is not a torch device; use auto, cpu, cuda or cuda:N"
         ) from error
     if device.type not in ("cpu", "cuda"):  # the walk sums in float64, which Apple's mps lacks
         raise RuntimeSettingError(
@@ -100,12 +106,12 @@ def find_device(name: str, setting: str = "runtime.device") -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise RuntimeSettingError(
-                f"{setting}: {name!r} asked for, but torch sees no GPU here; use auto or cpu"
+                f"{setting}: {name!r}, but torch finds no GPU; use auto or cpu"
             )
         index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
         if index >= torch.cuda.device_count():
             raise RuntimeSettingError(
-                f"{setting}: no GPU {index}, this machine has {torch.cuda.device_count()}"
+                f"{setting}: no GPU {index}, the machine has {torch.cuda.device_count()}"
             )
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
@@ -128,16 +134,22 @@ def _precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def _cores() -> int:
-    """Cores this process may use, shared among the ranks of this host."""
+    """Return the cores that this process may use; the ranks of a host share its cores."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def stack(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Return images uint8 [H,W,3] of one size as a uint8 tensor [B,3,H,W] on the device."""
+    return torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
+
+
 def to_device(arrays: Sequence[np.ndarray], kind: type, device: torch.device) -> list[Tensor]:
-    """Return arrays, each of any shape, as tensors of the numpy type `kind` on the device; nothing
-    is waited for.
+    """Return arrays of any shapes as tensors of the numpy type `kind`, in one asynchronous copy.
+
+    A copy for each would have a GPU and the program wait for each other every time.
     """
     if not arrays:
         return []
@@ -151,7 +163,7 @@ def to_device(arrays: Sequence[np.ndarray], kind: type, device: torch.device) ->
 
 
 def to_numpy(tensors: Sequence[Tensor]) -> list[np.ndarray]:
-    """Return the values of tensors, each of any shape, of one device and type; waited for once."""
+    """Return tensors of any shapes, on one device and of one type, as arrays, in one copy."""
     if not tensors:
         return []
     values = torch.cat([tensor.flatten() for tensor in tensors]).cpu().numpy()

@@ -1,5 +1,5 @@
-"""The folder of unfinished work: one sub-folder per stage and fingerprint, so that only work that
-still fits is gone on with.
+"""Unfinished work, in one folder per stage and fingerprint of all that its result depends on, and
+files that are written whole or not at all.
 """
 
 import hashlib
@@ -18,18 +18,21 @@ from pipeline.errors import UserError
 CODE = ("pipeline", "stages")
 
 ABANDONED = 24 * 3600
-"""Seconds after which a folder of unfinished work counts as given up."""
+"""Seconds after which unfinished work counts as abandoned."""
 
 _taken: set[Path] = set()
 """The folders that this process works in."""
 
 
 def fingerprint(parameters: Mapping[str, Any], inputs: Iterable[Path]) -> str:
-    """Hex digest of everything a stage's result follows from.
+    """Return a hex digest of everything that the result of a stage depends on.
 
-    parameters: plain values (JSON); inputs: files or folders, taken by content; the sources of the
-    loaded modules of this project are included, since shards of older code must not be mixed with
-    new ones.
+    The sources of the loaded modules of this project are included: work of older code must not be
+    mixed with new work. (DVC tracks the code by folders, to decide which stages run.)
+
+    Args:
+        parameters: plain values (JSON).
+        inputs: files, and folders with an index, whose content counts.
     """
     digest = hashlib.blake2b(digest_size=12)
     digest.update(json.dumps(parameters, sort_keys=True, default=str).encode())
@@ -41,9 +44,7 @@ def fingerprint(parameters: Mapping[str, Any], inputs: Iterable[Path]) -> str:
 
 
 def _sources() -> set[tuple[str, Path]]:
-    """(name, file) of the loaded modules of this project; the stage started as `__main__` goes by
-    its own name.
-    """
+    """Return (name, file) of the loaded modules of this project, `__main__` under its own name."""
     modules = (
         (getattr(getattr(module, "__spec__", None), "name", name), module)
         for name, module in tuple(sys.modules.items())
@@ -53,7 +54,7 @@ def _sources() -> set[tuple[str, Path]]:
 
 
 def folder(root: Path, stage: str, key: str) -> Path:
-    """The folder for unfinished work of `stage` with fingerprint `key`, created when missing."""
+    """Return the folder for unfinished work of `stage` with fingerprint `key`; create it."""
     path = root / stage / key
     path.mkdir(parents=True, exist_ok=True)
     _taken.add(path)
@@ -61,8 +62,7 @@ def folder(root: Path, stage: str, key: str) -> Path:
 
 
 def cleanup(root: Path, stage: str) -> None:
-    """Remove what this process took up of `stage`, once its artifact is whole, and what nobody has
-    touched for a day.
+    """Remove what this process kept of `stage`, once its artifact is written, and abandoned work.
 
     The rest may belong to an experiment that runs at the same time.
     """
@@ -75,21 +75,19 @@ def cleanup(root: Path, stage: str) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a kill leaves either the old file or the new one, never a
-    part.
-    """
+    """Write `data` to `path` such that an interruption leaves the old file or the new one."""
     with replacing(path) as file:
         file.write(data)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write piece by piece that takes the place of `path` when the block ends well, and
-    is removed otherwise.
+    """Yield a file that replaces `path` when the block succeeds, and is removed otherwise.
 
-    Raises UserError where it cannot be written.
+    Raises:
+        UserError: the file cannot be written.
     """
-    # of one name for all, so that what a killed process left is written over
+    # always under the same name, so that what a killed process left is overwritten
     part = path.with_name(f"{path.name}.part")
     try:
         with writing(path):
@@ -104,10 +102,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise UserError that names `path` where the system cannot write it: a full disk, a quota, a
-    missing right.
+    """Raise UserError if the block cannot write `path`: disk full, quota, no permission.
 
-    Errors of other files, read meanwhile, pass.
+    Errors of other files, which the block reads, pass.
     """
     try:
         yield
@@ -117,14 +114,12 @@ def writing(path: Path) -> Iterator[None]:
             raise
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UserError(
-            f"{path}: cannot be written ({reason}); mend that and run again, finished work is kept"
+            f"{path}: cannot be written ({reason}); fix this and run again, finished work is kept"
         ) from error
 
 
 def _content(path: Path) -> bytes:
-    """Digest of a file, or of the small index files of a folder (which hold the digests of all
-    else).
-    """
+    """Return the digest of a file, or of the index of a folder, which holds digests of the rest."""
     digest = hashlib.blake2b(digest_size=16)
     files = (
         sorted(p for p in path.iterdir() if p.suffix in (".json", ".csv"))

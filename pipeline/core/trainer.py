@@ -1,187 +1,59 @@
-"""The training loop of all networks, over Hugging Face Accelerate.
+"""The training loop of all networks.
 
-Sampling, augmentation and dropout are functions of (seed, step), so a checkpoint needs no
-generator: a killed run that goes on gives the same weights on CPU as an undisturbed one, and the
-number of loader processes changes nothing.
-
-The loss terms of a training: fetched from the device while the next step computes, checked, and
-averaged into the curve.
+Sampling, augmentation and dropout are functions of (seed, step), so a checkpoint holds no random
+state: an interrupted run resumes to the same weights on a CPU, whatever the number of loader
+processes.
 """
 
-import csv
 import io
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from pipeline.core import resume
 from pipeline.core.device import Runtime
+from pipeline.core.distributed import DistributedContext, map_tensors, parallel
+from pipeline.core.loss_log import LossLog
 from pipeline.core.weights import WeightsError, load_checkpoint
 from pipeline.errors import UserError
 
-ROWS = 100
-"""Rows of a training curve, about."""
-
-
-class LossError(UserError):
-    """A loss is not finite; the message shows its terms."""
-
-
-class _Fetched(NamedTuple):
-    """Terms of a step on their way from the device, and what tells that they have arrived (None:
-    they are here).
-    """
-
-    step: int
-    rate: float
-    names: tuple[str, ...]
-    values: Tensor
-    arrival: Any
-
-
-@dataclass(slots=True)
-class Curve:
-    """Means of the loss terms over equal stretches of `every` steps; `last` are those of the last
-    step that has arrived.
-    """
-
-    stage: str
-    every: int
-    rows: list[dict[str, float]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
-    last: Mapping[str, float] = field(default_factory=dict)
-    _coming: deque[_Fetched] = field(default_factory=deque)
-
-    def add(self, step: int, rate: float, names: tuple[str, ...], values: Tensor) -> None:
-        """Send for the terms [T] of a step at learning rate `rate`, and take in those of the step
-        before.
-
-        To ask for this step's would let a GPU wait until the program has asked it for more. Raises
-        LossError.
-        """
-        here = values.to("cpu", non_blocking=True)
-        arrival = torch.cuda.Event() if values.is_cuda else None
-        if arrival is not None:
-            arrival.record()
-        self._coming.append(_Fetched(step, rate, names, here, arrival))
-        if len(self._coming) > 1:
-            self._take()
-
-    def settle(self) -> None:
-        """Take in all that is on its way; raises LossError."""
-        while self._coming:
-            self._take()
-
-    def _take(self) -> None:
-        """Wait for the terms that were sent for first, check them, and count them."""
-        step, rate, names, values, arrival = self._coming.popleft()
-        if arrival is not None:
-            arrival.synchronize()
-        self.last = dict(zip(names, values.tolist(), strict=True))
-        if not all(map(math.isfinite, self.last.values())):
-            listed = ", ".join(f"{name} {value:.4g}" for name, value in self.last.items())
-            raise LossError(
-                f"{self.stage}: loss not finite at step {step}: {listed}; lower {self.stage}.optimizer.lr"
-            )
-        self._count(step, rate)
-
-    def _count(self, step: int, rate: float) -> None:
-        """Add the last terms to their stretch, and a row where it ends."""
-        for name, value in self.last.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
-        if (step + 1) % self.every == 0:
-            means = {name: value / self.count for name, value in self.sums.items()}
-            self.rows.append({"step": step + 1, "lr": rate, **means})
-            self.sums, self.count = {}, 0
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it, once it has settled."""
-        return {"rows": self.rows, "sums": self.sums, "count": self.count}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what a checkpoint kept; raises KeyError, TypeError or ValueError where it is
-        no such thing.
-        """
-        rows, sums, count = (state[key] for key in ("rows", "sums", "count"))
-        self.rows, self.sums, self.count = [dict(row) for row in rows], dict(sums), int(count)
-
-    def csv(self) -> bytes:
-        """The rows as csv, numbers to six digits; empty without rows."""
-        out = io.StringIO()
-        writer = csv.DictWriter(out, self.rows[0], lineterminator="\n") if self.rows else None
-        if writer:
-            writer.writeheader()
-            writer.writerows(
-                {key: value if key == "step" else f"{value:.6g}" for key, value in row.items()}
-                for row in self.rows
-            )
-        return out.getvalue().encode()
-
+LOG_ROWS = 100
+"""Approximate number of rows of a loss log."""
 
 log = logging.getLogger(__name__)
 
 
 class TrainingError(UserError):
-    """Training cannot start or go on; the message says why."""
-
-
-class Samples(Protocol):
-    """What is learned from: samples by number, augmented with torch's generator at each access."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, number: int, /) -> Any: ...
-
-
-LossFn = Callable[[nn.Module, Any, "Step"], Mapping[str, Tensor]]
-"""(network, batch, step) to loss terms; the entry `loss` is minimized."""
+    """Training cannot start or resume; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
-    """The processes that train together."""
+class TrainState:
+    """The position in a training.
 
-    accelerator: Accelerator
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Mean over the ranks, for normalizers that span the whole batch: DDP averages gradients,
-        so counts are averaged too.
-        """
-        return (
-            self.accelerator.reduce(values.float(), "mean")
-            if self.accelerator.num_processes > 1
-            else values
-        )
-
-    def same(self, number: int) -> bool:
-        """Whether all ranks hold the same number."""
-        tensor = torch.tensor([number], device=self.accelerator.device)
-        return bool((self.accelerator.gather(tensor) == number).all())
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Where a training stands, and with whom: share of the steps done, in [0,1), and passes over
-    the images, from 0.
+    Attributes:
+        ranks: the processes that share the batch.
+        progress: share of the steps done, in [0,1).
+        epoch: passes over the images, from 0.
     """
 
-    ranks: Ranks
+    ranks: DistributedContext
     progress: float
     epoch: float
+
+
+LossFn = Callable[[nn.Module, Any, TrainState], Mapping[str, Tensor]]
+"""(network, batch, state) to loss terms; the entry `loss` is minimized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,198 +72,161 @@ class TrainConfig:
     seed: int
 
     def steps(self, images: int) -> int:
-        """Number of optimizer steps, at least one."""
+        """Return the number of optimizer steps, at least one."""
         return max(1, math.ceil(self.epochs * images / self.batch))
 
     def factor(self, step: int, steps: int) -> float:
-        """Learning rate at `step` as a share of the first one: linear warm-up, then (1 -
-        t/T)^power.
+        """Return the learning rate at `step` as a share of `lr`: min(1, (t+1) / w) (1 - t/T)^power,
+        with a warm-up of w = warmup T steps.
         """
         rising = min(1.0, (step + 1) / max(1.0, self.warmup * steps))
         return rising * (1 - step / steps) ** self.power
 
+    def optimizer(self, network: nn.Module, new: set[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of two groups: parameters in `new` learn at head_lr times lr."""
+        learning = [p for p in network.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in learning if (p in new) == fresh], "lr": rate, "base_lr": rate}
+            for fresh, rate in ((False, self.lr), (True, self.lr * self.head_lr))
+        ]
+        groups = [group for group in groups if group["params"]]
+        if self.name == "sgd":
+            return torch.optim.SGD(
+                groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+            )
+        return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
 
-class Stream(Dataset[Any]):
-    """An endless sequence of training samples: position p is image p mod n of the p div n-th
-    permutation.
+
+class SampleStream(Dataset[Any]):
+    """An endless sequence of samples: position p is image p mod n of the p div n-th permutation.
 
     Each sample is drawn with torch's generator seeded by (seed, p) alone.
     """
 
-    def __init__(self, samples: Samples, seed: int) -> None:
+    def __init__(self, samples: Dataset[Any], seed: int) -> None:
         self.samples, self.seed = samples, seed
+        self.count = len(samples)  # type: ignore[arg-type]  # torch leaves it to the subclasses
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __getitem__(self, position: int) -> Any:
-        epoch, place = divmod(position, len(self.samples))
+        epoch, place = divmod(position, self.count)
         if epoch != self._epoch:
-            self._order = torch.randperm(
-                len(self.samples), generator=torch.Generator().manual_seed(_mix(self.seed, epoch))
-            )
-            self._epoch = epoch
+            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+            self._order, self._epoch = torch.randperm(self.count, generator=generator), epoch
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(self.seed + 1, position))
             try:
                 return self.samples[int(self._order[place])]
             except UserError as error:
-                # out of a loader process an exception would come with that process's traceback for
-                # a message
+                # raised in a loader process it would bring that process's traceback along
                 return error
 
 
 def train(
     network: nn.Module,
-    samples: Samples,
-    objective: LossFn,
-    plan: TrainConfig,
+    samples: Dataset[Any],
+    loss_fn: LossFn,
+    config: TrainConfig,
     *,
     new: Iterable[nn.Parameter],
     stage: str,
     fingerprint: str,
     runtime: Runtime,
     curve: Path,
-    prepare: Callable[[nn.Module], None] = lambda network: None,
+    prepare: Callable[[nn.Module], None] | None = None,
 ) -> nn.Module:
-    """Minimize the objective's `loss` over the samples and return the trained network; writes the
-    csv `curve`.
+    """Minimize the loss over the samples and return the trained network; write its loss log.
 
-    new: parameters without pretrained values, which learn at head_lr times the rate.
-    prepare(network) is called after every switch to training mode (to fix batch normalization,
-    say). Raises TrainingError without images and for a batch that the ranks cannot share, LossError
-    for a loss that is not finite, before anything is kept of it.
+    Args:
+        network: any module that is called by `loss_fn` only.
+        samples: a map-style dataset, augmented with torch's generator at each access.
+        loss_fn: see LossFn.
+        config: length and optimizer.
+        new: parameters without pretrained values, which learn at head_lr times the rate.
+        stage: name of the section, for messages and unfinished work.
+        fingerprint: of everything the result depends on; see resume.fingerprint.
+        runtime: the machine.
+        curve: CSV file of the loss log.
+        prepare: called with the network in training mode, to fix batch normalization, say.
+
+    Raises:
+        TrainingError: no images, a batch that the ranks cannot share, or a useless checkpoint.
+        LossError: a loss is not finite; nothing is kept of that step.
     """
-    if not len(samples):
+    stream = SampleStream(samples, config.seed)
+    if not stream.count:
         raise TrainingError(
-            f"{stage}: no images to learn from; look at the split names in data/dataset/images.csv"
+            f"{stage}: no images to learn from; check the split names in data/dataset/images.csv"
         )
-    if plan.batch % runtime.world_size:
+    if config.batch % runtime.world_size:
         raise TrainingError(
-            f"{stage}.batch: {plan.batch} does not divide over {runtime.world_size} ranks"
+            f"{stage}.batch: {config.batch} is not divisible by the number of ranks, "
+            f"{runtime.world_size}"
         )
-    accelerator = _accelerator(runtime)
-    network.to(accelerator.device)
-    optimizer = _optimizer(network, set(new), plan)
-    steps = plan.steps(len(samples))
-    folder = resume.folder(runtime.work, stage, fingerprint)
-    checkpoint, losses = folder / "checkpoint.pt", Curve(stage, max(1, steps // ROWS))
-    start = _resume(checkpoint, network, optimizer, losses)
+    ranks, device = DistributedContext.connect(runtime), runtime.device
+    network.to(device)
+    optimizer = config.optimizer(network, set(new))
+    steps = config.steps(stream.count)
+    path = resume.folder(runtime.work, stage, fingerprint) / "checkpoint.pt"
+    losses = LossLog(stage, max(1, steps // LOG_ROWS))
+    start, saved = _load(path, network, optimizer, losses), time.monotonic()
     if start:
-        log.info("%s: goes on at step %d of %d", stage, start, steps)
-    ranks, saved = Ranks(accelerator), time.monotonic()
-    if not ranks.same(start):
+        log.info("%s: resumes at step %d of %d", stage, start, steps)
+    if not ranks.agree(start, device):
         raise TrainingError(
             f"{stage}: the ranks found different checkpoints; all must share {runtime.work}"
         )
-    model, optimizer = accelerator.prepare(network, optimizer)
+    model = parallel(network, runtime)
+    scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == torch.float16)
     model.train()
-    prepare(network)
-    batches = _loader(samples, plan, start, steps, runtime)
-    bar = tqdm(
-        batches,
-        desc=stage,
-        initial=start,
-        total=steps,
-        unit="step",
-        disable=not runtime.is_main_process,
-        mininterval=1,
-    )
-    with _workers_watched(stage):
+    if prepare is not None:
+        prepare(network)
+    batches = _loader(stream, config, start, steps, runtime)
+    quiet = not runtime.is_main_process
+    with (
+        _watched_loaders(stage),
+        tqdm(
+            batches, stage, steps, initial=start, unit="step", disable=quiet, mininterval=1
+        ) as bar,
+    ):
         for step, batch in enumerate(_fetched(bar), start):
-            torch.manual_seed(_mix(plan.seed + 2, step))
-            rate = plan.factor(step, steps)
+            torch.manual_seed(_mix(config.seed + 2, step * runtime.world_size + runtime.rank))
+            rate = config.factor(step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * rate
-            now = Step(ranks, step / steps, step * plan.batch / len(samples))
+            state = TrainState(ranks, step / steps, step * config.batch / stream.count)
+            batch = map_tensors(lambda part: part.to(device, non_blocking=True), batch)
             with _explained(losses):
-                terms = objective(model, _to(batch, accelerator.device), now)
+                terms = loss_fn(model, batch, state)
             optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(terms["loss"])
-            optimizer.step()
-            losses.add(step, plan.lr * rate, tuple(terms), _stacked(terms, ranks))
+            scaler.scale(terms["loss"]).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            values = torch.stack([value.detach().float() for value in terms.values()])
+            losses.add(step, config.lr * rate, tuple(terms), ranks.mean(values))
             if losses.last:
                 bar.set_postfix(loss=f"{losses.last['loss']:.3f}", refresh=False)
-            if (
-                runtime.is_main_process
-                and time.monotonic() - saved > runtime.checkpoint
-                and step + 1 < steps
-            ):
-                losses.settle()
-                _save(checkpoint, step + 1, network, optimizer, losses)
+            due = time.monotonic() - saved > runtime.checkpoint and step + 1 < steps
+            if due and runtime.is_main_process:
+                losses.flush()
+                _save(path, step + 1, network, optimizer, losses)
                 saved = time.monotonic()
-    losses.settle()
-    accelerator.wait_for_everyone()
+    losses.flush()
     if runtime.is_main_process:
         curve.parent.mkdir(parents=True, exist_ok=True)
         resume.write_atomically(curve, losses.csv())
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return network.eval()
 
 
-def _stacked(terms: Mapping[str, Tensor], ranks: Ranks) -> Tensor:
-    """The loss terms [T] of the whole batch, the same for all ranks."""
-    return ranks.mean(torch.stack([value.detach().float() for value in terms.values()]))
-
-
-@contextmanager
-def _explained(losses: Curve) -> Iterator[None]:
-    """Where an objective fails, a loss before that was not finite is the reason to tell of."""
-    try:
-        yield
-    except Exception:
-        losses.settle()
-        raise
-
-
-def _accelerator(runtime: Runtime) -> Accelerator:
-    # Its state is global and refuses other settings: a second training in this process starts
-    # afresh, ranks keep their connection.
-    AcceleratorState._reset_state(reset_partial_state=runtime.world_size == 1)
-    precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(runtime.precision, "no")
-    accelerator = Accelerator(
-        cpu=runtime.device.type == "cpu",
-        mixed_precision=precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-    if accelerator.num_processes != runtime.world_size:
-        raise TrainingError(
-            f"WORLD_SIZE is {runtime.world_size}, but {accelerator.num_processes} processes train together; "
-            f"start them with torchrun or accelerate launch"
-        )
-    return accelerator
-
-
-def _optimizer(
-    network: nn.Module, new: set[nn.Parameter], plan: TrainConfig
-) -> torch.optim.Optimizer:
-    """Two groups: pretrained parameters at lr, new ones at head_lr times that."""
-    learning = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learning if (p in new) == fresh], "lr": rate, "base_lr": rate}
-        for fresh, rate in ((False, plan.lr), (True, plan.lr * plan.head_lr))
-    ]
-    groups = [group for group in groups if group["params"]]
-    if plan.name == "sgd":
-        return torch.optim.SGD(
-            groups, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
-        )
-    return torch.optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay)
-
-
 def _loader(
-    samples: Samples, plan: TrainConfig, start: int, steps: int, runtime: Runtime
+    stream: SampleStream, config: TrainConfig, start: int, steps: int, runtime: Runtime
 ) -> DataLoader[Any]:
-    """Batches of the steps from `start` on; every rank takes its own slice of each."""
-    share = plan.batch // runtime.world_size
-
-    def positions() -> Iterator[list[int]]:
-        """For each step the places in the stream that this rank takes."""
-        for step in range(start, steps):
-            first = step * plan.batch + runtime.rank * share
-            yield list(range(first, first + share))
-
+    """Return the batches of the steps from `start` on; every rank takes its own slice of each."""
+    share = config.batch // runtime.world_size
+    firsts = [step * config.batch + runtime.rank * share for step in range(start, steps)]
     return DataLoader(
-        Stream(samples, plan.seed),
-        batch_sampler=list(positions()),
+        stream,
+        batch_sampler=[list(range(first, first + share)) for first in firsts],
         num_workers=0 if runtime.workers == 1 else runtime.workers,
         collate_fn=_collate,
         pin_memory=runtime.device.type == "cuda",
@@ -399,14 +234,13 @@ def _loader(
 
 
 def _collate(samples: Sequence[Any]) -> Any:
-    """A batch, or the first reason why there is none."""
-    return next((one for one in samples if isinstance(one, UserError)), None) or default_collate(
-        list(samples)
-    )
+    """Return a batch, or the first error among the samples."""
+    errors = (sample for sample in samples if isinstance(sample, UserError))
+    return next(errors, None) or default_collate(list(samples))
 
 
 def _fetched(batches: Iterable[Any]) -> Iterator[Any]:
-    """The batches; raises the UserError that came in the place of one."""
+    """Yield the batches; raise the UserError that comes in place of one."""
     for batch in batches:
         if isinstance(batch, UserError):
             raise batch
@@ -414,11 +248,11 @@ def _fetched(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 @contextmanager
-def _workers_watched(stage: str) -> Iterator[None]:
-    """Raise TrainingError when a loader process is killed, which torch tells wherever the main
-    process is just then.
+def _watched_loaders(stage: str) -> Iterator[None]:
+    """Turn the errors of a loader process that was killed into TrainingError.
 
-    While a batch is being taken over from the process, the system tells instead.
+    torch raises RuntimeError in the main process, wherever it is; while a batch is taken over from
+    the loader, the system raises another error.
     """
     try:
         yield
@@ -426,12 +260,22 @@ def _workers_watched(stage: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
-            f"{stage}: a loader process was killed (out of memory?); run again, it goes on from its last checkpoint, "
-            f"if need be with fewer runtime.workers"
+            f"{stage}: a loader process was killed (out of memory?); run again, it resumes from "
+            "its last checkpoint, if need be with fewer runtime.workers"
         ) from error
 
 
-def _save(path: Path, step: int, network: nn.Module, optimizer: Any, losses: Curve) -> None:
+@contextmanager
+def _explained(losses: LossLog) -> Iterator[None]:
+    """Where a loss fails, raise LossError if an earlier one was not finite."""
+    try:
+        yield
+    except Exception:
+        losses.flush()
+        raise
+
+
+def _save(path: Path, step: int, network: nn.Module, optimizer: Any, losses: LossLog) -> None:
     buffer = io.BytesIO()
     state = {
         "step": step,
@@ -443,11 +287,11 @@ def _save(path: Path, step: int, network: nn.Module, optimizer: Any, losses: Cur
     resume.write_atomically(path, buffer.getvalue())
 
 
-def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, losses: Curve) -> int:
-    """Load a checkpoint if there is one; returns the step to go on with."""
+def _load(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, losses: LossLog) -> int:
+    """Load a checkpoint if there is one; return the step to resume at."""
     if not path.is_file():
         return 0
-    again = "delete it to begin again"
+    again = "delete it to start over"
     try:
         state = load_checkpoint(path)
     except WeightsError as error:
@@ -459,18 +303,12 @@ def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, lo
         return int(state["step"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise TrainingError(
-            f"{path}: is no checkpoint of this training ({error}); {again}"
+            f"{path}: not a checkpoint of this training ({error}); {again}"
         ) from error
 
 
-def _to(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    return [_to(part, device) for part in batch]
-
-
 def _mix(seed: int, number: int) -> int:
-    """A well-spread 63-bit seed from two numbers (splitmix64)."""
+    """Return a well-spread 63-bit seed of two numbers (splitmix64)."""
     value = (seed * 0x9E3779B97F4A7C15 + number + 0x9E3779B97F4A7C15) & (2**64 - 1)
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)

@@ -1,6 +1,4 @@
-"""Trained networks as safetensors files with a JSON header that holds what is needed to rebuild
-them.
-"""
+"""Trained networks as safetensors files, whose JSON header holds what rebuilds the network."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -25,8 +23,9 @@ class WeightsError(UserError):
 
 
 def save_weights(path: Path, network: nn.Module, kind: str, **header: Any) -> None:
-    """Write the network's tensors and `header` (plain values) to `path`, whole or not at all; equal
-    content gives equal bytes.
+    """Write the tensors of a network and `header` (plain values) to `path`, whole or not at all.
+
+    Equal content gives equal bytes.
     """
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
@@ -39,22 +38,23 @@ def save_weights(path: Path, network: nn.Module, kind: str, **header: Any) -> No
 
 
 def read_header(path: Path) -> Mapping[str, Any]:
-    """The header of any weights file of this pipeline, without its tensors; raises WeightsError."""
+    """Return the header of any weights file of this pipeline; raise WeightsError."""
     return _read(path, with_tensors=False)[1]
 
 
 def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """Read (state dict, header) of a weights file of this `kind`; raises WeightsError."""
+    """Return (state dict, header) of a weights file of this `kind`; raise WeightsError."""
     tensors, header = read_weights(path)
     if (header["kind"], header["version"]) != (kind, VERSION):
         raise WeightsError(
-            f"{path}: holds {header['kind']} version {header['version']}, wanted {kind} version {VERSION}"
+            f"{path}: holds {header['kind']} version {header['version']}, expected {kind} version "
+            f"{VERSION}"
         )
     return tensors, header
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """Read (state dict, header) of any weights file of this pipeline; raises WeightsError."""
+    """Return (state dict, header) of any weights file of this pipeline; raise WeightsError."""
     return _read(path, with_tensors=True)
 
 
@@ -77,7 +77,7 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], Mapping
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: its header is damaged ({error}); {_again(path)}") from error
     if not isinstance(header, dict) or not {"kind", "version"} <= header.keys():
-        raise WeightsError(f"{path}: its header names no kind and version; {_again(path)}")
+        raise WeightsError(f"{path}: its header lacks kind and version; {_again(path)}")
     return tensors, header
 
 
@@ -86,38 +86,40 @@ def _again(path: Path) -> str:
 
 
 def load_checkpoint(path: Path) -> Any:
-    """What torch.save wrote, as long as it is tensors and plain values; nothing in the file is run.
-    Raises WeightsError.
+    """Return what torch.save wrote: tensors and plain values, as no code in the file is run.
+
+    Raises:
+        WeightsError: the file holds anything else, or is damaged.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except (
-        Exception
-    ) as error:  # torch raises nearly anything, and advises to run what is in the file
+    except Exception as error:  # torch raises nearly anything, and advises to run the code in it
         raise WeightsError(f"{path}: holds more than weights, or is damaged") from error
 
 
 def load_network(
     path: Path, kind: str, build: Callable[[Mapping[str, Any]], Net], device: torch.device
 ) -> Net:
-    """The network that build(header) makes, with the file's weights, in evaluation mode on the
-    device; raises WeightsError.
+    """Return the network build(header) with the weights of the file, in evaluation mode.
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another kind, or its tensors do not fit.
     """
     tensors, header = load_weights(path, kind)
     try:
         network = build(header)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise WeightsError(
-            f"{path}: its header describes no network ({error!r}); {_again(path)}"
+            f"{path}: its header does not describe a network ({error!r}); {_again(path)}"
         ) from error
     restore(network, tensors, path)
     return network.eval().to(device)
 
 
 def restore(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load every tensor strictly; raises WeightsError naming what does not fit."""
+    """Load every tensor strictly; raise WeightsError that names those that do not fit."""
     try:
         network.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.core.artifacts import MAX_CLASSES
 from pipeline.core.resume import write_atomically
 from pipeline.data.images import read_image
 from pipeline.data.problems import DatasetError, error
@@ -21,7 +22,6 @@ from pipeline.data.problems import DatasetError, error
 FORMAT, VERSION = "weakmask dataset", 2
 HEADER, TABLE = "index.json", "images.csv"
 COLUMNS = ("id", "path", "height", "width", "split", "tags", "semantic", "instances", "digest")
-MAX_CLASSES = 254
 RERUN = "make it again with `dvc repro dataset`"
 
 
@@ -92,6 +92,10 @@ class Index(Mapping[str, ImageEntry]):
     def image(self, name: str) -> np.ndarray:
         """The image as uint8 RGB [H,W,3], upright; raises DatasetError naming the file."""
         return read_image(self.images_root / self[name].path)
+
+    def size(self, name: str) -> tuple[int, int]:
+        """Return (height, width) of the image in pixels."""
+        return self[name].height, self[name].width
 
     def target(self, name: str) -> np.ndarray:
         """The tags of the image as a 0/1 vector, f4 [C]."""

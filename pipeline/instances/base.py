@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -178,7 +179,7 @@ def select_instances(
     return TrainingInstances(ids, classes, weights, (semantic > 0) & ~inside)
 
 
-class InstanceCrops:
+class InstanceCrops(Dataset[tuple[Tensor, ...]]):
     """Training samples of equal shapes, augmented again at each access; a batch is their stack.
 
     A sample is image uint8 [3,S,S]; ids uint8 [S,S], 0 none, 1..M, 255 ignored or outside the

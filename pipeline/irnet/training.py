@@ -8,21 +8,21 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from pipeline.core import engine
 from pipeline.core.artifacts import IGNORE, Reader
-from pipeline.core.device import Runtime
-from pipeline.core.trainer import Step
+from pipeline.core.device import Runtime, stack
+from pipeline.core.trainer import TrainState
 from pipeline.data.augmentation import RandomScale, as_image, as_mask, training_crop
 from pipeline.data.index import Index
-from pipeline.data.loading import ImageSource, stack
 from pipeline.irnet.losses import pair_losses, total_loss
 from pipeline.irnet.network import STRIDE, IRNet
 from pipeline.nets.backbones import micro_batches
 
 
-class SeedCrops:
+class SeedCrops(Dataset[tuple[Tensor, Tensor]]):
     """Training samples (crop uint8 [3,S,S], label map uint8 [h,w] on the stride-4 grid), augmented
     again at each access; 255 is ignored.
     """
@@ -63,7 +63,7 @@ def show_boundaries(seeds: Reader) -> bool:
 
 
 def training_loss(
-    network: nn.Module, batch: tuple[Tensor, Tensor], step: Step, *, radius: int
+    network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState, *, radius: int
 ) -> Mapping[str, Tensor]:
     """Return `loss`, half the sum, and the four pair losses of images [B,3,S,S] and labels [B,h,w]
     on the stride-4 grid; the pair counts that normalize them span all ranks.
@@ -88,9 +88,7 @@ def mean_displacements(network: IRNet, images: Tensor) -> Tensor:
         network.mean_shift = shift
 
 
-def mean_shift(
-    network: IRNet, source: ImageSource, names: Sequence[str], runtime: Runtime
-) -> Tensor:
+def mean_shift(network: IRNet, index: Index, names: Sequence[str], runtime: Runtime) -> Tensor:
     """Return the mean of the mean displacements of the images `names`, each counting equally:
     float32 [2] (y, x) in cells, zero without images.
 
@@ -101,7 +99,7 @@ def mean_shift(
     row = {name: number for number, name in enumerate(names)}
     mine = names[runtime.rank :: runtime.world_size]
     compute = partial(_mean_displacements, network, runtime)
-    task = engine.Task(source.load, compute=compute, key=source.size)
+    task = engine.Task(index.image, compute=compute, key=index.size)
     found = engine.results(task, mine, stage="irnet", runtime=runtime)
     means = torch.zeros(len(names), 2, dtype=torch.float64)
     for name, mean in tqdm(

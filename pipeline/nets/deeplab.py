@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.core.trainer import Step
+from pipeline.core.trainer import TrainState
 from pipeline.data.augmentation import RandomScale, as_image, as_mask, training_crop
 from pipeline.data.index import Index
 from pipeline.nets.backbones import (
@@ -98,7 +98,7 @@ class LabeledCrops(Dataset[tuple[Tensor, Tensor]]):
 
 
 def segmentation_loss(
-    network: nn.Module, batch: tuple[Tensor, Tensor], step: Step
+    network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
 ) -> Mapping[str, Tensor]:
     """Return the mean cross-entropy over the labeled pixels of the batch on all ranks; 0 without
     any.

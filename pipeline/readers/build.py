@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.core.engine import Progress, spread
 from pipeline.core.resume import writing
+from pipeline.core.workers import Progress, spread
 from pipeline.data.images import encode_png, shrink
 from pipeline.data.index import FORMAT, HEADER, TABLE, ImageEntry, Index
 from pipeline.data.masks import INSTANCES, MASKS, SEMANTIC, writing_archive

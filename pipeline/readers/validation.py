@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.artifacts import IGNORE
-from pipeline.core.engine import Progress, spread
+from pipeline.core.artifacts import IGNORE, MAX_CLASSES
+from pipeline.core.workers import Progress, spread
 from pipeline.data.images import decode_image, encode_png, read_bytes, shrink
-from pipeline.data.index import MAX_CLASSES, ImageEntry
+from pipeline.data.index import ImageEntry
 from pipeline.data.masks import (
     INSTANCES,
     MASKS,

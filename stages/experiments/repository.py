@@ -15,7 +15,6 @@ from typing import IO, Any
 from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
-from pipeline.params.aliases import check_aliases
 
 PARAMETERS = "params.yaml"
 LOCK = "dvc.lock"
@@ -97,7 +96,6 @@ def _files(parameters: Any) -> Iterator[str]:
 def read_yaml(text: str, name: str) -> Any:
     """YAML as DVC reads it (version 1.2); `name` is for the message. Raises ExperimentError."""
     try:
-        check_aliases(text)
         return YAML(typ="safe", pure=True).load(text)
     except Exception as error:  # a tag that does not fit its value may raise anything
         raise ExperimentError(f"{name}: not valid YAML: {error}") from error

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from pipeline.classifiers import CLASSIFIERS, load_classifier, new_classifier
 from pipeline.classifiers.base import Classifier, TrainingData
-from pipeline.core.trainer import LossFn, Ranks, Step
+from pipeline.core.distributed import DistributedContext
+from pipeline.core.trainer import LossFn, TrainState
 from pipeline.nets.backbones import fix_batch_norm
 
 SMALL = "test_resnet"
 PARAMETERS = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml").read_text())
 
 
-def step(progress: float = 0.5, epoch: float = 5.0) -> Step:
-    return Step(Ranks(Accelerator(cpu=True)), progress, epoch)
+def step(progress: float = 0.5, epoch: float = 5.0) -> TrainState:
+    return TrainState(DistributedContext(Accelerator(cpu=True)), progress, epoch)
 
 
 def random_images(count: int, height: int = 64, width: int = 64) -> Tensor:

@@ -3,7 +3,11 @@ wrong is named.
 """
 
 import multiprocessing
+import os
 import pickle
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +42,7 @@ def record(format_: str, number: int, empty: bool = False) -> dict[str, np.ndarr
         "stability": (count,),
         "iou": (count,),
         "cams": (count, 4, 3),
+        "maps": (count, 4, 3),
         "labels": (count,),
         "size": (2,),
         "boundary": (4, 3),
@@ -95,7 +100,7 @@ def test_no_images_at_all(tmp_path: Path, format_: str) -> None:
     assert Reader(tmp_path / "x.h5").names == []
 
 
-def test_labels_of_a_image_crowded_with_instances(tmp_path: Path) -> None:
+def test_labels_of_an_image_crowded_with_instances(tmp_path: Path) -> None:
     many = record("labels", 0) | {"classes": np.ones(40_000, "u1"), "scores": np.ones(40_000, "f4")}
     write(tmp_path / "x.h5", "labels", {"a": many, "b": record("labels", 1)})
     merge([tmp_path / "x.h5"], tmp_path / "y.h5", "labels", CLASSES)
@@ -191,7 +196,7 @@ def test_a_closed_reader_opens_again(tmp_path: Path) -> None:
     assert _first(reader) == here
 
 
-def test_an_unknown_image_is_a_key_error_that_names_file_and_image(tmp_path: Path) -> None:
+def test_an_unknown_image_is_a_key_error_with_file_and_image(tmp_path: Path) -> None:
     write(tmp_path / "x.h5", "seeds", records_of("seeds"))
     with pytest.raises(KeyError, match=r"x\.h5 has no image 'nobody'"):
         Reader(tmp_path / "x.h5")["nobody"]
@@ -237,14 +242,14 @@ def _spoil(path: Path, how: str) -> None:
         ("text", "not a readable HDF5"),
         ("nothing", "not a readable HDF5"),
         ("truncated", "not a readable HDF5"),
-        ("foreign", "no artifact of this pipeline"),
+        ("foreign", "not an artifact of this pipeline"),
         ("format", "unknown format 'novel'"),
-        ("version", "version 99, this program reads 1"),
+        ("version", "version 99, this program reads version 1"),
         ("incomplete", "incomplete"),
         ("fewer", "10 names but"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_its_name(
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(
     tmp_path: Path, how: str, message: str
 ) -> None:
     path = tmp_path / "x.h5"
@@ -256,7 +261,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_name(
 
 def test_another_artifact_than_expected(tmp_path: Path) -> None:
     write(tmp_path / "x.h5", "seeds", {})
-    with pytest.raises(ArtifactError, match=r"x\.h5: holds seeds, not cams"):
+    with pytest.raises(ArtifactError, match=r"x\.h5: holds seeds, expected cams"):
         Reader(tmp_path / "x.h5", "cams")
 
 
@@ -282,16 +287,16 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     [
         ({"cams": np.full((2, 3, 3), np.nan)}, "not finite"),
         ({"cams": np.full((2, 3, 3), 1e6)}, "not finite in float16"),
-        ({"cams": np.zeros((3, 3))}, "2 dimensions, 3 wanted"),
-        ({"labels": np.array([300])}, "cannot hold, from 300 to 300"),
+        ({"cams": np.zeros((3, 3))}, "2 dimensions, expected 3"),
+        ({"labels": np.array([300])}, "values from 300 to 300, which uint8 cannot hold"),
         ({"labels": np.array([-1])}, "cannot hold"),
         ({"labels": np.array([0.5])}, "cannot hold"),
         ({"labels": np.array([np.nan])}, "cannot hold"),
-        ({"labels": np.array(["cat"])}, "numbers wanted"),
-        ({"size": None}, "comes without size"),
+        ({"labels": np.array(["cat"])}, "expected numbers"),
+        ({"size": None}, "missing arrays: size"),
     ],
 )
-def test_a_record_that_does_not_fit_is_refused_and_nothing_is_left(
+def test_a_record_that_does_not_fit_is_refused_and_leaves_no_file(
     tmp_path: Path, change: dict[str, np.ndarray | None], message: str
 ) -> None:
     good = record("cams", 1)
@@ -304,10 +309,10 @@ def test_a_record_that_does_not_fit_is_refused_and_nothing_is_left(
 
 
 @pytest.mark.parametrize("names", [("b", "a"), ("a", "a")], ids=["unsorted", "twice"])
-def test_names_come_sorted_and_once(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_names_must_be_sorted_and_unique(tmp_path: Path, names: tuple[str, str]) -> None:
     with Writer(tmp_path / "x.h5", "seeds", CLASSES) as writer:
         writer.write(names[0], record("seeds", 0))
-        with pytest.raises(ArtifactError, match="names must come sorted and once"):
+        with pytest.raises(ArtifactError, match="names must be sorted and unique"):
             writer.write(names[1], record("seeds", 0))
 
 
@@ -325,7 +330,7 @@ def test_an_error_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
 
 
-def test_values_are_cast_to_the_layout_where_nothing_is_lost() -> None:
+def test_values_are_cast_to_the_layout() -> None:
     made = validate_record(
         "cams",
         {"cams": np.ones((1, 2, 2)), "labels": np.array([2]), "size": np.array([5, 6], "i8")},
@@ -335,3 +340,34 @@ def test_values_are_cast_to_the_layout_where_nothing_is_lost() -> None:
         "labels": "u1",
         "size": "i4",
     }
+
+
+FULL_DISK = """
+from pathlib import Path
+import numpy as np
+from pipeline.core.artifacts import Writer
+
+with Writer(Path("small/x.h5"), "seeds", ["cat"]) as writer:
+    for number in range(100):
+        noise = np.random.default_rng(number).integers(0, 255, (200, 200), dtype="u1")
+        writer.write(f"{number:03}", {"seeds": noise})
+"""
+
+
+def test_a_full_disk_ends_in_a_message(tmp_path: Path) -> None:
+    """HDF5 on its own crashes when it cannot write what it still holds."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"]).returncode:
+        pytest.skip("needs the right to mount in a namespace of its own (unshare -rm)")
+    (tmp_path / "small").mkdir()
+    (tmp_path / "script.py").write_text(FULL_DISK)
+    command = f"mount -t tmpfs -o size=100k none small && {sys.executable} script.py"
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "x.h5: cannot be written (No space left on device)" in done.stderr

@@ -4,10 +4,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from pipeline.core.device import Runtime, RuntimeSettingError, find_device, resolve
+from pipeline.core.device import (
+    Runtime,
+    RuntimeSettingError,
+    find_device,
+    resolve,
+    stack,
+    to_device,
+    to_numpy,
+)
 
 SETTINGS: dict[str, Any] = {
     "device": "cpu",
@@ -52,15 +61,15 @@ def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("count", "changes", "message"),
     [
-        (0, {"device": "cuda"}, "sees no GPU here"),
+        (0, {"device": "cuda"}, "torch finds no GPU"),
         (0, {"device": "mps"}, "'mps' is not supported"),
-        (2, {"device": "cuda:2"}, "no GPU 2, this machine has 2"),
-        (0, {"device": "gpu"}, "'gpu' is no torch device; use auto, cpu"),
+        (2, {"device": "cuda:2"}, "no GPU 2, the machine has 2"),
+        (0, {"device": "gpu"}, "'gpu' is not a torch device; use auto, cpu"),
         (0, {"device": "meta"}, "'meta' is not supported; use auto, cpu"),
         (0, {"precision": "float16"}, "runtime.precision: float16 needs a GPU"),
     ],
 )
-def test_what_this_machine_has_not_is_named(
+def test_what_this_machine_lacks_is_named(
     monkeypatch: pytest.MonkeyPatch, count: int, changes: dict[str, str], message: str
 ) -> None:
     gpus(monkeypatch, count)
@@ -68,14 +77,14 @@ def test_what_this_machine_has_not_is_named(
         settle(**changes)
 
 
-def test_a_device_is_found_under_the_name_of_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_error_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 0)
     assert find_device("auto") == torch.device("cpu")
-    with pytest.raises(RuntimeSettingError, match=r"^--device: 'cuda' asked for"):
+    with pytest.raises(RuntimeSettingError, match=r"^--device: 'cuda', but torch"):
         find_device("cuda", "--device")
 
 
-def test_the_environment_goes_before_the_work_folder_of_the_parameters(
+def test_the_environment_overrides_the_work_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert settle().work == Path(".work")
@@ -94,7 +103,7 @@ def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (one.rank, one.world_size, one.is_main_process) == (3, 4, False)
 
 
-def test_no_workers_given_means_the_cores_shared_among_the_ranks_of_the_host(
+def test_workers_default_to_the_cores_shared_by_the_ranks_of_a_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
@@ -111,3 +120,21 @@ def test_autocast_computes_in_the_chosen_precision() -> None:
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with settle(precision=name).autocast():
             assert layer(image).dtype == dtype
+
+
+def test_many_arrays_go_to_the_device_and_back_in_one_copy() -> None:
+    arrays = [np.arange(6.0).reshape(2, 3), np.zeros((0, 4)), np.array(7.0)]
+    tensors = to_device(arrays, np.float32, torch.device("cpu"))
+    assert [tensor.dtype for tensor in tensors] == [torch.float32] * 3
+    for array, found in zip(arrays, to_numpy(tensors), strict=True):
+        assert np.array_equal(array, found)
+        assert array.shape == found.shape
+    assert to_device([], np.float32, torch.device("cpu")) == []
+    assert to_numpy([]) == []
+
+
+def test_images_of_one_size_become_a_batch() -> None:
+    images = [np.full((4, 5, 3), value, np.uint8) for value in (1, 2)]
+    batch = stack(images, torch.device("cpu"))
+    assert (batch.shape, batch.dtype) == ((2, 3, 4, 5), torch.uint8)
+    assert batch[1].unique().tolist() == [2]

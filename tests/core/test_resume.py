@@ -55,7 +55,7 @@ def test_the_stage_that_runs_as_main_counts_by_its_own_name(
     package = tmp_path / "stages"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    text = "from pipeline import work\nprint_ = work.fingerprint({}, [])\n"
+    text = "from pipeline.core import resume\nprint_ = resume.fingerprint({}, [])\n"
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in [name for name in sys.modules if name.partition(".")[0] == "stages"]:
         monkeypatch.delitem(sys.modules, name)

@@ -18,21 +18,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
+from pipeline.core.distributed import RankError
+from pipeline.core.loss_log import LossError
 from pipeline.core.trainer import (
-    LossError,
-    Step,
-    Stream,
+    SampleStream,
     TrainConfig,
     TrainingError,
+    TrainState,
     _loader,
-    _workers_watched,
+    _watched_loaders,
     train,
 )
 from tests.support.runtimes import runtime
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAN = TrainConfig(
+CONFIG = TrainConfig(
     epochs=4,
     batch=4,
     name="adamw",
@@ -46,11 +48,11 @@ PLAN = TrainConfig(
 )
 
 
-def plan(**changes: Any) -> TrainConfig:
-    return TrainConfig(**{name: getattr(PLAN, name) for name in TrainConfig.__slots__} | changes)
+def config(**changes: Any) -> TrainConfig:
+    return TrainConfig(**{name: getattr(CONFIG, name) for name in TrainConfig.__slots__} | changes)
 
 
-class Samples:
+class Samples(Dataset[tuple[Tensor, Tensor]]):
     """Noisy images whose mean tells their class; the noise is the augmentation."""
 
     def __init__(self, number: int, pause: float = 0) -> None:
@@ -67,8 +69,9 @@ class Samples:
 
 
 class Net(nn.Module):
-    """A network with all that a checkpoint must hold: running statistics, dropout (not if plain),
-    two learning rates.
+    """A network with all that a checkpoint must hold: running statistics, dropout, two rates.
+
+    plain: without dropout and running statistics, which are per rank.
     """
 
     def __init__(self, plain: bool = False) -> None:
@@ -77,8 +80,8 @@ class Net(nn.Module):
         self.body = nn.Conv2d(
             3, 4, 3, bias=False
         )  # a bias before a normalization has rounding for a gradient
-        self.norm = nn.BatchNorm2d(4)
-        self.drop = nn.Identity() if plain else nn.Dropout(0.3)
+        self.norm: nn.Module = nn.Identity() if plain else nn.BatchNorm2d(4)
+        self.drop: nn.Module = nn.Identity() if plain else nn.Dropout(0.3)
         self.head = nn.Linear(4, 1)
         self.to(memory_format=torch.channels_last)
         self.unused = nn.Linear(2, 2)
@@ -87,10 +90,12 @@ class Net(nn.Module):
         return self.head(self.drop(self.norm(self.body(images)).relu().mean((2, 3))))[:, 0]
 
 
-def objective(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) -> Mapping[str, Tensor]:
+def loss_fn(
+    network: nn.Module, batch: tuple[Tensor, Tensor], state: TrainState
+) -> Mapping[str, Tensor]:
     """A loss normalized by a count that differs between ranks, and an integer at that."""
     images, targets = batch
-    count = step.ranks.mean((targets + 1).long().sum())
+    count = state.ranks.mean((targets + 1).long().sum())
     error = F.binary_cross_entropy_with_logits(network(images), targets, reduction="none")
     return {"loss": (error * (targets + 1)).sum() / count, "error": error.mean()}
 
@@ -100,8 +105,8 @@ def go(folder: Path, samples: Any = None, network: Net | None = None, **settings
     train(
         network,
         Samples(10) if samples is None else samples,
-        settings.pop("objective", objective),
-        settings.pop("plan", PLAN),
+        settings.pop("loss_fn", loss_fn),
+        settings.pop("config", CONFIG),
         new=network.head.parameters(),
         stage="classifier",
         fingerprint="abc",
@@ -122,8 +127,8 @@ def curve(folder: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def test_it_learns_and_writes_its_curve(tmp_path: Path) -> None:
-    network = go(tmp_path, Samples(32), plan=plan(epochs=10))
+def test_it_learns_and_writes_its_loss_log(tmp_path: Path) -> None:
+    network = go(tmp_path, Samples(32), config=config(epochs=10))
     rows = curve(tmp_path)
     assert list(rows[0]) == ["step", "lr", "loss", "error"]
     assert [row["step"] for row in rows] == list(range(1, 81))
@@ -133,17 +138,17 @@ def test_it_learns_and_writes_its_curve(tmp_path: Path) -> None:
     assert not list((tmp_path / "work").rglob("*.part"))
 
 
-def test_a_long_curve_is_thinned_to_means(tmp_path: Path) -> None:
-    go(tmp_path, plan=plan(epochs=100, batch=4))
+def test_a_long_loss_log_is_thinned_to_means(tmp_path: Path) -> None:
+    go(tmp_path, config=config(epochs=100, batch=4))
     every = curve(tmp_path)
     assert [row["step"] for row in every] == list(range(2, 251, 2))
 
 
-def test_training_twice_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+def test_the_seed_decides_on_the_weights(tmp_path: Path) -> None:
     first = go(tmp_path / "a")
     torch.manual_seed(99)
     assert same(first, go(tmp_path / "b"))
-    assert not same(first, go(tmp_path / "c", plan=plan(seed=4)))
+    assert not same(first, go(tmp_path / "c", config=config(seed=4)))
 
 
 @pytest.mark.filterwarnings(
@@ -164,8 +169,8 @@ def test_precision_may_differ_between_trainings_of_one_process(tmp_path: Path) -
     assert other(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
 
 
-class _Power:
-    """Samples that fail after a while, as if the power went."""
+class PowerFailure(Dataset[tuple[Tensor, Tensor]]):
+    """Samples that interrupt the program after some reads."""
 
     def __init__(self, reads: int) -> None:
         self.samples, self.left = Samples(10), reads
@@ -185,13 +190,13 @@ class _Power:
 def test_an_interrupted_training_gives_the_same_weights(
     tmp_path: Path, name: str, workers: int
 ) -> None:
-    settings: dict[str, Any] = {"plan": plan(name=name, momentum=0.9), "checkpoint": 0.0}
+    settings: dict[str, Any] = {"config": config(name=name, momentum=0.9), "checkpoint": 0.0}
     undisturbed = go(tmp_path / "undisturbed", **settings)
     for reads in (13, 9):
         with pytest.raises(KeyboardInterrupt):
-            go(tmp_path / "x", _Power(reads), **settings)
+            go(tmp_path / "x", PowerFailure(reads), **settings)
     assert (tmp_path / "x/work/classifier/abc/checkpoint.pt").is_file()
-    rest = _Power(1000)
+    rest = PowerFailure(1000)
     assert same(undisturbed, go(tmp_path / "x", rest, **settings))
     assert 1000 - rest.left == 40 - 12 - 8, "steps before the last checkpoint are not done again"
     assert (tmp_path / "x/curves/classifier.csv").read_bytes() == (
@@ -211,7 +216,7 @@ from tests.core.test_trainer import Net, Samples, go
 if __name__ == "__main__":
     folder, pause = Path(sys.argv[1]), float(sys.argv[2])
     ranks = {{"rank": int(os.environ.get("RANK", "0")), "world_size": int(os.environ.get("WORLD_SIZE", "1"))}}
-    network = go(folder, Samples(10, pause), Net(), checkpoint=0.05, **ranks)
+    network = go(folder, Samples(10, pause), Net(plain="RANK" in os.environ), checkpoint=0.05, **ranks)
     torch.save(network.state_dict(), folder / f"weights-{{ranks['rank']}}.pt")
 """
 
@@ -260,7 +265,7 @@ def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    one = go(tmp_path / "one")
+    one = go(tmp_path / "one", network=Net(plain=True))
     ranks = [torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in range(2)]
     for name, tensor in one.state_dict().items():
         assert torch.equal(ranks[0][name], ranks[1][name])
@@ -271,7 +276,7 @@ def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
 
 def test_fewer_images_than_a_batch_train(tmp_path: Path) -> None:
     before = Net()
-    after = go(tmp_path, Samples(3), plan=plan(batch=8, epochs=1))
+    after = go(tmp_path, Samples(3), config=config(batch=8, epochs=1))
     assert len(curve(tmp_path)) == 1
     assert not same(before, after)
 
@@ -281,10 +286,15 @@ def test_no_images_are_an_error(tmp_path: Path) -> None:
         go(tmp_path, Samples(0))
 
 
-def test_ranks_must_share_a_batch_and_be_connected(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"classifier\.batch: 4 does not divide over 3 ranks"):
+def test_ranks_must_share_a_batch_and_be_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        TrainingError, match=r"classifier\.batch: 4 is not divisible by the number of ranks, 3"
+    ):
         go(tmp_path, world_size=3)
-    with pytest.raises(TrainingError, match="WORLD_SIZE is 2, but 1 processes train together"):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(RankError, match=r"WORLD_SIZE is 2, but MASTER_ADDR .*torchrun"):
         go(tmp_path, world_size=2)
 
 
@@ -292,7 +302,7 @@ def test_ranks_must_share_a_batch_and_be_connected(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_and_shows_its_terms(tmp_path: Path, value: float) -> None:
     steps = itertools.count()
 
-    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
+    def failing(network: nn.Module, batch: Any, state: TrainState) -> Mapping[str, Tensor]:
         fine = network(batch[0]).square().mean()
         wrong = torch.tensor(value if next(steps) == 2 else 0.0)
         return {"loss": fine + wrong, "fine": fine, "wrong": wrong}
@@ -300,43 +310,43 @@ def test_a_loss_that_is_not_finite_stops_and_shows_its_terms(tmp_path: Path, val
     with pytest.raises(
         LossError, match=f"not finite at step 2: loss {value}, fine .*, wrong {value}"
     ) as caught:
-        go(tmp_path, objective=failing)
+        go(tmp_path, loss_fn=failing)
     assert "classifier.optimizer.lr" in str(caught.value)
 
 
-def test_a_loss_that_is_not_finite_explains_what_fails_after_it(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_explains_later_failures(tmp_path: Path) -> None:
     steps = itertools.count()
 
-    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
+    def failing(network: nn.Module, batch: Any, state: TrainState) -> Mapping[str, Tensor]:
         number = next(steps)
         if number == 3:
             raise ValueError("matrix contains invalid numeric entries")
         return {"loss": network(batch[0]).square().mean() * (float("nan") if number == 2 else 1)}
 
     with pytest.raises(LossError, match="not finite at step 2"):
-        go(tmp_path, objective=failing)
+        go(tmp_path, loss_fn=failing)
 
 
-def test_what_fails_after_good_losses_is_told_as_it_is(tmp_path: Path) -> None:
-    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
-        if step.progress > 0.5:
+def test_what_fails_after_good_losses_is_raised_as_it_is(tmp_path: Path) -> None:
+    def failing(network: nn.Module, batch: Any, state: TrainState) -> Mapping[str, Tensor]:
+        if state.progress > 0.5:
             raise ValueError("matrix contains invalid numeric entries")
         return {"loss": network(batch[0]).square().mean()}
 
     with pytest.raises(ValueError, match="invalid numeric entries"):
-        go(tmp_path, objective=failing)
+        go(tmp_path, loss_fn=failing)
 
 
-def test_nothing_is_kept_of_a_training_whose_losses_are_not_finite(tmp_path: Path) -> None:
+def test_no_checkpoint_follows_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     steps = itertools.count()
 
-    def failing(network: nn.Module, batch: Any, step: Step) -> Mapping[str, Tensor]:
+    def failing(network: nn.Module, batch: Any, state: TrainState) -> Mapping[str, Tensor]:
         return {
             "loss": network(batch[0]).square().mean() * (float("nan") if next(steps) == 2 else 1)
         }
 
     with pytest.raises(LossError):
-        go(tmp_path, objective=failing, checkpoint=0)
+        go(tmp_path, loss_fn=failing, checkpoint=0)
     (kept,) = (tmp_path / "work").rglob("checkpoint.pt")
     state = torch.load(kept, weights_only=True)
     assert state["step"] == 2
@@ -344,23 +354,23 @@ def test_nothing_is_kept_of_a_training_whose_losses_are_not_finite(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "told",
+    "error",
     [
         ConnectionResetError(104, "reset"),
         EOFError(),
         RuntimeError("DataLoader worker (pid 7) is killed"),
     ],
 )
-def test_a_loader_that_is_killed_is_told_however_the_system_says_so(told: Exception) -> None:
+def test_a_killed_loader_is_reported_however_the_system_says_so(error: Exception) -> None:
     with (
         pytest.raises(TrainingError, match="irnet: a loader process was killed"),
-        _workers_watched("irnet"),
+        _watched_loaders("irnet"),
     ):
-        raise told
+        raise error
 
 
 def test_other_errors_are_not_taken_for_a_killed_loader() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), _workers_watched("irnet"):
+    with pytest.raises(RuntimeError, match="shapes"), _watched_loaders("irnet"):
         raise RuntimeError("shapes differ")
 
 
@@ -385,14 +395,14 @@ def test_frozen_parameters_stay(tmp_path: Path) -> None:
 
 
 def test_each_epoch_visits_each_image_once_in_its_own_order() -> None:
-    class Numbers:
+    class Numbers(Dataset[int]):
         def __len__(self) -> int:
             return 7
 
         def __getitem__(self, number: int, /) -> int:
             return number
 
-    stream = Stream(Numbers(), seed=5)
+    stream = SampleStream(Numbers(), seed=5)
     visits = [stream[position] for position in range(70)]
     epochs = [tuple(visits[start : start + 7]) for start in range(0, 70, 7)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
@@ -402,8 +412,8 @@ def test_each_epoch_visits_each_image_once_in_its_own_order() -> None:
 
 def test_augmentation_follows_from_seed_and_position_alone() -> None:
     samples = Samples(4)
-    straight = [Stream(samples, 1)[position][0] for position in range(12)]
-    stream = Stream(samples, 1)
+    straight = [SampleStream(samples, 1)[position][0] for position in range(12)]
+    stream = SampleStream(samples, 1)
     torch.manual_seed(42)
     state = torch.get_rng_state()
     for position in (11, 3, 3, 0):
@@ -411,14 +421,14 @@ def test_augmentation_follows_from_seed_and_position_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state), "the caller's generator is left alone"
     distinct = {tuple(image.flatten()[:3].tolist()) for image in straight}
     assert len(distinct) == 12
-    assert not torch.equal(Stream(samples, 2)[0][0], straight[0])
+    assert not torch.equal(SampleStream(samples, 2)[0][0], straight[0])
 
 
 def test_ranks_share_out_every_position(tmp_path: Path) -> None:
     taken: Counter[int] = Counter()
     for rank in range(2):
         loader = _loader(
-            Samples(10), plan(batch=4), 3, 8, runtime(tmp_path, rank=rank, world_size=2)
+            Samples(10), config(batch=4), 3, 8, runtime(tmp_path, rank=rank, world_size=2)
         )
         batches = list(loader.batch_sampler or [])
         assert [len(batch) for batch in batches] == [2] * 5
@@ -430,18 +440,18 @@ def test_ranks_share_out_every_position(tmp_path: Path) -> None:
 
 
 def test_steps_are_rounded_up() -> None:
-    assert plan(epochs=3, batch=32).steps(10582) == 993
-    assert plan(epochs=0.001, batch=32).steps(10) == 1
+    assert config(epochs=3, batch=32).steps(10582) == 993
+    assert config(epochs=0.001, batch=32).steps(10) == 1
 
 
 def test_the_rate_rises_linearly_and_falls_polynomially() -> None:
-    schedule = plan(warmup=0.1, power=0.9)
+    schedule = config(warmup=0.1, power=0.9)
     factors = [schedule.factor(step, 100) for step in range(100)]
     assert factors[0] == pytest.approx(0.1)
     assert factors[4] == pytest.approx(0.5 * 0.96**0.9)
     assert factors[50] == pytest.approx(0.5**0.9)
     assert factors[99] == pytest.approx(0.01**0.9)
-    assert [plan(warmup=0, power=0).factor(step, 10) for step in range(10)] == [1] * 10
+    assert [config(warmup=0, power=0).factor(step, 10) for step in range(10)] == [1] * 10
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -449,12 +459,12 @@ def test_sgd_is_what_the_parameters_say(tmp_path: Path, momentum: float) -> None
     """Momentum is momentum (in IRN's code it is the poly power's place, defect 13); the new part
     learns head_lr times as fast.
     """
-    chosen = plan(
+    chosen = config(
         name="sgd", momentum=momentum, weight_decay=0.1, power=0.9, warmup=0.2, head_lr=10, batch=5
     )
-    trained = go(tmp_path, network=Net(plain=True), plan=chosen)
+    trained = go(tmp_path, network=Net(plain=True), config=chosen)
     expected = Net(plain=True)
-    stream = Stream(Samples(10), chosen.seed)
+    stream = SampleStream(Samples(10), chosen.seed)
     speed: dict[str, Tensor] = {}
     for step in range(8):
         batch = [stream[position] for position in range(step * 5, step * 5 + 5)]

@@ -71,10 +71,10 @@ def test_missing_foreign_and_other_kinds_are_refused(
     with pytest.raises(WeightsError, match="not written by this pipeline"):
         load_weights(path, "irnet")
     save_weights(path, network(), "classifier")
-    with pytest.raises(WeightsError, match="holds classifier version 1, wanted irnet version 1"):
+    with pytest.raises(WeightsError, match="holds classifier version 1, expected irnet version 1"):
         load_weights(path, "irnet")
     monkeypatch.setattr("pipeline.core.weights.VERSION", 2)
-    with pytest.raises(WeightsError, match="version 1, wanted classifier version 2"):
+    with pytest.raises(WeightsError, match="version 1, expected classifier version 2"):
         load_weights(path, "classifier")
 
 

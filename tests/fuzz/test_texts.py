@@ -33,14 +33,6 @@ from tests.support.harm import HARD, changed, harmed, json_values, result_or_mes
 
 pytestmark = pytest.mark.timeout(60)
 PRESET = (PRESETS / "folder.yaml").read_bytes()
-LAUGHS = "a: &a [lol, lol]\n" + "".join(
-    f"{b}: &{b} [*{a}, *{a}, *{a}]\n"
-    for a, b in zip("abcdefghijklmnopqrstuvwx", "bcdefghijklmnopqrstuvwxy", strict=True)
-)
-MERGES = "a: &a {k0: 0}\n" + "".join(
-    f"{b}: &{b} {{<<: [*{a}, *{a}, *{a}]}}\n"
-    for a, b in zip("abcdefghijklmnopqrstuvwx", "bcdefghijklmnopqrstuvwxy", strict=True)
-)
 
 
 @HARD
@@ -60,9 +52,6 @@ def test_parameters_of_other_kinds(values: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (LAUGHS, "aliases stand for more than"),
-        (MERGES, "aliases stand for more than"),
-        ("a: &a [*a]", "stands for itself"),
         ("a: !!python/object/apply:os.mkdir [made]", "could not determine a constructor"),
         ("a: !!python/name:os.mkdir", "could not determine a constructor"),
         ("a: !!int ''", "not valid YAML"),
@@ -90,9 +79,7 @@ def test_hostile_parameters(
     assert [file.name for file in tmp_path.iterdir()] == ["mine.yaml"]
 
 
-@pytest.mark.parametrize(
-    "text", [LAUGHS, MERGES, "a: &a [*a]", "a: !!python/name:os.mkdir", "[" * 20_000]
-)
+@pytest.mark.parametrize("text", ["a: !!python/name:os.mkdir", "[" * 20_000])
 def test_hostile_yaml_of_a_revision(text: str) -> None:
     with pytest.raises(UserError, match=r"^v1:params\.yaml: not valid YAML"):
         read_yaml(text, "v1:params.yaml")

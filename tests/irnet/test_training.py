@@ -175,7 +175,7 @@ def test_earlier_shift_is_ignored_and_restored() -> None:
 class Source:
     """Images by number; `3` cannot be read."""
 
-    def load(self, name: str) -> np.ndarray:
+    def image(self, name: str) -> np.ndarray:
         if name == "3":
             raise OSError("unreadable")
         return images()[int(name)][0].permute(1, 2, 0).numpy()

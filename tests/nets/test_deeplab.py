@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline.core.trainer import Ranks, Step
+from pipeline.core.distributed import DistributedContext
+from pipeline.core.trainer import TrainState
 from pipeline.data.index import ImageEntry, Index
 from pipeline.nets.backbones import PACKAGED, create_backbone, normalization
 from pipeline.nets.deeplab import LabeledCrops, SemanticNet, probabilities, segmentation_loss
@@ -26,8 +26,8 @@ def network() -> SemanticNet:
 
 
 @pytest.fixture(scope="module")
-def step() -> Step:
-    return Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
+def step() -> TrainState:
+    return TrainState(DistributedContext(), 0.0, 0.0)
 
 
 def random_images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -82,7 +82,7 @@ class FixedLogits(nn.Module):
         return self.logits
 
 
-def test_loss_is_the_mean_over_labeled_pixels_alone(step: Step) -> None:
+def test_loss_is_the_mean_over_labeled_pixels_alone(step: TrainState) -> None:
     logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(1)).byte()
     labels[0, :3], labels[1, :, 2] = 255, 255
@@ -100,7 +100,7 @@ def test_loss_is_the_mean_over_labeled_pixels_alone(step: Step) -> None:
     assert (gradient[~ignored] != 0).all()
 
 
-def test_a_batch_of_ignored_pixels_costs_nothing(step: Step) -> None:
+def test_a_batch_of_ignored_pixels_costs_nothing(step: TrainState) -> None:
     torch.manual_seed(0)
     network = SemanticNet(3, "test_resnet").train()
     labels = torch.full((2, 32, 32), 255, dtype=torch.uint8)
@@ -110,7 +110,7 @@ def test_a_batch_of_ignored_pixels_costs_nothing(step: Step) -> None:
     assert all(p.grad is None or not p.grad.any() for p in network.parameters())
 
 
-def test_it_learns(step: Step) -> None:
+def test_it_learns(step: TrainState) -> None:
     torch.manual_seed(0)
     network = SemanticNet(2, "test_resnet").train()
     images, labels = random_images(2, 32, 32), torch.zeros(2, 32, 32, dtype=torch.uint8)

@@ -1,5 +1,5 @@
-"""The whole graph on data that no paper has: it ends with sound artifacts, or stops and says what
-is wrong and what to do.
+"""The whole graph on unusual data: it ends with valid artifacts, or stops with a message that says
+what is wrong and what to do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A source, parameters for it, and what is not scored: steps without an image that has a mask."""
+    """A source and parameters for it; `masks` says whether it has ground-truth masks."""
 
     photos: Sequence[Photo]
     classes: Sequence[str] = ("cat", "dog")
@@ -35,14 +35,14 @@ class Case:
 
     @property
     def unscored(self) -> set[str]:
-        """The steps of which there is nothing to compare."""
+        """The steps without an image that has a mask."""
         if not self.masks:
             return {"cams", "seeds", "walk", "labels", "predictions"}
         return set() if any(photo.split == "val" for photo in self.photos) else {"predictions"}
 
 
 def several(count: int, *tags: Sequence[str]) -> list[Photo]:
-    """Images with these tags in turn, every fourth held out."""
+    """Return images with these tags in turn, every fourth held out."""
     return [
         Photo(f"p{n:02}", tags[n % len(tags)], split="val" if n % 4 == 3 else "train")
         for n in range(count)
@@ -118,14 +118,12 @@ def run_case(
 
 
 def record(folder: Path, format_: str, name: str) -> Record:
-    """What an artifact holds of an image."""
+    """Return the record of an image."""
     return Reader(folder / "data" / f"{format_}.h5", format_)[name]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_graph_runs_to_the_end(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_graph_runs_to_the_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
     assert run_case(case, tmp_path, monkeypatch) == {}
     check_artifacts(tmp_path / "data", case.photos, case.classes)
@@ -145,7 +143,7 @@ def test_without_val_there_are_predictions_of_no_image(
 ) -> None:
     assert run_case(CASES["no val"], tmp_path, monkeypatch, last="predictions") == {}
     assert (
-        "no image is of split `val`, so there are none to predict; set dataset.val"
+        "no image is in split `val`, so there is nothing to predict; set dataset.val"
         in capsys.readouterr().out
     )
     assert Reader(tmp_path / "data/predictions.h5", "predictions").names == []
@@ -156,12 +154,12 @@ def test_irnet_says_when_there_is_no_boundary_to_learn(
 ) -> None:
     assert run_case(CASES["1x1 images alone"], tmp_path, monkeypatch, last="irnet") == {}
     assert (
-        "data/seeds.h5: no image has sure pixels of two labels, so IRNet learns no class"
+        "data/seeds.h5: no image has confident pixels of two labels, so IRNet learns no class"
         in caplog.text
     )
 
 
-def test_a_image_without_tags_is_background(
+def test_an_image_without_tags_is_background(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = CASES["all-background images"]
@@ -225,7 +223,7 @@ STOPS = {
 
 
 @pytest.mark.parametrize("name", STOPS)
-def test_the_graph_stops_at_its_first_stage_and_says_why(
+def test_a_source_that_nothing_can_learn_from_stops_the_first_stage(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case, words = STOPS[name]

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_every_artifact_is_there_and_scored(repository: Path) -> None:
-    for name in ("cams", "seeds", "fields", "labels", "predictions"):
+    for name in ("cams", "seeds", "fields", "walk", "labels", "predictions"):
         assert (repository / f"data/{name}.h5").is_file()
     for name in LADDER:
         found = scores_of(repository, name)
@@ -32,7 +32,7 @@ def test_every_artifact_is_there_and_scored(repository: Path) -> None:
     page = (repository / "data/report/index.html").read_text()
     assert "data:image" in page
     assert (repository / "data/report/sheets/train-1.png").is_file()
-    assert not list((repository / ".work").glob("*/*")), "finished work is tidied away"
+    assert not list((repository / ".work").glob("*/*")), "finished work is removed"
 
 
 def test_nothing_runs_again_when_nothing_changed(repository: Path) -> None:
@@ -44,11 +44,25 @@ def test_git_sees_no_artifact(repository: Path) -> None:
     assert run(repository, "git", "status", "--short").stdout == ""
 
 
+UPSTREAM = {
+    "dataset",
+    "segments",
+    "guidance",
+    "classifier",
+    "cams",
+    "seeds",
+    "irnet",
+    "fields",
+    "walk",
+}
+"""Stages that no change below touches."""
+
+
 @pytest.mark.parametrize(
     ("change", "rerun"),
     [
         ({"runtime.device": "cpu", "runtime.workers": 2, "runtime.batch": 3}, set()),
-        ({"labels.background": 0.6}, {"labels", "scores@walk"}),
+        ({"labels.background": 0.6}, {"labels"}),
         ({"labels.vote": "segments"}, {"labels"}),
         (
             {
@@ -68,9 +82,8 @@ def test_only_what_depends_on_a_change_is_stale(
 ) -> None:
     set_parameters(restored, change)
     found = stale(restored)
-    upstream = {"dataset", "segments", "guidance", "classifier", "cams", "seeds", "irnet", "fields"}
     assert rerun <= found
-    assert not found & upstream
+    assert not {name.partition("@")[0] for name in found} & UPSTREAM
     assert bool(found) == bool(rerun)
 
 
@@ -151,7 +164,7 @@ def interrupted(folder: Path, stage: str, ready: Callable[[], bool]) -> None:
     process.wait()
 
 
-def test_a_killed_image_stage_goes_on_to_the_same_bytes(restored: Path) -> None:
+def test_a_killed_image_stage_resumes_to_the_same_bytes(restored: Path) -> None:
     artifact = restored / "data/cams.h5"
     set_parameters(restored, {"runtime.shard": 1})
     run(restored, sys.executable, "-m", "stages.cams")
@@ -163,11 +176,11 @@ def test_a_killed_image_stage_goes_on_to_the_same_bytes(restored: Path) -> None:
     kept = {path: path.stat().st_mtime_ns for path in shards.rglob("shard-*.h5")}
     assert 2 <= len(kept) < 12
     text = run(restored, sys.executable, "-m", "stages.cams").stderr
-    assert f"goes on, {len(kept)} shards were finished before" in text
+    assert f"resumes, {len(kept)} shards are finished" in text
     assert artifact.read_bytes() == whole
 
 
-def test_a_killed_training_goes_on_to_the_same_bytes(restored: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_bytes(restored: Path) -> None:
     set_parameters(restored, {"irnet.epochs": 4, "runtime.checkpoint": 0.001})
     run(restored, sys.executable, "-m", "stages.irnet")
     whole = (restored / "data/irnet.safetensors").read_bytes()
@@ -178,7 +191,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(restored: Path) -> None:
         restored, "irnet", lambda: bool(list((restored / ".work/irnet").rglob("checkpoint.pt")))
     )
     text = run(restored, sys.executable, "-m", "stages.irnet").stderr
-    assert "goes on at step" in text
+    assert "resumes at step" in text
     assert (restored / "data/irnet.safetensors").read_bytes() == whole
     assert (restored / "data/curves/irnet.csv").read_bytes() == curve
 

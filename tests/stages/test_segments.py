@@ -1,15 +1,12 @@
-"""Stages segments and guidance: what is stored, what is handed on to which method, and what is said
-when segments are missing.
+"""Stages segments and guidance: what is stored, which method receives it, and the message where
+segments are missing.
 """
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from click.testing import CliRunner, Result
 
 from pipeline.core.artifacts import Reader, Writer
 from pipeline.data.index import Index
@@ -18,9 +15,7 @@ from stages.classifier import classifier
 from stages.guidance import guidance
 from stages.labels import labels
 from stages.segments import segments
-
-ROOT = Path(__file__).resolve().parents[2]
-PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
+from tests.support.runtimes import run_stage
 
 
 @pytest.fixture
@@ -30,22 +25,13 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(stage: Any, **values: Any) -> Result:
-    """Run a stage with parameters set by double-underscored path."""
-    parameters = copy.deepcopy(PARAMETERS)
-    parameters["runtime"] |= {"workers": 1, "device": "cpu"}
-    for path, value in values.items():
-        *sections, last = path.split("__")
-        section = parameters
-        for part in sections:
-            section = section[part]
-        section[last] = value
-    Path("params.yaml").write_text(yaml.safe_dump(parameters))
-    return CliRunner().invoke(stage, [], catch_exceptions=False)
-
-
 def test_every_training_image_is_divided(workspace: Path) -> None:
-    assert run(segments, segments__backend="superpixels", segments__embeddings=True).exit_code == 0
+    assert (
+        run_stage(
+            segments, values={"segments.backend": "superpixels", "segments.embeddings": True}
+        ).exit_code
+        == 0
+    )
     index, reader = Index.load(Path("data/dataset")), Reader("data/segments.h5", "segments")
     assert reader.names == index.select("train")
     for name, record in reader.items():
@@ -58,23 +44,25 @@ def test_every_training_image_is_divided(workspace: Path) -> None:
 
 
 def test_without_a_backend_the_file_is_empty_and_still_one(workspace: Path) -> None:
-    assert run(segments, segments__backend="none").exit_code == 0
+    assert run_stage(segments, values={"segments.backend": "none"}).exit_code == 0
     reader = Reader("data/segments.h5", "segments")
     assert (len(reader), reader.classes) == (0, Index.load(Path("data/dataset")).classes)
 
 
 def test_embeddings_are_stored_when_asked_for_alone(workspace: Path) -> None:
-    run(segments, segments__backend="superpixels", segments__embeddings=False)
+    run_stage(segments, values={"segments.backend": "superpixels", "segments.embeddings": False})
     reader = Reader("data/segments.h5", "segments")
     assert {record["embeddings"].size for record in reader.values()} == {0}
 
 
 def test_a_missing_checkpoint_is_named_with_its_address(workspace: Path) -> None:
-    done = run(
+    done = run_stage(
         segments,
-        segments__backend="sam",
-        segments__sam__model="vit_b",
-        segments__checkpoint="no/such.pth",
+        values={
+            "segments.backend": "sam",
+            "segments.sam.model": "vit_b",
+            "segments.checkpoint": "no/such.pth",
+        },
     )
     assert done.exit_code == 1
     for word in ("segments.checkpoint", "no/such.pth", "sam_vit_b_01ec64.pth", "https://"):
@@ -82,13 +70,11 @@ def test_a_missing_checkpoint_is_named_with_its_address(workspace: Path) -> None
 
 
 @pytest.mark.parametrize("method", ["cam", "seenet", "puzzlecam"])
-def test_other_methods_get_an_empty_file_whatever_the_segments(
-    workspace: Path, method: str
-) -> None:
+def test_other_methods_get_an_empty_file(workspace: Path, method: str) -> None:
     contents = set()
     for fill in (1, 2):
         write_segments(fill)
-        assert run(guidance, classifier__method=method).exit_code == 0
+        assert run_stage(guidance, values={"classifier.method": method}).exit_code == 0
         contents.add(Path("data/guidance.h5").read_bytes())
         assert len(Reader("data/guidance.h5", "segments")) == 0
     assert len(contents) == 1
@@ -96,10 +82,10 @@ def test_other_methods_get_an_empty_file_whatever_the_segments(
 
 def test_s2c_gets_the_segments_without_a_copy(workspace: Path) -> None:
     write_segments(1)
-    run(guidance, classifier__method="cam")
-    assert run(guidance, classifier__method="s2c").exit_code == 0
+    run_stage(guidance, values={"classifier.method": "cam"})
+    assert run_stage(guidance, values={"classifier.method": "s2c"}).exit_code == 0
     assert Path("data/guidance.h5").samefile("data/segments.h5")
-    run(guidance, classifier__method="cam")
+    run_stage(guidance, values={"classifier.method": "cam"})
     assert len(Reader("data/segments.h5", "segments")) == 1, (
         "the segments themselves are left alone"
     )
@@ -113,7 +99,7 @@ def test_a_file_system_without_hard_links_gets_a_copy(
 
     monkeypatch.setattr("os.link", refuse)
     write_segments(1)
-    assert run(guidance, classifier__method="s2c").exit_code == 0
+    assert run_stage(guidance, values={"classifier.method": "s2c"}).exit_code == 0
     assert Path("data/guidance.h5").read_bytes() == Path("data/segments.h5").read_bytes()
 
 
@@ -128,24 +114,24 @@ def test_s2c_says_which_parameter_to_set(
     workspace: Path, backend: str, embeddings: bool, words: tuple[str, ...]
 ) -> None:
     settings = {
-        "segments__backend": backend,
-        "segments__embeddings": embeddings,
-        "classifier__method": "s2c",
+        "segments.backend": backend,
+        "segments.embeddings": embeddings,
+        "classifier.method": "s2c",
     }
     for stage in (segments, guidance):
-        assert run(stage, **settings).exit_code == 0
-    done = run(classifier, **settings)
+        assert run_stage(stage, values=settings).exit_code == 0
+    done = run_stage(classifier, values=settings)
     assert done.exit_code == 1
     for word in words:
         assert word in done.output
 
 
 def test_a_vote_without_segments_says_which_parameter_to_set(workspace: Path) -> None:
-    run(segments, segments__backend="none")
-    for name in ("cams", "fields"):
+    run_stage(segments, values={"segments.backend": "none"})
+    for name in ("walk", "fields"):
         with Writer(Path(f"data/{name}.h5"), name, ["x"]):
             pass
-    done = run(labels, labels__vote="segments")
+    done = run_stage(labels, values={"labels.vote": "segments"})
     assert done.exit_code == 1
     assert "labels.vote" in done.output
     assert "segments.backend" in done.output

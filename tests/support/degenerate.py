@@ -1,6 +1,4 @@
-"""Folders of images at the edge of what the graph is made for, and the graph run on them in this
-process.
-"""
+"""Unusual folders of images, the graph run on them in this process, and checks of its artifacts."""
 
 import csv
 import importlib
@@ -21,20 +19,11 @@ from pipeline.core.weights import load_weights
 from tests.support.repository import LADDER, QUICK, ROOT, set_parameters
 
 STEPS = (
-    *(
-        "dataset",
-        "segments",
-        "guidance",
-        "classifier",
-        "cams",
-        "seeds",
-        "irnet",
-        "fields",
-        "labels",
-    ),
+    *("dataset", "segments", "guidance", "classifier", "cams", "seeds", "irnet", "fields", "walk"),
+    "labels",
     *("semantic", "instance", "predictions", *(f"scores {name}" for name in LADDER), "report"),
 )
-PER_IMAGE = ("segments", "cams", "seeds", "fields", "labels", "predictions")
+PER_IMAGE = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
 TRAINED = ("classifier", "irnet", "semantic", "instance")
 SMALLEST = {
     **QUICK,
@@ -44,8 +33,8 @@ SMALLEST = {
     "dataset.format": "folder",
     "dataset.source": "source",
     "dataset.val": 0.0,
-    "labels.centroids.iterations": 20,
-    "labels.walk.steps": 16,
+    "walk.iterations": 20,
+    "walk.steps": 16,
     "seeds.crf.iterations": 1,
     "predictions.crf.iterations": 1,
     "runtime.batch": 4,
@@ -54,8 +43,9 @@ SMALLEST = {
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An image: id, size (height, width), class names, the share of its sides that an object of
-    each takes, and its split.
+    """An image of size (height, width) with an object of each class.
+
+    cover: share of the sides that an object takes; shown: the classes that are visible, if others.
     """
 
     id: str
@@ -67,14 +57,14 @@ class Photo:
 
     @property
     def objects(self) -> Sequence[str]:
-        """The classes that can be seen, which need not be those it is tagged with."""
+        """The visible classes, which may differ from the tags."""
         return self.tags if self.shown is None else self.shown
 
 
 def write_source(
     root: Path, photos: Sequence[Photo], classes: Sequence[str], *, masks: bool = True
 ) -> None:
-    """A folder as people lay it out: images/, labels.csv, classes.txt and masks/."""
+    """Write a source folder: images/, labels.csv, classes.txt and masks/."""
     (root / "images").mkdir(parents=True)
     (root / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
     with (root / "labels.csv").open("w", encoding="utf-8", newline="") as file:
@@ -92,9 +82,7 @@ def write_source(
 def draw(
     photo: Photo, classes: Sequence[str], generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Noise with a rectangle of one color for each object, side by side; its label map and instance
-    ids.
-    """
+    """Return noise with a rectangle for each object, its label map and its instance ids."""
     height, width = photo.size
     image = generator.integers(0, 90, (height, width, 3), np.uint8)
     labels, ids = np.zeros((2, height, width), np.uint8)
@@ -124,9 +112,7 @@ def run_graph(
     monkeypatch: pytest.MonkeyPatch,
     last: str = STEPS[-1],
 ) -> dict[str, str]:
-    """Run the stages up to `last` in a folder with these parameters; the message of the one that
-    stopped, under its name.
-    """
+    """Run the stages up to `last` in a folder; return the message of the one that stopped, by name."""
     (folder / "params.yaml").write_text(
         (ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8"
     )
@@ -145,9 +131,7 @@ def run_graph(
 def check_artifacts(
     data: Path, photos: Sequence[Photo], classes: Sequence[str], last: str = "report"
 ) -> None:
-    """Every artifact up to that of `last` holds its split's images, each whole and finite, and
-    weights are finite.
-    """
+    """Check that artifacts up to that of `last` hold the images of their split, and are finite."""
     written = STEPS[: STEPS.index(last) + 1]
     for name in (name for name in PER_IMAGE if name in written):
         split = "val" if name == "predictions" else "train"
@@ -163,9 +147,7 @@ def check_artifacts(
 
 
 def _check_record(name: str, photo: Photo, classes: Sequence[str], record: Record) -> None:
-    """Numbers are finite, maps as large as the image, and labels of training images are among their
-    tags.
-    """
+    """Check that a record is finite, as large as its image, and has no label besides the tags."""
     assert all(np.isfinite(np.asarray(values, np.float64)).all() for values in record.values()), (
         name,
         photo,
@@ -173,6 +155,9 @@ def _check_record(name: str, photo: Photo, classes: Sequence[str], record: Recor
     tags = {classes.index(tag) for tag in photo.tags}
     if name == "cams":
         assert {*record["labels"].tolist()} == tags
+    elif name == "walk":
+        assert {*record["classes"].tolist()} <= tags
+        assert record["size"].tolist() == [*photo.size]
     elif name == "fields":
         assert record["boundary"].shape == tuple(-(-side // 4) for side in photo.size)
     else:
@@ -185,7 +170,7 @@ def _check_record(name: str, photo: Photo, classes: Sequence[str], record: Recor
 
 
 def check_scores(data: Path) -> dict[str, Mapping[str, float]]:
-    """The scores that DVC lists, by step: shares of 1; those of the tables are finite."""
+    """Return the scores in [0,1] by step; check that their tables are finite."""
     found: dict[str, Mapping[str, float]] = {}
     for name in LADDER:
         found |= strict_json(data / "scores" / f"{name}.json")
@@ -197,7 +182,7 @@ def check_scores(data: Path) -> dict[str, Mapping[str, float]]:
 
 
 def check_report(data: Path) -> str:
-    """The page; its numbers as JSON are finite."""
+    """Return the page; check that its numbers are finite."""
     strict_json(data / "report" / "report.json")
     page = (data / "report" / "index.html").read_text(encoding="utf-8")
     assert page.rstrip().endswith("</html>")
@@ -206,16 +191,19 @@ def check_report(data: Path) -> str:
 
 
 def finite_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a csv file without NaN or infinity."""
+    """Return the rows of a CSV file; check that none holds NaN or infinity."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         for column, value in row.items():
-            assert column in ("id", "class", "actual", "predicted") or _is_fit(value), (path, row)
+            assert column in ("id", "class", "actual", "predicted") or _is_finite(value), (
+                path,
+                row,
+            )
     return rows
 
 
-def _is_fit(value: str) -> bool:
+def _is_finite(value: str) -> bool:
     try:
         return math.isfinite(float(value))
     except ValueError:
@@ -223,7 +211,7 @@ def _is_fit(value: str) -> bool:
 
 
 def strict_json(path: Path) -> dict[str, Mapping[str, float]]:
-    """A JSON file, which NaN has no place in."""
+    """Read a JSON file that holds no NaN."""
 
     def refuse(constant: str) -> NoReturn:
         """Fail at NaN and Infinity, which Python would read."""

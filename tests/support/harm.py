@@ -1,4 +1,4 @@
-"""Damage for files: random bytes, and flips, cuts, insertions and swaps in sound ones."""
+"""Damaged files: random bytes, and valid ones with flips, cuts, insertions and swaps."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 
 LONG = int(os.environ.get("WEAKMASK_FUZZ", "0"))
-"""Examples a test, new ones in every run; 0 for a few that are always the same."""
+"""Examples per test, new ones in every run; 0 for a few that are always the same."""
 
 HARD = settings(
     max_examples=LONG or 120,
@@ -23,12 +23,12 @@ HARD = settings(
         HealthCheck.data_too_large,
     ],
 )
-"""Every example writes the same file again."""
+"""Settings of tests whose examples write the same file again."""
 
 
 @st.composite
 def harmed(draw: st.DrawFn, sound: bytes) -> bytes:
-    """A sound file with one to four kinds of damage, or bytes of nothing at all."""
+    """Draw a valid file with one to four kinds of damage, or random bytes."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=200))
     data = bytearray(sound)
@@ -61,7 +61,7 @@ json_values = st.recursive(
 
 @st.composite
 def changed(draw: st.DrawFn, sound: Any) -> Any:
-    """A tree of mappings and lists with something else at one place, or one place missing."""
+    """Draw a tree of mappings and lists with one value replaced or removed."""
     if isinstance(sound, dict) and sound and draw(st.integers(0, 5)):
         key = draw(st.sampled_from(sorted(sound)))
         rest = {name: value for name, value in sound.items() if name != key}
@@ -73,9 +73,7 @@ def changed(draw: st.DrawFn, sound: Any) -> Any:
 
 
 def result_or_message(work: Callable[[], Any], named: Path | str) -> Any:
-    """What the work gives, None where it ends in a UserError; that names the file, and no other
-    error is let through.
-    """
+    """Return the result of `work`, or None for a UserError that names the file; raise all others."""
     try:
         return work()
     except UserError as error:

@@ -5,12 +5,13 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from pipeline.core.trainer import Ranks, Step
+from pipeline.core.distributed import DistributedContext
+from pipeline.core.trainer import TrainState
 
 
-def single_rank() -> Step:
+def single_rank() -> TrainState:
     """Return the first step of a training in one process."""
-    return Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
+    return TrainState(DistributedContext(Accelerator(cpu=True)), 0.0, 0.0)
 
 
 class _TwoRanks:
@@ -23,7 +24,7 @@ class _TwoRanks:
         return (values + next(self.others)) / 2
 
 
-def one_of_two_ranks(*others: float | Tensor) -> Step:
+def one_of_two_ranks(*others: float | Tensor) -> TrainState:
     """Return the first step of a training whose other rank asks for means of `others`."""
     ranks: Any = _TwoRanks(*others)
-    return Step(ranks, 0.0, 0.0)
+    return TrainState(ranks, 0.0, 0.0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.classifiers.base import Classifier, TrainingData
-from pipeline.core.trainer import LossFn, Step
+from pipeline.core.trainer import LossFn, TrainState
 
 
 class Cam(Classifier):
@@ -31,7 +31,7 @@ class Cam(Classifier):
 
 
 def classification_loss(
-    network: nn.Module, batch: tuple[Tensor, Tensor], step: Step
+    network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
 ) -> Mapping[str, Tensor]:
     """Return the multi-label soft margin of a batch (images [B,3,S,S], tags [B,C])."""
     images, tags = batch

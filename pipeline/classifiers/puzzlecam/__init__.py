@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.classifiers.base import Classifier, TrainingData
-from pipeline.core.trainer import LossFn, Step
+from pipeline.core.trainer import LossFn, TrainState
 from pipeline.errors import UserError
 from pipeline.nets.backbones import OUTPUT_STRIDE
 
@@ -76,7 +76,7 @@ class PuzzleCamLoss:
     reduction: Reduction
 
     def __call__(
-        self, network: nn.Module, batch: tuple[Tensor, Tensor], step: Step
+        self, network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
     ) -> Mapping[str, Tensor]:
         """Return `loss`, the weighted sum, and its terms."""
         images, tags = batch

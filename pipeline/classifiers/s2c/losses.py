@@ -43,7 +43,7 @@ from torch.utils.checkpoint import checkpoint
 from pipeline.classifiers.s2c.prompts import Prompting
 from pipeline.core.artifacts import IGNORE, Reader
 from pipeline.core.device import to_device, to_numpy
-from pipeline.core.trainer import Step
+from pipeline.core.trainer import TrainState
 
 CHUNK = 1 << 19
 """Products computed at a time: few enough for a processor's cache."""
@@ -80,7 +80,7 @@ class S2CLoss:
     warmup: float
 
     def __call__(
-        self, network: nn.Module, batch: Sequence[Tensor], step: Step
+        self, network: nn.Module, batch: Sequence[Tensor], step: TrainState
     ) -> Mapping[str, Tensor]:
         """Return `loss`, the weighted sum, and its terms."""
         images, tags, segments, origins, numbers = batch

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.classifiers.base import Classifier, TrainingData
-from pipeline.core.trainer import LossFn, Step
+from pipeline.core.trainer import LossFn, TrainState
 
 
 class SeeNet(Classifier):
@@ -111,7 +111,7 @@ class SeeNet(Classifier):
 
 
 def branch_losses(
-    network: nn.Module, batch: tuple[Tensor, Tensor], step: Step
+    network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
 ) -> Mapping[str, Tensor]:
     """Return the loss of a batch (images [B,3,S,S], tags [B,C]) and the term of each branch."""
     images, tags = batch

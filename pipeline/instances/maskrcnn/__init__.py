@@ -18,7 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork, masks_to_boxes
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.core.trainer import LossFn, Step
+from pipeline.core.trainer import LossFn, TrainState
 from pipeline.instances.base import Detections, InstanceModel, resize_to_sides
 from pipeline.nets.backbones import Backbone, normalization
 
@@ -127,7 +127,9 @@ class PyramidBackbone(nn.Module):
         return self.pyramid(dict(zip("0123", features, strict=True)))
 
 
-def training_loss(network: nn.Module, batch: Sequence[Tensor], step: Step) -> Mapping[str, Tensor]:
+def training_loss(
+    network: nn.Module, batch: Sequence[Tensor], step: TrainState
+) -> Mapping[str, Tensor]:
     """Return torchvision's loss terms of a batch of InstanceCrops, and their sum as `loss`."""
     images, ids, classes, _ = batch
     targets = [target_of(*sample) for sample in zip(ids, classes, strict=True)]

@@ -43,7 +43,7 @@ from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.core.trainer import Step
+from pipeline.core.trainer import TrainState
 from pipeline.instances.sparseinst.network import (
     MASK_STRIDE,
     MULTIPLE,
@@ -102,7 +102,7 @@ class Matches(NamedTuple):
 def training_loss(
     network: nn.Module,
     batch: Sequence[Tensor],
-    step: Step,
+    step: TrainState,
     *,
     weights: Weights,
     resizing: str,

@@ -173,7 +173,7 @@ def test_force_replaces_files_and_leaves_others(photos: Path, semantic_model: Pa
         (
             "semantic",
             ["photos", "-o", "out", "--device", "gpu"],
-            "--device: 'gpu' is no torch device; use auto",
+            "--device: 'gpu' is not a torch device; use auto",
         ),
         ("classifier", ["photos", "-o", "out"], "holds the weights of stage classifier"),
         ("none", ["photos", "-o", "out"], "instance.method was none"),

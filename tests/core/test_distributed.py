@@ -1,0 +1,60 @@
+"""Ranks that train together, and the precision that networks compute in."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.distributed import DistributedContext, map_tensors, parallel
+from tests.support.runtimes import runtime
+
+
+class Pair(NamedTuple):
+    """What networks return."""
+
+    maps: Tensor
+    rest: Any
+
+
+class Net(nn.Module):
+    """A network that returns tensors in all that holds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, inputs: Tensor) -> Pair:
+        out = self.layer(inputs)
+        return Pair(out, [{"same": out, "count": torch.tensor(3)}, "text"])
+
+
+def test_one_process_is_its_own_mean() -> None:
+    ranks, count = DistributedContext(), torch.tensor([3])
+    assert ranks.mean(count) is count
+    assert ranks.agree(7, torch.device("cpu"))
+
+
+def test_float32_networks_are_called_as_they_are(tmp_path: Path) -> None:
+    network = Net()
+    assert parallel(network, runtime(tmp_path)) is network
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lower_precision_ends_with_the_network(tmp_path: Path, dtype: torch.dtype) -> None:
+    network = Net()
+    found = parallel(network, runtime(tmp_path, precision=dtype))(torch.full((1, 2), 1 / 3))
+    exact = network(torch.full((1, 2), 1 / 3))
+    assert isinstance(found, Pair)
+    assert found.maps.dtype == found.rest[0]["same"].dtype == torch.float32
+    assert found.rest[0]["count"].dtype == torch.int64
+    assert found.rest[1] == "text"
+    assert not torch.equal(found.maps, exact.maps)
+    assert torch.allclose(found.maps, exact.maps, atol=0.02)
+
+
+def test_tensors_are_mapped_wherever_they_lie() -> None:
+    one = torch.ones(1)
+    found = map_tensors(lambda tensor: tensor + 1, {"a": [one, (one, 3)], "b": Pair(one, None)})
+    assert found == {"a": [2, (2, 3)], "b": Pair(torch.tensor([2.0]), None)}

@@ -17,7 +17,12 @@ from pipeline.core import engine
 from pipeline.core.artifacts import Record
 from pipeline.data.index import Index
 from pipeline.data.loading import ImageSource, stack
-from pipeline.predict import as_record, finder, label_map, labeller
+from pipeline.predict import (
+    detection_record,
+    instance_predictor,
+    label_map,
+    semantic_predictor,
+)
 from stages import _command
 from stages._command import DATASET, Parameters, Runtime, artifact, stage
 
@@ -51,8 +56,8 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
     """Predict the validation images."""
     index, section = Index.load(DATASET), parameters.predictions
     files = [artifact(name, ".safetensors") for name in ("semantic", "instance")]
-    label = labeller(files[0], runtime.device, scales=section.scales, flip=section.flip)
-    find = finder(files[1], runtime.device, **section.instances.model_dump())
+    label = semantic_predictor(files[0], runtime.device, scales=section.scales, flip=section.flip)
+    find = instance_predictor(files[1], runtime.device, **section.instances.model_dump())
     source = ImageSource(index)
 
     def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Found]:
@@ -61,7 +66,8 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
         with runtime.autocast():
             scores, instances = label(pixels), find(pixels)
         return [
-            Found(*found) for found in zip(images, scores, map(as_record, instances), strict=True)
+            Found(*found)
+            for found in zip(images, scores, map(detection_record, instances), strict=True)
         ]
 
     task = engine.Task(

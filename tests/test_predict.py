@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.core.weights import WeightsError, save_weights
-from pipeline.predict import final_header, finder, labeller, trained_sides
+from pipeline.predict import final_header, instance_predictor, semantic_predictor, trained_sides
 
 CPU = torch.device("cpu")
 
@@ -27,7 +27,7 @@ def test_headers_of_final_models_are_read(semantic_model: Path, instance_model: 
 @pytest.mark.parametrize(
     ("kind", "header", "message"),
     [
-        ("classifier", {}, "stage classifier, which is no final model; give semantic.safetensors"),
+        ("classifier", {}, "stage classifier, not a final model; pass semantic.safetensors"),
         ("irnet", {}, "stage irnet"),
         (
             "instance",
@@ -45,7 +45,7 @@ def test_other_weights_are_refused(
 
 
 def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no such file; give the semantic\.safetensors"):
+    with pytest.raises(WeightsError, match=r"no such file; pass the semantic\.safetensors"):
         final_header(tmp_path / "x.safetensors")
     (tmp_path / "x.pth").write_bytes(b"\x80\x04pickle")
     with pytest.raises(WeightsError, match="not a readable safetensors file"):
@@ -58,16 +58,16 @@ def test_probabilities_and_instances_have_the_size_of_the_image(
     images = torch.randint(
         0, 256, (2, 3, 50, 71), generator=torch.Generator().manual_seed(0)
     ).byte()
-    given = labeller(semantic_model, CPU, scales=[0.5, 1.0], flip=True)(images)
+    given = semantic_predictor(semantic_model, CPU, scales=[0.5, 1.0], flip=True)(images)
     assert given.shape == (2, 4, 50, 71)
     assert given.sum(1) == pytest.approx(1, abs=1e-5)
-    found = finder(instance_model, CPU, score=0.0, sides=None)(images)
+    found = instance_predictor(instance_model, CPU, score=0.0, sides=None)(images)
     assert [one.masks.shape[1:] for one in found] == [(50, 71)] * 2
     assert len(found[0].scores) > 0
 
 
 def test_a_file_without_an_instance_model_finds_nothing(tmp_path: Path) -> None:
-    find = finder(
+    find = instance_predictor(
         saved(tmp_path / "x.safetensors", "instance", method="none"), CPU, score=0.1, sides=None
     )
     assert [one.masks.shape for one in find([torch.zeros(3, 4, 5), torch.zeros(3, 6, 7)])] == [

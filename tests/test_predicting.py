@@ -16,8 +16,14 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.export.voc import color_map
 from pipeline.instances.base import Detections
-from pipeline.predict import Output, labelmap, predict_instances, predict_labels, spare_images
-from pipeline.readers.inputs import find_given
+from pipeline.predict import (
+    OutputPaths,
+    labelmap,
+    predict_instances,
+    predict_labels,
+    check_output_folder,
+)
+from pipeline.readers.inputs import find_images
 from tests.support.runtimes import runtime
 
 CLASSES = ("cat", "dog, or wolf", "日本")
@@ -40,8 +46,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
-def output(photos: Path, *, overlays: bool = True) -> Output:
-    return Output(photos.parent / "out", CLASSES, overlays, find_given([str(photos)]).files)
+def output(photos: Path, *, overlays: bool = True) -> OutputPaths:
+    return OutputPaths(photos.parent / "out", CLASSES, overlays, find_images([str(photos)]).files)
 
 
 def red(images: Tensor) -> np.ndarray:
@@ -69,8 +75,8 @@ def two_halves(images: Sequence[Tensor]) -> list[Detections]:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_label_maps_are_palette_images_of_the_upright_image(photos: Path, batch: int) -> None:
-    outcome = predict_labels(red, output(photos), NO_CRF, runtime(photos, batch=batch))
-    assert outcome.images == 4
+    summary = predict_labels(red, output(photos), NO_CRF, runtime(photos, batch=batch))
+    assert summary.images == 4
     for name, number in (("a", 0), ("b", 1), ("sub/a", 2)):
         with Image.open(f"out/masks/{name}.png") as mask:
             assert mask.mode == "P"
@@ -87,13 +93,13 @@ def test_label_maps_are_palette_images_of_the_upright_image(photos: Path, batch:
 
 
 def test_a_image_that_cannot_be_read_is_named_and_the_others_go_on(photos: Path) -> None:
-    for outcome in (
+    for summary in (
         predict_labels(red, output(photos), NO_CRF, runtime(photos)),
         predict_instances(two_halves, output(photos), runtime(photos)),
     ):
-        assert outcome.images == 4
-        assert list(outcome.failures) == ["bad.jpg"]
-        assert "photos/bad.jpg: is damaged" in outcome.failures["bad.jpg"]
+        assert summary.images == 4
+        assert list(summary.failures) == ["bad.jpg"]
+        assert "photos/bad.jpg: is damaged" in summary.failures["bad.jpg"]
 
 
 def test_a_network_that_fails_fails_for_one_image_alone(photos: Path) -> None:
@@ -102,19 +108,19 @@ def test_a_network_that_fails_fails_for_one_image_alone(photos: Path) -> None:
             raise ValueError("too wide")
         return red(images)
 
-    outcome = predict_labels(
+    summary = predict_labels(
         narrow, output(photos, overlays=False), NO_CRF, runtime(photos, batch=2)
     )
-    assert outcome.failures["b.png"].endswith("photos/b.png: ValueError: too wide")
-    assert outcome.images == 3
+    assert summary.failures["b.png"].endswith("photos/b.png: ValueError: too wide")
+    assert summary.images == 3
     assert not Path("out/overlays").exists()
 
 
 def test_instances_are_a_json_that_coco_reads(photos: Path) -> None:
     from faster_coco_eval import COCO
 
-    outcome = predict_instances(two_halves, output(photos), runtime(photos))
-    assert (outcome.images, outcome.instances) == (4, 4)
+    summary = predict_instances(two_halves, output(photos), runtime(photos))
+    assert (summary.images, summary.instances) == (4, 4)
     content = json.loads(Path("out/instances.json").read_bytes())
     assert [row["file_name"] for row in content["images"]] == [
         "a.png",
@@ -177,7 +183,7 @@ def test_labelmap_says_what_values_mean() -> None:
         (
             "photos",
             ["photos/overlays/x.png"],
-            "photos/overlays/x.png: lies where -o photos is written to",
+            "photos/overlays/x.png: is in -o photos, which is written to",
         ),
     ],
 )
@@ -187,6 +193,6 @@ def test_results_never_lie_among_the_images(
     (photos / "overlays").mkdir()
     (photos / "overlays/x.png").touch()
     with pytest.raises(UserError, match=message):
-        spare_images(Path(folder), find_given(arguments))
-    spare_images(Path("out"), find_given(arguments))
-    spare_images(Path("photos/out"), find_given(["photos/a.png"]))
+        check_output_folder(Path(folder), find_images(arguments))
+    check_output_folder(Path("out"), find_images(arguments))
+    check_output_folder(Path("photos/out"), find_images(["photos/a.png"]))

@@ -18,10 +18,10 @@ from pipeline.export.voc import color_map
 from pipeline.instances.base import Detections
 from pipeline.predict import (
     OutputPaths,
+    check_output_folder,
     labelmap,
     predict_instances,
     predict_labels,
-    check_output_folder,
 )
 from pipeline.readers.inputs import find_images
 from tests.support.runtimes import runtime

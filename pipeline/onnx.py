@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -42,26 +42,21 @@ from pipeline.predict import (
 )
 from pipeline.readers import scenes
 
-if TYPE_CHECKING:
-    import onnx
-
 CPU = torch.device("cpu")
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 OPSET = 18
 """The oldest opset that torch's exporter writes without a conversion."""
 EXAMPLE = (2, 3, 70, 90)
 """Shape of the example images: sides that no stride divides, lest the exporter assume one."""
-SIZES = ((1, 96, 128), (2, 131, 97), (1, 375, 500))
-"""(images, height, width) of the check: with and without padding, portrait and landscape, a batch.
-"""
+SIZES = ((1, 96, 128), (2, 131, 97), (1, 224, 320), (1, 375, 500))
+"""(images, height, width) of the check: with and without padding, upright and wide, a batch."""
 AGREEMENT = 0.999
 """Mask IoU of both results that must be exceeded; rounding moves single pixels."""
 SCORE = 0.3
 """A usual score threshold, as in `weakmask predict`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(NamedTuple):
     """An input or output: its name, dimensions (a name for one that varies), and meaning."""
 
     name: str
@@ -103,28 +98,20 @@ def load_model(path: Path) -> ExportModel:
         "class names": json.dumps(classes, ensure_ascii=False),
         "backbone": header["backbone"],
     }
-    images = Port(
-        "images",
-        ("batch", 3, "height", "width"),
-        "uint8, RGB, upright, 0 to 255, sides of any length; normalized, and padded to multiples "
-        f"of {OUTPUT_STRIDE if semantic else MULTIPLE}, inside",
-    )
+    multiple = OUTPUT_STRIDE if semantic else MULTIPLE
+    pixels = "uint8, RGB, upright, 0 to 255, sides of any length"
+    inside = f"normalized, and padded to multiples of {multiple}, inside"
+    images = Port("images", ("batch", 3, "height", "width"), f"{pixels}; {inside}")
     if semantic:
         network = load_network(path, "semantic", semantic_network, CPU)
+        likeliest = "uint8, the most likely label of each pixel, an index of `class names`"
+        scores = "float32, of each label, in the order of `class names`"
         return ExportModel(
             SemanticModule(exportable(network)).eval(),
             (images,),
             (
-                Port(
-                    "labels",
-                    ("batch", "height", "width"),
-                    "uint8, the most likely label of each pixel, an index of `class names`",
-                ),
-                Port(
-                    "probabilities",
-                    ("batch", len(classes), "height", "width"),
-                    "float32, of each label, in the order of `class names`",
-                ),
+                Port("labels", ("batch", "height", "width"), likeliest),
+                Port("probabilities", ("batch", len(classes), "height", "width"), scores),
             ),
             partial(semantic_reference, semantic_predictor(path, CPU, scales=[1.0], flip=False)),
             label_iou,
@@ -133,28 +120,18 @@ def load_model(path: Path) -> ExportModel:
     network = load_network(path, "instance", partial(rebuild, INSTANCES), CPU)
     rules, sides = Rules(), trained_sides(header)
     if sides is not None:
-        metadata["images it was trained for"] = (
-            f"shorter side {sides[0]} pixels, longer side {sides[1]} at most"
-        )
+        sizes = f"shorter side {sides[0]} pixels, longer side {sides[1]} at most"
+        metadata["images it was trained for"] = sizes
+    threshold = f"float32 threshold (e.g. {SCORE}), applied before rescoring by mask quality"
+    masks = f"bool, where the probability exceeds {rules.mask}"
     return ExportModel(
         InstanceModule(exportable(network), rules).eval(),
-        (
-            images,
-            Port(
-                "score",
-                (),
-                f"float32 score threshold (e.g. {SCORE}), applied before rescoring by mask quality",
-            ),
-        ),
+        (images, Port("score", (), threshold)),
         (
             Port("images", ("found",), "int64, the image of the batch that an instance is in"),
             Port("classes", ("found",), "int64, an index of `class names`"),
             Port("scores", ("found",), "float32, 0 to 1"),
-            Port(
-                "masks",
-                ("found", "height", "width"),
-                f"bool, where the probability exceeds {rules.mask}",
-            ),
+            Port("masks", ("found", "height", "width"), masks),
         ),
         partial(instance_reference, instance_predictor(path, CPU, score=0.0, sides=None)),
         instance_iou,
@@ -215,16 +192,15 @@ def instance_reference(predictor: InstancePredictor, images: Tensor) -> list[np.
 
 
 def exportable(network: nn.Module) -> Any:
-    """Return a copy of a network whose layers that ONNX cannot express at every size are replaced
-    by equivalent ones.
-    """
+    """Return a copy of a network with layers that ONNX can express at every size."""
     changed = copy.deepcopy(network)
     for name, part in list(changed.named_modules()):
         if isinstance(part, Conv2dSame):
             changed.set_submodule(name, FixedPaddingConv(part))
-        elif isinstance(part, nn.AdaptiveAvgPool2d) and isinstance(part.output_size, int):
-            if part.output_size > 1:
-                changed.set_submodule(name, AveragePooling(part.output_size))
+        elif isinstance(part, nn.AdaptiveAvgPool2d):
+            cells = part.output_size
+            if isinstance(cells, int) and cells > 1:
+                changed.set_submodule(name, AveragePooling(cells))
     return changed
 
 
@@ -239,9 +215,8 @@ class FixedPaddingConv(nn.Module):
         super().__init__()
         self.conv = conv
         self.padding: list[int] = []
-        for kernel, stride, dilation in zip(
-            conv.kernel_size, conv.stride, conv.dilation, strict=True
-        ):
+        sizes = zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
+        for kernel, stride, dilation in sizes:
             total = max((kernel - 1) * dilation + 1 - stride, 0)
             self.padding = [total // 2, total - total // 2, *self.padding]
 
@@ -276,10 +251,8 @@ def require(opset: int) -> None:
     """Raise UserError if a package is not installed, or does not support the opset."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"export-onnx: needs {', '.join(missing)}; `pip install {' '.join(PACKAGES)}` "
-            "(extra `onnx`)"
-        )
+        install = f"pip install {' '.join(PACKAGES)}"
+        raise UserError(f"export-onnx: needs {', '.join(missing)}; `{install}` (extra `onnx`)")
     from onnx.defs import onnx_opset_version
 
     if not OPSET <= opset <= onnx_opset_version():
@@ -300,7 +273,7 @@ def to_onnx(model: ExportModel, opset: int = OPSET) -> bytes:
     return exported.SerializeToString(deterministic=True)
 
 
-def _export(model: ExportModel, opset: int) -> "onnx.ModelProto":
+def _export(model: ExportModel, opset: int) -> Any:
     """Export with torch.export, whose guards on image sizes are deferred to run time: the proofs of
     paddings for all sizes are beyond it, and check_agreement stands in for them.
     """
@@ -327,10 +300,8 @@ def _export(model: ExportModel, opset: int) -> "onnx.ModelProto":
     return exported.model_proto
 
 
-def _describe(exported: "onnx.ModelProto", model: ExportModel) -> None:
-    """Write names, shapes and meanings into the file, and remove what the exporter noted of the
-    source code, paths of this machine included.
-    """
+def _describe(exported: Any, model: ExportModel) -> None:
+    """Write names, shapes and meanings into the model, and remove traces of the source code."""
     from onnx import checker
 
     graph = exported.graph
@@ -374,8 +345,7 @@ def check_agreement(
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common class
         raise UserError(
-            f"onnxruntime {onnxruntime.__version__} cannot load the exported model ({error}); "
-            "lower --opset, or update onnxruntime"
+            f"onnxruntime {onnxruntime.__version__} cannot load the model ({error}); lower --opset"
         ) from error
     rows = []
     for count, height, width in sizes:

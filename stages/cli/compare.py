@@ -63,9 +63,10 @@ def compare(
     compared = [one for seeds in found.values() for one in seeds.values()]
     for one in compared:
         if one.stale:
-            warn(f"{one.name}: no scores of {', '.join(one.stale)}, as another run made them")
+            steps = ", ".join(one.stale)
+            click.echo(f"{one.name}: no scores of {steps}, as another run made them", err=True)
     if code := differing_code(compared):
-        warn(f"the experiments ran with different versions of {', '.join(code)}")
+        click.echo(f"the experiments ran with different versions of {', '.join(code)}", err=True)
     scores = [
         Score(variant, seed, step, score, value)
         for variant, seeds in found.items()
@@ -85,8 +86,3 @@ def _queue(overrides: tuple[str, ...]) -> None:
     if subprocess.run(command, check=False).returncode:
         raise UserError("`dvc exp run --queue` failed; see its message above")
     click.echo("run them with `dvc queue start -j 1`, then print the table with `weakmask compare`")
-
-
-def warn(message: str) -> None:
-    """Print a line to standard error."""
-    click.echo(f"warning: {message}", err=True)

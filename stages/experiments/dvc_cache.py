@@ -98,20 +98,20 @@ class CachedRun:
 
 
 def git(*arguments: str) -> str:
-    """Return what a Git command prints; raise UserError with Git's message if it fails."""
+    """Return what a Git command prints; raise UserError with its message if it fails."""
     return _run("git", *arguments)
 
 
 def dvc(*arguments: str) -> str:
-    """Return what a DVC command prints; raise UserError with DVC's message if it fails."""
+    """Return what a DVC command prints; raise UserError with its message if it fails."""
     return _run(sys.executable, "-m", "dvc", *arguments)
 
 
 def _run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
-        message = (done.stderr or done.stdout).strip().removeprefix("ERROR: ")
-        raise UserError(f"`{' '.join(command[2:] if '-m' in command else command)}`: {message}")
+        name = " ".join(command).removeprefix(f"{sys.executable} -m ")
+        raise UserError(f"`{name}`: {(done.stderr or done.stdout).strip().removeprefix('ERROR: ')}")
     return done.stdout
 
 
@@ -241,7 +241,7 @@ def stale_outputs(stages: Mapping[str, LockedStage], parameters: Mapping[str, An
         if not inside.parts:
             return outs[out].md5
         file = listed(out).get(str(inside))
-        return file and file.parent.name + file.name
+        return None if file is None else file.parent.name + file.name
 
     def is_stale(name: str) -> bool:
         """Whether the stage, or one that it reads from, would run again."""

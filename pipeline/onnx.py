@@ -188,7 +188,7 @@ def instance_reference(predictor: InstancePredictor, images: Tensor) -> list[np.
     found = predictor(images)
     numbers = [torch.full((len(one.scores),), number) for number, one in enumerate(found)]
     parts = zip(*((one.classes, one.scores, one.masks) for one in found), strict=True)
-    return [torch.cat(part).numpy() for part in (numbers, *parts)]
+    return [torch.cat(list(part)).numpy() for part in (numbers, *parts)]
 
 
 def exportable(network: nn.Module) -> Any:

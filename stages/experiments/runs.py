@@ -48,7 +48,8 @@ def revision(name: str, scratch: Path) -> Run:
     tables: dict[str, Path] = {}
     lacking: dict[str, str] = {}
     stale: list[str] = []
-    outs = [(key, artifact(key).as_posix(), None) for key in FORMATS]
+    outs: list[tuple[str, str, str | None]] = []
+    outs += [(key, artifact(key).as_posix(), None) for key in FORMATS]
     outs += [(step, (DATA / "scores" / step).as_posix(), TABLE) for step in SCORED]
     for key, path, inside in outs:
         title = f"scores of {key}" if inside else key

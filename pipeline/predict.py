@@ -1,13 +1,10 @@
-"""A final model on images of which nothing is known: masks written as files, one by one, so that a
-kill leaves whole ones.
+"""The final models, semantic and instance: rebuilt from their weights files, run on images, and
+their results written as files.
 
-An image that cannot be read is named with its reason, and the others go on.
-
-The final models, semantic and instance: rebuilt from their weights files, and what they say of
-images.
-
-Everything that uses them takes them from here, so that equal images and settings give equal masks
-everywhere.
+Stage predictions, `weakmask predict` and the ONNX export all use these functions, so that equal
+images and settings give equal masks everywhere. Results are written image by image, each file
+atomically: an interrupted run leaves only complete files. An image that cannot be read is recorded
+with its reason, and the others continue.
 """
 
 import csv
@@ -17,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,58 +36,61 @@ from pipeline.instances.base import Detections, pack, unpack
 from pipeline.instances.registry import rebuild
 from pipeline.labelling.crf import refine_probabilities
 from pipeline.nets.deeplab import SemanticNet, probabilities
-from pipeline.readers.inputs import Given
+from pipeline.readers.inputs import InputImages
 from pipeline.readers.source import without_suffix
 from pipeline.views import sheets
-from pipeline.views.sheets import jpeg
 
-KINDS = ("semantic", "instance")
-Labeller = Callable[[Tensor], np.ndarray]
+SemanticPredictor = Callable[[Tensor], np.ndarray]
 """From images [B,3,H,W] in 0..255 to class probabilities float32 [B,L,H,W], background first."""
-Finder = Callable[[Sequence[Tensor] | Tensor], list[Detections]]
+InstancePredictor = Callable[[Sequence[Tensor] | Tensor], list[Detections]]
 """From images [3,H,W] in 0..255, or a batch of them, to the instances of each."""
+MASKS, OVERLAYS = "masks", "overlays"
+LABELMAP, INSTANCES_JSON = "labelmap.csv", "instances.json"
+"""Names in the output folder: folders with a file per image, and files about all images."""
+IMAGES_PER_WORKER = 8
+"""Images that are worth a process of their own, whose start takes seconds."""
 
 
 def final_header(path: Path) -> Mapping[str, Any]:
-    """The header of a weights file that holds a final model; raises WeightsError for all other
-    files.
-    """
+    """Return the header of a final model's weights file; raise WeightsError for any other file."""
     if not path.is_file():
         raise WeightsError(
-            f"{path}: no such file; give the semantic.safetensors or instance.safetensors of a finished run"
+            f"{path}: no such file; pass the semantic.safetensors or instance.safetensors of a "
+            "finished run"
         )
     header = read_header(path)
-    if header["kind"] not in KINDS:
+    if header["kind"] not in ("semantic", "instance"):
         raise WeightsError(
-            f"{path}: holds the weights of stage {header['kind']}, which is no final model; give semantic.safetensors or "
-            f"instance.safetensors"
+            f"{path}: holds the weights of stage {header['kind']}, not a final model; pass "
+            "semantic.safetensors or instance.safetensors"
         )
     if header.get("method") == "none":
         raise WeightsError(
-            f"{path}: holds no instance model, as instance.method was none; set it to sparseinst or maskrcnn and run "
-            f"`dvc repro instance`, or give semantic.safetensors"
+            f"{path}: holds no instance model, as instance.method was none; set it to sparseinst "
+            "or maskrcnn and run `dvc repro instance`, or pass semantic.safetensors"
         )
     return header
 
 
 def semantic_network(header: Mapping[str, Any]) -> SemanticNet:
-    """The untrained semantic network that a weights file's header describes."""
+    """Build the semantic network, without weights, that a weights file's header describes."""
     return SemanticNet(len(header["classes"]) + 1, header["backbone"])
 
 
-def labeller(path: Path, device: torch.device, *, scales: Sequence[float], flip: bool) -> Labeller:
-    """What gives the class probabilities of images: the semantic model of a weights file; raises
-    WeightsError.
+def semantic_predictor(
+    path: Path, device: torch.device, *, scales: Sequence[float], flip: bool
+) -> SemanticPredictor:
+    """Load the semantic model of a weights file; raise WeightsError.
 
-    scales, flip: see semantic.probabilities.
+    scales, flip: see pipeline.nets.deeplab.probabilities.
     """
     network = load_network(path, "semantic", semantic_network, device)
     return lambda images: probabilities(network, images, scales, flip).cpu().numpy()
 
 
-def finder(path: Path, device: torch.device, **settings: Any) -> Finder:
-    """What finds the instances of images: the model of a weights file, or nothing where that holds
-    none; raises WeightsError.
+def instance_predictor(path: Path, device: torch.device, **settings: Any) -> InstancePredictor:
+    """Load the instance model of a weights file, which detects nothing if its method is `none`;
+    raise WeightsError.
 
     settings: score and sides, see InstanceModel.predict.
     """
@@ -98,26 +98,26 @@ def finder(path: Path, device: torch.device, **settings: Any) -> Finder:
 
 
 def label_map(image: np.ndarray, probabilities: np.ndarray, crf: Mapping[str, Any]) -> np.ndarray:
-    """The label map uint8 [H,W] of an image uint8 [H,W,3] from its class probabilities [L,H,W],
-    refined as `crf` says.
+    """Return the label map uint8 [H,W] of an image uint8 [H,W,3].
+
+    probabilities: of each class, float32 [L,H,W]; crf: parameters of the CRF that refines them.
     """
     return refine_probabilities(image, probabilities, crf).argmax(0).astype(np.uint8)
 
 
-def as_record(found: Detections) -> Record:
-    """Detections as artifacts hold them: masks as bits (see masks.pack), classes uint8 [N], scores
-    float32 [N].
+def detection_record(detections: Detections) -> Record:
+    """Return detections as artifacts hold them: `instances`, masks as bits (see pack); `classes`
+    uint8 [N]; `scores` float32 [N].
     """
-    masks, classes, scores = (part.cpu().numpy() for part in found)
+    masks, classes, scores = (part.cpu().numpy() for part in detections)
     return {"instances": pack(masks), "classes": classes.astype(np.uint8), "scores": scores}
 
 
 def trained_sides(header: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Sides (shorter, longest) in pixels at which an instance model should look at images, as far
-    as its weights tell.
+    """Return the (shorter, longest) side in pixels at which to show images to an instance model.
 
-    The shorter is the middle of those that it was trained at, the longest twice that; None for a
-    file that does not hold them.
+    The shorter one is the middle of those it was trained at, the longest twice that; None for a
+    header without them.
     """
     if "resize" not in header:
         return None
@@ -126,19 +126,12 @@ def trained_sides(header: Mapping[str, Any]) -> tuple[int, int] | None:
     return shorter, 2 * shorter
 
 
-MASKS, OVERLAYS = "masks", "overlays"
-LABELMAP, INSTANCES_JSON = "labelmap.csv", "instances.json"
-"""What is written to the output folder: folders of a file per image, and files about all."""
-FEW = 8
-"""ExportImages that are worth a process of their own, whose start takes seconds."""
-
-
 @dataclass(frozen=True, slots=True)
-class Output:
-    """Where results go.
+class OutputPaths:
+    """Where results go, and what they are about.
 
-    classes: names by class id; overlays: whether each image is drawn with what was found; files:
-    name -> image file.
+    classes: names by class id; overlays: whether to draw the results over the images; files: name
+    -> image file.
     """
 
     folder: Path
@@ -147,134 +140,129 @@ class Output:
     files: Mapping[str, Path]
 
     def load(self, name: str) -> np.ndarray:
-        """The image uint8 [H,W,3], upright."""
+        """Read an image as uint8 [H,W,3], upright."""
         return read_image(self.files[name])
 
-    def draw(self, name: str, drawn: np.ndarray) -> None:
-        """Write an overlay."""
-        write(self.folder / OVERLAYS / f"{without_suffix(name)}.jpg", jpeg(drawn))
+    def write_overlay(self, name: str, drawn: np.ndarray) -> None:
+        """Write overlays/<name>.jpg."""
+        write(self.folder / OVERLAYS / f"{without_suffix(name)}.jpg", sheets.jpeg(drawn))
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What came out: numbers of images and instances written, and the images that failed with their
-    reasons.
-    """
+class PredictionSummary:
+    """Numbers of images and instances written; failed images with their reasons."""
 
     images: int = 0
     instances: int = 0
     failures: dict[str, str] = field(default_factory=dict)
 
 
-class Labeled(NamedTuple):
-    """An image uint8 [H,W,3] and its class probabilities [L,H,W]."""
-
-    image: np.ndarray
-    probabilities: np.ndarray
-
-
-class Found(NamedTuple):
-    """An image uint8 [H,W,3] and its instances, masks as bits."""
-
-    image: np.ndarray
-    instances: Record
-
-
-@dataclass(frozen=True, slots=True)
-class LabelMaps:
-    """Writes label maps, refined as `crf` says, in worker processes."""
-
-    output: Output
-    crf: Mapping[str, Any]
-
-    def finish(self, name: str, labeled: Labeled) -> None:
-        """Write masks/<name>.png, whose values are labels, and the overlay."""
-        labels = label_map(*labeled, self.crf)
-        write(self.output.folder / MASKS / f"{without_suffix(name)}.png", palette_png(labels))
-        if self.output.overlays:
-            self.output.draw(name, sheets.labeled(labeled.image, labels, self.output.classes))
-
-
-@dataclass(frozen=True, slots=True)
-class Instances:
-    """Draws instances and says of each what COCO wants to know, in worker processes."""
-
-    output: Output
-
-    def finish(self, name: str, found: Found) -> tuple[tuple[int, int], list[dict[str, Any]]]:
-        """Write the overlay; returns the image's (height, width) and its annotations."""
-        size, record = (found.image.shape[0], found.image.shape[1]), found.instances
-        masks = unpack(record["instances"], size[1])
-        if self.output.overlays:
-            drawn = sheets.found(
-                found.image, masks, record["classes"], record["scores"], self.output.classes
-            )
-            self.output.draw(name, drawn)
-        image = ExportImage(name, size, None, masks, record["classes"], record["scores"])
-        return size, [
-            coco.annotation(image, number, mask, polygons=False)
-            for number, mask in enumerate(masks)
-        ]
-
-
-def spare_images(folder: Path, given: Given) -> None:
-    """Raise UserError for a folder where results would be taken for images the next time, or would
-    replace images.
+def check_output_folder(folder: Path, inputs: InputImages) -> None:
+    """Raise UserError for a folder whose results would overwrite images, or be read as images the
+    next time.
     """
-    for searched in given.folders:
+    for searched in inputs.folders:
         keep_out(folder, searched, "the images are")
     written = [(folder / part).resolve() for part in (MASKS, OVERLAYS)]
-    for path in given.files.values():
+    for path in inputs.files.values():
         if any(path.resolve().is_relative_to(part) for part in written):
-            raise UserError(f"{path}: lies where -o {folder} is written to; name another folder")
+            raise UserError(f"{path}: is in -o {folder}, which is written to; name another folder")
 
 
 def predict_labels(
-    label: Labeller, output: Output, crf: Mapping[str, Any], runtime: Runtime
-) -> Outcome:
-    """Write the label maps of all images of `output`, and labelmap.csv; crf: its section of the
-    parameters.
-    """
-
-    def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Labeled]:
-        """ExportImages with their class probabilities."""
-        probabilities: dict[int, np.ndarray] = {}
-        for numbers, pixels in _stacks(images, runtime.device):
-            with runtime.autocast():
-                probabilities |= zip(numbers, label(pixels), strict=True)
-        return [Labeled(image, probabilities[number]) for number, image in enumerate(images)]
-
-    outcome = Outcome()
+    predictor: SemanticPredictor, output: OutputPaths, crf: Mapping[str, Any], runtime: Runtime
+) -> PredictionSummary:
+    """Write masks/<name>.png of all images, overlays and labelmap.csv; crf: see label_map."""
+    summary = PredictionSummary()
     write(output.folder / LABELMAP, labelmap(output.classes))
-    task = engine.Task(output.load, LabelMaps(output, crf).finish, compute)
-    for _ in _results(task, output, runtime, outcome):
-        outcome.images += 1
-    return outcome
+    task = engine.Task(
+        output.load,
+        partial(_write_label_map, output, crf),
+        partial(_class_probabilities, predictor, runtime),
+    )
+    for _ in _results(task, output, runtime, summary):
+        summary.images += 1
+    return summary
 
 
-def predict_instances(find: Finder, output: Output, runtime: Runtime) -> Outcome:
-    """Write instances.json, of COCO's layout with run lengths and scores, of all samples of
-    `output`.
-    """
-
-    def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[Found]:
-        """ExportImages with their instances."""
-        samples = [stack([image], runtime.device)[0] for image in images]
+def _class_probabilities(
+    predictor: SemanticPredictor,
+    runtime: Runtime,
+    names: Sequence[str],
+    images: Sequence[np.ndarray],
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return each image with its probabilities [L,H,W]; those of one size are a batch."""
+    numbers: dict[tuple[int, ...], list[int]] = {}
+    for number, image in enumerate(images):
+        numbers.setdefault(image.shape, []).append(number)
+    found: dict[int, np.ndarray] = {}
+    for alike in numbers.values():
+        pixels = stack([images[number] for number in alike], runtime.device)
         with runtime.autocast():
-            instances = find(samples)
-        return [Found(image, as_record(one)) for image, one in zip(images, instances, strict=True)]
+            found |= zip(alike, predictor(pixels), strict=True)
+    return [(image, found[number]) for number, image in enumerate(images)]
 
-    outcome = Outcome()
-    task = engine.Task(output.load, Instances(output).finish, compute)
+
+def _write_label_map(
+    output: OutputPaths, crf: Mapping[str, Any], name: str, found: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Write the label map and overlay of an image, in a worker process."""
+    labels = label_map(*found, crf)
+    write(output.folder / MASKS / f"{without_suffix(name)}.png", palette_png(labels))
+    if output.overlays:
+        output.write_overlay(name, sheets.labeled(found[0], labels, output.classes))
+
+
+def predict_instances(
+    predictor: InstancePredictor, output: OutputPaths, runtime: Runtime
+) -> PredictionSummary:
+    """Write instances.json of all images, in COCO's format with RLE and scores, and overlays."""
+    summary = PredictionSummary()
+    task = engine.Task(
+        output.load, partial(_annotations, output), partial(_instance_records, predictor, runtime)
+    )
     with coco.document(output.folder / INSTANCES_JSON, output.classes) as content:
-        for name, (size, annotations) in _results(task, output, runtime, outcome):
+        for name, (size, annotations) in _results(task, output, runtime, summary):
             content.add(name, size, annotations)
-    outcome.images, outcome.instances = content.images, content.instances
-    return outcome
+    summary.images, summary.instances = content.images, content.instances
+    return summary
+
+
+def _instance_records(
+    predictor: InstancePredictor,
+    runtime: Runtime,
+    names: Sequence[str],
+    images: Sequence[np.ndarray],
+) -> list[tuple[np.ndarray, Record]]:
+    """Return each image with the record of its instances."""
+    pixels = [stack([image], runtime.device)[0] for image in images]
+    with runtime.autocast():
+        found = predictor(pixels)
+    return [(image, detection_record(one)) for image, one in zip(images, found, strict=True)]
+
+
+def _annotations(
+    output: OutputPaths, name: str, found: tuple[np.ndarray, Record]
+) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+    """Write the overlay of an image; return its (height, width) and COCO annotations."""
+    image, record = found
+    size = image.shape[0], image.shape[1]
+    masks, classes, scores = (
+        unpack(record["instances"], size[1]),
+        record["classes"],
+        record["scores"],
+    )
+    if output.overlays:
+        drawn = sheets.found(image, masks, classes, scores, output.classes)
+        output.write_overlay(name, drawn)
+    sample = ExportImage(name, size, None, masks, classes, scores)
+    return size, [
+        coco.annotation(sample, number, mask, polygons=False) for number, mask in enumerate(masks)
+    ]
 
 
 def labelmap(classes: Sequence[str]) -> bytes:
-    """A csv of what the values of label maps mean, and their colors in the palette (VOC's)."""
+    """Return a CSV of label values, class names and their colors (VOC's palette)."""
     text = StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["value", "name", "red", "green", "blue"])
@@ -284,38 +272,22 @@ def labelmap(classes: Sequence[str]) -> bytes:
 
 
 def _results(
-    task: engine.Task, output: Output, runtime: Runtime, outcome: Outcome
+    task: engine.Task, output: OutputPaths, runtime: Runtime, summary: PredictionSummary
 ) -> Iterator[tuple[str, Any]]:
-    """(name, what finish gave) of the images that succeed, in order; the others go to the outcome's
-    failures.
-    """
-    workers = min(runtime.workers, 1 + (len(output.files) - 1) // FEW)
+    """Yield (name, result) of the images that succeed, in order; record the others in `summary`."""
+    workers = min(runtime.workers, 1 + (len(output.files) - 1) // IMAGES_PER_WORKER)
     results = engine.stream(task, [list(output.files)], workers, runtime.batch)
-    again = "files written so far are whole, run again with --force"
+    resume = "the files written so far are complete, run again with --force"
     with (
-        reraise_worker_death(UserError, after=again, option="--workers"),
+        reraise_worker_death(UserError, after=resume, option="--workers"),
         closing(results),
         tqdm(results, "predict", len(output.files), unit="image", mininterval=1) as bar,
     ):
         for name, result in bar:
-            if isinstance(result, Exception):
-                outcome.failures[name] = _reason(output.files[name], result)
+            if isinstance(result, UserError):
+                summary.failures[name] = str(result)
+            elif isinstance(result, Exception):
+                kind = type(result).__name__
+                summary.failures[name] = f"{output.files[name]}: {kind}: {result}"
             else:
                 yield name, result
-
-
-def _reason(path: Path, error: Exception) -> str:
-    return (
-        str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
-    )
-
-
-def _stacks(
-    images: Sequence[np.ndarray], device: torch.device
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Images of one size as (their numbers, uint8 [B,3,H,W])."""
-    numbers: dict[tuple[int, ...], list[int]] = {}
-    for number, image in enumerate(images):
-        numbers.setdefault(image.shape, []).append(number)
-    for alike in numbers.values():
-        yield alike, stack([images[number] for number in alike], device)

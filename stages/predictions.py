@@ -17,7 +17,14 @@ from pipeline.core.artifacts import Record
 from pipeline.core.device import stack
 from pipeline.core.engine import Task
 from pipeline.data.index import Index
-from pipeline.predict import Finder, Labeller, as_record, finder, label_map, labeller
+from pipeline.predict import (
+    InstancePredictor,
+    SemanticPredictor,
+    detection_record,
+    instance_predictor,
+    label_map,
+    semantic_predictor,
+)
 from stages._command import DATASET, Parameters, Runtime, artifact, run_per_image, stage
 
 
@@ -36,8 +43,8 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
     """Predict the validation images."""
     index, section = Index.load(DATASET), parameters.predictions
     files = [artifact(name, ".safetensors") for name in ("semantic", "instance")]
-    label = labeller(files[0], runtime.device, scales=section.scales, flip=section.flip)
-    find = finder(files[1], runtime.device, **section.instances.model_dump())
+    label = semantic_predictor(files[0], runtime.device, scales=section.scales, flip=section.flip)
+    find = instance_predictor(files[1], runtime.device, **section.instances.model_dump())
     refine = partial(_refine, section.crf.model_dump())
     task = Task(index.image, refine, partial(_predict, label, find, runtime), index.size)
     names = [name for name, image in index.items() if image.split == "val"]
@@ -50,8 +57,8 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
 
 
 def _predict(
-    label: Labeller,
-    find: Finder,
+    label: SemanticPredictor,
+    find: InstancePredictor,
     runtime: Runtime,
     names: Sequence[str],
     images: Sequence[np.ndarray],
@@ -60,7 +67,7 @@ def _predict(
     pixels = stack(images, runtime.device)
     with runtime.autocast():
         scores, instances = label(pixels), find(pixels)
-    outputs = zip(images, scores, map(as_record, instances), strict=True)
+    outputs = zip(images, scores, map(detection_record, instances), strict=True)
     return [Outputs(*output) for output in outputs]
 
 

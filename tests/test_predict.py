@@ -1,17 +1,39 @@
-"""The final models out of their files: which files are taken, and at which size an instance model
-looks.
+"""Final models out of their files, and their results as files: masks that readers understand, and
+images that cannot be read next to others that can.
 """
 
+import csv
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from pipeline.core.weights import WeightsError, save_weights
-from pipeline.predict import final_header, finder, labeller, trained_sides
+from pipeline.errors import UserError
+from pipeline.export.voc import color_map
+from pipeline.instances.base import Detections
+from pipeline.predict import (
+    OutputPaths,
+    check_output_folder,
+    final_header,
+    instance_predictor,
+    labelmap,
+    predict_instances,
+    predict_labels,
+    semantic_predictor,
+    trained_sides,
+)
+from pipeline.readers.inputs import find_images
+from tests.support.runtimes import runtime
 
 CPU = torch.device("cpu")
+CLASSES = ("cat", "dog, or wolf", "日本")
+NO_CRF = {"iterations": 0}
 
 
 def saved(path: Path, kind: str, **header: object) -> Path:
@@ -27,7 +49,7 @@ def test_headers_of_final_models_are_read(semantic_model: Path, instance_model: 
 @pytest.mark.parametrize(
     ("kind", "header", "message"),
     [
-        ("classifier", {}, "stage classifier, which is no final model; give semantic.safetensors"),
+        ("classifier", {}, "stage classifier, not a final model; pass semantic.safetensors"),
         ("irnet", {}, "stage irnet"),
         (
             "instance",
@@ -45,29 +67,27 @@ def test_other_weights_are_refused(
 
 
 def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no such file; give the semantic\.safetensors"):
+    with pytest.raises(WeightsError, match=r"no such file; pass the semantic\.safetensors"):
         final_header(tmp_path / "x.safetensors")
     (tmp_path / "x.pth").write_bytes(b"\x80\x04pickle")
     with pytest.raises(WeightsError, match="not a readable safetensors file"):
         final_header(tmp_path / "x.pth")
 
 
-def test_probabilities_and_instances_have_the_size_of_the_image(
-    semantic_model: Path, instance_model: Path
-) -> None:
+def test_predictions_have_the_size_of_the_image(semantic_model: Path, instance_model: Path) -> None:
     images = torch.randint(
         0, 256, (2, 3, 50, 71), generator=torch.Generator().manual_seed(0)
     ).byte()
-    given = labeller(semantic_model, CPU, scales=[0.5, 1.0], flip=True)(images)
+    given = semantic_predictor(semantic_model, CPU, scales=[0.5, 1.0], flip=True)(images)
     assert given.shape == (2, 4, 50, 71)
     assert given.sum(1) == pytest.approx(1, abs=1e-5)
-    found = finder(instance_model, CPU, score=0.0, sides=None)(images)
+    found = instance_predictor(instance_model, CPU, score=0.0, sides=None)(images)
     assert [one.masks.shape[1:] for one in found] == [(50, 71)] * 2
     assert len(found[0].scores) > 0
 
 
-def test_a_file_without_an_instance_model_finds_nothing(tmp_path: Path) -> None:
-    find = finder(
+def test_file_without_instance_model_detects_nothing(tmp_path: Path) -> None:
+    find = instance_predictor(
         saved(tmp_path / "x.safetensors", "instance", method="none"), CPU, score=0.1, sides=None
     )
     assert [one.masks.shape for one in find([torch.zeros(3, 4, 5), torch.zeros(3, 6, 7)])] == [
@@ -76,6 +96,174 @@ def test_a_file_without_an_instance_model_finds_nothing(tmp_path: Path) -> None:
     ]
 
 
-def test_sides_are_the_middle_of_those_trained_at(instance_model: Path) -> None:
+def test_sides_are_the_middle_of_the_trained_range(instance_model: Path) -> None:
     assert trained_sides(final_header(instance_model)) == (64, 128)
     assert trained_sides({"kind": "instance"}) is None
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images of two sizes whose red channel is a label 0..3 times 60, and one that is none."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("a.png", "b.png", "sub/a.png", "turned.jpg")):
+        values = np.zeros((20, 30 if number % 2 else 24, 3), np.uint8)
+        values[4:12, 3:17, 0], values[14:, 10:, 0] = 60 * (1 + number % 3), 180
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        exif[0x0112] = 6 if path.suffix == ".jpg" else 1
+        Image.fromarray(values).save(path, exif=exif)
+    (tmp_path / "photos/bad.jpg").write_bytes(b"\xff\xd8\xff nothing more")
+    return tmp_path / "photos"
+
+
+def output(photos: Path, *, overlays: bool = True) -> OutputPaths:
+    return OutputPaths(photos.parent / "out", CLASSES, overlays, find_images([str(photos)]).files)
+
+
+def red(images: Tensor) -> np.ndarray:
+    """Probabilities whose argmax is a pixel's red channel / 60."""
+    labels = (images[:, 0].long() + 30) // 60
+    return torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2).float().numpy()
+
+
+def two_halves(images: Sequence[Tensor]) -> list[Detections]:
+    """The left half as a dog and, behind it, the whole image as a cat; nothing in images of 24
+    columns.
+    """
+    found = []
+    for image in images:
+        masks = torch.ones(2, *image.shape[1:], dtype=torch.bool)
+        masks[0, :, image.shape[2] // 2 :] = False
+        count = 0 if image.shape[2] == 24 else 2
+        found.append(
+            Detections(
+                masks[:count], torch.tensor([1, 0])[:count], torch.tensor([0.9, 0.25])[:count]
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_label_maps_are_palette_images_of_the_upright_image(photos: Path, batch: int) -> None:
+    summary = predict_labels(red, output(photos), NO_CRF, runtime(photos, batch=batch))
+    assert summary.images == 4
+    for name, number in (("a", 0), ("b", 1), ("sub/a", 2)):
+        with Image.open(f"out/masks/{name}.png") as mask:
+            assert mask.mode == "P"
+            assert mask.getpalette()[:12] == color_map()[:4].ravel().tolist()
+            values = np.asarray(mask)
+        assert values.shape == (20, 30 if number % 2 else 24)
+        assert (values[4:12, 3:17] == 1 + number).all()
+        assert (values[14:, 10:] == 3).all()
+    with Image.open("out/masks/turned.png") as mask:
+        assert mask.size == (20, 30), "upright by EXIF"
+    with Image.open("out/overlays/turned.jpg") as drawn:
+        assert drawn.width == 20
+    assert not list(Path("out").rglob("*.part"))
+
+
+def test_unreadable_image_is_named_and_the_others_continue(photos: Path) -> None:
+    for summary in (
+        predict_labels(red, output(photos), NO_CRF, runtime(photos)),
+        predict_instances(two_halves, output(photos), runtime(photos)),
+    ):
+        assert summary.images == 4
+        assert list(summary.failures) == ["bad.jpg"]
+        assert "photos/bad.jpg: is damaged" in summary.failures["bad.jpg"]
+
+
+def test_failing_network_fails_for_one_image(photos: Path) -> None:
+    def narrow(images: Tensor) -> np.ndarray:
+        if images.shape[3] == 30:
+            raise ValueError("too wide")
+        return red(images)
+
+    summary = predict_labels(
+        narrow, output(photos, overlays=False), NO_CRF, runtime(photos, batch=2)
+    )
+    assert summary.failures["b.png"].endswith("photos/b.png: ValueError: too wide")
+    assert summary.images == 3
+    assert not Path("out/overlays").exists()
+
+
+def test_instances_are_json_that_coco_reads(photos: Path) -> None:
+    from faster_coco_eval import COCO
+
+    summary = predict_instances(two_halves, output(photos), runtime(photos))
+    assert (summary.images, summary.instances) == (4, 4)
+    content = json.loads(Path("out/instances.json").read_bytes())
+    assert [row["file_name"] for row in content["images"]] == [
+        "a.png",
+        "b.png",
+        "sub/a.png",
+        "turned.jpg",
+    ]
+    assert [row["name"] for row in content["categories"]] == list(CLASSES)
+    coco = COCO(content)
+    (wide,) = (row for row in coco.imgs.values() if row["file_name"] == "b.png")
+    dog, cat = coco.loadAnns(coco.getAnnIds(imgIds=[wide["id"]]))
+    assert (dog["category_id"], dog["bbox"], dog["area"]) == (2, [0, 0, 15, 20], 300)
+    assert (cat["category_id"], round(cat["score"], 6)) == (1, 0.25)
+    assert coco.annToMask(dog)[:, :15].all()
+    assert not coco.annToMask(dog)[:, 15:].any()
+    assert coco.annToMask(cat).all()
+    assert len(coco.loadRes(content["annotations"]).anns) == 4
+
+
+@pytest.mark.slow
+def test_processes_write_the_same_files(photos: Path) -> None:
+    for number in range(12):
+        Image.fromarray(np.full((8, 9, 3), 60 * (number % 4), np.uint8)).save(
+            photos / f"more{number}.png"
+        )
+    predict_labels(red, output(photos), NO_CRF, runtime(photos))
+    alone = {path: path.read_bytes() for path in Path("out").rglob("*.*")}
+    predict_labels(red, output(photos), NO_CRF, runtime(photos, workers=2))
+    assert alone == {path: path.read_bytes() for path in Path("out").rglob("*.*")}
+    assert len(alone) == 1 + 2 * 16
+
+
+def test_interrupted_run_leaves_complete_files(photos: Path) -> None:
+    def interrupted(images: Sequence[Tensor]) -> list[Detections]:
+        if images[0].shape[2] == 30:
+            raise KeyboardInterrupt
+        return two_halves(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_instances(interrupted, output(photos), runtime(photos, batch=1))
+    assert not [path for path in Path("out").iterdir() if path.is_file()], (
+        "no json without all images, and no part of one"
+    )
+    assert predict_instances(two_halves, output(photos), runtime(photos)).images == 4
+    assert Path("out/instances.json").is_file()
+
+
+def test_labelmap_lists_values_and_colors() -> None:
+    rows = list(csv.DictReader(labelmap(CLASSES).decode().splitlines()))
+    assert [row["name"] for row in rows] == ["background", *CLASSES]
+    assert [row["value"] for row in rows] == ["0", "1", "2", "3"]
+    assert [int(rows[2][color]) for color in ("red", "green", "blue")] == color_map()[2].tolist()
+
+
+@pytest.mark.parametrize(
+    ("folder", "arguments", "message"),
+    [
+        ("photos", ["photos"], "-o photos: lies in photos, where the images are"),
+        ("photos/out", ["photos"], "lies in photos"),
+        (
+            "photos",
+            ["photos/overlays/x.png"],
+            "photos/overlays/x.png: is in -o photos, which is written to",
+        ),
+    ],
+)
+def test_results_are_never_written_next_to_the_images(
+    photos: Path, folder: str, arguments: list[str], message: str
+) -> None:
+    (photos / "overlays").mkdir()
+    (photos / "overlays/x.png").touch()
+    with pytest.raises(UserError, match=message):
+        check_output_folder(Path(folder), find_images(arguments))
+    check_output_folder(Path("out"), find_images(arguments))
+    check_output_folder(Path("photos/out"), find_images(["photos/a.png"]))

@@ -1,4 +1,4 @@
-"""Image files that a person names: folders, patterns and single images, without tags or an index."""
+"""Image files named on the command line: folders, patterns and single files, without an index."""
 
 import glob
 import os
@@ -12,12 +12,12 @@ from pipeline.readers.source import FOREIGN, without_suffix
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """Images to work on.
+class InputImages:
+    """Images to run a model on.
 
-    files: name -> file, sorted; a name is the POSIX path below the folder that holds everything
-    named, suffix included, and no two are equal without it. folders: those that were searched.
-    foreign: images of kinds that are not read, left out.
+    files: name -> file, sorted; a name is the POSIX path, with suffix, below the common folder of
+    all arguments, and names are unique without their suffix. folders: the folders searched.
+    foreign: images in formats that are not supported, skipped.
     """
 
     files: Mapping[str, Path]
@@ -25,24 +25,22 @@ class Given:
     foreign: tuple[Path, ...]
 
 
-def find_given(arguments: Sequence[str]) -> Given:
-    """The images of folders (searched to their depth), patterns such as `photos/**/*.jpg`, and
-    files, each once.
+def find_images(arguments: Sequence[str]) -> InputImages:
+    """Find the images of folders (recursively), patterns such as `photos/**/*.jpg`, and files.
 
-    Hidden files are left out, links to folders not followed. Raises UserError that names an
-    argument which leads to no image, and two images whose results would have one name.
+    Each image counts once. Hidden files are skipped, links to folders not followed. Raise UserError
+    for an argument without images, and for two images whose results would have one name.
     """
     roots: list[Path] = []
     found: dict[Path, Path] = {}
     foreign: list[Path] = []
     for argument in arguments:
-        root, paths = _look(argument)
-        other = [
-            path for path in paths if path.suffix.lower() in FOREIGN and path != Path(argument)
-        ]
-        images = [path for path in paths if _is_image(path) or path == Path(argument)]
+        root, paths = _search(argument)
+        named = Path(argument)
+        other = [path for path in paths if path.suffix.lower() in FOREIGN and path != named]
+        images = [path for path in paths if path.suffix.lower() in SUFFIXES or path == named]
         if not images:
-            raise UserError(_complain(argument, other))
+            raise UserError(_no_images(argument, other))
         roots.append(root)
         found |= {Path(os.path.abspath(path)): path for path in images}
         foreign += other
@@ -50,11 +48,11 @@ def find_given(arguments: Sequence[str]) -> Given:
     files = {full.relative_to(base).as_posix(): path for full, path in found.items()}
     _check_unique(files)
     folders = tuple(path for path in map(Path, arguments) if path.is_dir())
-    return Given(dict(sorted(files.items())), folders, tuple(sorted(set(foreign))))
+    return InputImages(dict(sorted(files.items())), folders, tuple(sorted(set(foreign))))
 
 
-def _look(argument: str) -> tuple[Path, list[Path]]:
-    """The folder that an argument is about, and the files it stands for."""
+def _search(argument: str) -> tuple[Path, list[Path]]:
+    """Return the folder that an argument's names are relative to, and the files it stands for."""
     path = Path(argument)
     if path.is_dir():
         return path, sorted(_walk(path))
@@ -62,9 +60,11 @@ def _look(argument: str) -> tuple[Path, list[Path]]:
         return path.parent, [path]
     if glob.has_magic(argument):
         matches = (Path(match) for match in glob.iglob(argument, recursive=True))
-        return _fixed_part(path), sorted(match for match in matches if match.is_file())
+        root = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+        return root, sorted(match for match in matches if match.is_file())
     raise UserError(
-        f"{argument}: no such file or folder; name a folder, an image, or a pattern in quotes such as 'photos/**/*.jpg'"
+        f"{argument}: no such file or folder; name a folder, an image, or a pattern in quotes "
+        "such as 'photos/**/*.jpg'"
     )
 
 
@@ -74,34 +74,21 @@ def _walk(folder: Path) -> Iterable[Path]:
         yield from (Path(directory, file) for file in files if not file.startswith("."))
 
 
-def _fixed_part(pattern: Path) -> Path:
-    """The folder that a pattern begins with, before its first wildcard."""
-    part = pattern
-    while glob.has_magic(str(part)):
-        part = part.parent
-    return part
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
-
-
-def _complain(argument: str, foreign: Sequence[Path]) -> str:
-    there = ", ".join(sorted({path.suffix.lower() for path in foreign}))
-    hint = (
-        f", but {len(foreign)} of kinds that are not read ({there}): save them as JPEG, PNG or WebP"
-        if there
-        else ""
-    )
-    return f"{argument}: holds no image ({', '.join(SUFFIXES)}){hint or '; name another folder or pattern'}"
+def _no_images(argument: str, foreign: Sequence[Path]) -> str:
+    """Return the message for an argument that leads to no image."""
+    hint = "; name another folder or pattern"
+    if foreign:
+        suffixes = ", ".join(sorted({path.suffix.lower() for path in foreign}))
+        hint = f", but {len(foreign)} in unsupported formats ({suffixes}): convert to JPEG, PNG or WebP"
+    return f"{argument}: no images ({', '.join(SUFFIXES)}){hint}"
 
 
 def _check_unique(files: Mapping[str, Path]) -> None:
     taken: dict[str, Path] = {}
     for name, path in files.items():
-        stem = without_suffix(name)
-        if stem in taken:
+        other = taken.setdefault(without_suffix(name), path)
+        if other != path:
             raise UserError(
-                f"{taken[stem]} and {path} differ in their endings alone, so one result would replace the other; rename one of them"
+                f"{other} and {path} differ only in their suffix, so one result would overwrite "
+                "the other; rename one of them"
             )
-        taken[stem] = path

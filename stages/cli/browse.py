@@ -5,11 +5,13 @@ weakmask browse
 weakmask browse --rev one-scale --rev v1.0 --port 8090 --no-open
 """
 
+import os
 import signal
 import sys
 import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -52,9 +54,8 @@ def browse(port: int, revisions: tuple[str, ...], open_: bool) -> None:
     # the page's library and the networks' take seconds to import, which other commands need not
     # wait for
     from pipeline.browser import app
-    from stages.experiments.revisions import scratch_folder
 
-    with scratch_folder() as scratch:
+    with TemporaryDirectory(prefix=f"weakmask-browse-{os.getpid()}-") as scratch:
         runs = find_runs(revisions, Path(scratch))
         opened = app.listen(port)
         address = f"http://{app.HOST}:{opened.getsockname()[1]}"
@@ -74,7 +75,7 @@ def find_runs(revisions: tuple[str, ...], scratch: Path) -> list["Run"]:
     """The workspace, if it has a dataset, and the revisions; raises UserError if there is nothing
     to show.
     """
-    from stages.experiments.revisions import workspace
+    from stages.experiments.runs import workspace
 
     here = [workspace()] if DATASET.exists() or not revisions else []
     for run in here:
@@ -86,7 +87,7 @@ def find_runs(revisions: tuple[str, ...], scratch: Path) -> list["Run"]:
 
 def _find(name: str, scratch: Path) -> "Run":
     """The run of a revision; errors name the option."""
-    from stages.experiments.revisions import revision
+    from stages.experiments.runs import revision
 
     try:
         return revision(name, scratch)

@@ -24,7 +24,8 @@ from pipeline.views.report import percent
 from stages._command import DATA, PRESETS, artifact
 from stages.cli.browse import browse
 from stages.cli.compare import compare
-from stages.cli.export import export, export_onnx
+from stages.cli.export import export
+from stages.cli.export_onnx import export_onnx
 from stages.cli.inspect import inspect
 from stages.cli.predict import predict
 from stages.cli.report_diff import report_diff

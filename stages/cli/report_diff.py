@@ -15,13 +15,10 @@ from pipeline.views.diff import ladder, render
 from pipeline.views.report import percent, points
 from pipeline.views.report_data import FILE, Summary, load, parse
 from stages._command import DATA
-from stages.experiments.cached import cached, committed, find_commit, folder, lock_of, lost, outs_of
-from stages.experiments.lineage import made_with, outdated
-from stages.experiments.repository import PARAMETERS
+from stages.experiments.dvc_cache import CachedRun
 from stages.experiments.table import aligned
 
 REPORT = (DATA / "report").as_posix()
-AGAIN = "run the stage report there"
 
 
 @click.command("report-diff")
@@ -62,28 +59,5 @@ def read(place: str) -> Summary:
         return load(folder / FILE)
     if folder.is_file():
         raise UserError(f"{place}: is a file; give the report's folder, such as {REPORT}")
-    return parse(_cached(place).read_text(encoding="utf-8"), f"{place}:{REPORT}/{FILE}")
-
-
-def _cached(name: str) -> Path:
-    """report.json of a revision in DVC's cache; raises UserError."""
-    try:
-        commit = find_commit(name)
-    except UserError as error:
-        raise UserError(f"{error}; nor is it a report folder") from error
-    lock = lock_of(name, commit)
-    outs = outs_of(lock)
-    if REPORT not in outs:
-        raise UserError(f"{name}: its dvc.lock knows no {REPORT}; {AGAIN}")
-    if REPORT in outdated(lock, made_with(committed(commit, PARAMETERS), lock)):
-        raise UserError(
-            f"{name}: its {REPORT} is left from another run; run the experiment without targets, or to `report`"
-        )
-    files = folder(outs[REPORT])
-    if files is None:
-        raise UserError(lost(REPORT, name, cached(outs[REPORT])))
-    if FILE not in files:
-        raise UserError(f"{name}: its report is an older one, without {FILE}; {AGAIN}")
-    if not files[FILE].is_file():
-        raise UserError(lost(f"{REPORT}/{FILE}", name, files[FILE]))
-    return files[FILE]
+    file = CachedRun(place).file(REPORT, FILE)
+    return parse(file.read_text(encoding="utf-8"), f"{place}:{REPORT}/{FILE}")

@@ -1,1 +1,1 @@
-"""Reading runs and experiments from DVC."""
+"""Finished runs and experiments, read from Git and DVC without a checkout."""

@@ -1,13 +1,11 @@
-"""Scores of several methods side by side: means over seeds, paired differences, and how far both
-can be trusted.
-"""
+"""Scores of several variants side by side: means over seeds, and differences paired by seed."""
 
 import csv
 import io
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 MEASURES = (
     ("cams", "best_miou", "CAM, best"),
@@ -17,148 +15,100 @@ MEASURES = (
     ("predictions", "miou", "final model, val"),
     ("predictions", "AP50", "final AP50, val"),
 )
-"""(step, name of the score under STEP in data/scores/STEP.json, heading)."""
-STEPS = tuple(dict.fromkeys(step for step, _, _ in MEASURES))
+"""(step, name of the score under the step's key in data/scores/STEP.json, heading)."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Mean of n values and its standard error, which one value does not have."""
+class Score(NamedTuple):
+    """One number in 0..1: what `variant` with `seed` scored at `step`."""
 
-    mean: float
-    error: float | None
-    n: int
-
-
-@dataclass(frozen=True)
-class Score:
-    """One number, in 0..1, of one experiment."""
-
-    method: str
+    variant: str
     seed: int
     step: str
     score: str
     value: float
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
-    """Mean and standard error s/sqrt(n), with s from n-1; None without values."""
-    if not values:
-        return None
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-    return Estimate(statistics.fmean(values), error, len(values))
+def table(scores: Sequence[Score]) -> list[str]:
+    """Return the lines of a table: the means of each variant, then differences to the first one.
 
-
-def paired(first: Mapping[int, float], other: Mapping[int, float]) -> Estimate | None:
-    """`other` minus `first` over the seeds both have, which share images and chance."""
-    return estimate([other[seed] - first[seed] for seed in sorted(first.keys() & other.keys())])
-
-
-def beyond_chance(difference: Estimate) -> bool:
-    """Whether a difference is larger than two of its standard errors; never with one pair."""
-    return difference.error is not None and abs(difference.mean) > 2 * difference.error
-
-
-def chance(n: int) -> float:
-    """How often the mean of n normal differences around 0 lies beyond two standard errors:
-    Student's t, n-1 degrees of freedom.
+    A cell is the mean in percent ± the standard deviation (of n - 1) over the seeds, followed by
+    (n) where fewer seeds have the score than the row has. `*` marks differences with p < 0.05 in a
+    paired t-test.
     """
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(n - 1, -2))
-
-
-def by_seed(scores: Iterable[Score], method: str, step: str, name: str) -> dict[int, float]:
-    """The values of one column of one method."""
-    key = (method, step, name)
-    return {
-        score.seed: score.value
-        for score in scores
-        if (score.method, score.step, score.score) == key
-    }
-
-
-def cell(value: Estimate | None, rows: int, *, sign: str = "", mark: bool = False) -> str:
-    """`38.5 ± 1.2 *` in percent; `(2)` follows where fewer than `rows` seeds have it."""
-    if value is None:
-        return "-  "
-    bar = "" if value.error is None else f" ± {200 * value.error:.1f}"
-    fewer = "" if value.n == rows else f" ({value.n})"
-    return f"{100 * value.mean:{sign}.1f}{bar}{fewer}{' *' if mark else '  '}"
-
-
-def table(scores: Sequence[Score], methods: Sequence[str], steps: Sequence[str]) -> list[str]:
-    """Lines: scores of each method, then differences to the first one, then how to read them."""
-    measures = [measure for measure in MEASURES if measure[0] in steps]
-    columns = {
-        (method, heading): by_seed(scores, method, step, name)
-        for method in methods
-        for step, name, heading in measures
-    }
-    headings = [heading for _, _, heading in measures]
-    rows = [["", "seeds", *(f"{heading}  " for heading in headings)]]
-    for method in methods:
-        seeds = len({score.seed for score in scores if score.method == method})
-        values = [estimate(list(columns[method, heading].values())) for heading in headings]
-        rows.append([method, str(seeds), *(cell(value, seeds) for value in values)])
-    first, found = methods[0], []
-    for method in methods[1:]:
-        differences = [
-            paired(columns[first, heading], columns[method, heading]) for heading in headings
-        ]
-        pairs = max((value.n for value in differences if value), default=0)
-        found += [value for value in differences if value]
-        cells = [
-            cell(value, pairs, sign="+", mark=value is not None and beyond_chance(value))
-            for value in differences
-        ]
-        rows.append([method, str(pairs), *cells])
-    lines = aligned(rows)
-    if found:
-        lines[1 + len(methods) : 1 + len(methods)] = ["", f"minus {first}, on the same seeds:"]
-    else:
-        lines = lines[: 1 + len(methods)]
-    return [*lines, "", *legend(scores, found)]
-
-
-def legend(scores: Sequence[Score], differences: Sequence[Estimate]) -> list[str]:
-    """What the numbers mean, and how far they can be trusted."""
-    if not scores:
+    columns: dict[str, dict[str, dict[int, float]]] = {}
+    for step, name, heading in MEASURES:
+        for score in scores:
+            if (score.step, score.score) == (step, name):
+                seeds = columns.setdefault(heading, {}).setdefault(score.variant, {})
+                seeds[score.seed] = score.value
+    if not columns:
         return ["no scores"]
-    several = any(score.seed != scores[0].seed for score in scores)
-    bars = "; mean ± 2 standard errors of the mean over the seeds" if several else ""
-    lines = [f"mIoU and AP50 in percent{bars}"]
-    pairs = [difference.n for difference in differences if difference.n > 1]
-    if pairs:
-        low, high = (f"{100 * chance(n):.0f}" for n in (max(pairs), min(pairs)))
-        often = f"{low} %" if low == high else f"{low} to {high} %"
-        counts = f"{min(pairs)}" if min(pairs) == max(pairs) else f"{min(pairs)} to {max(pairs)}"
-        lines.append(
-            f"* beyond 2 standard errors; with {counts} pairs chance alone reaches that in {often} of comparisons"
-        )
-    elif differences:
-        lines.append(
-            "one pair only: nothing tells these differences from chance; add seeds (--seed 0 --seed 1 ...)"
-        )
+    first, *others = dict.fromkeys(score.variant for score in scores)
+    rows, differences = [["", "seeds", *(f"{heading}  " for heading in columns)]], []
+    for variant in (first, *others):
+        count = len({score.seed for score in scores if score.variant == variant})
+        cells = [cell([*column.get(variant, {}).values()], count) for column in columns.values()]
+        rows.append([variant, str(count), *cells])
+    for variant in others:
+        pairs = [
+            paired(column.get(first, {}), column.get(variant, {})) for column in columns.values()
+        ]
+        differences += pairs
+        count = max(map(len, pairs))
+        cells = [cell(pair, count, sign="+", star=significant(pair)) for pair in pairs]
+        rows.append([variant, str(count), *cells])
+    lines = aligned(rows)
+    if others:
+        lines[2 + len(others) : 2 + len(others)] = ["", f"minus {first}, on the same seeds:"]
+    most = max(len(seeds) for column in columns.values() for seeds in column.values())
+    bars = "; mean ± standard deviation over the seeds" if most > 1 else ""
+    lines += ["", f"mIoU and AP50 in percent{bars}"]
+    if any(len(pair) > 1 for pair in differences):
+        lines.append("* p < 0.05 in a paired t-test over the seeds")
+    elif any(differences):
+        lines.append("one seed cannot tell a difference from chance; add -S base.seed=0,1,2")
     return lines
 
 
+def paired(first: dict[int, float], other: dict[int, float]) -> list[float]:
+    """Return `other` minus `first` for the seeds that both have."""
+    return [other[seed] - first[seed] for seed in sorted(first.keys() & other.keys())]
+
+
+def significant(differences: Sequence[float]) -> bool:
+    """Return whether p < 0.05 in a two-sided t-test of mean 0; False for a single difference."""
+    from scipy.special import stdtrit  # takes a while to import
+
+    n = len(differences)
+    if n < 2:
+        return False
+    error = statistics.stdev(differences) / math.sqrt(n)
+    return abs(statistics.fmean(differences)) > float(stdtrit(n - 1, 0.975)) * error
+
+
+def cell(values: Sequence[float], seeds: int, *, sign: str = "", star: bool = False) -> str:
+    """Return `38.5 ± 1.2 *`; `(2)` follows where there are fewer values than seeds."""
+    if not values:
+        return "-  "
+    bar = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    fewer = "" if len(values) == seeds else f" ({len(values)})"
+    return f"{100 * statistics.fmean(values):{sign}.1f}{bar}{fewer}{' *' if star else '  '}"
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, the first to the left, the others to the right."""
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    """Return lines of columns of equal width, the first aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for name, *cells in rows:
-        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        padded = [text.rjust(width) for text, width in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *padded]).rstrip())
     return lines
 
 
 def as_csv(scores: Iterable[Score]) -> str:
-    """Columns method, seed, step, score (its name), value (0..1)."""
+    """Return the scores as CSV, a row each, values in 0..1."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("method", "seed", "step", "score", "value"))
-    writer.writerows(
-        (score.method, score.seed, score.step, score.score, score.value) for score in scores
-    )
+    writer.writerow(Score._fields)
+    writer.writerows(scores)
     return out.getvalue()

@@ -17,7 +17,7 @@ from pipeline.browser import app
 from pipeline.errors import UserError
 from stages.cli import browse as command
 from stages.cli.main import main
-from stages.experiments import cached, revisions
+from stages.experiments import dvc_cache, runs
 from tests.support.repository import ENVIRONMENT, ROOT, commit, run
 from tests.support.runs import PARAMETERS, write_artifact, write_dataset, write_run, write_table
 
@@ -73,7 +73,7 @@ def inside(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path: Path) -> None:
-    first, higher = (revisions.revision(name, tmp_path / name) for name in ("first", "higher"))
+    first, higher = (runs.revision(name, tmp_path / name) for name in ("first", "higher"))
     before, after = first.reader("labels"), higher.reader("labels")
     assert ".dvc" in before.path.parts
     assert not np.array_equal(before["f"]["semantic"], after["f"]["semantic"])
@@ -83,7 +83,7 @@ def test_a_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path:
     assert first.places.dataset == Path("data/dataset")
     assert not first.places.lacking
     np.testing.assert_array_equal(
-        revisions.workspace().reader("labels")["f"]["semantic"], after["f"]["semantic"]
+        runs.workspace().reader("labels")["f"]["semantic"], after["f"]["semantic"]
     )
 
 
@@ -92,7 +92,7 @@ def test_images_of_another_dataset_are_linked_from_the_cache(
 ) -> None:
     monkeypatch.chdir(shutil.copytree(inside, tmp_path / "copy"))
     shutil.rmtree("data/dataset")
-    found = revisions.revision("first", tmp_path / "scratch")
+    found = runs.revision("first", tmp_path / "scratch")
     assert found.places.dataset == tmp_path / "scratch"
     assert found.index.image("f").shape == (30, 41, 3)
     assert (tmp_path / "scratch/index.json").is_symlink()
@@ -103,29 +103,29 @@ def test_what_the_cache_lacks_is_named_and_the_rest_is_there(
 ) -> None:
     copy = shutil.copytree(inside, tmp_path / "copy")
     monkeypatch.chdir(copy)
-    lost = revisions.revision("first", tmp_path / "a").reader("labels").path
+    lost = runs.revision("first", tmp_path / "a").reader("labels").path
     assert lost.is_relative_to(copy)
     lost.unlink()
-    found = revisions.revision("first", tmp_path / "b")
+    found = runs.revision("first", tmp_path / "b")
     with pytest.raises(
         UserError, match=r"data/labels.h5 of first is not in DVC's cache .*`dvc fetch"
     ):
         found.reader("labels")
     assert found.miou("labels")
-    assert revisions.revision("higher", tmp_path / "c").problem("labels") is None
+    assert runs.revision("higher", tmp_path / "c").problem("labels") is None
 
 
 def test_no_file_of_a_cached_folder_leads_out_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ["a.csv", "deep/b.csv", "../c.csv", "deep/../../d.csv", "/etc/e.csv"]
-    entries = [{"relpath": name, "md5": "ab" + 30 * "0"} for name in names]
+    monkeypatch.setattr(dvc_cache, "cache_folder", lambda: tmp_path)
+    out = dvc_cache.LockedFile(path="data/scores", md5="cd0.dir")
     (tmp_path / "files/md5/cd").mkdir(parents=True)
-    (tmp_path / "files/md5/cd/0.dir").write_text(json.dumps(entries))
-    monkeypatch.setattr(cached, "cache_folder", lambda: tmp_path)
-    found = cached.folder({"path": "data/scores", "md5": "cd0.dir", "hash": "md5"})
-    assert found is not None
-    assert list(found) == ["a.csv", "deep/b.csv"]
+    for name in ("../c.csv", "deep/../../d.csv", "/etc/e.csv"):
+        entries = [{"relpath": path, "md5": "ab" + 30 * "0"} for path in ("a.csv", name)]
+        (tmp_path / "files/md5/cd/0.dir").write_text(json.dumps(entries))
+        with pytest.raises(UserError, match="leads out of the folder"):
+            dvc_cache.cached_files(out)
 
 
 def test_an_experiment_with_a_target_shows_no_scores_of_other_labels(
@@ -135,11 +135,11 @@ def test_an_experiment_with_a_target_shows_no_scores_of_other_labels(
     monkeypatch.chdir(copy)
     run(copy, "git", "checkout", "-qf", "main")
     run(copy, "dvc", "exp", "run", "-q", "-S", "labels.background=0.5", "-n", "target", "labels")
-    found = revisions.revision("target", tmp_path / "scratch")
+    found = runs.revision("target", tmp_path / "scratch")
     assert found.problem("labels") is None
     assert found.miou("labels") == {}
     assert list(found.places.lacking) == ["scores of labels"]
-    assert "left from another run" in (found.problem("scores of labels") or "")
+    assert "another run made them" in (found.problem("scores of labels") or "")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_an_experiment_with_a_target_shows_no_scores_of_other_labels(
     [
         ("nowhere", "no Git revision, tag or DVC experiment of this name; experiments are higher"),
         ("--all", "no Git revision, tag or DVC experiment"),
-        ("HEAD~1", "holds no dvc.lock"),
+        ("HEAD~1", "has no dvc.lock"),
     ],
 )
 def test_a_revision_without_a_run(inside: Path, tmp_path: Path, name: str, message: str) -> None:

@@ -50,7 +50,7 @@ def test_results_are_those_of_stage_predictions(
         "instances": {"sides": [96, 160], "score": 0.2},
     }
     Path("params.yaml").write_text(yaml.safe_dump(parameters))
-    build("scenes", Path(), Path("data/dataset"), samples=6, val=0.5)
+    build("scenes", Path(), Path("data/dataset"), images=6, val=0.5)
     for model in (semantic_model, instance_model):
         shutil.copy(model, Path("data", model.name))
     done = CliRunner().invoke(predictions, [], catch_exceptions=False)
@@ -84,7 +84,9 @@ def test_results_are_those_of_stage_predictions(
     assert len({tuple(np.unique(artifact[name]["semantic"])) for name in artifact.names}) > 1
 
 
-def test_a_weights_file_is_enough_and_sub_folders_stay(photos: Path, semantic_model: Path) -> None:
+def test_weights_file_is_enough_and_sub_folders_are_preserved(
+    photos: Path, semantic_model: Path
+) -> None:
     result = run(semantic_model, "photos", "-o", "out", "--no-crf")
     assert result.exit_code == 0, result.output
     assert "wrote the results of 2 images" in result.output
@@ -99,20 +101,18 @@ def test_a_weights_file_is_enough_and_sub_folders_stay(photos: Path, semantic_mo
     assert sorted(os.listdir()) == ["out", "photos"]
 
 
-def test_bad_images_are_named_at_the_end_and_make_the_status_1(
-    photos: Path, instance_model: Path
-) -> None:
+def test_bad_images_are_listed_at_the_end_with_status_1(photos: Path, instance_model: Path) -> None:
     (photos / "bad.jpg").write_bytes(b"no image")
     (photos / "c.heic").touch()
     result = run(instance_model, "photos/**/*", "-o", "out", "--no-overlays")
     assert result.exit_code == 1
     assert "1 of 3 images failed:\n  photos/bad.jpg: is damaged" in result.output
-    assert "only JPEG, PNG and WebP are read: 1 files such as photos/c.heic" in result.output
+    assert "only JPEG, PNG and WebP are supported: 1 files such as photos/c.heic" in result.output
     assert len(json.loads(Path("out/instances.json").read_bytes())["images"]) == 2
     assert not Path("out/overlays").exists()
 
 
-def test_instances_are_looked_for_at_the_sides_trained_at(
+def test_instances_are_detected_at_the_trained_sides(
     photos: Path, instance_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(instance_model, "photos", "-o", "default", "--score", "0")
@@ -145,31 +145,31 @@ def test_force_replaces_files_and_leaves_others(photos: Path, semantic_model: Pa
             ["photos", "-o", "photos/out"],
             "-o photos/out: lies in photos, where the images are",
         ),
-        ("semantic", ["empty", "-o", "out"], "empty: holds no image"),
+        ("semantic", ["empty", "-o", "out"], "empty: no images"),
         ("semantic", ["nowhere", "-o", "out"], "nowhere: no such file or folder"),
         (
             "semantic",
             ["photos", "-o", "out", "--score", "0.5"],
-            "--score: belongs to instance models",
+            "--score: applies to instance models only",
         ),
-        ("instance", ["photos", "-o", "out", "--no-crf"], "--crf: belongs to semantic models"),
+        ("instance", ["photos", "-o", "out", "--no-crf"], "--crf: applies to semantic models only"),
         ("instance", ["photos", "-o", "out", "--score", "1.5"], "1.5 is not in the range 0<=x<=1"),
         (
             "instance",
             ["photos", "-o", "out", "--sides", "640"],
-            "'--sides': '640' is not two sides",
+            "'--sides': '640': not two sides",
         ),
         (
             "instance",
             ["photos", "-o", "out", "--sides", "9,8"],
-            "'9,8' is not two sides, the shorter first",
+            "'9,8': not two sides, the shorter first",
         ),
         (
             "semantic",
             ["photos", "-o", "out", "--scales", "1,x"],
-            "'1,x' is not scales above 0, at most 8",
+            "'1,x': not scales above 0 and at most 8",
         ),
-        ("semantic", ["photos", "-o", "out", "--scales", "0"], "'0' is not scales above 0"),
+        ("semantic", ["photos", "-o", "out", "--scales", "0"], "'0': not scales above 0"),
         (
             "semantic",
             ["photos", "-o", "out", "--device", "gpu"],
@@ -179,7 +179,7 @@ def test_force_replaces_files_and_leaves_others(photos: Path, semantic_model: Pa
         ("none", ["photos", "-o", "out"], "instance.method was none"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(
+def test_wrong_arguments_are_refused_before_anything_is_written(
     photos: Path,
     semantic_model: Path,
     instance_model: Path,
@@ -203,10 +203,10 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert not Path("out").exists()
 
 
-def test_a_model_that_is_not_there_is_named(photos: Path) -> None:
+def test_missing_model_is_named(photos: Path) -> None:
     result = run("best.safetensors", "photos", "-o", "out")
     assert result.exit_code == 1
     assert (
-        "best.safetensors: no such file; give the semantic.safetensors or instance.safetensors"
+        "best.safetensors: no such file; pass the semantic.safetensors or instance.safetensors"
         in result.output
     )

@@ -1,0 +1,106 @@
+"""Finished DVC experiments and their scores, read from `dvc exp show --json`.
+
+https://dvc.org/doc/command-reference/exp/show
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages._command import DATA
+from stages.experiments.dvc_cache import CachedRun, dvc
+from stages.experiments.table import MEASURES
+
+METHOD, SEED = "classifier.method", "base.seed"
+FILES = {step: (DATA / "scores" / f"{step}.json").as_posix() for step, _, _ in MEASURES}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A finished experiment.
+
+    parameters: by dotted name, without section runtime; values: (step, score) -> value in 0..1;
+    stale: steps without values, as another run scored them; code: path -> digest of what else than
+    data made the values.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    values: Mapping[tuple[str, str], float]
+    stale: Sequence[str]
+    code: Mapping[str, str | None]
+
+
+def finished_experiments(revisions: Iterable[str] = ()) -> list[Experiment]:
+    """Return the finished experiments that started from HEAD or `revisions`, oldest first."""
+    options = [word for name in revisions for word in ("--rev", name)]
+    options += ["--hide-workspace", "--hide-queued", "--hide-failed"]
+    rows = []
+    for start in json.loads(dvc("exp", "show", "--json", *options)):
+        for entry in start["experiments"] or []:
+            tip, executor = entry["revs"][0], entry["executor"]  # null if not from the queue
+            if tip["data"] and (executor is None or executor["state"] == "success"):
+                rows.append((tip["data"]["timestamp"], entry["name"], tip))
+    rows.sort(key=lambda row: row[:2])
+    return [_experiment(name, tip["rev"], tip["data"]["metrics"]) for _, name, tip in rows]
+
+
+def _experiment(name: str, commit: str, metrics: Mapping[str, Any]) -> Experiment:
+    """Return the experiment of a commit; metrics: file -> {"data": content}, as DVC shows them."""
+    run = CachedRun(commit)
+    content = {step: (metrics.get(file) or {}).get("data") or {} for step, file in FILES.items()}
+    values = {
+        (step, score): (content[step].get(step) or {}).get(score)
+        for step, score, _ in MEASURES
+        if FILES[step] not in run.stale
+    }
+    return Experiment(
+        name,
+        dict(_flat({key: value for key, value in run.parameters.items() if key != "runtime"})),
+        {key: float(value) for key, value in values.items() if value is not None},
+        [step for step, file in FILES.items() if file in run.stale],
+        {
+            dep.path: dep.md5
+            for stage in run.stages.values()
+            if not run.stale & {out.path for out in stage.outs}
+            for dep in stage.deps
+            if not dep.path.startswith(f"{DATA}/")
+        },
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of nested parameters."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def variants(experiments: Sequence[Experiment]) -> dict[str, dict[int, Experiment]]:
+    """Return the experiments by variant and seed; the newest of equal ones.
+
+    A variant is a method, with the other parameters in which the experiments differ, such as
+    `cam labels.background=0.4`.
+    """
+    keys = dict.fromkeys(key for one in experiments for key in one.parameters)
+    texts = [{key: json.dumps(one.parameters.get(key)) for key in keys} for one in experiments]
+    differing = [
+        key for key in keys if key not in (METHOD, SEED) and len({text[key] for text in texts}) > 1
+    ]
+    found: dict[str, dict[int, Experiment]] = {}
+    for one, text in zip(experiments, texts, strict=True):
+        words = [str(one.parameters.get(METHOD)), *(f"{key}={text[key]}" for key in differing)]
+        found.setdefault(" ".join(words), {})[one.parameters.get(SEED, 0)] = one
+    return dict(sorted(found.items()))
+
+
+def differing_code(experiments: Sequence[Experiment]) -> list[str]:
+    """Return the files and folders that were not the same in all of the experiments."""
+    digests: dict[str, set[str | None]] = {}
+    for one in experiments:
+        for path, digest in one.code.items():
+            digests.setdefault(path, set()).add(digest)
+    return sorted(path for path, found in digests.items() if len(found) > 1)

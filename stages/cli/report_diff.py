@@ -11,9 +11,9 @@ import click
 
 from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
-from pipeline.views.diff import ladder, render
+from pipeline.views.diff import render, step_changes
 from pipeline.views.report import percent, points
-from pipeline.views.report_data import FILE, Summary, load, parse
+from pipeline.views.report_data import FILE, ReportData, load, parse
 from stages._command import DATA
 from stages.experiments.cached import cached, committed, find_commit, folder, lock_of, lost, outs_of
 from stages.experiments.lineage import made_with, outdated
@@ -21,7 +21,7 @@ from stages.experiments.repository import PARAMETERS
 from stages.experiments.table import aligned
 
 REPORT = (DATA / "report").as_posix()
-AGAIN = "run the stage report there"
+REMAKE = "run the stage report there"
 
 
 @click.command("report-diff")
@@ -36,8 +36,7 @@ AGAIN = "run the stage report there"
     help="Page to write.",
 )
 def report_diff(first: str, second: str, output: Path) -> None:
-    """Write a page of what changed from report A to report B (data/report by default), and print
-    the ladder.
+    """Compare report A with report B (default: data/report) in a page, and print the scores.
 
     A and B are report folders, or Git revisions and names of experiments whose report is in DVC's
     cache.
@@ -47,26 +46,27 @@ def report_diff(first: str, second: str, output: Path) -> None:
     rows = [["", first, second, "difference"]]
     rows += [
         [change.name, percent(change.first), percent(change.second), points(change.difference)]
-        for change in ladder(*reports)
+        for change in step_changes(*reports)
     ]
     click.echo("\n".join(aligned(rows)))
     click.echo(f"wrote {output}")
 
 
-def read(place: str) -> Summary:
-    """The numbers of a report: of a folder if there is one of that name, else of a revision. Raises
-    UserError.
+def read(source: str) -> ReportData:
+    """Read a report from a folder if there is one of that name, else from a revision.
+
+    Raises UserError.
     """
-    folder = Path(place)
-    if folder.is_dir():
-        return load(folder / FILE)
-    if folder.is_file():
-        raise UserError(f"{place}: is a file; give the report's folder, such as {REPORT}")
-    return parse(_cached(place).read_text(encoding="utf-8"), f"{place}:{REPORT}/{FILE}")
+    path = Path(source)
+    if path.is_dir():
+        return load(path / FILE)
+    if path.is_file():
+        raise UserError(f"{source}: is a file; give the report's folder, such as {REPORT}")
+    return parse(_cached(source).read_text(encoding="utf-8"), f"{source}:{REPORT}/{FILE}")
 
 
 def _cached(name: str) -> Path:
-    """report.json of a revision in DVC's cache; raises UserError."""
+    """Find report.json of a revision in DVC's cache; raises UserError."""
     try:
         commit = find_commit(name)
     except UserError as error:
@@ -74,16 +74,17 @@ def _cached(name: str) -> Path:
     lock = lock_of(name, commit)
     outs = outs_of(lock)
     if REPORT not in outs:
-        raise UserError(f"{name}: its dvc.lock knows no {REPORT}; {AGAIN}")
+        raise UserError(f"{name}: its dvc.lock has no {REPORT}; {REMAKE}")
     if REPORT in outdated(lock, made_with(committed(commit, PARAMETERS), lock)):
         raise UserError(
-            f"{name}: its {REPORT} is left from another run; run the experiment without targets, or to `report`"
+            f"{name}: its {REPORT} is left over from another run; "
+            "run the experiment without targets, or up to `report`"
         )
     files = folder(outs[REPORT])
     if files is None:
         raise UserError(lost(REPORT, name, cached(outs[REPORT])))
     if FILE not in files:
-        raise UserError(f"{name}: its report is an older one, without {FILE}; {AGAIN}")
+        raise UserError(f"{name}: its report is an older one, without {FILE}; {REMAKE}")
     if not files[FILE].is_file():
         raise UserError(lost(f"{REPORT}/{FILE}", name, files[FILE]))
     return files[FILE]

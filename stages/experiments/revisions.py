@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.browser.run import FORMATS, SCORED, Fresh, Run, RunPaths
+from pipeline.browser.run import FORMATS, SCORED, ReloadingFile, Run, RunPaths
 from pipeline.errors import UserError
 from stages._command import DATA, DATASET, artifact
 from stages.experiments.cached import (
@@ -36,7 +36,7 @@ def workspace() -> Run:
         {name: DATA / "scores" / name / "images.csv" for name in SCORED},
     )
     files = Path(PARAMETERS), Path(LOCK)
-    return Run(WORKSPACE, places, Fresh(files, lambda: made_with(*map(_text, files))))
+    return Run(WORKSPACE, places, ReloadingFile(files, lambda: made_with(*map(_text, files))))
 
 
 def revision(name: str, scratch: Path) -> Run:

@@ -80,8 +80,8 @@ def test_a_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path:
     assert first.parameters["labels"]["background"] == 0.25
     assert higher.parameters["labels"]["background"] == 0.5
     assert first.miou("labels")["f"] == pytest.approx(0.4)
-    assert first.places.dataset == Path("data/dataset")
-    assert not first.places.lacking
+    assert first.paths.dataset == Path("data/dataset")
+    assert not first.paths.missing
     np.testing.assert_array_equal(
         revisions.workspace().reader("labels")["f"]["semantic"], after["f"]["semantic"]
     )
@@ -93,7 +93,7 @@ def test_images_of_another_dataset_are_linked_from_the_cache(
     monkeypatch.chdir(shutil.copytree(inside, tmp_path / "copy"))
     shutil.rmtree("data/dataset")
     found = revisions.revision("first", tmp_path / "scratch")
-    assert found.places.dataset == tmp_path / "scratch"
+    assert found.paths.dataset == tmp_path / "scratch"
     assert found.index.image("f").shape == (30, 41, 3)
     assert (tmp_path / "scratch/index.json").is_symlink()
 
@@ -138,7 +138,7 @@ def test_an_experiment_with_a_target_shows_no_scores_of_other_labels(
     found = revisions.revision("target", tmp_path / "scratch")
     assert found.problem("labels") is None
     assert found.miou("labels") == {}
-    assert list(found.places.lacking) == ["scores of labels"]
+    assert list(found.paths.missing) == ["scores of labels"]
     assert "left from another run" in (found.problem("scores of labels") or "")
 
 

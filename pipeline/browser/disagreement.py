@@ -4,8 +4,8 @@ The job sleeps as long as it works, so that pages stay responsive.
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from threading import Lock, Thread
 
 from pipeline.browser.run import Run
@@ -13,6 +13,10 @@ from pipeline.browser.sample import STEPS, Sample, difference
 from pipeline.errors import UserError
 
 Key = tuple[str, str, str, str]
+PAIRS = {
+    f"{one}-{other}": f"{STEPS[one]} and {STEPS[other]}" for one, other in combinations(STEPS, 2)
+}
+"""Pairs of steps and their titles."""
 
 
 @dataclass(slots=True)
@@ -89,12 +93,8 @@ def disagreement(sample: Sample, one: str, other: str) -> float | None:
     return difference(sample.label_map(one), sample.label_map(other))
 
 
-def pairs(run: Run) -> Mapping[tuple[str, str], str]:
+def available_pairs(run: Run) -> dict[str, str]:
     """Return the pairs of steps that a run has both of, with their titles."""
     has_truth = any(image.semantic is not None for image in run.index.values())
-    steps = [step for step in STEPS if run.exists(step) or (step == "truth" and has_truth)]
-    return {
-        (one, other): f"{STEPS[one]} and {STEPS[other]}"
-        for number, one in enumerate(steps)
-        for other in steps[number + 1 :]
-    }
+    steps = {step for step in STEPS if run.exists(step) or (step == "truth" and has_truth)}
+    return {pair: title for pair, title in PAIRS.items() if set(pair.split("-")) <= steps}

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import Request
 from nicegui import ui
 
-from pipeline.browser.disagreement import DisagreementJob, pairs
+from pipeline.browser.disagreement import DisagreementJob, available_pairs
 from pipeline.browser.layers import LAYERS
 from pipeline.browser.render import Renderer
 from pipeline.browser.state import (
@@ -147,15 +147,20 @@ class GridPage:
             on_change=lambda e: self._change(text=e.value or ""),
         )
         self.search.props("dense outlined clearable debounce=250").classes("search")
-        self._select(dict.fromkeys(index.classes), "classes", "classes", multiple=True)
+        self._select(
+            dict(zip(index.classes, index.classes, strict=True)),
+            "classes",
+            "classes",
+            multiple=True,
+        )
         splits = sorted({image.split for image in index.values()})
         self._select({"": "all splits", **dict(zip(splits, splits, strict=True))}, "split", "split")
-        self._select(titles, "worst first by", "sort", default="id")
+        self._select(titles, "worst first by", "sort")
         reverse = ui.button(
             icon="swap_vert", on_click=lambda: self._change(reverse=not self.filter.reverse)
         )
         reverse.props("flat dense").tooltip("reverse the order")
-        self._build_pair()
+        self.pair = self._select(available_pairs(self.run), "between", "differ")
         ranges = {key: title for key, title in titles.items() if not key.startswith(("id", GAIN))}
         self._select({"": "any score", **ranges}, "only with", "by")
         with ui.element("div").classes("range num") as self.limits:
@@ -164,7 +169,7 @@ class GridPage:
                 lambda e: self._change(low=e.value["min"], high=e.value["max"])
             )
         layers = {key: layer.title.lower() for key, layer in LAYERS.items()}
-        self._select({"image": "the image", **layers}, "thumbnails show", "show", default="image")
+        self._select({"image": "the image", **layers}, "thumbnails show", "show")
         ui.element("span").classes("grow")
         self.progress = ui.linear_progress(0, show_value=False).classes("progress")
         self.count = ui.label().classes("muted num")
@@ -173,38 +178,25 @@ class GridPage:
             icon_button("chevron_right", lambda: self._turn(self.page + 1))
             icon_button("keyboard", lambda: self.keys.open())
 
-    def _build_pair(self) -> None:
-        """Build the choice of the two steps whose disagreement is computed."""
-        options = {"-".join(pair): title for pair, title in pairs(self.run).items()}
-        chosen = "-".join(self.filter.differ)
-        if options and chosen not in options:
-            chosen = next(iter(options))
-            one, other = chosen.split("-")
-            self.filter = replace(self.filter, differ=(one, other))
-        self.pair = ui.select(
-            options,
-            label="between",
-            value=chosen if options else None,
-            on_change=lambda e: self._change(differ=tuple(e.value.split("-"))),
-        ).props("dense outlined options-dense")
-
     def _select(
-        self, options: Any, label: str, part: str, default: str = "", *, multiple: bool = False
-    ) -> None:
-        """Build the choice of one part of the filter."""
+        self, options: Mapping[str, str], label: str, part: str, *, multiple: bool = False
+    ) -> ui.select:
+        """Build the choice of one part of the filter; an unknown value becomes the first option."""
         value: Any = getattr(self.filter, part)
         if multiple:
-            options, value = list(options), [name for name in value if name in options]
+            value = [name for name in value if name in options]
         elif value not in options:
-            value = default
+            value = next(iter(options), None)
+            self.filter = replace(self.filter, **{part: value or ""})
         chosen = ui.select(
-            options,
+            dict(options),
             label=label,
             value=value,
             multiple=multiple,
             on_change=lambda e: self._change(**{part: tuple(e.value) if multiple else e.value}),
         )
         chosen.props("dense outlined options-dense" + (" use-chips" if multiple else ""))
+        return chosen
 
     def _change(self, **parts: Any) -> None:
         """Change the filter and return to the first page."""

@@ -151,7 +151,7 @@ class ImagePage:
             self._build_bar()
         self.notices = html()
         many = " many" if len(self.runs) > 2 else ""
-        with ui.element("div").classes("desk"):
+        with ui.element("div").classes("columns"):
             with ui.element("div").classes(f"panes{many}") as self.container:
                 self.image_views = [ImageView(number, run) for number, run in enumerate(self.runs)]
             rendered = await self._render(self.name, self.view)

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-from pipeline.browser.disagreement import DisagreementJob, Progress
+from pipeline.browser.disagreement import PAIRS, DisagreementJob, Progress
 from pipeline.browser.layers import LAYERS
 from pipeline.browser.live_walk import WalkSettings
 from pipeline.browser.run import SCORED, Run
-from pipeline.browser.sample import STEPS
 from pipeline.data.index import ImageEntry, Index
 from pipeline.errors import UserError
 from pipeline.views.report_data import TITLES
@@ -49,7 +48,7 @@ class Filter:
     by: str = ""
     low: float = 0
     high: float = 100
-    differ: tuple[str, str] = ("seeds", "labels")
+    differ: str = "seeds-labels"
     show: str = "image"
 
 
@@ -72,7 +71,6 @@ class ViewState:
 def read_filter(parts: Mapping[str, str]) -> Filter:
     """Return the filter in a URL's query; what is missing or invalid keeps its default."""
     new = Filter()
-    pair = tuple(parts.get("differ", "").split("-"))
     return Filter(
         text=parts.get("q", ""),
         classes=tuple(name for name in parts.get("class", "").split("|") if name),
@@ -82,7 +80,7 @@ def read_filter(parts: Mapping[str, str]) -> Filter:
         by=parts.get("by", ""),
         low=_number(parts.get("low"), (0, 100), new.low),
         high=_number(parts.get("high"), (0, 100), new.high),
-        differ=(pair[0], pair[1]) if len(pair) == 2 and set(pair) <= set(STEPS) else new.differ,
+        differ=differ if (differ := parts.get("differ")) in PAIRS else new.differ,
         show=parts.get("show", new.show),
     )
 
@@ -98,7 +96,7 @@ def write_filter(filter_: Filter) -> dict[str, str]:
         "by": filter_.by,
         "low": f"{filter_.low:g}",
         "high": f"{filter_.high:g}",
-        "differ": "-".join(filter_.differ) if DISAGREEMENT in (filter_.sort, filter_.by) else "",
+        "differ": filter_.differ if DISAGREEMENT in (filter_.sort, filter_.by) else "",
         "show": filter_.show,
     }
     return {key: value for key, value in parts.items() if read_filter({key: value}) != Filter()}
@@ -250,7 +248,7 @@ class Selection:
 
     def progress(self, filter_: Filter) -> Progress:
         """Return how far the disagreement of the filter's two steps is."""
-        return self._job.request(self.run, *filter_.differ)
+        return self._job.request(self.run, *filter_.differ.split("-"))
 
     def titles(self) -> dict[str, str]:
         """Return the sort keys with their titles."""

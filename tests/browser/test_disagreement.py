@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.browser.disagreement import DisagreementJob, Progress, disagreement, pairs
+from pipeline.browser.disagreement import DisagreementJob, Progress, available_pairs, disagreement
 from pipeline.browser.run import Run
 from pipeline.browser.sample import Sample
 from tests.support.runs import NAMES, run_of, write_artifact
@@ -56,6 +56,6 @@ def test_a_missing_parameter_is_the_problem(folder: Path) -> None:
 
 def test_only_pairs_of_what_exists_are_offered(folder: Path) -> None:
     (folder / "seeds.h5").unlink()
-    offered = pairs(run_of(folder))
-    assert offered["walk", "truth"] == "random walk and ground truth"
+    offered = available_pairs(run_of(folder))
+    assert offered["walk-truth"] == "random walk and ground truth"
     assert not any("seeds" in pair for pair in offered)

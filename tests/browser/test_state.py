@@ -29,7 +29,7 @@ FILTERS = [
     Filter(
         "a & b=?#", ("cat", "dog, or wolf"), "val", "labels", True, "cams", 10, 55.5, show="labels"
     ),
-    Filter(sort="disagreement", differ=("walk", "truth")),
+    Filter(sort="disagreement", differ="walk-truth"),
 ]
 VIEWS = [
     ViewState(),

@@ -44,7 +44,7 @@ class Sample:
         return self.cached("image", lambda: self.index.image(self.name))
 
     def has(self, source: str) -> bool:
-        """Whether the image is in a readable artifact, or has a mask (`truth`, `true instances`)."""
+        """Whether a readable artifact has the image, or it has `truth` or `true instances`."""
         if source == "truth":
             return self.index.has_masks(self.name)
         if source == "true instances":
@@ -77,7 +77,7 @@ class Sample:
         if found not in (self.size, grid):
             raise ArtifactError(
                 f"{reader.path}: {self.name!r} is {found[0]} x {found[1]}, but its image is "
-                f"{height} x {width} pixels: it was made from other images; run `dvc repro {format_}`"
+                f"{height} x {width} pixels; it was made from other images: `dvc repro {format_}`"
             )
         return record
 

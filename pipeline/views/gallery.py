@@ -1,4 +1,4 @@
-"""The images of a report: which ones are shown, everything the artifacts hold of them, and the
+"""The images of a report: which ones it shows, everything the artifacts hold of them, and the
 place of each kind of failure.
 """
 

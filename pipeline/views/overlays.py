@@ -52,7 +52,7 @@ def palette(count: int) -> np.ndarray:
 
 
 def instance_palette(count: int) -> np.ndarray:
-    """Return the colors of the instances 1 to `count`, uint8 [count,3]; unlike the first classes'."""
+    """Return colors of the instances 1 to `count`, uint8 [count,3]; not those of classes.""" ""
     return _palette(count + 3)[3:].copy()
 
 
@@ -209,7 +209,7 @@ def displacement_map(displacement: np.ndarray, limit: float) -> np.ndarray:
 
 
 def reach(displacement: np.ndarray) -> float:
-    """Return a limit for `displacement_map`: the 99th percentile of the lengths, at least 1 cell."""
+    """Return a limit for `displacement_map`: the 99th percentile of lengths, at least 1 cell."""
     return max(1.0, float(np.percentile(np.hypot(*displacement.astype(np.float32)), 99)))
 
 

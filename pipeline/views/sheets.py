@@ -84,7 +84,7 @@ def _size_of(image: np.ndarray) -> Size:
 
 
 def displacement_panel(displacement: np.ndarray, full: Size, size: Size) -> np.ndarray:
-    """Draw a displacement [2,h,w] of an image of size `full` at `size`, its color wheel in a corner."""
+    """Draw the displacement [2,h,w] of an image of size `full` at `size`, with a color wheel."""
     field = np.stack([scaled(component, full, size) for component in displacement])
     panel = overlays.displacement_map(field, overlays.reach(displacement))
     wheel = overlays.color_wheel(min(36, *size))
@@ -95,7 +95,7 @@ def displacement_panel(displacement: np.ndarray, full: Size, size: Size) -> np.n
 
 
 def fitted(size: Sequence[int], side: int) -> Size:
-    """Return (height, width) of the same aspect ratio whose longer side is `side`, at least (1, 1)."""
+    """Return (height, width) of the same aspect ratio whose longer side is `side`, at least 1."""
     scale = side / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -170,7 +170,7 @@ def captioned(panel: np.ndarray, text: str) -> np.ndarray:
 
 
 def caption_bar(text: str, width: int, keys: Sequence[Key] = ()) -> np.ndarray:
-    """Draw a bar of text and colored names, uint8 [22,width,3]; an ellipsis ends what is too long."""
+    """Draw a bar of text and colored names, uint8 [22,width,3]; an ellipsis ends a long text."""
     bar = _blank(BAR, width)
     x = GAP
     for part, color in [*([(text, None)] if text else []), *keys]:

@@ -1,4 +1,4 @@
-"""`weakmask browse`: a local web page that shows all artifacts, of one run or of several side by side.
+"""`weakmask browse`: a local web page that shows all artifacts of one run, or of several.
 
 weakmask browse
 weakmask browse --rev one-scale --rev v1.0 --port 8090 --no-open

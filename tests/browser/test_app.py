@@ -39,7 +39,7 @@ def test_images_layers_and_thumbnails_by_any_id(client: TestClient, run: Run, na
         assert client.get(source).status_code == 200, source
 
 
-def test_a_layer_is_what_is_drawn(client: TestClient, run: Run) -> None:
+def test_layer_is_what_is_drawn(client: TestClient, run: Run) -> None:
     renderer = Renderer([run])
     settings = WalkSettings(class_=2, threshold=0.6)
     answer = client.get(renderer.layer_url(run, "f", "cams", settings))
@@ -56,7 +56,7 @@ def test_what_is_not_there_is_404_in_words(client: TestClient, path: str, what: 
     assert len(answer.text.splitlines()) == 1
 
 
-def test_a_damaged_layer_leaves_the_others_alone(folder: Path) -> None:
+def test_damaged_layer_leaves_the_others_alone(folder: Path) -> None:
     (folder / "labels.h5").write_bytes(b"no HDF5")
     with TestClient(
         image_app(Renderer([run_of(folder)])), base_url="http://localhost:8080"
@@ -66,7 +66,7 @@ def test_a_damaged_layer_leaves_the_others_alone(folder: Path) -> None:
         assert client.get("/layer/cams?run=workspace&id=f").status_code == 200
 
 
-def test_a_replaced_artifact_has_another_address(folder: Path) -> None:
+def test_replaced_artifact_has_another_address(folder: Path) -> None:
     run = run_of(folder)
     renderer = Renderer([run])
     with TestClient(image_app(renderer), base_url="http://127.0.0.1") as client:

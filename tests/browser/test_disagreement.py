@@ -46,7 +46,7 @@ def test_replaced_artifact_is_compared_again_and_a_damaged_one_is_not(folder: Pa
     assert not finished(job, run, "predictions", "labels").values
 
 
-def test_a_missing_parameter_is_the_problem(folder: Path) -> None:
+def test_missing_parameter_is_the_problem(folder: Path) -> None:
     run = run_of(folder)
     run._parameters = dict
     found = finished(DisagreementJob(), run, "cams", "labels")

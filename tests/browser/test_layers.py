@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -5,7 +8,7 @@ from pipeline.browser.layers import LAYERS, drawn_size
 from pipeline.browser.live_walk import WalkSettings
 from pipeline.browser.run import Run
 from pipeline.browser.sample import Sample
-from pipeline.views import overlays, sheets
+from pipeline.views import overlays
 from tests.support.runs import HEIGHT, WIDTH, record
 
 SIZE = drawn_size((HEIGHT, WIDTH))
@@ -38,17 +41,11 @@ def test_every_layer_over_the_image_is_what_overlays_draws(run: Run, key: str) -
         ("predictions", lambda i: overlays.labels_over(i, ids("predictions", "semantic"))),
         ("instances", lambda i: overlays.instances_over(i, ids("labels", "instances", 2))),
         ("segments", lambda i: overlays.regions_over(i, ids("segments", "segments"))),
-        (
-            "boundary",
-            lambda i: overlays.boundary_map(
-                sheets.scaled(
-                    record("fields", 0)["boundary"].astype(np.float16), (HEIGHT, WIDTH), SIZE
-                )
-            ),
-        ),
     ],
 )
-def test_layers_are_those_of_the_sheets(run: Run, key: str, expected) -> None:
+def test_layers_are_those_of_the_sheets(
+    run: Run, key: str, expected: Callable[[np.ndarray], np.ndarray]
+) -> None:
     sample = Sample(run, "a one")
     image = overlays.resized(sample.image(), SIZE)
     np.testing.assert_array_equal(
@@ -63,7 +60,7 @@ def ids(format_: str, array: str, shift: int = 0) -> np.ndarray:
 def test_settings_change_what_is_drawn(run: Run) -> None:
     sample = Sample(run, "f")
 
-    def drawn(key: str, **settings: float) -> bytes:
+    def drawn(key: str, **settings: Any) -> bytes:
         return LAYERS[key].render(sample, WalkSettings(**settings)).tobytes()
 
     assert drawn("cams", class_=0) != drawn("cams", class_=2)

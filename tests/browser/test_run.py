@@ -29,7 +29,7 @@ def test_nothing_but_the_dataset_is_no_problem(folder: Path) -> None:
         run.reader("cams")
 
 
-def test_a_replaced_artifact_is_read_again_and_the_old_one_stays_readable(folder: Path) -> None:
+def test_replaced_artifact_is_read_again_the_old_one_stays_readable(folder: Path) -> None:
     run = run_of(folder)
     before, stamp = run.reader("labels"), run.stamp(("labels",))
     assert run.reader("labels") is before
@@ -41,7 +41,7 @@ def test_a_replaced_artifact_is_read_again_and_the_old_one_stays_readable(folder
     assert run.stamp(("seeds",)) == seeds
 
 
-def test_a_removed_artifact_comes_back(folder: Path) -> None:
+def test_removed_artifact_comes_back(folder: Path) -> None:
     run, path = run_of(folder), folder / "labels.h5"
     run.reader("labels")
     path.unlink()
@@ -59,7 +59,7 @@ def test_truncated_artifact_is_named(folder: Path, kept: float) -> None:
     assert str(path) in (run_of(folder).problem("cams") or "")
 
 
-def test_an_older_artifact_says_what_to_do(folder: Path) -> None:
+def test_older_artifact_says_what_to_do(folder: Path) -> None:
     with h5py.File(folder / "predictions.h5", "a") as file:
         file.attrs["version"] = 1
     assert "dvc repro -f predictions" in (run_of(folder).problem("predictions") or "")
@@ -82,7 +82,7 @@ def test_score_tables_follow_the_file_and_name_what_is_wrong(folder: Path) -> No
         run.miou("cams")
 
 
-def test_an_index_that_is_rewritten_is_read_again(folder: Path) -> None:
+def test_index_that_is_rewritten_is_read_again(folder: Path) -> None:
     run = run_of(folder)
     assert len(run.index) == 6
     whole = run.index

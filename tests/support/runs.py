@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ CLASSES = ("cat", "dog, or wolf", "日本")
 NAMES = ("a one", "b/two", "c été <b>", "d-日本", "e100%", "f")
 HEIGHT, WIDTH = 30, 41
 GRID = (8, 11)
-WALK = {"radius": 3, "beta": 10, "steps": 32, "iterations": 20}
-PARAMETERS = {
+WALK: dict[str, Any] = {"radius": 3, "beta": 10, "steps": 32, "iterations": 20}
+PARAMETERS: dict[str, dict[str, Any]] = {
     "scores": {"background": 0.3},
     "walk": {**WALK, "centroid_radius": 1.0},
     "labels": {

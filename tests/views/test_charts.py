@@ -60,7 +60,7 @@ def test_long_curves_are_thinned_with_their_spread() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -3.0])
-def test_a_flat_curve_of_one_point_can_be_drawn(value: float) -> None:
+def test_flat_curve_of_one_point_can_be_drawn(value: float) -> None:
     (chart,) = charts.charts([{"step": 1, "loss": value}])
     assert len(coordinates(chart.lines[0].path)) == 1
     assert chart.y_ticks

@@ -57,7 +57,7 @@ def test_images_of_both_that_moved_most_come_first() -> None:
     assert diff.most_changed(first, first) == {}
 
 
-def test_the_page_is_one_file_that_escapes_every_name() -> None:
+def test_page_is_one_file_that_escapes_every_name() -> None:
     page = diff.render(example_data(), other(), ("HEAD", f"x {EVIL}"))
     tags = parsed(page)
     assert EVIL not in page

@@ -44,7 +44,7 @@ def test_images_are_evenly_spaced() -> None:
     assert evenly_spaced([], 3) == []
 
 
-def test_a_frame_lies_around_its_box() -> None:
+def test_frame_lies_around_its_box() -> None:
     panel = np.full((50, 100, 3), 90, np.uint8)
     drawn = boxed(panel, (40, 80, 60, 120), (100, 200))
     changed = (drawn != panel).any(2)

@@ -121,7 +121,7 @@ def test_no_displacement_is_neutral_and_length_saturates_at_the_limit() -> None:
     assert spread[0] < spread[1] < spread[2] == spread[3]
 
 
-def test_the_wheel_is_its_own_legend() -> None:
+def test_wheel_is_its_own_legend() -> None:
     wheel = overlays.color_wheel(41)
     assert (wheel.dtype, wheel.shape) == (np.uint8, (41, 41, 3))
     assert np.ptp(wheel[20, 20]) == 0

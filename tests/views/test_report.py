@@ -27,7 +27,12 @@ def example(name: str) -> Example:
 
 
 def example_data() -> ReportData:
-    maps = {"miou": 0.5, "best_miou": 0.612, "best_threshold": 0.21, "threshold": 0.15}
+    maps: dict[str, float | None] = {
+        "miou": 0.5,
+        "best_miou": 0.612,
+        "best_threshold": 0.21,
+        "threshold": 0.15,
+    }
     return ReportData(
         [
             StepScores("cams", "train", 3, maps),

@@ -44,7 +44,7 @@ def test_tables_become_numbers() -> None:
     assert made.curves["cams"] == [(0.1, 0.5)]
 
 
-def test_maps_stand_for_their_best_threshold_and_gains_are_over_whole_images() -> None:
+def test_gains_are_over_the_previous_step_at_its_best() -> None:
     made = example_data()
     gains = {one.step: made.gain(one) for one in made.steps}
     assert gains["cams"] is None
@@ -53,7 +53,7 @@ def test_maps_stand_for_their_best_threshold_and_gains_are_over_whole_images() -
     assert gains["predictions"] == pytest.approx(-0.05)
 
 
-def test_the_file_holds_it_all(tmp_path: Path) -> None:
+def test_file_holds_it_all(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(example_data().json())
     assert load(path).json() == example_data().json()
@@ -84,7 +84,7 @@ def test_what_is_no_report_is_refused_in_one_line(text: str, words: str) -> None
     assert "dvc repro -f report" in str(caught.value)
 
 
-def test_a_report_of_before_says_so(tmp_path: Path) -> None:
+def test_report_of_before_says_so(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("")
     with pytest.raises(UserError, match="an older one"):
         load(tmp_path / "report.json")
@@ -99,7 +99,7 @@ def test_every_step_and_kind_that_is_scored_has_a_title() -> None:
 TABLE = "id,miou\nbeach,0.5\nfarm,0.25\n"
 
 
-def test_a_table_is_read_and_an_empty_one_has_no_rows(tmp_path: Path) -> None:
+def test_table_is_read_and_an_empty_one_has_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "images.csv"
     path.write_text(TABLE)
     assert read_rows(path) == [{"id": "beach", "miou": "0.5"}, {"id": "farm", "miou": "0.25"}]
@@ -110,7 +110,7 @@ def test_a_table_is_read_and_an_empty_one_has_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "length", [n for n in range(1, len(TABLE)) if not TABLE[:n].endswith("\n")]
 )
-def test_a_table_that_is_cut_off_is_named(tmp_path: Path, length: int) -> None:
+def test_table_that_is_cut_off_is_named(tmp_path: Path, length: int) -> None:
     path = tmp_path / "images.csv"
     path.write_text(TABLE[:length])
     with pytest.raises(UserError, match=r"images\.csv: damaged, .* `dvc repro` makes it again"):
@@ -120,7 +120,7 @@ def test_a_table_that_is_cut_off_is_named(tmp_path: Path, length: int) -> None:
 @pytest.mark.parametrize(
     "content", [b"id,miou\nbeach\n", b"id,miou\nbeach,0.5,1\n", b"id\xff\n", None]
 )
-def test_a_damaged_or_missing_table_is_named(tmp_path: Path, content: bytes | None) -> None:
+def test_damaged_or_missing_table_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "images.csv"
     if content is not None:
         path.write_bytes(content)

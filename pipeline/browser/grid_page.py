@@ -187,7 +187,8 @@ class GridPage:
             value = [name for name in value if name in options]
         elif value not in options:
             value = next(iter(options), None)
-            self.filter = replace(self.filter, **{part: value or ""})
+            first: Any = {part: value or ""}
+            self.filter = replace(self.filter, **first)
         chosen = ui.select(
             dict(options),
             label=label,

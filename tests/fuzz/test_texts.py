@@ -170,9 +170,7 @@ def test_harmed_reports(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     found = result_or_message(lambda: load(path), path)
     if found is not None:
-        assert all(
-            isinstance(found.gain(scores), float | None) for scores in found.steps
-        )
+        assert all(isinstance(found.gain(scores), float | None) for scores in found.steps)
 
 
 def test_a_report_comes_back(tmp_path: Path) -> None:

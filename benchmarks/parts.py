@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from pipeline.core.artifacts import Reader
-from pipeline.labelling.seeds import upsample
+from pipeline.data.grid import upsample
 from pipeline.metrics.semantic import ThresholdCurve, threshold_grid
 from pipeline.readers.scenes.scene import place
 from pipeline.readers.scenes.toys import CLASSES, silhouettes

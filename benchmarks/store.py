@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.measure import Benchmark
 from pipeline.core.artifacts import Reader, Writer
-from pipeline.labelling.seeds import upsample
+from pipeline.data.grid import upsample
 
 IMAGES, HEIGHT, WIDTH = 300, 375, 500
 GRID = ((HEIGHT - 1) // 4 + 1, (WIDTH - 1) // 4 + 1)

@@ -1,3 +1,1 @@
-"""The local web page over the artifacts of one or several runs: a grid of images, and an image's
-page with its layers.
-"""
+"""A local web application that shows every artifact of one or several runs (`weakmask browse`)."""

@@ -1,151 +1,140 @@
-"""The layers of an image's page: what each needs, and how it is drawn from an image's arrays;
-colors are those of views.overlays.
-"""
+"""The layers of an image's page: what each is made of, and how it is drawn (see views.overlays)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from pipeline.browser.live_walk import Settings, own, relabeled, scores, setting
+from pipeline.browser.live_walk import (
+    WalkSettings,
+    effective_value,
+    live_class_maps,
+    live_labels,
+)
 from pipeline.browser.sample import Sample
 from pipeline.irnet.instances import centroid_regions, centroids, clusters
+from pipeline.metrics.semantic import assign
 from pipeline.views import overlays, sheets
 
 Size = tuple[int, int]
 Draw = Callable[[np.ndarray], np.ndarray]
 SIDES = (640, 1280)
-"""Pixels of the longer side in which layers are drawn, at least and at most; in between they have
-the image's own size.
-"""
+"""Longer side in pixels in which layers are drawn, at least and at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer: its title, what it is made of, the settings it follows, and what draws it.
+    """A layer: its title, what it is made of, and the function that draws it.
 
-    sources: formats and kinds of truth that it cannot do without; draw: (shown, settings, size) ->
-    a function that draws over any image uint8 [h,w,3] of that size.
+    sources: artifacts, or kinds of ground truth, that it needs; draw: (sample, settings, size) -> a
+    function that draws over any image uint8 [h,w,3] of that size; settings: names of those that it
+    follows; live: further artifacts that it reads for other settings than the run's own.
     """
 
     title: str
     sources: tuple[str, ...]
-    draw: Callable[[Sample, Settings, Size], Draw]
+    draw: Callable[[Sample, WalkSettings, Size], Draw]
     settings: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()
 
-    def image(self, shown: Sample, settings: Settings) -> np.ndarray:
-        """The layer by itself, uint8 RGBA; raises UserError when something it is made of is
-        damaged.
-        """
-        size = drawn_size(shown.size)
-        return overlays.layer(self.draw(shown, settings, size), size)
+    def render(self, sample: Sample, settings: WalkSettings) -> np.ndarray:
+        """Draw the layer alone, uint8 RGBA; raises UserError when a source is damaged."""
+        size = drawn_size(sample.size)
+        return overlays.layer(self.draw(sample, settings, size), size)
 
-    def available(self, shown: Sample) -> bool:
-        """Whether everything that it is made of is there for this image."""
-        return all(shown.has(source) for source in self.sources)
+    def available(self, sample: Sample) -> bool:
+        """Whether the image has everything that the layer is made of."""
+        return all(sample.has(source) for source in self.sources)
 
 
 def drawn_size(size: Size) -> Size:
-    """(height, width) in which an image of this size and its layers are drawn."""
+    """Return the (height, width) in which an image of this size and its layers are drawn."""
     return sheets.fitted(size, min(max(max(size), SIDES[0]), SIDES[1]))
 
 
-def _heat(maps: np.ndarray, classes: np.ndarray, chosen: int | None) -> np.ndarray:
-    """The map of the chosen class, or the highest of all, [H,W]."""
-    if chosen is not None:
-        maps = maps[classes == chosen]
-    return np.asarray(maps.max(0, initial=0), np.float32)
-
-
-def _cams(shown: Sample, settings: Settings, size: Size) -> Draw:
-    maps, classes = shown.maps()
-    labels = shown.label_map("cams", setting(shown, settings, "threshold"))
-    return _heat_and_outlines(_heat(maps, classes, settings.class_), labels, settings.class_, size)
-
-
-def _walk(shown: Sample, settings: Settings, size: Size) -> Draw:
-    maps, classes = scores(shown, settings)
-    labels = relabeled(shown, settings)["semantic"]
-    return _heat_and_outlines(_heat(maps, classes, settings.class_), labels, settings.class_, size)
-
-
 def _heat_and_outlines(
-    heat: np.ndarray, labels: np.ndarray, chosen: int | None, size: Size
+    maps: np.ndarray, classes: np.ndarray, threshold: float, chosen: int | None, size: Size
 ) -> Draw:
-    """A map, and the outline of what is above the threshold."""
+    """Draw the map of the chosen class, or the highest of all, and outline what is above the
+    threshold.
+    """
+    labels = assign(maps, classes, threshold)
     if chosen is not None:
-        labels = np.where(labels == chosen + 1, labels, 0)
-    strength, outlined = sheets.scaled_map(heat, size), overlays.resized_ids(labels, size)
-    return lambda image: overlays.outlines_over(overlays.heat_over(image, strength), outlined)
+        maps, labels = maps[classes == chosen], np.where(labels == chosen + 1, labels, 0)
+    heat = sheets.scaled_map(np.asarray(maps.max(0, initial=0), np.float32), size)
+    outlined = overlays.resized_ids(labels, size)
+    return lambda image: overlays.outlines_over(overlays.heat_over(image, heat), outlined)
 
 
-def _label_layer(step: str) -> Callable[[Sample, Settings, Size], Draw]:
-    def draw(shown: Sample, settings: Settings, size: Size) -> Draw:
-        """A label map as it is stored."""
-        return _labels(shown.label_map(step, 0), size)
-
-    return draw
+def _cams(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
+    threshold = effective_value(sample, settings, "threshold")
+    return _heat_and_outlines(*sample.cams(), threshold, settings.class_, size)
 
 
-def _relabeled(shown: Sample, settings: Settings, size: Size) -> Draw:
-    return _labels(relabeled(shown, settings)["semantic"], size)
+def _walk(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
+    maps, classes = live_class_maps(sample, settings)
+    background = effective_value(sample, settings, "background")
+    return _heat_and_outlines(maps, classes, background, settings.class_, size)
 
 
-def _labels(labels: np.ndarray, size: Size) -> Draw:
-    small = overlays.resized_ids(labels, size)
-    return lambda image: overlays.labels_over(image, small)
+def _label_map(step: str, sample: Sample, settings: WalkSettings, size: Size) -> Draw:
+    labels = overlays.resized_ids(sample.label_map(step), size)
+    return lambda image: overlays.labels_over(image, labels)
 
 
-def _instances(format_: str) -> Callable[[Sample, Settings, Size], Draw]:
-    def draw(shown: Sample, settings: Settings, size: Size) -> Draw:
-        """Instance ids of an artifact, or the true ones."""
-        true = format_ == "true instances"
-        ids = overlays.resized_ids(
-            shown.true_instances() if true else shown.record(format_)["instances"], size
-        )
-        return lambda image: overlays.instances_over(image, ids)
-
-    return draw
+def _live_labels(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
+    labels = overlays.resized_ids(live_labels(sample, settings)["semantic"], size)
+    return lambda image: overlays.labels_over(image, labels)
 
 
-def _segments(shown: Sample, settings: Settings, size: Size) -> Draw:
-    ids = overlays.resized_ids(shown.record("segments")["segments"], size)
+def _instances(format_: str, sample: Sample, settings: WalkSettings, size: Size) -> Draw:
+    ids = overlays.resized_ids(sample.record(format_)["instances"], size)
+    return lambda image: overlays.instances_over(image, ids)
+
+
+def _true_instances(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
+    ids = overlays.resized_ids(sample.true_instances(), size)
+    return lambda image: overlays.instances_over(image, ids)
+
+
+def _segments(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
+    ids = overlays.resized_ids(sample.record("segments")["segments"], size)
     return lambda image: overlays.regions_over(image, ids)
 
 
-def _boundary(shown: Sample, settings: Settings, size: Size) -> Draw:
-    drawn = overlays.boundary_map(
-        sheets.scaled(shown.record("fields")["boundary"], shown.size, size)
-    )
+def _boundary(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
+    boundary = sheets.scaled(sample.record("fields")["boundary"], sample.size, size)
+    drawn = overlays.boundary_map(boundary)
     return lambda image: drawn
 
 
-def _displacement(shown: Sample, settings: Settings, size: Size) -> Draw:
-    displacement = shown.record("fields")["displacement"]
-    drawn = overlays.arrows_over(
-        sheets.displacement_panel(displacement, shown.size, size), displacement
-    )
+def _displacement(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
+    displacement = sample.record("fields")["displacement"]
+    panel = sheets.displacement_panel(displacement, sample.size, size)
+    drawn = overlays.arrows_over(panel, displacement)
     return lambda image: drawn
 
 
-def _centroids(shown: Sample, settings: Settings, size: Size) -> Draw:
-    ends, parts = shown.remember("centroids", lambda: _resting(shown))
-    ids = overlays.resized_ids(
-        np.kron(parts + 1, np.ones((4, 4), np.uint16))[: shown.size[0], : shown.size[1]], size
-    )
-    points = (ends + 0.5) * 4 * np.array([size[0] / shown.size[0], size[1] / shown.size[1]])
+def _centroids(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
+    ends, parts = sample.cached("centroids", lambda: _resting_cells(sample))
+    full = np.kron(parts + 1, np.ones((4, 4), np.uint16))[: sample.size[0], : sample.size[1]]
+    ids = overlays.resized_ids(full, size)
+    points = (ends + 0.5) * 4 * np.array(size) / np.array(sample.size)
     return lambda image: overlays.points_over(overlays.regions_over(image, ids, 0.4), points)
 
 
-def _resting(shown: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """Cells [N,2] (y, x) in which any other comes to rest, and the cluster [h,w] of every cell,
-    numbered without gaps.
+def _resting_cells(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cells [N,2] (y, x) where displacements end, and the cluster [h,w] of every cell,
+    numbered consecutively.
     """
-    displacement = np.asarray(shown.record("fields")["displacement"], np.float32)
-    parameters = shown.run.parameters
-    (ends,) = centroids([torch.from_numpy(displacement)], own(parameters, "walk", "iterations"))
-    centers = centroid_regions(displacement, own(parameters, "walk", "centroid_radius"))
+    displacement = np.asarray(sample.record("fields")["displacement"], np.float32)
+    iterations, radius = (
+        sample.run.value("walk", key) for key in ("iterations", "centroid_radius")
+    )
+    (ends,) = centroids([torch.from_numpy(displacement)], iterations)
+    centers = centroid_regions(displacement, radius)
     found = clusters(torch.from_numpy(centers), ends).numpy()
     parts = np.unique(found, return_inverse=True)[1].reshape(found.shape).astype(np.uint16)
     return np.unique(ends.flatten(1).numpy(), axis=1).T, parts
@@ -155,19 +144,19 @@ WALK = ("beta", "steps", "background")
 LAYERS: Mapping[str, Layer] = {
     "segments": Layer("Segments", ("segments",), _segments),
     "cams": Layer("Activation maps", ("cams",), _cams, ("class_", "threshold")),
-    "seeds": Layer("Seeds", ("seeds",), _label_layer("seeds")),
+    "seeds": Layer("Seeds", ("seeds",), partial(_label_map, "seeds")),
     "boundary": Layer("Class boundaries", ("fields",), _boundary),
     "displacement": Layer("Displacements", ("fields",), _displacement),
     "centroids": Layer("Centroids", ("fields",), _centroids),
-    "walk": Layer("Walk result", ("cams", "fields"), _walk, ("class_", *WALK)),
-    "relabeled": Layer("Live labels", ("cams", "fields"), _relabeled, WALK),
-    "labels": Layer("Pseudo-labels", ("labels",), _label_layer("labels")),
-    "instances": Layer("Pseudo-instances", ("labels",), _instances("labels")),
-    "predictions": Layer("Predictions", ("predictions",), _label_layer("predictions")),
-    "found": Layer("Predicted instances", ("predictions",), _instances("predictions")),
-    "truth": Layer("Truth", ("truth",), _label_layer("truth")),
-    "true-instances": Layer("True instances", ("true instances",), _instances("true instances")),
+    "walk": Layer("Random walk", ("walk",), _walk, ("class_", *WALK), ("cams", "fields")),
+    "relabeled": Layer("Live labels", ("walk", "fields"), _live_labels, WALK, ("cams", "segments")),
+    "labels": Layer("Pseudo-labels", ("labels",), partial(_label_map, "labels")),
+    "instances": Layer("Pseudo-instances", ("labels",), partial(_instances, "labels")),
+    "predictions": Layer("Predictions", ("predictions",), partial(_label_map, "predictions")),
+    "found": Layer("Predicted instances", ("predictions",), partial(_instances, "predictions")),
+    "truth": Layer("Ground truth", ("truth",), partial(_label_map, "truth")),
+    "true-instances": Layer("Ground-truth instances", ("true instances",), _true_instances),
 }
 """All layers, lowest first, in the order of the pipeline."""
 OPAQUE = ("boundary", "displacement")
-"""Layers that hide what lies below: of several shown, they go to the bottom."""
+"""Layers that hide what is below; of several layers, they go to the bottom."""

@@ -1,4 +1,4 @@
-"""What an image's page says in words: scores, legend, values under the mouse, parameters."""
+"""The text on an image's page: scores, legend, values under the mouse, parameters."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -6,134 +6,103 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.browser.live_walk import Settings, relabeled, setting
+from pipeline.browser.live_walk import WalkSettings, effective_value, live_labels
 from pipeline.browser.run import SCORED
 from pipeline.browser.sample import STEPS, Sample
 from pipeline.core.artifacts import IGNORE
 from pipeline.metrics.semantic import ThresholdCurve, threshold_grid
-from pipeline.views import overlays, sheets
+from pipeline.views import sheets
 from pipeline.views.report import percent
 
-MAPS = {"seeds": "seeds", "labels": "labels", "predictions": "predictions", "truth": "truth"}
-"""Layers that are label maps as stored, and their steps."""
-MADE_BY = (
-    "segments",
-    "classifier",
-    "cams",
-    "seeds",
-    "irnet",
-    "fields",
-    "labels",
-    "semantic",
-    "instance",
-    "predictions",
-    "scores",
+LABEL_MAPS = ("seeds", "labels", "predictions", "truth")
+"""Steps whose label maps are stored; layers have the same names."""
+SECTIONS = (
+    *("segments", "classifier", "cams", "seeds", "irnet", "fields", "walk", "labels"),
+    *("semantic", "instance", "predictions", "scores"),
 )
 """Sections of the parameters, in the order of the pipeline."""
 
 
-def stored_scores(shown: Sample) -> dict[str, float | None]:
-    """mIoU of the image by scored step, as the score tables have it."""
-    return {step: shown.run.miou(step).get(shown.name) for step in SCORED}
+def stored_scores(sample: Sample) -> dict[str, float | None]:
+    """Return the image's mIoU by scored step, from the score tables."""
+    return {step: sample.run.miou(step).get(sample.name) for step in SCORED}
 
 
-def cams_score(shown: Sample, settings: Settings) -> str:
-    """mIoU of the activation maps at the chosen threshold, and the best that any threshold gives on
-    this image.
-    """
-    threshold = setting(shown, settings, "threshold")
-    reached = shown.miou(shown.label_map("cams", threshold))
+def cams_score(sample: Sample, settings: WalkSettings) -> str:
+    """Return the mIoU of the activation maps at the chosen threshold, and the best of any."""
+    threshold = effective_value(sample, settings, "threshold")
+    reached = sample.miou(sample.label_map("cams", threshold))
     if reached is None:
         return "no mask to compare with"
-    best_at, best = shown.remember("best threshold", lambda: _best(shown))
+    best_at, best = sample.cached("best threshold", lambda: _best_threshold(sample))
     return f"mIoU {percent(reached)} at {threshold:.2f} · best {percent(best)} at {best_at:.2f}"
 
 
-def _best(shown: Sample) -> tuple[float, float]:
-    curve = ThresholdCurve(shown.index.classes, threshold_grid())
-    curve.add(shown.truth(), *shown.maps())
+def _best_threshold(sample: Sample) -> tuple[float, float]:
+    curve = ThresholdCurve(sample.index.classes, threshold_grid())
+    curve.add(sample.ground_truth(), *sample.cams())
     return curve.best()
 
 
-def walk_score(shown: Sample, settings: Settings) -> str:
-    """mIoU of the labels that the walk gives with the chosen settings, beside that of the stored
-    ones.
-    """
-    reached = shown.miou(relabeled(shown, settings)["semantic"])
+def walk_score(sample: Sample, settings: WalkSettings) -> str:
+    """Return the mIoU of the live pseudo-labels, next to that of the stored ones."""
+    reached = sample.miou(live_labels(sample, settings)["semantic"])
     if reached is None:
         return "no mask to compare with"
-    stored = shown.miou(shown.record("labels")["semantic"]) if shown.has("labels") else None
-    return f"mIoU {percent(reached)}" + (
-        "" if stored is None else f" · stored labels {percent(stored)}"
-    )
+    stored = sample.miou(sample.label_map("labels")) if sample.has("labels") else None
+    compared = "" if stored is None else f" · stored labels {percent(stored)}"
+    return f"mIoU {percent(reached)}{compared}"
 
 
-def legend(shown: Sample, layers: Collection[str]) -> list[sheets.Key]:
-    """(name, color) of the classes that the image is tagged with or that a shown label map holds."""
-    tagged = np.array([tag + 1 for tag in shown.entry.tags], np.uint8)
-    maps = [shown.label_map(MAPS[key], 0) for key in layers if key in MAPS]
-    return sheets.legend([tagged, *maps], shown.index.classes)
+def legend(sample: Sample, layers: Collection[str]) -> list[sheets.Key]:
+    """Return (name, color) of the classes among the image's tags or in a visible label map."""
+    tagged = np.array([tag + 1 for tag in sample.entry.tags], np.uint8)
+    maps = [sample.label_map(step) for step in LABEL_MAPS if step in layers]
+    return sheets.legend([tagged, *maps], sample.index.classes)
 
 
-def ignored(shown: Sample, layers: Collection[str]) -> bool:
-    """Whether a shown label map has pixels that it says nothing of."""
-    return any((shown.label_map(MAPS[key], 0) == IGNORE).any() for key in layers if key in MAPS)
+def has_ignored(sample: Sample, layers: Collection[str]) -> bool:
+    """Whether a visible label map has ignored pixels."""
+    return any((sample.label_map(step) == IGNORE).any() for step in LABEL_MAPS if step in layers)
 
 
-def values_at(shown: Sample, y: int, x: int) -> list[tuple[str, str]]:
-    """What every artifact says of the pixel (y, x): (title, value)."""
-    classes = shown.index.classes
+def values_at(sample: Sample, y: int, x: int) -> list[tuple[str, str]]:
+    """Return (title, value) of every artifact at the pixel (y, x)."""
+    classes = sample.index.classes
     found = []
-    if shown.has("cams"):
-        maps, ids = shown.maps()
-        found += [
-            (f"map of {_class(int(c) + 1, classes)}", f"{one[y, x]:.2f}")
-            for one, c in zip(maps, ids, strict=True)
-        ]
-    if shown.has("fields"):
-        record = shown.record("fields")
-        dy, dx = record["displacement"][:, y // 4, x // 4]
+    if sample.has("cams"):
+        for cam, c in zip(*sample.cams(), strict=True):
+            found.append((f"map of {_label_name(int(c) + 1, classes)}", f"{cam[y, x]:.2f}"))
+    if sample.has("fields"):
+        record = sample.record("fields")
+        dy, dx = record["displacement"][:, y // 4, x // 4].astype(float)
         found.append(("boundary", f"{record['boundary'][y // 4, x // 4]:.2f}"))
-        found.append(("displacement", f"{float(dx):+.1f} right, {float(dy):+.1f} down, cells"))
-    if shown.has("segments"):
-        found.append(("segment", str(shown.record("segments")["segments"][y, x] or "none")))
-    for step in MAPS.values():
-        if shown.has(step):
-            found.append((STEPS[step], _class(int(shown.label_map(step, 0)[y, x]), classes)))
+        found.append(("displacement", f"{dx:+.1f} right, {dy:+.1f} down, cells"))
+    if sample.has("segments"):
+        segment = sample.record("segments")["segments"][y, x]
+        found.append(("segment", str(segment or "none")))
+    for step in LABEL_MAPS:
+        if sample.has(step):
+            label = int(sample.label_map(step)[y, x])
+            found.append((STEPS[step], _label_name(label, classes)))
     return found
 
 
-def _class(label: int, classes: Sequence[str]) -> str:
-    """The name of a label."""
-    named = {0: "background", IGNORE: "unsure"}
-    return named.get(label) or (
-        classes[label - 1] if label <= len(classes) else f"unknown label {label}"
-    )
+def _label_name(label: int, classes: Sequence[str]) -> str:
+    if label in (0, IGNORE):
+        return "ignored" if label else "background"
+    return classes[label - 1] if label <= len(classes) else f"unknown label {label}"
 
 
-def made_with(parameters: Mapping[str, Any], sections: Iterable[str] = MADE_BY) -> str:
-    """The parameters of a run as YAML, of every method the chosen one's alone."""
+def parameters_yaml(parameters: Mapping[str, Any], sections: Iterable[str] = SECTIONS) -> str:
+    """Return a run's parameters as YAML, with the options of the chosen methods only."""
+    methods = {"cam", "seenet", "puzzlecam", "s2c", "none", "sparseinst", "maskrcnn"}
     chosen: dict[str, Any] = {}
     for name in sections:
         section = parameters.get(name)
         if isinstance(section, Mapping):
-            others = {"cam", "seenet", "puzzlecam", "s2c", "none", "sparseinst", "maskrcnn"} - {
-                section.get("method")
-            }
-            chosen[name] = {
-                key: value
-                for key, value in section.items()
-                if "method" not in section or key not in others
-            }
+            hidden = methods - {section["method"]} if "method" in section else set()
+            chosen[name] = {key: value for key, value in section.items() if key not in hidden}
     return yaml.safe_dump(
         chosen, sort_keys=False, default_flow_style=None, width=60, allow_unicode=True
     )
-
-
-def css(color: Sequence[int]) -> str:
-    """A color for a style sheet."""
-    return "#{:02x}{:02x}{:02x}".format(*color)
-
-
-HATCH = css(overlays.HATCH[0]), css(overlays.HATCH[1])
-"""The two grays of what is ignored."""

@@ -1,213 +1,196 @@
-"""The panel beside an image: layers, settings that can be moved, legend, values under the mouse,
-parameters.
-"""
+"""The sidebar of an image's page: layers, sliders, legend, values under the mouse, parameters."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nicegui import ui
 
 from pipeline.browser import readouts
+from pipeline.browser.grid_page import html
 from pipeline.browser.layers import LAYERS
-from pipeline.browser.live_walk import PATHS, Settings, own
+from pipeline.browser.live_walk import PATHS, WalkSettings
+from pipeline.browser.render import RenderedPane
 from pipeline.browser.run import Run
 from pipeline.browser.sample import Sample
-from pipeline.browser.state import LIMITS, View
+from pipeline.browser.state import LIMITS, ViewState
 from pipeline.errors import UserError
+from pipeline.views.overlays import HATCH, css_color
 
-if TYPE_CHECKING:
-    from pipeline.browser.image_page import ImagePage
-    from pipeline.browser.render import Drawn
-
-KNOBS = {
-    "threshold": ("threshold", 0.01, 1.0),
-    "beta": ("beta", 0.5, 40.0),
-    "steps": ("steps", 8, 512),
-    "background": ("background", 0.01, 1.0),
+SLIDERS = {
+    "threshold": (0.01, 1.0),
+    "beta": (0.5, 40.0),
+    "steps": (8, 512),
+    "background": (0.01, 1.0),
 }
-"""Setting -> title, step and upper end of its slider."""
+"""Setting -> step and upper end of its slider."""
+ALL_CLASSES = {-1: "all classes, the highest"}
+HATCH_CSS = "repeating-linear-gradient(45deg,{1} 0 3px,{0} 3px 6px)".format(*map(css_color, HATCH))
 
 
 class Slider(ui.slider):
-    """A slider that an answer from the server does not throw back while the hand moves it on."""
+    """A slider that an answer from the server does not move back while it is being dragged."""
 
     LOOPBACK = False
 
 
-class Panel:
-    """The panel of one page, whose view it changes."""
+class Sidebar:
+    """The controls of one page; a change by hand calls `on_change` with the new view."""
 
-    def __init__(self, page: "ImagePage", runs: Sequence[Run]) -> None:
-        self.page, self.run, self.runs = page, runs[0], runs
-        self.boxes: dict[str, ui.checkbox] = {}
-        self.sliders: dict[str, Slider] = {}
-        self.rows: dict[str, ui.element] = {}
-        self.knobs: dict[str, tuple[Slider, ui.label]] = {}
+    def __init__(
+        self, runs: Sequence[Run], on_change: Callable[[ViewState], Awaitable[None]]
+    ) -> None:
+        self.run, self.runs, self.on_change = runs[0], runs, on_change
+        self.view = ViewState()
+        self.rows: dict[str, tuple[ui.element, ui.checkbox, Slider]] = {}
+        self.sliders: dict[str, tuple[Slider, ui.label]] = {}
         with ui.element("aside").classes("side"):
             with ui.element("section"):
-                self._layers()
-            with ui.element("section") as self.map:
-                self._map()
-            with ui.element("section") as self.cams:
-                self._cams()
-            with ui.element("section") as self.walk:
-                self._walk()
+                self._build_layers()
+            with ui.element("section") as self.map_section:
+                html("<h2>Class of the maps</h2>")
+                self.classes = ui.select(ALL_CLASSES, value=-1)
+                self.classes.props("dense outlined options-dense").on_value_change(
+                    lambda e: self._set(class_=None if e.value in (None, -1) else e.value)
+                )
+            with ui.element("section") as self.cams_section:
+                html("<h2>Activation maps</h2>")
+                self._build_slider("threshold")
+                self.cams_score = ui.label().classes("said num").props("id=cams-score")
+            with ui.element("section") as self.walk_section:
+                html("<h2>Random walk</h2>")
+                for name in ("beta", "steps", "background"):
+                    self._build_slider(name)
+                self.walk_score = ui.label().classes("said num").props("id=walk-score")
+                reset = ui.button("the run's own", on_click=self._reset)
+                reset.props("flat dense no-caps size=sm")
             with ui.element("section"):
-                self.legend = ui.html("", sanitize=False)
-                self.values = ui.html("", sanitize=False).classes("values num")
+                self.legend = html()
+                self.values = html().classes("values num")
             with ui.element("section"):
-                self._parameters()
+                for run in runs:
+                    with ui.expansion(f"Parameters of {run.name}").props("dense"):
+                        text = readouts.parameters_yaml(run.parameters)
+                        html(f'<pre class="made">{escape(text)}</pre>')
 
-    def _layers(self) -> None:
+    def _build_layers(self) -> None:
         with ui.element("div").classes("layerrow"):
             ui.element("span")
             ui.label("Image")
             self.image = Slider(min=0, max=1, step=0.05, value=1)
-            self.image.on_value_change(lambda e: self._do(replace(self.page.view, image=e.value)))
+            self.image.on_value_change(lambda e: self._change(replace(self.view, image=e.value)))
         for number, key in enumerate(LAYERS, start=1):
             with ui.element("div").classes("layerrow") as row:
                 ui.label(str(number % 10) if number <= 10 else "").classes("digit")
                 box = ui.checkbox(LAYERS[key].title).props("dense size=xs")
-                box.on_value_change(lambda e, key=key: self.page.switch(key, on=e.value))
+                box.on_value_change(lambda e, key=key: self.toggle(key, e.value))
                 slider = Slider(min=0, max=1, step=0.05, value=1)
-                slider.on_value_change(lambda e, key=key: self._opacity(key, e.value))
-            self.rows[key], self.boxes[key], self.sliders[key] = row, box, slider
+                slider.on_value_change(lambda e, key=key: self._set_opacity(key, e.value))
+            self.rows[key] = row, box, slider
 
-    def _map(self) -> None:
-        ui.html("<h2>Class of the maps</h2>", sanitize=False)
-        self.classes = ui.select({-1: "all classes, the highest"}, value=-1).props(
-            "dense outlined options-dense"
-        )
-        self.classes.on_value_change(
-            lambda e: self._set(class_=None if e.value in (None, -1) else e.value)
-        )
-
-    def _cams(self) -> None:
-        ui.html("<h2>Activation maps</h2>", sanitize=False)
-        self._knob("threshold")
-        self.cams_said = ui.label().classes("said num").props("id=cams-score")
-
-    def _walk(self) -> None:
-        ui.html("<h2>Random walk</h2>", sanitize=False)
-        for name in ("beta", "steps", "background"):
-            self._knob(name)
-        self.walk_said = ui.label().classes("said num").props("id=walk-score")
-        ui.button("the run's own", on_click=self._reset).props("flat dense no-caps size=sm")
-
-    def _knob(self, name: str) -> None:
-        title, step, most = KNOBS[name]
+    def _build_slider(self, name: str) -> None:
+        step, highest = SLIDERS[name]
         with ui.element("div").classes("knob").props(f"data-knob={name}"):
-            ui.label(title)
-            slider = Slider(min=LIMITS[name][0], max=most, step=step, value=self._own(name))
-            said = ui.label().classes("num")
+            ui.label(name)
+            slider = Slider(min=LIMITS[name][0], max=highest, step=step, value=self._own(name))
+            text = ui.label().classes("num")
         slider.on_value_change(lambda e: self._set(**{name: e.value}))
-        self.knobs[name] = slider, said
-
-    def _parameters(self) -> None:
-        for run in self.runs:
-            with ui.expansion(f"Parameters of {run.name}").props("dense"):
-                ui.html(
-                    f'<pre class="made">{escape(readouts.made_with(run.parameters))}</pre>',
-                    sanitize=False,
-                )
+        self.sliders[name] = slider, text
 
     def _own(self, name: str) -> Any:
-        """The first run's own value of a setting, the lowest one if it has none."""
+        """Return the first run's own value of a setting, the lowest one if it has none."""
         try:
-            return own(self.run.parameters, *PATHS[name])
+            return self.run.value(*PATHS[name])
         except UserError:
             return LIMITS[name][0]
 
-    def show(self, view: View, drawn: Mapping[str, "Drawn"]) -> None:
-        """Show a view; what is moved here and not by hand changes nothing, as the page has that
-        view already.
-        """
-        available = {key for one in drawn.values() for key in one.available}
+    def show(self, name: str, view: ViewState, panes: Mapping[str, RenderedPane]) -> None:
+        """Show the view of an image; moving the controls here triggers no change."""
+        self.view = view
+        available = {key for pane in panes.values() for key in pane.available}
         layers = view.layers or {}
         self.image.value = view.image
-        for key, box in self.boxes.items():
-            box.value, self.sliders[key].value = key in layers, layers.get(key, 1)
+        for key, (row, box, slider) in self.rows.items():
+            box.value, slider.value = key in layers, layers.get(key, 1)
             box.enabled = key in available
-            self.sliders[key].enabled = key in layers and key in available
-            self.rows[key].classes(
-                replace=" ".join(
-                    [
-                        "layerrow",
-                        *(["absent"] * (key not in available)),
-                        *(["off"] * (key not in layers)),
-                    ]
-                )
-            )
-        self._show_settings(view.settings)
-        self.map.visible = bool({"cams", "walk"} & layers.keys())
-        self.cams.visible = "cams" in layers
-        self.walk.visible = bool({"walk", "relabeled"} & layers.keys())
-        for label, part in ((self.cams_said, "cams"), (self.walk_said, "walk")):
-            said = [one.lines[part] for one in drawn.values() if part in one.lines]
-            label.text = said[0] if len(said) == 1 else ""
-        self._show_legend(drawn)
+            slider.enabled = key in layers and key in available
+            absent, off = "" if key in available else " absent", "" if key in layers else " off"
+            row.classes(replace=f"layerrow{absent}{off}")
+        self._show_settings(name, view.settings)
+        self.map_section.visible = bool({"cams", "walk"} & layers.keys())
+        self.cams_section.visible = "cams" in layers
+        self.walk_section.visible = bool({"walk", "relabeled"} & layers.keys())
+        for label, part in ((self.cams_score, "cams"), (self.walk_score, "walk")):
+            texts = [pane.lines[part] for pane in panes.values() if part in pane.lines]
+            label.text = texts[0] if len(texts) == 1 else ""
+        self._show_legend(panes)
 
-    def _show_settings(self, settings: Settings) -> None:
-        for name, (slider, said) in self.knobs.items():
-            chosen = getattr(settings, name)
-            slider.value = self._own(name) if chosen is None else chosen
-            said.text = f"{slider.value:g}"
-        index = self.run.index
-        tags = index[self.page.name].tags if self.page.name in index else ()
-        options = {-1: "all classes, the highest"} | {tag: index.classes[tag] for tag in tags}
-        if settings.class_ is not None and settings.class_ < len(index.classes):
-            options[settings.class_] = index.classes[settings.class_]
-        self.classes.set_options(
-            options, value=-1 if settings.class_ not in options else settings.class_
+    def _show_settings(self, name: str, settings: WalkSettings) -> None:
+        for setting, (slider, text) in self.sliders.items():
+            chosen = getattr(settings, setting)
+            slider.value = self._own(setting) if chosen is None else chosen
+            text.text = f"{slider.value:g}"
+        index, class_ = self.run.index, settings.class_
+        tags = index[name].tags if name in index else ()
+        options = ALL_CLASSES | {tag: index.classes[tag] for tag in tags}
+        if class_ is not None and class_ < len(index.classes):
+            options[class_] = index.classes[class_]
+        self.classes.set_options(options, value=-1 if class_ not in options else class_)
+
+    def _show_legend(self, panes: Mapping[str, RenderedPane]) -> None:
+        keys = {name: css_color(color) for pane in panes.values() for name, color in pane.legend}
+        if any(pane.ignored for pane in panes.values()):
+            keys["ignored"] = HATCH_CSS
+        parts = "".join(
+            f'<span><i style="background:{background}"></i>{escape(name)}</span>'
+            for name, background in keys.items()
         )
+        self.legend.content = f'<div class="legend">{parts}</div>'
 
-    def _show_legend(self, drawn: Mapping[str, "Drawn"]) -> None:
-        keys = {name: color for one in drawn.values() for name, color in one.legend}
-        parts = [
-            f'<span><i style="background:{readouts.css(color)}"></i>{escape(name)}</span>'
-            for name, color in keys.items()
-        ]
-        if any(one.ignored for one in drawn.values()):
-            light, dark = readouts.HATCH
-            stripes = f"repeating-linear-gradient(45deg,{dark} 0 3px,{light} 3px 6px)"
-            parts.append(f'<span><i style="background:{stripes}"></i>unsure</span>')
-        self.legend.content = f'<div class="legend">{"".join(parts)}</div>'
-
-    async def point(self, shown: Sample, x: float, y: float) -> None:
-        """Show the values at a place given in shares of the image's width and height."""
-        row, column = int(y * shown.size[0]), int(x * shown.size[1])
+    async def show_values(self, sample: Sample, x: float, y: float) -> None:
+        """Show the values at a place given as fractions of the image's width and height."""
+        row, column = int(y * sample.size[0]), int(x * sample.size[1])
+        loop = asyncio.get_running_loop()
         try:
-            found = await asyncio.get_running_loop().run_in_executor(
-                None, readouts.values_at, shown, row, column
-            )
+            found = await loop.run_in_executor(None, readouts.values_at, sample, row, column)
         except (UserError, ValueError):
             found = []
-        rows = [("pixel", f"{column}, {row}"), *found]
         self.values.content = "".join(
-            f"<span>{escape(title)}</span><span>{escape(text)}</span>" for title, text in rows
+            f"<span>{escape(title)}</span><span>{escape(text)}</span>"
+            for title, text in [("pixel", f"{column}, {row}"), *found]
         )
 
-    async def _do(self, view: View) -> None:
-        if view != self.page.view:
-            await self.page.show(view=view)
-
-    async def _opacity(self, key: str, opacity: float) -> None:
-        layers = dict(self.page.view.layers or {})
+    async def toggle(self, key: str, on: bool | None = None) -> None:
+        """Show or hide a layer; None for the other of the two."""
+        layers = dict(self.view.layers or {})
+        if on == (key in layers):
+            return
         if key in layers:
-            await self._do(replace(self.page.view, layers=layers | {key: opacity}))
+            del layers[key]
+        else:
+            layers[key] = 1.0
+        await self._change(replace(self.view, layers=layers, bare=False))
+
+    async def _change(self, view: ViewState) -> None:
+        if view != self.view:
+            await self.on_change(view)
+
+    async def _set_opacity(self, key: str, opacity: float) -> None:
+        layers = dict(self.view.layers or {})
+        if key in layers:
+            await self._change(replace(self.view, layers=layers | {key: opacity}))
 
     async def _set(self, **parts: Any) -> None:
-        """Move a setting; one set to the run's own is no longer chosen."""
+        """Change a setting; one that equals the run's own is no longer set."""
         chosen = {
             name: None if name in PATHS and value == self._own(name) else value
             for name, value in parts.items()
         }
-        await self._do(replace(self.page.view, settings=replace(self.page.view.settings, **chosen)))
+        settings = replace(self.view.settings, **chosen)
+        await self._change(replace(self.view, settings=settings))
 
     async def _reset(self) -> None:
-        await self._do(
-            replace(self.page.view, settings=Settings(class_=self.page.view.settings.class_))
-        )
+        settings = WalkSettings(class_=self.view.settings.class_)
+        await self._change(replace(self.view, settings=settings))

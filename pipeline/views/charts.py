@@ -1,4 +1,4 @@
-"""Geometry of the report's charts: numbers in, SVG coordinates out. The template draws and escapes."""
+"""Geometry of the report's charts: numbers in, SVG coordinates out; templates draw and escape."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,15 +9,12 @@ WIDTH, HEIGHT = 340, 170
 LEFT, RIGHT, TOP, BOTTOM = 46, 18, 12, 28
 POINTS = 240
 
-
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line, the spread of thinned out points around it, its most telling point, and places on it
-    that were chosen.
-    """
+    """A line with the spread of thinned out points, a marked point, and points in use."""
 
     name: str
     path: str
@@ -28,7 +25,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines over one axis, in a box of WIDTH x HEIGHT."""
+    """Lines over one x axis, in a box of WIDTH x HEIGHT."""
 
     title: str
     x_title: str
@@ -40,20 +37,21 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """A confusion count as shares of the true pixels: cells (row, column, share, tip) that are not
-    empty.
+    """A confusion matrix, normalized by row.
+
+    cells: (row, column, share, tooltip) that are not empty; confused: (actual, predicted, share of
+    the actual label, share of all errors), largest first.
     """
 
     names: list[str]
     cells: list[tuple[int, int, float, str]]
-    mistakes: list[tuple[str, str, float, float]] = field(default_factory=list)
+    confused: list[tuple[str, str, float, float]] = field(default_factory=list)
 
 
 def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """One chart for every column of numbers over the first column.
+    """Return a chart of every column of numbers over the first column, its last point marked.
 
-    rows: as read from a csv file, numbers or their text. Anything else (empty fields, NaN) is left
-    out. Each marks its last point.
+    rows: as read from a CSV file; anything but finite numbers is left out.
     """
     if not rows:
         return []
@@ -76,11 +74,10 @@ def curve(
     curves: Mapping[str, Points],
     chosen: Mapping[str, float] | None = None,
 ) -> Chart | None:
-    """Scores over a threshold, a line for each name, with its highest point marked; None without
-    points.
+    """Return a chart of scores over a threshold, the best of each line marked; None if empty.
 
-    curves: name -> (threshold, ratio) pairs; chosen: name -> threshold that is in use, marked too
-    where the line has it.
+    curves: name -> (threshold, ratio) pairs; chosen: name -> threshold in use, marked too if the
+    line contains it.
     """
     curves = {name: points for name, points in curves.items() if points}
     if not curves:
@@ -98,7 +95,7 @@ def curve(
 
 
 def number(value: Any) -> float | None:
-    """The finite number that a value is or spells, else None."""
+    """Return the finite number that a value is or spells, else None."""
     try:
         parsed = float(value)
     except (TypeError, ValueError):
@@ -107,11 +104,10 @@ def number(value: Any) -> float | None:
 
 
 def heat_map(rows: Sequence[Mapping[str, Any]], listed: int = 10) -> HeatMap:
-    """Confusion as shares of the true pixels of each label, and the largest mistakes.
+    """Return a confusion matrix normalized by row, with its `listed` largest confusions.
 
-    rows: `actual`, `predicted`, `pixels`, every pair of labels in order (the csv of the scores
-    stage). `mistakes` are (actual, predicted, share of the actual label, share of all mistakes),
-    largest first; labels that are neither true nor predicted anywhere are left out.
+    rows: `actual`, `predicted`, `pixels`, every pair of labels in order (a table of stage scores).
+    Labels that occur neither in ground truth nor prediction are left out.
     """
     pixels = {(row["actual"], row["predicted"]): int(row["pixels"]) for row in rows}
     used = {name for pair, count in pixels.items() if count for name in pair}
@@ -131,7 +127,7 @@ def heat_map(rows: Sequence[Mapping[str, Any]], listed: int = 10) -> HeatMap:
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) inside [low, high]."""
+    """Return round numbers (1, 2 or 5 times a power of ten apart) inside [low, high]."""
     if high <= low:
         return [low]
     raw = (high - low) / about
@@ -144,7 +140,7 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """The ranges that the drawing's box shows."""
+    """The ranges of the axes."""
 
     left: float
     right: float
@@ -153,7 +149,7 @@ class _Box:
 
     @classmethod
     def around(cls, points: Points) -> "_Box":
-        """The ranges of points, with a margin above and, where 0 is far, below."""
+        """Return the ranges of points, with a margin above and, if 0 is far away, below."""
         xs, ys = [x for x, _ in points], [y for _, y in points]
         low, high = min(ys), max(ys)
         if 0 <= low < 0.5 * high:
@@ -162,7 +158,7 @@ class _Box:
         return cls(min(xs), max(xs), low - margin, high + (0.06 * (high - low) or margin or 1.0))
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Place (x, y) in the drawing, in its units from the top left."""
+        """Return (x, y) in units of the drawing, from its top left."""
         across = (x - self.left) / ((self.right - self.left) or 1)
         down = (self.top - y) / (self.top - self.bottom)
         return (
@@ -199,7 +195,7 @@ def _line(
 
 
 def _thinned(points: Points) -> list[tuple[float, float, float, float]]:
-    """(x, mean, lowest, highest) of at most POINTS equal stretches."""
+    """Return (x, mean, lowest, highest) of at most POINTS equal stretches."""
     size = ceil(len(points) / POINTS)
     stretches = [points[i : i + size] for i in range(0, len(points), size)]
     found = []

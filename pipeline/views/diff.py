@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.views import charts
-from pipeline.views.report import fill, plain
-from pipeline.views.report_data import KINDS, TITLES, Number, Summary
+from pipeline.views.report import CURVES, fill, plain
+from pipeline.views.report_data import KINDS, TITLES, Number, ReportData
 
-MOVED = 10
-"""Images shown that gained most, and as many that lost most."""
+MOST_CHANGED = 10
+"""Images listed that gained most, and as many that lost most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One number in both reports, each None where it is not there."""
+    """A number in both reports, each None if that report lacks it."""
 
     name: str
     first: Number
@@ -26,54 +26,51 @@ class Change:
         return None if self.first is None or self.second is None else self.second - self.first
 
 
-def render(first: Summary, second: Summary, names: tuple[str, str]) -> str:
-    """The whole page as HTML text; the same bytes for the same input, every name escaped.
+def render(first: ReportData, second: ReportData, names: tuple[str, str]) -> str:
+    """Return the page as HTML; equal input gives equal bytes, and every name is escaped.
 
     names: what the two reports are called.
     """
     return fill(
-        "difference.html.j2",
-        title=f"{names[0]} and {names[1]}",
+        "diff.html.j2",
+        title=f"{names[0]} vs. {names[1]}",
         names=names,
         titles=TITLES,
-        ladder=ladder(first, second),
+        steps=step_changes(first, second),
         charts=_charts(first, second, names),
-        failures=failures(first, second),
-        classes=classes(first, second),
-        moved=moved(first, second),
-        parameters=parameters(first, second),
-        versions=_settings(first.versions, second.versions),
+        failures=failure_changes(first, second),
+        classes=class_changes(first, second),
+        changed=most_changed(first, second),
+        parameters=parameter_changes(first, second),
+        versions=_changed_values(first.versions, second.versions),
     )
 
 
-def steps(first: Summary, second: Summary) -> list[str]:
-    """The steps that either report has."""
-    return [step for step in TITLES if first.scored_step(step) or second.scored_step(step)]
+def steps(first: ReportData, second: ReportData) -> list[str]:
+    """Return the steps that either report has."""
+    return [step for step in TITLES if first.step(step) or second.step(step)]
 
 
-def ladder(first: Summary, second: Summary) -> list[Change]:
-    """The score of every step, and further ones of it: at the threshold in use, coverage, AP50."""
+def step_changes(first: ReportData, second: ReportData) -> list[Change]:
+    """Return the score of every step, and further ones: coverage, AP50, at the threshold in use."""
     changes = []
     for step in steps(first, second):
-        scored_steps = first.scored_step(step), second.scored_step(step)
-        changes.append(
-            Change(
-                TITLES[step],
-                *(scored_step.miou if scored_step else None for scored_step in scored_steps),
-            )
-        )
-        scores = [scored_step.scores if scored_step else {} for scored_step in scored_steps]
+        both = first.step(step), second.step(step)
+        changes.append(Change(TITLES[step], *(one.miou if one else None for one in both)))
+        scores = [one.scores if one else {} for one in both]
         further = {"coverage": "coverage", "AP50": "AP50"}
         if any("best_miou" in one for one in scores):
             further["miou"] = "at the threshold in use"
-        for key, name in further.items():
-            if any(one.get(key) is not None for one in scores):
-                changes.append(Change(f"{TITLES[step]}, {name}", *(one.get(key) for one in scores)))
+        changes += [
+            Change(f"{TITLES[step]}, {name}", *(one.get(key) for one in scores))
+            for key, name in further.items()
+            if any(one.get(key) is not None for one in scores)
+        ]
     return changes
 
 
-def classes(first: Summary, second: Summary) -> dict[str, list[Change]]:
-    """Step -> IoU of every class."""
+def class_changes(first: ReportData, second: ReportData) -> dict[str, list[Change]]:
+    """Return step -> IoU of every class."""
     found = {}
     for step in steps(first, second):
         tables = first.classes.get(step, {}), second.classes.get(step, {})
@@ -84,8 +81,8 @@ def classes(first: Summary, second: Summary) -> dict[str, list[Change]]:
     return found
 
 
-def failures(first: Summary, second: Summary) -> dict[str, list[Change]]:
-    """Step -> number of failures of every kind."""
+def failure_changes(first: ReportData, second: ReportData) -> dict[str, list[Change]]:
+    """Return step -> number of failures of every kind."""
     found = {}
     for step in steps(first, second):
         tables = first.failures.get(step, {}), second.failures.get(step, {})
@@ -99,32 +96,29 @@ def failures(first: Summary, second: Summary) -> dict[str, list[Change]]:
     return found
 
 
-def moved(first: Summary, second: Summary) -> dict[str, dict[str, list[Change]]]:
-    """Step -> `gained` and `lost` -> the images of both reports whose mIoU moved most, largest
-    first.
-    """
+def most_changed(first: ReportData, second: ReportData) -> dict[str, dict[str, list[Change]]]:
+    """Return step -> `gained` and `lost` -> images of both reports by how much mIoU changed."""
     found = {}
     for step in ("labels", "predictions"):
-        own = first.images.get(step, {}), second.images.get(step, {})
-        both = [
-            Change(name, own[0][name], own[1][name])
-            for name in sorted(own[0].keys() & own[1].keys())
-        ]
+        before, after = first.images.get(step, {}), second.images.get(step, {})
+        both = [Change(name, before[name], after[name]) for name in sorted(before) if name in after]
         order = sorted(both, key=lambda change: change.difference or 0, reverse=True)
-        gained = [change for change in order if (change.difference or 0) > 0][:MOVED]
-        lost = [change for change in reversed(order) if (change.difference or 0) < 0][:MOVED]
-        if gained or lost:
-            found[step] = {"gained": gained, "lost": lost}
+        sides = {
+            "gained": [change for change in order if (change.difference or 0) > 0],
+            "lost": [change for change in reversed(order) if (change.difference or 0) < 0],
+        }
+        if any(sides.values()):
+            found[step] = {side: changes[:MOST_CHANGED] for side, changes in sides.items()}
     return found
 
 
-def parameters(first: Summary, second: Summary) -> list[tuple[str, str, str]]:
-    """(section.name, first value, second value) of the parameters that differ."""
-    return _settings(dict(_flat(first.parameters)), dict(_flat(second.parameters)))
+def parameter_changes(first: ReportData, second: ReportData) -> list[tuple[str, str, str]]:
+    """Return (section.name, first value, second value) of the parameters that differ."""
+    return _changed_values(dict(_flat(first.parameters)), dict(_flat(second.parameters)))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested parameters with dotted names."""
+    """Return nested parameters with dotted names."""
     found: list[tuple[str, Any]] = []
     for name, value in tree.items():
         nested = isinstance(value, Mapping) and value
@@ -132,31 +126,26 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    return [
-        (name, *(plain(one[name]) if name in one else "not there" for one in (first, second)))  # type: ignore[misc]
-        for name in dict.fromkeys([*first, *second])
-        if first.get(name) != second.get(name)
-    ]
+def _changed_values(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
+
+    def text(values: Mapping[str, Any], name: str) -> str:
+        return plain(values[name]) if name in values else "missing"
+
+    return [(name, text(first, name), text(second, name)) for name in names]
 
 
-def _charts(first: Summary, second: Summary, names: tuple[str, str]) -> list[charts.Chart]:
-    made = []
-    for step, axis in (("cams", "threshold"), ("walk", "labels.background")):
-        both = {
-            name: one.curves.get(step, []) for name, one in zip(names, (first, second), strict=True)
-        }
-        scored_steps = {
-            name: one.scored_step(step) for name, one in zip(names, (first, second), strict=True)
-        }
-        chosen = {
-            name: scored_step.scores.get("threshold")
-            for name, scored_step in scored_steps.items()
-            if scored_step
-        }
-        title = f"mIoU of {TITLES[step].lower()}"
-        chart = charts.curve(
-            title, axis, both, {name: t for name, t in chosen.items() if t is not None}
-        )
+def _charts(first: ReportData, second: ReportData, names: tuple[str, str]) -> list[charts.Chart]:
+    made, reports = [], dict(zip(names, (first, second), strict=True))
+    for step, (_, axis) in CURVES.items():
+        curves = {name: data.curves.get(step, []) for name, data in reports.items()}
+        chosen = {}
+        for name, data in reports.items():
+            scores = data.step(step)
+            if scores and (threshold := scores.scores.get("threshold")) is not None:
+                chosen[name] = threshold
+        chart = charts.curve(f"mIoU of {TITLES[step].lower()}", axis, curves, chosen)
         made += [chart] if chart else []
     return made

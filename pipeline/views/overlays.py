@@ -1,7 +1,7 @@
-"""Images of masks, maps and fields: pure functions from arrays to uint8 RGB [H,W,3].
+"""Draw masks, maps and fields: pure functions from arrays to uint8 RGB [H,W,3].
 
-Overlays draw inside what they show and leave every other pixel of the image as it is. Label maps
-are uint8: 0 background, c + 1 class c, 255 ignore.
+An overlay changes only the pixels of what it draws. Label maps are uint8: 0 background, c + 1 class
+c, 255 ignore.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 @cache
 def _palette(count: int) -> np.ndarray:
-    """Colors in OKLCH (Ottosson 2020): hue by the golden angle, three lightnesses in turn."""
+    """Return colors in OKLCH (Ottosson 2020): hues by the golden angle, lightness in turn."""
     index = np.arange(count)
     L = np.array([0.70, 0.80, 0.60])[index % 3]
     hue = np.deg2rad(25 + 137.508 * index)
@@ -47,19 +47,22 @@ def _palette(count: int) -> np.ndarray:
 
 
 def palette(count: int) -> np.ndarray:
-    """The first `count` colors, uint8 [count,3]; color c belongs to class c, whatever `count` is."""
+    """Return the first `count` colors, uint8 [count,3]; color c is that of class c."""
     return _palette(count).copy()
 
 
 def instance_palette(count: int) -> np.ndarray:
-    """The colors of the instances 1 to `count`, uint8 [count,3]; other ones than those of the first
-    classes.
-    """
+    """Return colors of the instances 1 to `count`, uint8 [count,3]; not those of classes.""" ""
     return _palette(count + 3)[3:].copy()
 
 
+def css_color(color: Sequence[int]) -> str:
+    """Return #rrggbb of three values of 0..255."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Image uint8 [H,W,3] at size (height, width), by area when it shrinks."""
+    """Resize an image uint8 [H,W,3] to (height, width), by area when it shrinks."""
     shrinks = size[0] < image.shape[0]
     return cv2.resize(
         image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -67,35 +70,18 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resized_ids(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Label or id map [H,W] at size (height, width), nearest pixel center; dtype kept."""
+    """Resize a label or id map [H,W] to (height, width) by the nearest pixel center; keep dtype."""
     rows, columns = (
         ((2 * np.arange(n) + 1) * m) // (2 * n) for n, m in zip(size, ids.shape, strict=True)
     )
     return ids[rows[:, None], columns[None]]
 
 
-def upsampled(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Stride-4 grid [...,h,w] on the pixels of an image: bilinear by 4, cropped to size (H,W);
-    float32.
-
-    Cell j covers pixels 4j..4j+3, so its center lies at 4j + 2. Raises ValueError when (h,w) is not
-    the grid of (H,W).
-    """
-    h, w = grid.shape[-2:]
-    if (h, w) != ((size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1):
-        raise ValueError(f"{h} x {w} cells are not the stride-4 grid of an image of {size} pixels")
-    flat = grid.reshape(-1, h, w).astype(np.float32)
-    maps = [cv2.resize(one, (4 * w, 4 * h), interpolation=cv2.INTER_LINEAR) for one in flat]
-    return np.array(maps, np.float32).reshape(*grid.shape[:-2], 4 * h, 4 * w)[
-        ..., : size[0], : size[1]
-    ]
-
-
 def labels_over(image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """Label map over an image: class colors with light contours, ignored pixels hatched gray.
+    """Draw a label map: class colors with light contours, ignored pixels hatched gray.
 
-    image: uint8 [H,W,3]; labels: uint8 [H,W]; opacity of the colors in [0,1]. Background stays as
-    it is.
+    image: uint8 [H,W,3]; labels: uint8 [H,W]; opacity of the colors in [0,1]. Background pixels
+    are unchanged.
     """
     colors = np.zeros((256, 3), np.uint8)
     colors[1:IGNORE] = _palette(IGNORE - 1)
@@ -104,16 +90,16 @@ def labels_over(image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> 
 
 
 def regions_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """Regions over an image: a color per id with light contours.
+    """Draw regions: a color per id with light contours.
 
-    image: uint8 [H,W,3]; ids: unsigned integers [H,W], 0 none. All other pixels stay as they are.
+    image: uint8 [H,W,3]; ids: unsigned integers [H,W], 0 none. All other pixels are unchanged.
     """
     colors = np.concatenate([np.zeros((1, 3), np.uint8), instance_palette(int(ids.max(initial=0)))])
     return _painted(image, ids, colors[ids], ids > 0, opacity)
 
 
 def instances_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """Instances over an image: regions (see `regions_over`) with their id where it fits."""
+    """Draw instances: regions (see `regions_over`) with their id where it fits."""
     drawn = regions_over(image, ids, opacity)
     size = max(12, min(ids.shape) // 13)
     for number in np.unique(ids[ids > 0]).tolist():
@@ -129,8 +115,7 @@ def instances_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> 
 
 
 def heat_over(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """Class activation map over an image: the stronger, the more of the image it covers (inferno
-    colors).
+    """Draw a class map in inferno colors: the higher, the more opaque.
 
     image: uint8 [H,W,3]; cam: float [H,W], clipped to [0,1]. Zeros show the image itself.
     """
@@ -142,8 +127,7 @@ def heat_over(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
 
 
 def outlines_over(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Outlines of a label map's regions over an image, two pixels wide: dark outside, the class's
-    color inside.
+    """Outline a label map's regions, two pixels wide: dark outside, the class's color inside.
 
     image: uint8 [H,W,3]; labels: uint8 [H,W].
     """
@@ -160,10 +144,10 @@ def outlines_over(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def arrows_over(image: np.ndarray, displacement: np.ndarray, spacing: int = 40) -> np.ndarray:
-    """Arrows of a displacement field over an image, from where a cell lies to where it points.
+    """Draw arrows of a displacement field, from a cell to where it points.
 
-    image: uint8 [H,W,3]; displacement: float [2,h,w], (y, x) in cells; spacing: about how many
-    pixels lie between arrows.
+    image: uint8 [H,W,3]; displacement: float [2,h,w], (y, x) in cells; spacing: approximate
+    distance of arrows in pixels.
     """
     drawn = image.copy()
     h, w = displacement.shape[1:]
@@ -180,7 +164,7 @@ def arrows_over(image: np.ndarray, displacement: np.ndarray, spacing: int = 40) 
 
 
 def points_over(image: np.ndarray, points: np.ndarray, radius: int = 5) -> np.ndarray:
-    """White points with a dark rim over an image; points: float [N,2], (y, x) in pixels."""
+    """Draw white points with a dark rim; points: float [N,2], (y, x) in pixels."""
     drawn = image.copy()
     for y, x in points:
         at = round(float(x)), round(float(y))
@@ -190,11 +174,10 @@ def points_over(image: np.ndarray, points: np.ndarray, radius: int = 5) -> np.nd
 
 
 def layer(draw: Callable[[np.ndarray], np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """What a drawing paints over images of a size (height, width), by itself: uint8 RGBA, to be
-    blended by whoever shows it.
+    """Return what a drawing adds to images of a size (height, width), as uint8 RGBA to blend.
 
-    draw: any of the `..._over` functions with everything but the image. Over black and over white
-    it tells color and cover.
+    draw: any of the `..._over` functions with everything but the image. Drawn over black and over
+    white, it reveals color and opacity.
     """
     black, white = (
         draw(np.full((*size, 3), value, np.uint8)).astype(np.float32) for value in (0, 255)
@@ -205,18 +188,17 @@ def layer(draw: Callable[[np.ndarray], np.ndarray], size: tuple[int, int]) -> np
 
 
 def boundary_map(boundary: np.ndarray) -> np.ndarray:
-    """Class boundaries dark on light: float [H,W] in [0,1], 1 is ink."""
+    """Draw class boundaries, float [H,W] in [0,1], dark on light."""
     strength = np.clip(boundary.astype(np.float32), 0, 1)[..., None]
     paper = np.full((*boundary.shape, 3), PAPER, np.uint8)
     return _blend(paper, np.array(INK, np.uint8), strength)
 
 
 def displacement_map(displacement: np.ndarray, limit: float) -> np.ndarray:
-    """Displacement as a color wheel: hue is the direction, saturation the length; white does not
-    move.
+    """Draw displacements as a color wheel: hue is the direction, saturation the length.
 
     displacement: float [2,H,W], (y, x); limit: length of full saturation, in the same unit. Right
-    is red, and opposite directions have opposite hues.
+    is red, opposite directions have opposite hues, and white does not move.
     """
     y, x = displacement.astype(np.float32)
     hue = np.rad2deg(np.arctan2(y, x)) % 360
@@ -227,16 +209,12 @@ def displacement_map(displacement: np.ndarray, limit: float) -> np.ndarray:
 
 
 def reach(displacement: np.ndarray) -> float:
-    """A limit that shows a displacement field well: the 99th percentile of its lengths, at least 1
-    cell.
-    """
+    """Return a limit for `displacement_map`: the 99th percentile of lengths, at least 1 cell."""
     return max(1.0, float(np.percentile(np.hypot(*displacement.astype(np.float32)), 99)))
 
 
 def color_wheel(size: int) -> np.ndarray:
-    """Legend of `displacement_map`, uint8 [size,size,3]: from the middle outwards, the rim is the
-    limit.
-    """
+    """Return the legend of `displacement_map`, uint8 [size,size,3]; its rim is the limit."""
     axis = (2 * np.arange(size, dtype=np.float32) + 1) / size - 1
     field = np.stack(np.meshgrid(axis, axis, indexing="ij"))
     inside = np.clip((1 - np.hypot(*field)) * size / 2, 0, 1)[..., None]
@@ -252,7 +230,7 @@ def write(
     anchor: str = "lm",
     halo: bool = False,
 ) -> np.ndarray:
-    """Image with text at (x, y); anchor as in Pillow ("lm": left, middle); halo: a dark rim."""
+    """Write text at (x, y); anchor as in Pillow ("lm": left, middle); halo: a dark rim."""
     canvas = Image.fromarray(image)
     ImageDraw.Draw(canvas).text(
         at,
@@ -267,7 +245,7 @@ def write(
 
 
 def text_width(text: str, size: int) -> int:
-    """Width of a text in pixels."""
+    """Return the width of a text in pixels."""
     return int(np.ceil(_font(size).getlength(text)))
 
 
@@ -279,10 +257,10 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _painted(
     image: np.ndarray, ids: np.ndarray, colors: np.ndarray, inside: np.ndarray, opacity: float
 ) -> np.ndarray:
-    """Colored regions with contours of one pixel, both inside the regions only."""
+    """Color regions and their contours of one pixel, both inside the regions only."""
     if image.shape != (*ids.shape, 3) or image.dtype != np.uint8:
         raise ValueError(
-            f"image {image.dtype} {image.shape} does not fit a map {ids.shape}; resize it"
+            f"image {image.dtype} {image.shape} and map {ids.shape} differ in size; resize one"
         )
     drawn = _blend(image, colors, np.where(inside, np.float32(opacity), 0)[..., None])
     padded = np.pad(ids, 1, mode="edge")
@@ -293,7 +271,7 @@ def _painted(
 
 
 def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Gray diagonal stripes where the mask says so."""
+    """Draw gray diagonal stripes inside a mask."""
     if not where.any():
         return image
     y, x = np.indices(where.shape)
@@ -302,6 +280,6 @@ def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _blend(under: np.ndarray, over: np.ndarray, cover: np.ndarray) -> np.ndarray:
-    """(1 - cover) * under + cover * over, rounded; exactly `under` where cover is 0."""
+    """Return (1 - cover) * under + cover * over, rounded; exactly `under` where cover is 0."""
     mixed = under + cover * (over.astype(np.float32) - under)
     return np.round(mixed).astype(np.uint8)

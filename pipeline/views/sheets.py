@@ -1,89 +1,90 @@
 """Contact sheets: one row per image, one column per step of the pipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
 import cv2
 import numpy as np
 
+from pipeline.data.grid import upsample
 from pipeline.instances.base import exclusive
 from pipeline.views import overlays
 
 PAGE, MISSING, MUTED = (242, 242, 240), (226, 226, 224), (110, 110, 116)
 GAP, BAR = 6, 22
+SIDE = 1280
+"""Longer side of an overlay of predictions in pixels, at most."""
+Size = tuple[int, int]
 Key = tuple[str, tuple[int, int, int]]
-COLUMNS = (
-    "image",
-    "CAM",
-    "seeds",
-    "boundary",
-    "displacement",
-    "pseudo-label",
-    "instances",
-    "prediction",
-    "predicted instances",
-    "truth",
-    "true instances",
-)
+
+
+def _heat(image: np.ndarray, maps: np.ndarray, full: Size) -> np.ndarray:
+    highest = np.nan_to_num(maps).max(0, initial=0).astype(np.float32)
+    return overlays.heat_over(image, scaled_map(highest, _size_of(image)))
+
+
+def _boundary(image: np.ndarray, boundary: np.ndarray, full: Size) -> np.ndarray:
+    return overlays.boundary_map(scaled(boundary, full, _size_of(image)))
+
+
+def _displacement(image: np.ndarray, displacement: np.ndarray, full: Size) -> np.ndarray:
+    return displacement_panel(displacement, full, _size_of(image))
+
+
+def _labels(image: np.ndarray, labels: np.ndarray, full: Size) -> np.ndarray:
+    return overlays.labels_over(image, overlays.resized_ids(labels, _size_of(image)))
+
+
+def _instances(image: np.ndarray, ids: np.ndarray, full: Size) -> np.ndarray:
+    return overlays.instances_over(image, overlays.resized_ids(ids, _size_of(image)))
+
+
+COLUMNS: Mapping[str, Callable[[np.ndarray, np.ndarray, Size], np.ndarray]] = {
+    "segments": _instances,
+    "CAM": _heat,
+    "seeds": _labels,
+    "boundary": _boundary,
+    "displacement": _displacement,
+    "walk": _heat,
+    "pseudo-label": _labels,
+    "instances": _instances,
+    "prediction": _labels,
+    "predicted instances": _instances,
+    "ground truth": _labels,
+    "ground-truth instances": _instances,
+}
+"""Title of a panel -> what draws an array over a small image; in the order of the pipeline."""
 
 
 def panels(
-    image: np.ndarray,
-    *,
-    cams: np.ndarray | None = None,
-    seeds: np.ndarray | None = None,
-    boundary: np.ndarray | None = None,
-    displacement: np.ndarray | None = None,
-    pseudo_label: np.ndarray | None = None,
-    instances: np.ndarray | None = None,
-    prediction: np.ndarray | None = None,
-    predicted_instances: np.ndarray | None = None,
-    truth: np.ndarray | None = None,
-    true_instances: np.ndarray | None = None,
-    side: int = 240,
+    image: np.ndarray, arrays: Mapping[str, np.ndarray], side: int = 240
 ) -> dict[str, np.ndarray]:
-    """The panels of one image that can be drawn from what is given, in the order of `COLUMNS`.
+    """Draw the panels of one image.
 
-    image: uint8 [H,W,3]; cams: float [K,h,w] (the highest of all classes is shown); boundary: float
-    [h,w]; displacement: float [2,h,w] in cells; label maps uint8 [H,W]; id maps uint16 [H,W]; side:
-    the longer side of a panel in pixels. Returns title -> uint8 [h',w',3], all of one size.
+    Args:
+        image: uint8 [H,W,3].
+        arrays: title in COLUMNS -> class maps float [K,H,W] (the highest of all classes is drawn),
+            boundary float [h,w], displacement float [2,h,w] in cells, label maps uint8 [H,W] or
+            instance ids uint16 [H,W].
+        side: longer side of a panel in pixels.
+
+    Returns:
+        Title -> uint8 [h',w',3], all of one size: the image first, then in the order of COLUMNS.
     """
-    size, full = fitted(image.shape[:2], side), (image.shape[0], image.shape[1])
-    small = overlays.resized(image, size)
-    drawn = {"image": small}
-    if cams is not None:
-        highest = cams.max(0, initial=0).astype(np.float32)
-        drawn["CAM"] = overlays.heat_over(small, scaled(highest, full, size))
-    if boundary is not None:
-        drawn["boundary"] = overlays.boundary_map(scaled(boundary, full, size))
-    if displacement is not None:
-        drawn["displacement"] = displacement_panel(displacement, full, size)
-    label_maps = {
-        "seeds": seeds,
-        "pseudo-label": pseudo_label,
-        "prediction": prediction,
-        "truth": truth,
+    full = _size_of(image)
+    small = overlays.resized(image, fitted(full, side))
+    drawn = {
+        title: COLUMNS[title](small, arrays[title], full) for title in COLUMNS if title in arrays
     }
-    for title, labels in label_maps.items():
-        if labels is not None:
-            drawn[title] = overlays.labels_over(small, overlays.resized_ids(labels, size))
-    id_maps = {
-        "instances": instances,
-        "predicted instances": predicted_instances,
-        "true instances": true_instances,
-    }
-    for title, ids in id_maps.items():
-        if ids is not None:
-            drawn[title] = overlays.instances_over(small, overlays.resized_ids(ids, size))
-    return {title: drawn[title] for title in COLUMNS if title in drawn}
+    return {"image": small, **drawn}
 
 
-def displacement_panel(
-    displacement: np.ndarray, full: tuple[int, int], size: tuple[int, int]
-) -> np.ndarray:
-    """Displacement [2,h,w] of an image of size `full`, drawn at `size` with its color wheel in a
-    corner.
-    """
+def _size_of(image: np.ndarray) -> Size:
+    return image.shape[0], image.shape[1]
+
+
+def displacement_panel(displacement: np.ndarray, full: Size, size: Size) -> np.ndarray:
+    """Draw the displacement [2,h,w] of an image of size `full` at `size`, with a color wheel."""
     field = np.stack([scaled(component, full, size) for component in displacement])
     panel = overlays.displacement_map(field, overlays.reach(displacement))
     wheel = overlays.color_wheel(min(36, *size))
@@ -93,19 +94,19 @@ def displacement_panel(
     return panel
 
 
-def fitted(size: Sequence[int], side: int) -> tuple[int, int]:
-    """(height, width) with the same shape and the longer side `side`, at least one pixel each."""
+def fitted(size: Sequence[int], side: int) -> Size:
+    """Return (height, width) of the same aspect ratio whose longer side is `side`, at least 1."""
     scale = side / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def scaled(grid: np.ndarray, full: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Stride-4 grid [h,w] at any size, by way of the pixels of the image; NaN becomes 0."""
-    return scaled_map(overlays.upsampled(np.nan_to_num(grid.astype(np.float32)), full), size)
+def scaled(grid: np.ndarray, full: Size, size: Size) -> np.ndarray:
+    """Resize a stride-4 grid [h,w], upsampled to the image as it is scored; NaN becomes 0."""
+    return scaled_map(upsample(np.nan_to_num(grid)[None], full)[0], size)
 
 
-def scaled_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Map f4 [H,W] at size (height, width), by area when it shrinks."""
+def scaled_map(values: np.ndarray, size: Size) -> np.ndarray:
+    """Resize a map f4 [H,W] to (height, width), by area when it shrinks."""
     shrinks = size[0] < values.shape[0]
     return cv2.resize(
         values, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -113,28 +114,26 @@ def scaled_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def legend(labels: Sequence[np.ndarray], classes: Sequence[str]) -> list[Key]:
-    """(name, color) of the classes in any of the label maps, by class id; labels without a name
-    too.
-    """
-    there = sorted({int(v) for one in labels for v in np.unique(one)} - {0, overlays.IGNORE})
+    """Return (name, color) of the labels in any of the label maps, in order; unknown ones too."""
+    found = sorted({int(v) for one in labels for v in np.unique(one)} - {0, overlays.IGNORE})
     colors = overlays.palette(overlays.IGNORE)
-    names = [classes[v - 1] if v <= len(classes) else f"unknown label {v}" for v in there]
-    return [(name, tuple(colors[v - 1].tolist())) for name, v in zip(names, there, strict=True)]
+    names = [classes[v - 1] if v <= len(classes) else f"unknown label {v}" for v in found]
+    return [(name, tuple(colors[v - 1].tolist())) for name, v in zip(names, found, strict=True)]
 
 
 def contact_sheet(
     rows: Mapping[str, Mapping[str, np.ndarray]],
     keys: Mapping[str, Sequence[Key]] | None = None,
 ) -> np.ndarray:
-    """One row per image under common headings; a panel that a row lacks is gray.
+    """Draw one row per image under common headings; a missing panel is gray.
 
     rows: id -> title -> uint8 [h,w,3] (see `panels`); keys: id -> (name, color) pairs written
-    beside the id (see `legend`). Returns uint8 RGB. Raises ValueError without rows.
+    next to the id (see `legend`). Returns uint8 RGB; raises ValueError without rows.
     """
     if not rows:
         raise ValueError("a contact sheet needs at least one image")
     titles = {title: None for row in rows.values() for title in row}
-    order = [t for t in COLUMNS if t in titles] + [t for t in titles if t not in COLUMNS]
+    order = [title for title in ("image", *COLUMNS) if title in titles]
     grid = [[row.get(title) for title in order] for row in rows.values()]
     return sheet(grid, list(rows), order, [(keys or {}).get(name, ()) for name in rows])
 
@@ -145,10 +144,10 @@ def sheet(
     headings: Sequence[str] = (),
     keys: Sequence[Sequence[Key]] = (),
 ) -> np.ndarray:
-    """Grid of panels with a caption bar above every row and headings above the columns.
+    """Draw a grid of panels with a caption bar above each row and headings above the columns.
 
-    rows: lists of uint8 [h,w,3] or None; captions: one a row ("" for none); headings: one a column;
-    keys: colored names behind each caption. Panels are centerd in their cell and never scaled.
+    rows: lists of uint8 [h,w,3] or None; captions: one per row ("" for none); headings: one per
+    column; keys: colored names after each caption. Panels are centered, never scaled.
     """
     columns = max(len(row) for row in rows)
     widths = [1] * columns
@@ -166,28 +165,26 @@ def sheet(
 
 
 def captioned(panel: np.ndarray, text: str) -> np.ndarray:
-    """Panel with a caption bar on top, uint8 [h+22,w,3]."""
+    """Put a caption bar on top of a panel, uint8 [h+22,w,3]."""
     return np.concatenate([caption_bar(text, panel.shape[1]), panel])
 
 
 def caption_bar(text: str, width: int, keys: Sequence[Key] = ()) -> np.ndarray:
-    """Bar of text and colored names, uint8 [22,width,3]; what does not fit is cut with an ellipsis."""
+    """Draw a bar of text and colored names, uint8 [22,width,3]; an ellipsis ends a long text."""
     bar = _blank(BAR, width)
     x = GAP
     for part, color in [*([(text, None)] if text else []), *keys]:
         if color is not None and x + 12 < width:
             cv2.rectangle(bar, (x, 6), (x + 9, 15), color, -1, cv2.LINE_AA)
             x += 14
-        shown = _cut(part, width - x - 2)
-        bar = overlays.write(bar, shown, (x, BAR // 2), 12, overlays.INK)
-        x += overlays.text_width(shown, 12) + 14
+        fitting = _cut(part, width - x - 2)
+        bar = overlays.write(bar, fitting, (x, BAR // 2), 12, overlays.INK)
+        x += overlays.text_width(fitting, 12) + 14
     return bar
 
 
 def key_bars(keys: Sequence[Key], width: int) -> np.ndarray:
-    """As many bars of colored names as they need below one another, uint8 [22n,width,3]; none for
-    no names.
-    """
+    """Draw colored names in as many bars as they need, uint8 [22n,width,3]."""
     rows: list[list[Key]] = []
     used = width
     for key in keys:
@@ -200,28 +197,26 @@ def key_bars(keys: Sequence[Key], width: int) -> np.ndarray:
     return np.concatenate([_blank(0, width), *(caption_bar("", width, row) for row in rows)])
 
 
-def png(image: np.ndarray) -> bytes:
-    """PNG file of a uint8 RGB image; the same bytes for the same pixels."""
-    done, data = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    if not done:
-        raise ValueError(
-            f"cannot write {image.dtype} {image.shape} as PNG; it must be uint8 [H,W,3]"
-        )
-    return data.tobytes()
+def png(image: np.ndarray, compression: int = 6) -> bytes:
+    """Encode a uint8 RGB or RGBA image as PNG; equal pixels give equal bytes."""
+    return _encoded(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, compression])
 
 
 def jpeg(image: np.ndarray) -> bytes:
-    """JPEG file of a uint8 RGB image; the same bytes for the same pixels."""
-    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    """Encode a uint8 RGB image as JPEG; equal pixels give equal bytes."""
+    return _encoded(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+
+
+def _encoded(suffix: str, image: np.ndarray, options: Sequence[int]) -> bytes:
+    swapped = np.ascontiguousarray(image[..., [2, 1, 0, *range(3, image.shape[2])]])
+    done, data = cv2.imencode(suffix, swapped, options)
     if not done:
-        raise ValueError(
-            f"cannot write {image.dtype} {image.shape} as JPEG; it must be uint8 [H,W,3]"
-        )
+        raise ValueError(f"cannot encode {image.dtype} {image.shape}; it must be uint8 [H,W,3]")
     return data.tobytes()
 
 
 def png_name(name: str) -> str:
-    """File name of an image id: one file in one folder, different for different ids."""
+    """Return the file name of an image id: in one folder, unique for every id."""
     return f"{quote(name, safe=' ')}.png"
 
 
@@ -253,7 +248,7 @@ def _row(row: Sequence[np.ndarray | None], widths: Sequence[int], total: int) ->
 
 
 def _cut(text: str, width: int) -> str:
-    """The longest beginning of the text that fits, with an ellipsis when it is not all of it."""
+    """Return the text, shortened with an ellipsis if it does not fit."""
     if overlays.text_width(text, 12) <= width:
         return text
     while text and overlays.text_width(text + "…", 12) > width:
@@ -261,15 +256,9 @@ def _cut(text: str, width: int) -> str:
     return text + "…" if text else ""
 
 
-SIDE = 1280
-"""The longer side of the drawn image in pixels, at most."""
-
-
 def labeled(image: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Label map uint8 [H,W] over its image uint8 [H,W,3] with a key of its classes; uint8 [h,w,3],
-    the key below the image.
-    """
-    size = _size(image)
+    """Draw a label map uint8 [H,W] over its image uint8 [H,W,3], with the legend below."""
+    size = _overlay_size(image)
     small = overlays.resized_ids(labels, size)
     drawn = overlays.labels_over(overlays.resized(image, size), small)
     return _with_key(drawn, legend([small], classes))
@@ -282,13 +271,12 @@ def found(
     scores: np.ndarray,
     classes: Sequence[str],
 ) -> np.ndarray:
-    """Instances over their image uint8 [H,W,3], the surest in front, with a key of number, class
-    and score.
+    """Draw instances over their image uint8 [H,W,3], the highest score in front.
 
-    masks: bool [N,H,W]; numbers: class ids [N]; scores: [N]. Returns uint8 [h,w,3], the key below
-    the image; what lies wholly behind others is in neither.
+    masks: bool [N,H,W]; numbers: class ids [N]; scores: [N]. The legend below names number, class
+    and score of each instance that is visible.
     """
-    size = _size(image)
+    size = _overlay_size(image)
     ids = overlays.resized_ids(exclusive(masks, scores), size)
     drawn = overlays.instances_over(overlays.resized(image, size), ids)
     colors = overlays.instance_palette(len(masks))
@@ -299,7 +287,7 @@ def found(
     return _with_key(drawn, keys)
 
 
-def _size(image: np.ndarray) -> tuple[int, int]:
+def _overlay_size(image: np.ndarray) -> Size:
     return fitted(image.shape[:2], min(SIDE, max(image.shape[:2])))
 
 

@@ -11,9 +11,9 @@ import click
 
 from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
-from pipeline.views.diff import ladder, render
+from pipeline.views.diff import render, step_changes
 from pipeline.views.report import percent, points
-from pipeline.views.report_data import FILE, Summary, load, parse
+from pipeline.views.report_data import FILE, ReportData, load, parse
 from stages._command import DATA
 from stages.experiments.dvc_cache import CachedRun
 from stages.experiments.table import aligned
@@ -33,8 +33,7 @@ REPORT = (DATA / "report").as_posix()
     help="Page to write.",
 )
 def report_diff(first: str, second: str, output: Path) -> None:
-    """Write a page of what changed from report A to report B (data/report by default), and print
-    the ladder.
+    """Compare report A with report B (default: data/report) in a page, and print the scores.
 
     A and B are report folders, or Git revisions and names of experiments whose report is in DVC's
     cache.
@@ -44,20 +43,21 @@ def report_diff(first: str, second: str, output: Path) -> None:
     rows = [["", first, second, "difference"]]
     rows += [
         [change.name, percent(change.first), percent(change.second), points(change.difference)]
-        for change in ladder(*reports)
+        for change in step_changes(*reports)
     ]
     click.echo("\n".join(aligned(rows)))
     click.echo(f"wrote {output}")
 
 
-def read(place: str) -> Summary:
-    """The numbers of a report: of a folder if there is one of that name, else of a revision. Raises
-    UserError.
+def read(source: str) -> ReportData:
+    """Read a report from a folder if there is one of that name, else from a revision.
+
+    Raises UserError.
     """
-    folder = Path(place)
+    folder = Path(source)
     if folder.is_dir():
         return load(folder / FILE)
     if folder.is_file():
-        raise UserError(f"{place}: is a file; give the report's folder, such as {REPORT}")
-    file = CachedRun(place).file(REPORT, FILE)
-    return parse(file.read_text(encoding="utf-8"), f"{place}:{REPORT}/{FILE}")
+        raise UserError(f"{source}: is a file; give the report's folder, such as {REPORT}")
+    file = CachedRun(source).file(REPORT, FILE)
+    return parse(file.read_text(encoding="utf-8"), f"{source}:{REPORT}/{FILE}")

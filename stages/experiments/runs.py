@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.browser.run import FORMATS, SCORED, Fresh, Run, RunPaths
+from pipeline.browser.run import FORMATS, SCORED, ReloadingFile, Run, RunPaths
 from pipeline.errors import UserError
 from stages._command import DATA, DATASET, artifact
 from stages.experiments.dvc_cache import (
@@ -28,13 +28,15 @@ def workspace() -> Run:
         {name: artifact(name) for name in FORMATS},
         {step: DATA / "scores" / step / TABLE for step in SCORED},
     )
-    return Run(WORKSPACE, paths, Fresh((Path(PARAMETERS), Path(LOCK)), _workspace_parameters))
+    return Run(
+        WORKSPACE, paths, ReloadingFile((Path(PARAMETERS), Path(LOCK)), _workspace_parameters)
+    )
 
 
 def revision(name: str, scratch: Path) -> Run:
     """Return the run of a Git revision, tag or DVC experiment.
 
-    Stale outputs, and outputs that the cache lacks, are listed as lacking with the reason.
+    Stale outputs, and outputs that the cache lacks, are listed as missing with the reason.
 
     Args:
         name: Revision, tag or experiment.
@@ -46,7 +48,7 @@ def revision(name: str, scratch: Path) -> Run:
     run = CachedRun(name)
     artifacts: dict[str, Path] = {}
     tables: dict[str, Path] = {}
-    lacking: dict[str, str] = {}
+    missing: dict[str, str] = {}
     stale: list[str] = []
     outs: list[tuple[str, str, str | None]] = []
     outs += [(key, artifact(key).as_posix(), None) for key in FORMATS]
@@ -59,10 +61,10 @@ def revision(name: str, scratch: Path) -> Run:
             try:
                 (tables if inside else artifacts)[key] = run.file(path, inside)
             except UserError as error:
-                lacking[title] = str(error)
+                missing[title] = str(error)
     reason = f"{name}: hidden, as another run made them: {', '.join(stale)}; run the experiment "
-    lacking |= dict.fromkeys(stale, f"{reason}without targets to update them")
-    paths = RunPaths(_dataset(run, scratch), artifacts, tables, lacking)
+    missing |= dict.fromkeys(stale, f"{reason}without targets to update them")
+    paths = RunPaths(_dataset(run, scratch), artifacts, tables, missing)
     return Run(name, paths, lambda: run.parameters)
 
 

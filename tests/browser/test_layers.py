@@ -1,11 +1,14 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 from pipeline.browser.layers import LAYERS, drawn_size
-from pipeline.browser.live_walk import Settings
+from pipeline.browser.live_walk import WalkSettings
 from pipeline.browser.run import Run
 from pipeline.browser.sample import Sample
-from pipeline.views import overlays, sheets
+from pipeline.views import overlays
 from tests.support.runs import HEIGHT, WIDTH, record
 
 SIZE = drawn_size((HEIGHT, WIDTH))
@@ -19,13 +22,13 @@ def blended(layer: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("key", LAYERS)
 def test_every_layer_over_the_image_is_what_overlays_draws(run: Run, key: str) -> None:
-    shown = Sample(run, "c été <b>")
-    image = overlays.resized(shown.image(), SIZE)
-    layer = LAYERS[key].image(shown, Settings())
+    sample = Sample(run, "c été <b>")
+    image = overlays.resized(sample.image(), SIZE)
+    layer = LAYERS[key].render(sample, WalkSettings())
     assert layer.shape == (*SIZE, 4)
-    assert LAYERS[key].available(shown)
+    assert LAYERS[key].available(sample)
     assert layer[..., 3].any()
-    drawn = LAYERS[key].draw(shown, Settings(), SIZE)(image)
+    drawn = LAYERS[key].draw(sample, WalkSettings(), SIZE)(image)
     # up to three levels are lost where color and cover are rounded
     assert np.abs(blended(layer, image) - drawn).max() <= 3
 
@@ -38,20 +41,16 @@ def test_every_layer_over_the_image_is_what_overlays_draws(run: Run, key: str) -
         ("predictions", lambda i: overlays.labels_over(i, ids("predictions", "semantic"))),
         ("instances", lambda i: overlays.instances_over(i, ids("labels", "instances", 2))),
         ("segments", lambda i: overlays.regions_over(i, ids("segments", "segments"))),
-        (
-            "boundary",
-            lambda i: overlays.boundary_map(
-                sheets.scaled(
-                    record("fields", 0)["boundary"].astype(np.float16), (HEIGHT, WIDTH), SIZE
-                )
-            ),
-        ),
     ],
 )
-def test_layers_are_those_of_the_sheets(run: Run, key: str, expected) -> None:
-    shown = Sample(run, "a one")
-    image = overlays.resized(shown.image(), SIZE)
-    np.testing.assert_array_equal(LAYERS[key].draw(shown, Settings(), SIZE)(image), expected(image))
+def test_layers_are_those_of_the_sheets(
+    run: Run, key: str, expected: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    sample = Sample(run, "a one")
+    image = overlays.resized(sample.image(), SIZE)
+    np.testing.assert_array_equal(
+        LAYERS[key].draw(sample, WalkSettings(), SIZE)(image), expected(image)
+    )
 
 
 def ids(format_: str, array: str, shift: int = 0) -> np.ndarray:
@@ -59,10 +58,10 @@ def ids(format_: str, array: str, shift: int = 0) -> np.ndarray:
 
 
 def test_settings_change_what_is_drawn(run: Run) -> None:
-    shown = Sample(run, "f")
+    sample = Sample(run, "f")
 
-    def drawn(key: str, **settings: float) -> bytes:
-        return LAYERS[key].image(shown, Settings(**settings)).tobytes()
+    def drawn(key: str, **settings: Any) -> bytes:
+        return LAYERS[key].render(sample, WalkSettings(**settings)).tobytes()
 
     assert drawn("cams", class_=0) != drawn("cams", class_=2)
     assert drawn("cams", threshold=0.1) != drawn("cams", threshold=0.9)

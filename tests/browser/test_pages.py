@@ -1,10 +1,11 @@
-"""The pages in headless Chromium: what is shown, moved and walked through."""
+"""The pages in headless Chromium: what they show, and what keys and sliders do."""
 
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
@@ -45,8 +46,10 @@ def address(folder: Path) -> Iterator[str]:
     from pipeline.browser import app
 
     opened = app.listen(0)
-    app = app.application([run_of(folder), run_of(folder / "other", "other")])
-    serving = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    application = app.application([run_of(folder), run_of(folder / "other", "other")])
+    serving = uvicorn.Server(
+        uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=serving.run, args=([opened],), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{opened.getsockname()[1]}"
@@ -55,7 +58,7 @@ def address(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def page(address: str) -> Iterator[object]:
+def page(address: str) -> Iterator[Any]:
     """One tab."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -67,21 +70,21 @@ def page(address: str) -> Iterator[object]:
         browser.close()
 
 
-def shown_layers(page) -> list[str]:
+def shown_layers(page: Any) -> list[str]:
     """The layers of the first pane that can be seen."""
     return page.locator(".pane").first.locator("img.layer").evaluate_all(SOURCES)
 
 
-def wait(page, condition) -> None:
-    """Until a condition holds."""
+def wait(page: Any, condition: Callable[[], object]) -> None:
+    """Wait until a condition holds."""
     for _ in range(200):
         if condition():
             return
         page.wait_for_timeout(50)
-    raise AssertionError(f"it never came about at {page.url}: {page.locator('body').inner_text()}")
+    raise AssertionError(f"timed out at {page.url}: {page.locator('body').inner_text()}")
 
 
-def test_the_grid_sorts_filters_and_leads_to_images(page) -> None:
+def test_grid_sorts_filters_and_leads_to_images(page: Any) -> None:
     page.goto("/")
     ids = page.locator(".card .id")
     assert ids.all_inner_texts() == sorted(NAMES)
@@ -105,7 +108,7 @@ def test_the_grid_sorts_filters_and_leads_to_images(page) -> None:
     assert shown_layers(page) == ["labels"]
 
 
-def test_disagreements_sort_the_grid_when_they_are_computed(page) -> None:
+def test_disagreements_sort_the_grid_when_they_are_computed(page: Any) -> None:
     page.goto("/?sort=disagreement&differ=labels-truth")
     wait(page, lambda: page.locator(".card .scores .on").count() == len(NAMES))
     found = [float(text.split()[1]) for text in page.locator(".card .scores .on").all_inner_texts()]
@@ -113,7 +116,7 @@ def test_disagreements_sort_the_grid_when_they_are_computed(page) -> None:
     assert found[0] > 0
 
 
-def test_keys_walk_through_images_and_layers(page) -> None:
+def test_keys_walk_through_images_and_layers(page: Any) -> None:
     page.goto(f"/image/{quote('b/two', safe='')}?layers=labels:1")
     name = page.locator("#name")
     page.keyboard.press("ArrowRight")
@@ -143,7 +146,7 @@ def test_keys_walk_through_images_and_layers(page) -> None:
     page.wait_for_selector(".card")
 
 
-def test_the_threshold_is_live(page) -> None:
+def test_threshold_is_live(page: Any) -> None:
     page.goto("/image/f?layers=cams:1&panes=workspace")
     said = page.locator("#cams-score")
     wait(page, lambda: "at 0.30" in said.inner_text())
@@ -157,7 +160,7 @@ def test_the_threshold_is_live(page) -> None:
     assert page.locator("#name").inner_text() == "f"
 
 
-def test_the_walk_is_live(page) -> None:
+def test_walk_is_live(page: Any) -> None:
     page.goto("/image/f?layers=relabeled:1&background=0.9&panes=workspace")
     said = page.locator("#walk-score")
     wait(page, lambda: "stored labels" in said.inner_text())
@@ -166,7 +169,7 @@ def test_the_walk_is_live(page) -> None:
     wait(page, lambda: said.inner_text() != before and "background" not in page.url)
 
 
-def test_two_runs_stand_beside_each_other_with_one_zoom(page) -> None:
+def test_two_runs_stand_beside_each_other_with_one_zoom(page: Any) -> None:
     page.goto("/image/f?layers=labels:0.6")
     panes = page.locator(".pane")
     wait(page, lambda: panes.count() == 2)
@@ -186,19 +189,19 @@ def test_two_runs_stand_beside_each_other_with_one_zoom(page) -> None:
     wait(page, lambda: "segment" in page.locator(".values").inner_text() or _nudge(page, box))
 
 
-def _nudge(page, box) -> bool:
+def _nudge(page: Any, box: dict[str, float]) -> bool:
     page.mouse.move(box["x"] + 50 + time.time() % 9, box["y"] + 50)
     return False
 
 
-def test_an_id_that_is_not_there_proposes_others(page) -> None:
+def test_id_that_is_not_there_proposes_others(page: Any) -> None:
     assert page.goto("/image/b%2Ftwi").status == 404
     page.get_by_text("There is no image").wait_for()
     page.get_by_role("link", name="b/two").click()
     page.wait_for_selector("#name")
 
 
-def test_damage_is_a_notice_and_the_rest_works_until_it_is_mended(page, folder: Path) -> None:
+def test_damage_is_a_notice_and_the_rest_works_until_it_is_fixed(page: Any, folder: Path) -> None:
     (folder / "seeds.h5").unlink()
     (folder / "seeds.h5").write_bytes(b"no HDF5")
     page.goto("/image/f?layers=seeds:1,cams:1&panes=workspace")
@@ -211,6 +214,6 @@ def test_damage_is_a_notice_and_the_rest_works_until_it_is_mended(page, folder: 
     assert page.locator(".notice").count() == 0
 
 
-def test_nothing_is_fetched_from_elsewhere(page) -> None:
+def test_nothing_is_fetched_from_elsewhere(page: Any) -> None:
     page.goto("/")
     assert [url for url in page.foreign if not url.startswith(("data:", "blob:"))] == []

@@ -29,7 +29,7 @@ from pipeline.core.weights import (
     save_weights,
 )
 from pipeline.errors import UserError
-from pipeline.views.inspection.networks import describe_checkpoint
+from pipeline.views.inspect import describe_checkpoint
 from tests.support.harm import HARD, changed, harmed, result_or_message
 
 pytestmark = pytest.mark.timeout(60)

@@ -23,7 +23,7 @@ from pipeline.readers.coco import read as read_coco
 from pipeline.readers.folder import read_classes, read_labels, read_multihot
 from pipeline.readers.source import complain_of_id, complain_of_split
 from pipeline.readers.voc import read_objects
-from pipeline.views.report_data import ScoredStep, Summary, load
+from pipeline.views.report_data import ReportData, StepScores, load
 from stages._command import PRESETS, read_parameters
 from stages.cli.main import _scores_of
 from stages.experiments.dvc_cache import (
@@ -143,8 +143,8 @@ def test_an_index_whose_digest_fits_leads_nowhere_else(
         Index.load(tmp_path)
 
 
-SUMMARY = Summary(
-    [ScoredStep("cams", "train", 3, {"miou": 0.5, "best_miou": None})],
+SUMMARY = ReportData(
+    [StepScores("cams", "train", 3, {"miou": 0.5, "best_miou": None})],
     {"cams": {"cat": {"iou": 0.5}}},
     {"cams": {"missed": {"count": 1, "images": 1, "out_of": 3}}},
     {"cams": [(0.1, 0.5)]},
@@ -164,9 +164,7 @@ def test_harmed_reports(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     found = result_or_message(lambda: load(path), path)
     if found is not None:
-        assert all(
-            isinstance(found.gain(scored_step), float | None) for scored_step in found.ladder
-        )
+        assert all(isinstance(found.gain(scores), float | None) for scores in found.steps)
 
 
 def test_a_report_comes_back(tmp_path: Path) -> None:

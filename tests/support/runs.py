@@ -1,23 +1,28 @@
-"""A whole run in small: a dataset with masks and every artifact, with ids as people have them."""
+"""A small complete run: a dataset with masks and every artifact, with ids as people choose them."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from pipeline.browser.run import FORMATS, SCORED, Run, RunPaths
-from pipeline.core.artifacts import Writer
+from pipeline.core.artifacts import Record, Writer
 from pipeline.data.index import ImageEntry, Index
 from pipeline.instances.base import pack
+from pipeline.irnet.instances import walk_input, walk_instances
 
 CLASSES = ("cat", "dog, or wolf", "日本")
 NAMES = ("a one", "b/two", "c été <b>", "d-日本", "e100%", "f")
 HEIGHT, WIDTH = 30, 41
 GRID = (8, 11)
-PARAMETERS = {
+WALK: dict[str, Any] = {"radius": 3, "beta": 10, "steps": 32, "iterations": 20}
+PARAMETERS: dict[str, dict[str, Any]] = {
     "scores": {"background": 0.3},
-    "walk": {"radius": 3, "beta": 10, "steps": 32, "iterations": 20, "centroid_radius": 1.0},
+    "walk": {**WALK, "centroid_radius": 1.0},
     "labels": {
         "background": 0.25,
         "normalize": "class",
@@ -31,39 +36,43 @@ PARAMETERS = {
 
 
 def truth(number: int) -> np.ndarray:
-    """The true label map of image `number`: a rectangle of one class, one of another, and a void
-    row.
-    """
+    """Return the ground truth of image `number`: two rectangles of two classes, and a void row."""
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[5:20, 5:20], labels[10:25, 25:38] = 1 + number % 3, 1 + (number + 1) % 3
     labels[28] = 255
     return labels
 
 
-def record(format_: str, number: int, shift: int = 0) -> dict[str, np.ndarray]:
-    """What an artifact holds of image `number`; shift: pixels by which its labels miss the truth."""
+def record(format_: str, number: int, shift: int = 0) -> Record:
+    """Return what an artifact holds of image `number`; shift: pixels by which its labels are off."""
     generator = np.random.default_rng(number)
     labels = np.roll(np.where(truth(number) == 255, 0, truth(number)), shift, 1).astype(np.uint8)
     present = np.unique(labels[labels > 0])
     ids = sum((labels == label) * (n + 1) for n, label in enumerate(present)).astype(np.uint16)
-    found = {"classes": present - 1, "scores": np.linspace(1, 0.5, len(present))}
+    found = {
+        "classes": (present - 1).astype(np.uint8),
+        "scores": np.linspace(1, 0.5, len(present), dtype=np.float32),
+    }
+    size = np.array([HEIGHT, WIDTH], np.int32)
+    if format_ == "walk":
+        return _walk(number)
     cells = np.stack([labels[::4, ::4] == label for label in present])
     return {
         "segments": {
-            "embeddings": np.zeros((0, 0, 0)),
+            "embeddings": np.zeros((0, 0, 0), np.float16),
             "segments": ids,
-            "stability": np.ones(2),
-            "iou": np.ones(2),
+            "stability": np.ones(2, np.float32),
+            "iou": np.ones(2, np.float32),
         },
         "cams": {
-            "cams": cells * generator.uniform(0.4, 1, GRID),
-            "labels": present - 1,
-            "size": np.array([HEIGHT, WIDTH]),
+            "cams": (cells * generator.uniform(0.4, 1, GRID)).astype(np.float16),
+            "labels": (present - 1).astype(np.uint8),
+            "size": size,
         },
         "seeds": {"seeds": np.where(generator.random(labels.shape) < 0.2, np.uint8(255), labels)},
         "fields": {
-            "boundary": generator.uniform(0.1, 0.9, GRID),
-            "displacement": generator.normal(size=(2, *GRID)),
+            "boundary": generator.uniform(0.1, 0.9, GRID).astype(np.float16),
+            "displacement": generator.normal(size=(2, *GRID)).astype(np.float16),
         },
         "labels": {"semantic": labels, "instances": ids, **found},
         "predictions": {
@@ -74,17 +83,25 @@ def record(format_: str, number: int, shift: int = 0) -> dict[str, np.ndarray]:
     }[format_]
 
 
+@cache
+def _walk(number: int) -> Record:
+    """Walk the maps of image `number` as stage walk does."""
+    radius = PARAMETERS["walk"]["centroid_radius"]
+    start = walk_input(record("cams", number), record("fields", number), radius)
+    (walked,) = walk_instances([start], torch.device("cpu"), **WALK)
+    return walked
+
+
 def write_dataset(folder: Path, names: Sequence[str] = NAMES) -> None:
-    """ImageSource, masks and index."""
+    """Write images, masks and index."""
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     images = []
     for number, name in enumerate(names):
         labels = truth(number)
         image = np.random.default_rng(number).integers(60, 200, (HEIGHT, WIDTH, 3), np.uint8)
-        files = [f"{kind}/{number}.png" for kind in ("images", "masks", "masks")]
-        files[2] = f"masks/{number}i.png"
         ids = np.where(labels == 255, 0, labels)
+        files = f"images/{number}.png", f"masks/{number}.png", f"masks/{number}i.png"
         for file, pixels in zip(files, (image, labels, ids), strict=True):
             Image.fromarray(pixels).save(folder / file)
         tags = tuple(sorted({number % 3, (number + 1) % 3}))
@@ -99,14 +116,14 @@ def write_dataset(folder: Path, names: Sequence[str] = NAMES) -> None:
 def write_artifact(
     folder: Path, format_: str, *, shift: int = 0, names: Sequence[str] = NAMES
 ) -> None:
-    """One artifact of all images."""
+    """Write one artifact of all images."""
     with Writer(folder / f"{format_}.h5", format_, CLASSES) as writer:
         for number, name in enumerate(names):
             writer.write(name, record(format_, number, shift))
 
 
 def write_table(folder: Path, step: str, best: float = 0.9) -> None:
-    """A score table in which every image is worse than the one before it."""
+    """Write a score table in which every image is worse than the previous one."""
     path = folder / "scores" / step / "images.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [f'"{name}",{best - 0.1 * number:.2f},0.5' for number, name in enumerate(NAMES)]
@@ -114,7 +131,7 @@ def write_table(folder: Path, step: str, best: float = 0.9) -> None:
 
 
 def write_run(folder: Path, *, shift: int = 0) -> None:
-    """Dataset, all artifacts and score tables; labels miss the truth by `shift` pixels."""
+    """Write dataset, all artifacts and score tables; labels are off by `shift` pixels."""
     write_dataset(folder / "dataset")
     for format_ in FORMATS:
         write_artifact(folder, format_, shift=shift if format_ == "labels" else 0)
@@ -122,12 +139,12 @@ def write_run(folder: Path, *, shift: int = 0) -> None:
         write_table(folder, step)
 
 
-def run_of(folder: Path, name: str = "workspace", lacking: dict[str, str] | None = None) -> Run:
-    """The run that lies in a folder."""
-    places = RunPaths(
+def run_of(folder: Path, name: str = "workspace", missing: dict[str, str] | None = None) -> Run:
+    """Return the run in a folder."""
+    paths = RunPaths(
         folder / "dataset",
         {format_: folder / f"{format_}.h5" for format_ in FORMATS},
         {step: folder / "scores" / step / "images.csv" for step in SCORED},
-        lacking or {},
+        missing or {},
     )
-    return Run(name, places, lambda: PARAMETERS)
+    return Run(name, paths, lambda: PARAMETERS)

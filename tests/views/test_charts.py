@@ -60,7 +60,7 @@ def test_long_curves_are_thinned_with_their_spread() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -3.0])
-def test_a_flat_curve_of_one_point_can_be_drawn(value: float) -> None:
+def test_flat_curve_of_one_point_can_be_drawn(value: float) -> None:
     (chart,) = charts.charts([{"step": 1, "loss": value}])
     assert len(coordinates(chart.lines[0].path)) == 1
     assert chart.y_ticks
@@ -73,7 +73,7 @@ def test_ticks_are_round_and_inside() -> None:
     assert charts.ticks(2, 2) == [2]
 
 
-def test_confusion_as_shares_of_the_truth() -> None:
+def test_confusion_as_shares_of_the_ground_truth() -> None:
     counts = {("a", "a"): 90, ("a", "b"): 10, ("b", "a"): 30, ("b", "b"): 30, ("c", "c"): 0}
     rows = [
         {"actual": a, "predicted": p, "pixels": counts.get((a, p), 0)} for a in "abc" for p in "abc"
@@ -86,5 +86,5 @@ def test_confusion_as_shares_of_the_truth() -> None:
         (1, 0, 0.5),
         (1, 1, 0.5),
     ]
-    assert found.mistakes == [("b", "a", 0.5, 0.75), ("a", "b", 0.1, 0.25)]
+    assert found.confused == [("b", "a", 0.5, 0.75), ("a", "b", 0.1, 0.25)]
     assert found.cells[2][3] == "b taken for a: 50.0 %"

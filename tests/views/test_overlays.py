@@ -59,7 +59,7 @@ def test_contours_lie_inside_at_the_rim(labels: np.ndarray) -> None:
     assert drawn[2, 4:17].max() == 0
 
 
-def test_instances_keep_other_pixels_and_tell_each_other_apart(image: np.ndarray) -> None:
+def test_instances_keep_other_pixels_and_differ_in_color(image: np.ndarray) -> None:
     ids = np.zeros((30, 45), np.uint16)
     ids[2:28, 2:20], ids[2:28, 20:40] = 1, 2
     drawn = overlays.instances_over(image, ids)
@@ -121,7 +121,7 @@ def test_no_displacement_is_neutral_and_length_saturates_at_the_limit() -> None:
     assert spread[0] < spread[1] < spread[2] == spread[3]
 
 
-def test_the_wheel_is_its_own_legend() -> None:
+def test_wheel_is_its_own_legend() -> None:
     wheel = overlays.color_wheel(41)
     assert (wheel.dtype, wheel.shape) == (np.uint8, (41, 41, 3))
     assert np.ptp(wheel[20, 20]) == 0
@@ -135,17 +135,6 @@ def test_reach_covers_the_field() -> None:
     assert overlays.reach(np.full((2, 5, 5), 3, np.float16)) == pytest.approx(3 * 2**0.5)
 
 
-def test_upsampling_keeps_cell_centers() -> None:
-    # A ramp over cells is the same ramp over pixels: cell j has its center at 4j + 2, pixel i at i
-    # + 0.5.
-    cells = np.arange(6, dtype=np.float32)
-    pixels = overlays.upsampled(np.tile(cells, (1, 5, 1)), (18, 22))
-    assert pixels.shape == (1, 18, 22)
-    np.testing.assert_allclose(pixels[0, 7, 2:], (np.arange(2, 22) + 0.5 - 2) / 4, rtol=1e-5)
-    with pytest.raises(ValueError, match="stride-4 grid"):
-        overlays.upsampled(np.zeros((5, 6)), (21, 22))
-
-
 def test_nearest_resizing_is_exact_for_whole_factors(labels: np.ndarray) -> None:
     np.testing.assert_array_equal(overlays.resized_ids(labels, labels.shape), labels)
     tripled = overlays.resized_ids(labels, (90, 135))
@@ -154,5 +143,5 @@ def test_nearest_resizing_is_exact_for_whole_factors(labels: np.ndarray) -> None
 
 
 def test_wrong_sizes_are_named(image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="differ in size"):
         overlays.labels_over(image, np.zeros((4, 4), np.uint8))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.views.report import Mistake, data_uri, percent, plain, points, render
-from pipeline.views.report_data import Example, ScoredStep, Summary
+from pipeline.views.gallery import Example, FailureExample
+from pipeline.views.report import data_uri, percent, plain, points, render
+from pipeline.views.report_data import ReportData, StepScores
 
 EVIL = "<script>alert('x')</script>"
 IMAGE = np.full((30, 40, 3), (200, 40, 40), np.uint8)
@@ -18,21 +19,26 @@ IMAGE = np.full((30, 40, 3), (200, 40, 40), np.uint8)
 def example(name: str) -> Example:
     return Example(
         name,
-        {"image": IMAGE, "truth": 255 - IMAGE},
+        {"image": IMAGE, "ground truth": 255 - IMAGE},
         {"mIoU": 0.25},
         [(EVIL, (1, 2, 3))],
         f"n {EVIL}",
     )
 
 
-def summary() -> Summary:
-    maps = {"miou": 0.5, "best_miou": 0.612, "best_threshold": 0.21, "threshold": 0.15}
-    return Summary(
+def example_data() -> ReportData:
+    maps: dict[str, float | None] = {
+        "miou": 0.5,
+        "best_miou": 0.612,
+        "best_threshold": 0.21,
+        "threshold": 0.15,
+    }
+    return ReportData(
         [
-            ScoredStep("cams", "train", 3, maps),
-            ScoredStep("seeds", "train", 3, {"miou": 0.9, "coverage": 0.4}),
-            ScoredStep("labels", "train", 3, {"miou": 0.7, "AP50": 0.377, "AP": 0.2}),
-            ScoredStep("predictions", "val", 2, {"miou": 0.65}),
+            StepScores("cams", "train", 3, maps),
+            StepScores("seeds", "train", 3, {"miou": 0.9, "coverage": 0.4}),
+            StepScores("labels", "train", 3, {"miou": 0.7, "AP50": 0.377, "AP": 0.2}),
+            StepScores("predictions", "val", 2, {"miou": 0.65}),
         ],
         {
             step: {"background": {"iou": 0.9}, EVIL: {"iou": None, "AP50": 0.3}}
@@ -51,12 +57,15 @@ def arguments() -> dict[str, Any]:
     return {
         "title": f"Report of {EVIL}",
         "lead": EVIL,
-        "summary": summary(),
+        "data": example_data(),
         "panels": {"cams": IMAGE},
         "curves": {"classifier": [{"step": i, "loss": 1 / (i + 1)} for i in range(9)], EVIL: []},
-        "rows": [example(f"a {EVIL}")],
-        "mistakes": {
-            "labels": [Mistake("missed", 2, 1, 5, example("m1")), Mistake("split", 0, 0, 5, None)]
+        "examples": [example(f"a {EVIL}")],
+        "failures": {
+            "labels": [
+                FailureExample("missed", 2, 1, 5, example("m1")),
+                FailureExample("split", 0, 0, 5, None),
+            ]
         },
         "ranked": {
             "labels": {
@@ -131,16 +140,16 @@ def text_of(page: str) -> str:
     return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S).split())
 
 
-def test_the_ladder_says_what_each_step_gained_and_over_what() -> None:
+def test_each_step_says_what_it_gained_and_over_what() -> None:
     text = text_of(render(**arguments()))
-    scored_steps = [
+    places = [
         text.index(name)
         for name in ("Activation maps 3", "Seeds 3", "Pseudo-labels 3", "Final model 2")
     ]
-    assert scored_steps == sorted(scored_steps)
+    assert places == sorted(places)
     for words in (
-        "at the best threshold, 0.21; 50.0 at the chosen 0.15",
-        "+28.8 90.0 of the 40.0 % of the pixels that are sure; gained over activation maps, on fewer pixels",
+        "at the best threshold, 0.21; 50.0 at the threshold in use, 0.15",
+        "+28.8 90.0 on the 40.0 % of the pixels that are labeled; gained over activation maps, on fewer pixels",
         "instances: AP50 37.7, AP 20.0",
         "−5.0 65.0 gained over pseudo-labels, which are of other images (train)",
     ):
@@ -171,12 +180,12 @@ def test_light_and_dark_and_narrow() -> None:
     assert 'name="viewport"' in page
 
 
-def test_the_same_page_for_the_same_input() -> None:
+def test_equal_input_gives_the_same_page() -> None:
     assert render(**arguments()) == render(**arguments())
 
 
 def test_nothing_to_report_is_still_a_page() -> None:
-    page = render(title="empty", lead="", summary=Summary([]))
+    page = render(title="empty", lead="", data=ReportData([]))
     parsed(page)
     assert "<table" not in page
     assert "<svg" not in page

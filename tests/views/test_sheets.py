@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.views import sheets
+from pipeline.data.grid import upsample
+from pipeline.views import overlays, sheets
 
 H, W = 50, 90
 GRID = (13, 23)
+
+
+CLASSES = ("cat", "dog")
 
 
 def everything(side: int = 60) -> dict[str, np.ndarray]:
@@ -15,32 +19,31 @@ def everything(side: int = 60) -> dict[str, np.ndarray]:
     ids = np.zeros((H, W), np.uint16)
     ids[10:40, 20:70] = 1
     labels = ids.astype(np.uint8)
-    return sheets.panels(
-        generator.integers(0, 256, (H, W, 3)).astype(np.uint8),
-        cams=generator.random((2, *GRID)).astype(np.float16),
-        seeds=np.where(labels, labels, np.uint8(255)),
-        boundary=generator.random(GRID).astype(np.float16),
-        displacement=generator.normal(size=(2, *GRID)).astype(np.float16),
-        pseudo_label=labels,
-        instances=ids,
-        prediction=labels,
-        predicted_instances=ids,
-        truth=labels,
-        true_instances=ids,
-        side=side,
-    )
+    image = generator.integers(0, 256, (H, W, 3)).astype(np.uint8)
+    arrays: dict[str, np.ndarray] = {
+        "boundary": generator.random(GRID).astype(np.float16),
+        "CAM": generator.random((2, H, W)).astype(np.float32),
+        "walk": generator.random((2, H, W)).astype(np.float32),
+        "displacement": generator.normal(size=(2, *GRID)).astype(np.float16),
+        "seeds": np.where(labels, labels, np.uint8(255)),
+        **dict.fromkeys(("pseudo-label", "prediction", "ground truth"), labels),
+        **dict.fromkeys(("segments", "instances", "predicted instances"), ids),
+        "ground-truth instances": ids,
+    }
+    return sheets.panels(image, arrays, side)
 
 
 def test_panels_come_in_order_and_in_one_size() -> None:
     drawn = everything()
-    assert tuple(drawn) == sheets.COLUMNS
+    assert list(drawn) == ["image", *sheets.COLUMNS]
     assert {panel.shape for panel in drawn.values()} == {(33, 60, 3)}
     assert {panel.dtype for panel in drawn.values()} == {np.dtype(np.uint8)}
-    assert list(sheets.panels(np.zeros((H, W, 3), np.uint8))) == ["image"]
+    assert list(sheets.panels(np.zeros((H, W, 3), np.uint8), {})) == ["image"]
 
 
 def test_no_maps_at_all_show_the_image() -> None:
-    drawn = sheets.panels(np.full((H, W, 3), 90, np.uint8), cams=np.zeros((0, *GRID), np.float16))
+    image, none = np.full((H, W, 3), 90, np.uint8), np.zeros((0, H, W), np.float32)
+    drawn = sheets.panels(image, {"CAM": none})
     np.testing.assert_array_equal(drawn["CAM"], drawn["image"])
 
 
@@ -49,7 +52,9 @@ def test_missing_panels_are_gray_and_the_others_stay_in_their_column() -> None:
         np.full((20, 30, 3), (255, 0, 0), np.uint8),
         np.full((20, 30, 3), (0, 0, 255), np.uint8),
     )
-    drawn = sheets.contact_sheet({"a": {"truth": blue, "image": red}, "b": {"truth": blue}})
+    drawn = sheets.contact_sheet(
+        {"a": {"ground truth": blue, "image": red}, "b": {"ground truth": blue}}
+    )
     is_red, is_blue = (drawn == (255, 0, 0)).all(2), (drawn == (0, 0, 255)).all(2)
     assert (is_red.sum(), is_blue.sum()) == (600, 1200)
     assert np.flatnonzero(is_red.any(0)).max() < np.flatnonzero(is_blue.any(0)).min()
@@ -58,7 +63,12 @@ def test_missing_panels_are_gray_and_the_others_stay_in_their_column() -> None:
         sheets.contact_sheet({})
 
 
-def test_panels_of_any_size_are_centerd() -> None:
+def test_drawn_map_is_the_scored_one() -> None:
+    grid, full = np.random.default_rng(0).random(GRID).astype(np.float16), (H, W)
+    np.testing.assert_array_equal(sheets.scaled(grid, full, full), upsample(grid[None], full)[0])
+
+
+def test_panels_of_any_size_are_centered() -> None:
     wide, tall = np.zeros((10, 40, 3), np.uint8), np.zeros((30, 10, 3), np.uint8)
     drawn = sheets.sheet([[wide, tall], [tall]], ["", ""])
     assert drawn.shape[1] == 40 + 10 + 3 * sheets.GAP
@@ -83,7 +93,7 @@ def test_legend_names_the_classes_that_are_there() -> None:
     assert one[1] == sheets.legend([np.array([[2]], np.uint8)], ("cat", "dog", "cow"))[0]
 
 
-def test_the_file_is_the_image_and_the_same_every_time() -> None:
+def test_file_is_the_image_and_the_same_every_time() -> None:
     first = sheets.png(sheets.contact_sheet({"a": everything()}))
     assert first == sheets.png(sheets.contact_sheet({"a": everything()}))
     np.testing.assert_array_equal(
@@ -95,3 +105,67 @@ def test_file_names_stay_in_their_folder_and_differ() -> None:
     names = [sheets.png_name(n) for n in ("a/b", "a%2Fb", "../c", "häuser 1")]
     assert len(set(names)) == 4
     assert all("/" not in n and n.endswith(".png") for n in names)
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.full((40, 200, 3), (90, 117, 71), np.uint8)
+
+
+def masks() -> np.ndarray:
+    """Three masks, the second wholly behind the first."""
+    masks = np.zeros((3, 40, 200), bool)
+    masks[0, 5:30, 10:60] = masks[1, 8:20, 20:40] = masks[2, 10:30, 120:180] = True
+    return masks
+
+
+def test_labels_are_drawn_where_they_are_with_a_key_below(image: np.ndarray) -> None:
+    labels = np.zeros((40, 200), np.uint8)
+    labels[5:20, 30:90] = 2
+    drawn = sheets.labeled(image, labels, CLASSES)
+    np.testing.assert_array_equal((drawn[:40] != image).any(2), labels > 0)
+    assert drawn.shape == (40 + sheets.BAR, 200, 3)
+    assert (drawn[40:] == overlays.palette(2)[1]).all(2).any(), "the color of class dog"
+    assert not (drawn[40:] == overlays.palette(1)[0]).all(2).any(), "cat is not there"
+
+
+def test_nothing_found_is_the_image_alone(image: np.ndarray) -> None:
+    np.testing.assert_array_equal(
+        sheets.labeled(image, np.zeros((40, 200), np.uint8), CLASSES), image
+    )
+    none = np.zeros((0, 40, 200), bool), np.zeros(0, np.uint8), np.zeros(0, np.float32)
+    np.testing.assert_array_equal(sheets.found(image, *none, CLASSES), image)
+
+
+def test_instances_are_drawn_where_they_are_the_surest_in_front(image: np.ndarray) -> None:
+    drawn = sheets.found(image, masks(), np.array([0, 1, 1]), np.array([0.9, 0.5, 0.4]), CLASSES)
+    np.testing.assert_array_equal((drawn[:40] != image).any(2), masks().any(0))
+    colors = overlays.instance_palette(3)
+    below = [(drawn[40:] == color).all(2).any() for color in colors]
+    assert below == [True, False, True], "what nobody sees has no key"
+
+
+def test_large_images_are_drawn_smaller_and_masks_with_them() -> None:
+    image, labels = np.zeros((1000, 2560, 3), np.uint8), np.zeros((1000, 2560), np.uint8)
+    labels[200:600, 1280:] = 1
+    drawn = sheets.labeled(image, labels, CLASSES)
+    assert drawn.shape[1] == sheets.SIDE
+    touched = np.asarray(drawn[:500].any(2))
+    assert touched[100:300, 640:].all()
+    assert not touched[:99].any()
+    assert not touched[:, :639].any()
+
+
+def test_legend_takes_as_many_bars_as_it_needs() -> None:
+    keys = [(f"class {number}", (200, 10, 10)) for number in range(9)]
+    assert len(sheets.key_bars(keys, 2000)) == sheets.BAR
+    narrow = sheets.key_bars(keys, 120)
+    assert narrow.shape == (9 * sheets.BAR, 120, 3)
+    assert len(sheets.key_bars([], 120)) == 0
+
+
+def test_jpeg_is_the_image_but_for_rounding(image: np.ndarray) -> None:
+    image[:, 100:] = (200, 30, 60)
+    with Image.open(io.BytesIO(sheets.jpeg(image))) as back:
+        assert back.format == "JPEG"
+        assert np.abs(np.asarray(back)[:, [10, 190]].astype(int) - image[:, [10, 190]]).max() < 8

@@ -6,7 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from socket import socket
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ import yaml
 from click.testing import CliRunner
 
 from pipeline.browser import app
+from pipeline.browser.run import Run
 from pipeline.errors import UserError
 from stages.cli import browse as command
 from stages.cli.main import main
@@ -72,7 +76,7 @@ def inside(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return repository
 
 
-def test_a_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path: Path) -> None:
+def test_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path: Path) -> None:
     first, higher = (runs.revision(name, tmp_path / name) for name in ("first", "higher"))
     before, after = first.reader("labels"), higher.reader("labels")
     assert ".dvc" in before.path.parts
@@ -80,8 +84,8 @@ def test_a_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path:
     assert first.parameters["labels"]["background"] == 0.25
     assert higher.parameters["labels"]["background"] == 0.5
     assert first.miou("labels")["f"] == pytest.approx(0.4)
-    assert first.places.dataset == Path("data/dataset")
-    assert not first.places.lacking
+    assert first.paths.dataset == Path("data/dataset")
+    assert not first.paths.missing
     np.testing.assert_array_equal(
         runs.workspace().reader("labels")["f"]["semantic"], after["f"]["semantic"]
     )
@@ -93,7 +97,7 @@ def test_images_of_another_dataset_are_linked_from_the_cache(
     monkeypatch.chdir(shutil.copytree(inside, tmp_path / "copy"))
     shutil.rmtree("data/dataset")
     found = runs.revision("first", tmp_path / "scratch")
-    assert found.places.dataset == tmp_path / "scratch"
+    assert found.paths.dataset == tmp_path / "scratch"
     assert found.index.image("f").shape == (30, 41, 3)
     assert (tmp_path / "scratch/index.json").is_symlink()
 
@@ -128,7 +132,7 @@ def test_no_file_of_a_cached_folder_leads_out_of_it(
             dvc_cache.cached_files(out)
 
 
-def test_an_experiment_with_a_target_shows_no_scores_of_other_labels(
+def test_experiment_with_a_target_shows_no_scores_of_other_labels(
     inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = shutil.copytree(inside, tmp_path / "copy")
@@ -138,8 +142,14 @@ def test_an_experiment_with_a_target_shows_no_scores_of_other_labels(
     found = runs.revision("target", tmp_path / "scratch")
     assert found.problem("labels") is None
     assert found.miou("labels") == {}
-    assert list(found.places.lacking) == ["scores of labels"]
+    assert list(found.paths.missing) == ["scores of labels"]
     assert "another run made them" in (found.problem("scores of labels") or "")
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    """Run `weakmask browse` without opening a browser."""
+    done = CliRunner().invoke(main, ["browse", "--no-open", *arguments])
+    return done.exit_code, done.output
 
 
 @pytest.mark.parametrize(
@@ -150,77 +160,54 @@ def test_an_experiment_with_a_target_shows_no_scores_of_other_labels(
         ("HEAD~1", "has no dvc.lock"),
     ],
 )
-def test_a_revision_without_a_run(inside: Path, tmp_path: Path, name: str, message: str) -> None:
-    result = CliRunner().invoke(main, ["browse", "--no-open", "--port", "0", "--rev", name])
-    assert result.exit_code == 1
-    assert f"--rev {name}: " in result.output
-    assert message in result.output
+def test_revision_without_a_run(inside: Path, name: str, message: str) -> None:
+    code, output = invoke("--port", "0", "--rev", name)
+    assert code == 1
+    assert f"--rev {name}: " in output
+    assert message in output
 
 
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the runs that would be served."""
+def test_workspace_comes_first_then_the_revisions(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names: list[str] = []
 
-    def serve(runs, opened) -> None:
+    def serve(runs: Sequence[Run], opened: socket) -> None:
         names.extend(run.name for run in runs)
         opened.close()
 
     monkeypatch.setattr(app, "serve", serve)
-    return names
-
-
-def test_the_workspace_comes_first_then_the_revisions(inside: Path, served: list[str]) -> None:
-    arguments = [
-        "browse",
-        "--no-open",
-        "--port",
-        "0",
-        "--rev",
-        "first",
-        "--rev",
-        "higher",
-        "--rev",
-        "first",
-    ]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
-    assert served == ["workspace", "first", "higher"]
-    assert "http://127.0.0.1:" in result.output
+    code, output = invoke(
+        "--port", "0", *(f"--rev={name}" for name in ("first", "higher", "first"))
+    )
+    assert code == 0, output
+    assert names == ["workspace", "first", "higher"]
+    assert "http://127.0.0.1:" in output
 
 
 def test_without_artifacts_one_line_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(main, ["browse", "--no-open"])
-    assert result.exit_code == 1
-    assert (
-        "data/dataset/index.json: no such file; make it again with `dvc repro dataset`"
-        in result.output
-    )
-
-
-def test_without_nicegui_the_extra_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+    code, output = invoke()
+    assert code == 1
+    assert "data/dataset/index.json: no such file" in output
+    assert "dvc repro dataset" in output
     monkeypatch.setattr(command, "find_spec", lambda name: None)
-    result = CliRunner().invoke(main, ["browse"])
-    assert result.exit_code == 1
-    assert "pip install -e '.[browse]'" in result.output
+    code, output = invoke()
+    assert code == 1
+    assert "pip install -e '.[browse]'" in output
 
 
-def test_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "data")
-    taken = app.listen(0)
-    port = taken.getsockname()[1]
-    result = CliRunner().invoke(main, ["browse", "--no-open", "--port", str(port)])
-    taken.close()
-    assert result.exit_code == 1
-    assert f"--port {port}: " in result.output
-    assert "try `weakmask browse --port" in result.output
+    with closing(app.listen(0)) as taken:
+        port = taken.getsockname()[1]
+        code, output = invoke("--port", str(port))
+    assert code == 1
+    assert f"--port {port}: " in output
+    assert "`--port 0` takes any free port" in output
 
 
 @pytest.mark.slow
@@ -228,17 +215,8 @@ def test_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_left_behind_when_it_is_ended(
     inside: Path, tmp_path: Path, ending: signal.Signals
 ) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "stages.cli.main",
-        "browse",
-        "--no-open",
-        "--port",
-        "0",
-        "--rev",
-        "first",
-    ]
+    options = ["--no-open", "--port", "0", "--rev", "first"]
+    command = [sys.executable, "-m", "stages.cli.main", "browse", *options]
     paths = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
         command, env=ENVIRONMENT | paths, stdout=subprocess.PIPE, text=True

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.views.report_data import ScoredStep, Summary
+from pipeline.views.report_data import ReportData, StepScores
 from stages.cli.main import main
 from tests.support.repository import commit, run
 
@@ -22,16 +22,16 @@ stages:
 """
 
 
-def made(miou: float, background: float) -> Summary:
-    return Summary(
-        [ScoredStep("labels", "train", 3, {"miou": miou})],
+def made(miou: float, background: float) -> ReportData:
+    return ReportData(
+        [StepScores("labels", "train", 3, {"miou": miou})],
         parameters={"labels": {"background": background}},
     )
 
 
-def write(folder: Path, summary: Summary) -> Path:
+def write(folder: Path, data: ReportData) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(summary.json())
+    (folder / "report.json").write_text(data.json())
     return folder
 
 

@@ -1,12 +1,14 @@
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 
 from pipeline.browser.run import FORMATS, Run
-from pipeline.core.artifacts import ArtifactError, Writer
+from pipeline.core.artifacts import ArtifactError
 from pipeline.data.index import Index
 from pipeline.errors import UserError
-from tests.support.runs import CLASSES, NAMES, record, run_of, write_artifact, write_table
+from tests.support.runs import NAMES, run_of, write_artifact, write_table
 
 
 def test_everything_is_found(run: Run) -> None:
@@ -18,7 +20,7 @@ def test_everything_is_found(run: Run) -> None:
     assert not [run.problem(format_) for format_ in FORMATS if run.problem(format_)]
 
 
-def test_nothing_but_the_dataset_is_no_problem(folder) -> None:
+def test_nothing_but_the_dataset_is_no_problem(folder: Path) -> None:
     for file in folder.glob("*.h5"):
         file.unlink()
     run = run_of(folder)
@@ -27,7 +29,7 @@ def test_nothing_but_the_dataset_is_no_problem(folder) -> None:
         run.reader("cams")
 
 
-def test_a_replaced_artifact_is_read_again_and_the_old_one_stays_readable(folder) -> None:
+def test_replaced_artifact_is_read_again_the_old_one_stays_readable(folder: Path) -> None:
     run = run_of(folder)
     before, stamp = run.reader("labels"), run.stamp(("labels",))
     assert run.reader("labels") is before
@@ -39,7 +41,7 @@ def test_a_replaced_artifact_is_read_again_and_the_old_one_stays_readable(folder
     assert run.stamp(("seeds",)) == seeds
 
 
-def test_a_removed_artifact_comes_back(folder) -> None:
+def test_removed_artifact_comes_back(folder: Path) -> None:
     run, path = run_of(folder), folder / "labels.h5"
     run.reader("labels")
     path.unlink()
@@ -50,27 +52,27 @@ def test_a_removed_artifact_comes_back(folder) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.98])
-def test_a_cut_off_artifact_is_named(folder, kept: float) -> None:
+def test_truncated_artifact_is_named(folder: Path, kept: float) -> None:
     path = folder / "cams.h5"
     data = path.read_bytes()
     path.write_bytes(data[: int(kept if kept > 1 else kept * len(data))])
     assert str(path) in (run_of(folder).problem("cams") or "")
 
 
-def test_an_older_artifact_says_what_to_do(folder) -> None:
+def test_older_artifact_says_what_to_do(folder: Path) -> None:
     with h5py.File(folder / "predictions.h5", "a") as file:
         file.attrs["version"] = 1
     assert "dvc repro -f predictions" in (run_of(folder).problem("predictions") or "")
 
 
-def test_what_a_run_once_held_is_told(folder) -> None:
-    run = run_of(folder, lacking={"labels": "not in the cache"})
+def test_missing_artifact_says_why(folder: Path) -> None:
+    run = run_of(folder, missing={"labels": "not in the cache"})
     assert run.problem("labels") == "not in the cache"
     with pytest.raises(UserError, match="not in the cache"):
         run.reader("labels")
 
 
-def test_score_tables_follow_the_file_and_name_what_is_wrong(folder) -> None:
+def test_score_tables_follow_the_file_and_name_what_is_wrong(folder: Path) -> None:
     run = run_of(folder)
     assert run.miou("cams")["f"] == pytest.approx(0.4)
     write_table(folder, "cams", best=0.8)
@@ -80,7 +82,7 @@ def test_score_tables_follow_the_file_and_name_what_is_wrong(folder) -> None:
         run.miou("cams")
 
 
-def test_an_index_that_is_rewritten_is_read_again(folder) -> None:
+def test_index_that_is_rewritten_is_read_again(folder: Path) -> None:
     run = run_of(folder)
     assert len(run.index) == 6
     whole = run.index
@@ -89,18 +91,3 @@ def test_an_index_that_is_rewritten_is_read_again(folder) -> None:
         folder / "dataset"
     )
     assert len(run.index) == 2
-
-
-def test_opening_reads_no_record(folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Writer(folder / "seeds.h5", "seeds", CLASSES) as writer:
-        for number in range(50):
-            writer.write(f"{number:04d}", record("seeds", number))
-    read = []
-    original = h5py.Dataset.__getitem__
-    monkeypatch.setattr(
-        h5py.Dataset,
-        "__getitem__",
-        lambda self, args: (read.append(self.name), original(self, args))[1],
-    )
-    assert len(run_of(folder).reader("seeds")) == 50
-    assert set(read) <= {"/names"}

@@ -1,4 +1,4 @@
-// Keys, zoom, what lies under the mouse, and images fetched ahead. Everything else is done by the server.
+// Keys, zoom, the position of the mouse, and prefetched images. The server does everything else.
 window.weakmask = (() => {
   const KEYS = /^(Arrow(Left|Right|Up|Down)|[0-9]|[a-z?/]| |Escape|Home|End|PageUp|PageDown)$/;
   const ahead = new Map();

@@ -1,6 +1,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from pipeline.browser.app import images, listen
+from pipeline.browser.app import image_app, listen
 from pipeline.browser.layers import LAYERS
-from pipeline.browser.live_walk import Settings
-from pipeline.browser.render import Drawings
+from pipeline.browser.live_walk import WalkSettings
+from pipeline.browser.render import Renderer
 from pipeline.browser.run import Run
 from pipeline.errors import UserError
 from tests.support.runs import NAMES, run_of, write_artifact
@@ -19,7 +20,7 @@ from tests.support.runs import NAMES, run_of, write_artifact
 
 @pytest.fixture
 def client(run: Run) -> Iterator[TestClient]:
-    with TestClient(images(Drawings([run])), base_url="http://127.0.0.1:8080") as client:
+    with TestClient(image_app(Renderer([run])), base_url="http://127.0.0.1:8080") as client:
         yield client
 
 
@@ -29,21 +30,21 @@ def pixels(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_layers_and_thumbnails_by_any_id(client: TestClient, run: Run, name: str) -> None:
-    drawings = Drawings([run])
+    renderer = Renderer([run])
     for source in (
-        drawings.image_source(run, name),
-        drawings.thumbnail_source(run, name, "labels"),
-        drawings.layer_source(run, name, "labels", Settings()),
+        renderer.image_url(run, name),
+        renderer.thumbnail_url(run, name, "labels"),
+        renderer.layer_url(run, name, "labels", WalkSettings()),
     ):
         assert client.get(source).status_code == 200, source
 
 
-def test_a_layer_is_what_is_drawn(client: TestClient, run: Run) -> None:
-    drawings = Drawings([run])
-    settings = Settings(class_=2, threshold=0.6)
-    answer = client.get(drawings.layer_source(run, "f", "cams", settings))
+def test_layer_is_what_is_drawn(client: TestClient, run: Run) -> None:
+    renderer = Renderer([run])
+    settings = WalkSettings(class_=2, threshold=0.6)
+    answer = client.get(renderer.layer_url(run, "f", "cams", settings))
     assert answer.headers["content-type"] == "image/png"
-    expected = LAYERS["cams"].image(drawings.shown(run, "f"), settings)
+    expected = LAYERS["cams"].render(renderer.sample(run, "f"), settings)
     np.testing.assert_array_equal(pixels(answer.content), expected)
 
 
@@ -55,22 +56,24 @@ def test_what_is_not_there_is_404_in_words(client: TestClient, path: str, what: 
     assert len(answer.text.splitlines()) == 1
 
 
-def test_a_damaged_layer_leaves_the_others_alone(folder) -> None:
+def test_damaged_layer_leaves_the_others_alone(folder: Path) -> None:
     (folder / "labels.h5").write_bytes(b"no HDF5")
-    with TestClient(images(Drawings([run_of(folder)])), base_url="http://localhost:8080") as client:
+    with TestClient(
+        image_app(Renderer([run_of(folder)])), base_url="http://localhost:8080"
+    ) as client:
         bad = client.get("/layer/labels?run=workspace&id=f")
         assert (bad.status_code, "dvc repro -f" in bad.text) == (404, True)
         assert client.get("/layer/cams?run=workspace&id=f").status_code == 200
 
 
-def test_a_replaced_artifact_has_another_address(folder) -> None:
+def test_replaced_artifact_has_another_address(folder: Path) -> None:
     run = run_of(folder)
-    drawings = Drawings([run])
-    with TestClient(images(drawings), base_url="http://127.0.0.1") as client:
-        before = drawings.layer_source(run, "f", "labels", Settings())
+    renderer = Renderer([run])
+    with TestClient(image_app(renderer), base_url="http://127.0.0.1") as client:
+        before = renderer.layer_url(run, "f", "labels", WalkSettings())
         old = client.get(before).content
         write_artifact(folder, "labels", shift=6)
-        after = drawings.layer_source(run, "f", "labels", Settings())
+        after = renderer.layer_url(run, "f", "labels", WalkSettings())
         assert before != after
         assert client.get(after).content != old
 
@@ -94,11 +97,9 @@ def test_foreign_hosts_and_sites_are_refused(
     assert status == 200 or "weakmask browse" in answer.text
 
 
-def test_a_port_in_use_is_named_with_another_one() -> None:
+def test_port_in_use_is_named() -> None:
     with closing(listen(0)) as taken:
         host, port = taken.getsockname()
         assert host == "127.0.0.1"
-        with pytest.raises(
-            UserError, match=rf"--port {port}: .*in use; try `weakmask browse --port \d+`"
-        ):
+        with pytest.raises(UserError, match=rf"--port {port}: .*in use; `--port 0` takes any"):
             listen(port)

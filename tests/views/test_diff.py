@@ -5,23 +5,17 @@ from dataclasses import replace
 
 from pipeline.views import diff
 from pipeline.views.diff import Change
-from pipeline.views.report_data import ScoredStep, Summary
-from tests.views.test_report import EVIL, parsed, summary, text_of
+from pipeline.views.report_data import ReportData, StepScores
+from tests.views.test_report import EVIL, example_data, parsed, text_of
 
 
-def other() -> Summary:
-    """The summary with better pseudo-labels, one failure less, other parameters and without a final
-    model.
-    """
-    first = summary()
-    scored_steps = [
-        scored_step
-        for scored_step in first.ladder
-        if scored_step.step not in ("labels", "predictions")
-    ]
+def other() -> ReportData:
+    """Return the data with better pseudo-labels, fewer failures, and without a final model."""
+    first = example_data()
+    steps = [one for one in first.steps if one.step not in ("labels", "predictions")]
     return replace(
         first,
-        ladder=[*scored_steps, ScoredStep("labels", "train", 3, {"miou": 0.76, "AP50": 0.4})],
+        steps=[*steps, StepScores("labels", "train", 3, {"miou": 0.76, "AP50": 0.4})],
         failures={"labels": {"missed": {"count": 1, "images": 1, "out_of": 5}}},
         parameters={
             "classifier": {"method": "cam", "cam": {"scales": [0.5, 1.0], "path": None}},
@@ -32,37 +26,39 @@ def other() -> Summary:
 
 
 def test_numbers_stand_side_by_side() -> None:
-    changes = {change.name: change for change in diff.ladder(summary(), other())}
+    changes = {change.name: change for change in diff.step_changes(example_data(), other())}
     assert changes["Pseudo-labels"] == Change("Pseudo-labels", 0.7, 0.76)
     assert changes["Final model"] == Change("Final model", 0.65, None)
     assert changes["Final model"].difference is None
     assert changes["Activation maps, at the threshold in use"].first == 0.5
     assert changes["Seeds, coverage"].difference == 0
-    assert diff.failures(summary(), other()) == {"labels": [Change("missed objects", 2, 1)]}
+    assert diff.failure_changes(example_data(), other()) == {
+        "labels": [Change("missed objects", 2, 1)]
+    }
 
 
 def test_parameters_that_differ_are_named_and_no_others() -> None:
-    assert diff.parameters(summary(), other()) == [
+    assert diff.parameter_changes(example_data(), other()) == [
         ("classifier.method", EVIL, "cam"),
-        ("seed", "3", "not there"),
-        ("base", "not there", "1"),
+        ("seed", "3", "missing"),
+        ("base", "missing", "1"),
     ]
-    assert diff.parameters(summary(), summary()) == []
+    assert diff.parameter_changes(example_data(), example_data()) == []
 
 
 def test_images_of_both_that_moved_most_come_first() -> None:
-    first = replace(summary(), images={"labels": dict.fromkeys("abcd", 0.5)})
+    first = replace(example_data(), images={"labels": dict.fromkeys("abcd", 0.5)})
     second = replace(
-        summary(), images={"labels": {"a": 0.6, "b": 0.2, "c": 0.9, "e": 1.0, "d": 0.5}}
+        example_data(), images={"labels": {"a": 0.6, "b": 0.2, "c": 0.9, "e": 1.0, "d": 0.5}}
     )
-    sides = diff.moved(first, second)["labels"]
+    sides = diff.most_changed(first, second)["labels"]
     assert [change.name for change in sides["gained"]] == ["c", "a"]
     assert [change.name for change in sides["lost"]] == ["b"]
-    assert diff.moved(first, first) == {}
+    assert diff.most_changed(first, first) == {}
 
 
-def test_the_page_is_one_file_that_escapes_every_name() -> None:
-    page = diff.render(summary(), other(), ("HEAD", f"x {EVIL}"))
+def test_page_is_one_file_that_escapes_every_name() -> None:
+    page = diff.render(example_data(), other(), ("HEAD", f"x {EVIL}"))
     tags = parsed(page)
     assert EVIL not in page
     assert not re.search(r"https?://|url\(|@import|<script", page)
@@ -70,11 +66,11 @@ def test_the_page_is_one_file_that_escapes_every_name() -> None:
     text = text_of(page)
     for words in ("Pseudo-labels 70.0 76.0 +6.0", "missed objects 2 1 −1", "a 50.0 70.0 +20.0"):
         assert words in text
-    assert page == diff.render(summary(), other(), ("HEAD", f"x {EVIL}"))
+    assert page == diff.render(example_data(), other(), ("HEAD", f"x {EVIL}"))
 
 
 def test_reports_without_scores_can_be_compared() -> None:
-    page = diff.render(Summary([]), Summary([]), ("A", "B"))
+    page = diff.render(ReportData([]), ReportData([]), ("A", "B"))
     parsed(page)
     assert "Neither report has scores" in page
     assert "No parameter differs" in page

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.metrics.failures import KINDS
+from pipeline.metrics import failures
 from pipeline.metrics.steps import STEPS
-from pipeline.views import report_data as summaries
-from pipeline.views.report_data import TITLES, Summary, load, parse, summarize
-from tests.views.test_report import summary
+from pipeline.views.report_data import KINDS, TITLES, ReportData, collect, load, parse, read_rows
+from tests.views.test_report import example_data
 
 
 def tables(images: str = "2") -> dict[str, list[dict[str, str]]]:
@@ -27,16 +26,16 @@ def tables(images: str = "2") -> dict[str, list[dict[str, str]]]:
 
 
 def test_tables_become_numbers() -> None:
-    made = summarize(
+    made = collect(
         {"predictions": tables("0"), "labels": tables(), "cams": tables()},
         {"labels": "train"},
         {"base": {"seed": 3}},
         {"python": "3"},
     )
-    assert [scored_step.step for scored_step in made.ladder] == ["cams", "labels"], (
+    assert [one.step for one in made.steps] == ["cams", "labels"], (
         "in order, and what has no masks is left out"
     )
-    labels = made.scored_step("labels")
+    labels = made.step("labels")
     assert labels is not None
     assert (labels.split, labels.images, labels.scores) == ("train", 2, {"miou": 0.5, "AP": None})
     assert made.classes["labels"] == {"cat": {"iou": 0.4, "AP50": None}}
@@ -45,20 +44,20 @@ def test_tables_become_numbers() -> None:
     assert made.curves["cams"] == [(0.1, 0.5)]
 
 
-def test_maps_stand_for_their_best_threshold_and_gains_are_over_whole_images() -> None:
-    made = summary()
-    gains = {scored_step.step: made.gain(scored_step) for scored_step in made.ladder}
+def test_gains_are_over_the_previous_step_at_its_best() -> None:
+    made = example_data()
+    gains = {one.step: made.gain(one) for one in made.steps}
     assert gains["cams"] is None
     assert gains["seeds"] == pytest.approx(0.9 - 0.612)
     assert gains["labels"] is None, "there is no walk to gain over"
     assert gains["predictions"] == pytest.approx(-0.05)
 
 
-def test_the_file_holds_it_all(tmp_path: Path) -> None:
+def test_file_holds_it_all(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    path.write_text(summary().json())
-    assert load(path).json() == summary().json()
-    assert load(path).ladder == summary().ladder
+    path.write_text(example_data().json())
+    assert load(path).json() == example_data().json()
+    assert load(path).steps == example_data().steps
 
 
 @pytest.mark.parametrize(
@@ -69,11 +68,11 @@ def test_the_file_holds_it_all(tmp_path: Path) -> None:
         ("{}", "not the numbers of a report"),
         (
             json.dumps({"format": "weakmask/report", "version": 9}),
-            "version 9, this program reads 1",
+            "version 9, this program reads 2",
         ),
-        (json.dumps({"format": "weakmask/report", "version": 1}), "damaged"),
+        (json.dumps({"format": "weakmask/report", "version": 2}), "damaged"),
         (
-            json.dumps({"format": "weakmask/report", "version": 1, "ladder": [], "odd": 1}),
+            json.dumps({"format": "weakmask/report", "version": 2, "steps": [], "odd": 1}),
             "damaged",
         ),
     ],
@@ -85,7 +84,7 @@ def test_what_is_no_report_is_refused_in_one_line(text: str, words: str) -> None
     assert "dvc repro -f report" in str(caught.value)
 
 
-def test_a_report_of_before_says_so(tmp_path: Path) -> None:
+def test_report_of_before_says_so(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("")
     with pytest.raises(UserError, match="an older one"):
         load(tmp_path / "report.json")
@@ -93,5 +92,37 @@ def test_a_report_of_before_says_so(tmp_path: Path) -> None:
 
 def test_every_step_and_kind_that_is_scored_has_a_title() -> None:
     assert list(TITLES) == list(STEPS)
-    assert list(summaries.KINDS) == list(KINDS)
-    assert Summary([]).scored_step("cams") is None
+    assert list(KINDS) == list(failures.KINDS)
+    assert ReportData([]).step("cams") is None
+
+
+TABLE = "id,miou\nbeach,0.5\nfarm,0.25\n"
+
+
+def test_table_is_read_and_an_empty_one_has_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "images.csv"
+    path.write_text(TABLE)
+    assert read_rows(path) == [{"id": "beach", "miou": "0.5"}, {"id": "farm", "miou": "0.25"}]
+    path.write_text("")
+    assert read_rows(path) == []
+
+
+@pytest.mark.parametrize(
+    "length", [n for n in range(1, len(TABLE)) if not TABLE[:n].endswith("\n")]
+)
+def test_table_that_is_cut_off_is_named(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "images.csv"
+    path.write_text(TABLE[:length])
+    with pytest.raises(UserError, match=r"images\.csv: damaged, .* `dvc repro` makes it again"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"id,miou\nbeach\n", b"id,miou\nbeach,0.5,1\n", b"id\xff\n", None]
+)
+def test_damaged_or_missing_table_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "images.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"images\.csv: .*`dvc repro` makes it again"):
+        read_rows(path)

@@ -1,0 +1,242 @@
+"""The images of a report: which ones it shows, everything the artifacts hold of them, and the
+place of each kind of failure.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+
+from pipeline.core.artifacts import Reader, Record
+from pipeline.data.grid import upsample
+from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
+from pipeline.instances.base import exclusive_record
+from pipeline.labelling.pseudo_labels import Normalize, class_maps
+from pipeline.views.report_data import KINDS, TITLES, ReportData, Table
+from pipeline.views.sheets import Key, contact_sheet, legend, panels, png
+
+Arrays = Mapping[str, np.ndarray]
+STEP_PANELS = {
+    "cams": "CAM",
+    "seeds": "seeds",
+    "walk": "walk",
+    "labels": "pseudo-label",
+    "predictions": "prediction",
+}
+"""Step -> the panel next to its score."""
+RANKED = {
+    "labels": ("image", "CAM", "seeds", "boundary", "walk", "pseudo-label", "instances"),
+    "predictions": ("image", "prediction", "predicted instances"),
+}
+"""Steps whose images are ranked by score -> their panels."""
+TRUTH = ("ground truth", "ground-truth instances")
+WORST = 0.1
+"""Share of the images that count as the worst of a step."""
+ROWS_PER_SHEET = 4
+
+
+ARRAYS = {
+    "segments": {"segments": "segments"},
+    "seeds": {"seeds": "seeds"},
+    "fields": {"boundary": "boundary", "displacement": "displacement"},
+    "labels": {"semantic": "pseudo-label", "instances": "instances"},
+    "predictions": {"semantic": "prediction", "instances": "predicted instances"},
+}
+"""Artifact -> array -> title of its panel; class maps are derived from several arrays."""
+
+
+def arrays_of(format_: str, record: Record, normalize: Normalize) -> Arrays:
+    """Return what can be drawn of an artifact's record, by the titles of sheets.COLUMNS.
+
+    Class maps have the image's size and, after the walk, are normalized as they are scored.
+    """
+    if format_ == "cams":
+        height, width = map(int, record["size"])
+        return {"CAM": upsample(record["cams"], (height, width))}
+    if format_ == "walk":
+        return {"walk": class_maps(record, normalize)[0]}
+    record = exclusive_record(record)
+    return {title: record[key] for key, title in ARRAYS[format_].items()}
+
+
+def truth_of(index: Index, name: str) -> Arrays:
+    """Return the ground truth of an image as far as it has any, to look at, never to select by."""
+    found = {}
+    if index.has_masks(name):
+        found["ground truth"] = read_semantic(index, name)
+    if index.has_instances(name):
+        found["ground-truth instances"] = read_instances(index, name)[0]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image of the report.
+
+    panels: title -> uint8 [h,w,3]; scores: name -> ratio or None; keys: colored class names; note:
+    what to say about it.
+    """
+
+    id: str
+    panels: Mapping[str, np.ndarray]
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    keys: Sequence[Key] = ()
+    note: str = ""
+
+    def only(self, titles: Iterable[str]) -> "Example":
+        """Return a copy with these panels only, as far as they exist."""
+        return replace(self, panels={t: self.panels[t] for t in titles if t in self.panels})
+
+
+@dataclass(frozen=True, slots=True)
+class FailureExample:
+    """A kind of failure in one step: how many there are, in how many images, out of how many
+    objects, and the largest one.
+    """
+
+    kind: str
+    count: int
+    images: int
+    out_of: int
+    example: Example | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageGallery:
+    """All artifacts of a run, `readers` by format, and their images as examples.
+
+    An artifact may lack an image. normalize: as in section `labels`; side: longer side of a panel
+    in pixels.
+    """
+
+    index: Index
+    readers: Mapping[str, Reader]
+    normalize: Normalize
+    side: int = 240
+
+    def example(
+        self, name: str, scores: Mapping[str, float | None] | None = None, note: str = ""
+    ) -> Example:
+        """Draw an image with every panel there is, ground truth included."""
+        arrays = dict(truth_of(self.index, name))
+        for format_, reader in self.readers.items():
+            if name in reader:
+                arrays |= arrays_of(format_, reader[name], self.normalize)
+        labeled = ("seeds", "pseudo-label", "prediction", "ground truth")
+        keys = legend([arrays[key] for key in labeled if key in arrays], self.index.classes)
+        drawn = panels(self.index.image(name), arrays, self.side)
+        return Example(name, drawn, scores or {}, keys, note)
+
+    def step_panels(self, data: ReportData) -> dict[str, np.ndarray]:
+        """Draw a panel per step, of the median image of each ranked step."""
+        found: dict[str, np.ndarray] = {}
+        for step in RANKED:
+            names = ranked(data.images.get(step, {}), 1)["median"]
+            found |= self.example(names[0]).panels if names else {}
+        return {step: found[title] for step, title in STEP_PANELS.items() if title in found}
+
+    def failures(self, data: ReportData, step: str, places: Table) -> list[FailureExample]:
+        """Return every kind of failure of a step, with the largest one drawn.
+
+        places: the step's table `failure_places` (see metrics.steps).
+        """
+        return [
+            FailureExample(kind, **numbers, example=self._largest(step, kind, places))
+            for kind, numbers in data.failures[step].items()
+            if kind in KINDS
+        ]
+
+    def _largest(self, step: str, kind: str, places: Table) -> Example | None:
+        """Draw the image in which a failure covers most pixels, the first by id if several do."""
+        own = [place for place in places if place["kind"] == kind]
+        if not own:
+            return None
+        place = min(own, key=lambda row: (-int(row["pixels"]), row["id"]))
+        by_instance = kind in ("merged", "split")
+        array = "instances" if by_instance else "semantic"
+        titles = ("image", ARRAYS[step][array], TRUTH[by_instance])
+        example = self.example(place["id"], note=place["class"]).only(titles)
+        image = self.index[place["id"]]
+        box = tuple(int(place[edge]) for edge in ("top", "left", "bottom", "right"))
+        marked = {
+            title: boxed(panel, box, (image.height, image.width))
+            for title, panel in example.panels.items()
+        }
+        return replace(example, panels=marked)
+
+    def ranked(self, data: ReportData, step: str, worst: int) -> dict[str, list[Example]]:
+        """Draw the worst, median and best images of a step, with their score at every step and the
+        first step at which they were among the worst.
+        """
+        own = data.images.get(step, {})
+        scores = {one: found for one, found in data.images.items() if found.keys() & own.keys()}
+
+        def example(name: str) -> Example:
+            bad = first_bad_step(name, scores) if len(scores) > 1 else None
+            note = f"among the worst tenth since {TITLES[bad].lower()}" if bad else ""
+            by_step = {TITLES[one].lower(): found.get(name) for one, found in scores.items()}
+            return self.example(name, by_step, note).only((*RANKED[step], *TRUTH))
+
+        groups = ranked(own, worst).items()
+        return {place: [example(name) for name in names] for place, names in groups}
+
+    def contact_sheets(self, names: Sequence[str]) -> Iterator[bytes]:
+        """Draw contact sheets of a few rows each, as PNG files."""
+        for start in range(0, len(names), ROWS_PER_SHEET):
+            rows = [self.example(name) for name in names[start : start + ROWS_PER_SHEET]]
+            sheet = contact_sheet(
+                {row.id: row.panels for row in rows}, {row.id: row.keys for row in rows}
+            )
+            yield png(sheet)
+
+
+def evenly_spaced(names: Sequence[str], count: int) -> list[str]:
+    """Return `count` names at equal distances, so that the choice depends on nothing else."""
+    if count >= len(names):
+        return list(names)
+    return [names[(2 * n + 1) * len(names) // (2 * count)] for n in range(count)]
+
+
+def ranked(scores: Mapping[str, float], worst: int) -> dict[str, list[str]]:
+    """Return the ids of the `worst` images, lowest score first, and a quarter as many from the
+    middle and from the top.
+
+    Ties go by id; no image comes twice.
+    """
+    order = sorted(scores, key=lambda name: (scores[name], name))
+    few, rest = -(-worst // 4), order[worst:]
+    highest = rest[max(0, len(rest) - few) :]
+    between = rest[: len(rest) - len(highest)]
+    start = max(0, min((len(order) - few) // 2 - worst, len(between) - few))
+    return {"worst": order[:worst], "median": between[start : start + few], "best": highest[::-1]}
+
+
+def first_bad_step(name: str, images: Mapping[str, Mapping[str, float]]) -> str | None:
+    """Return the first step at which an image is among the worst tenth; None if it never is.
+
+    images: step -> id -> score, in the order of the pipeline. Ranks are compared, as steps differ
+    in how high they score.
+    """
+    for step, scores in images.items():
+        if name in scores:
+            lower = sum(score < scores[name] for score in scores.values())
+            if lower < WORST * len(scores):
+                return step
+    return None
+
+
+def boxed(panel: np.ndarray, box: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """Return a copy of a panel with a light frame on a dark rim.
+
+    box: (top, left, bottom, right) in pixels of the image, whose size is (height, width).
+    """
+    height, width = panel.shape[:2]
+    down, across = height / size[0], width / size[1]
+    corner = max(0, round(box[1] * across) - 2), max(0, round(box[0] * down) - 2)
+    other = min(width - 1, round(box[3] * across) + 1), min(height - 1, round(box[2] * down) + 1)
+    drawn = np.ascontiguousarray(panel.copy())
+    for color, thickness in (((20, 20, 24), 4), ((255, 255, 255), 2)):
+        cv2.rectangle(drawn, corner, other, color, thickness)
+    return drawn

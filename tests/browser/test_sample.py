@@ -1,0 +1,87 @@
+"""The arrays of one image, and its live walk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.browser.live_walk import WalkSettings, live_class_maps, live_labels, walk_record
+from pipeline.browser.run import Run
+from pipeline.browser.sample import Sample, difference
+from pipeline.core.artifacts import Writer
+from pipeline.errors import UserError
+from pipeline.labelling.pseudo_labels import pseudo_labels
+from tests.support.runs import HEIGHT, PARAMETERS, WIDTH, record, run_of, truth
+
+
+def test_label_maps_of_every_step(run: Run) -> None:
+    sample = Sample(run, "b/two")
+    np.testing.assert_array_equal(sample.label_map("truth"), truth(1))
+    np.testing.assert_array_equal(sample.label_map("labels"), record("labels", 1, 2)["semantic"])
+    np.testing.assert_array_equal(sample.label_map("seeds"), record("seeds", 1)["seeds"])
+    assert not sample.label_map("cams", 1.0).any()
+    assert set(np.unique(sample.label_map("cams"))) == {0, 2, 3}
+
+
+def test_label_map_of_the_walk_is_what_stage_labels_writes(run: Run) -> None:
+    sample = Sample(run, "b/two")
+    rules = {k: v for k, v in PARAMETERS["labels"].items() if k not in ("vote", "agreement")}
+    expected = pseudo_labels(sample.record("walk"), sample.record("fields")["boundary"], **rules)
+    np.testing.assert_array_equal(sample.label_map("walk"), expected["semantic"])
+    assert not sample.label_map("walk", 1.0).any()
+
+
+def test_scores_on_the_image(run: Run) -> None:
+    sample = Sample(run, "f")
+    assert sample.miou(record("labels", 5)["semantic"]) == 1
+    assert 0.5 < (sample.miou(sample.label_map("labels")) or 0) < 1
+
+
+def test_difference_ignores_ignored_pixels() -> None:
+    one = np.array([[0, 1, 255, 2]], np.uint8)
+    other = np.array([[0, 2, 1, 255]], np.uint8)
+    assert difference(one, other) == 0.5
+    assert difference(one, one) == 0
+    assert difference(np.full_like(one, 255), one) is None
+
+
+def test_artifact_of_other_images_is_refused(folder: Path) -> None:
+    with Writer(folder / "seeds.h5", "seeds", ("cat",)) as writer:
+        writer.write("f", {"seeds": np.zeros((HEIGHT, WIDTH + 1), np.uint8)})
+    with pytest.raises(UserError, match=r"seeds.h5: 'f' is 30 x 42, .*`dvc repro seeds`"):
+        Sample(run_of(folder), "f").record("seeds")
+
+
+def test_walk_follows_its_settings(run: Run) -> None:
+    sample = Sample(run, "f")
+    values, classes = live_class_maps(sample, WalkSettings())
+    assert values.shape == (len(classes), HEIGHT, WIDTH)
+    assert values.max() == pytest.approx(1)
+    everything = live_labels(sample, WalkSettings(background=0.0))["semantic"]
+    own = live_labels(sample, WalkSettings())["semantic"]
+    assert (everything > 0).sum() > (own > 0).sum() > 0
+    assert not live_labels(sample, WalkSettings(background=1.0))["semantic"].any()
+    for settings in (WalkSettings(steps=0), WalkSettings(beta=1.0)):
+        assert not np.array_equal(live_class_maps(sample, settings)[0], values)
+
+
+def test_own_settings_read_the_artifact_others_are_computed(folder: Path) -> None:
+    run, own = run_of(folder), PARAMETERS["walk"]
+    same = WalkSettings(beta=own["beta"], steps=own["steps"])
+    np.testing.assert_array_equal(
+        walk_record(Sample(run, "f"), same)["maps"], record("walk", 5)["maps"]
+    )
+    nearly = WalkSettings(beta=own["beta"] + 1e-9)
+    computed = walk_record(Sample(run, "f"), nearly)["maps"].astype(np.float32)
+    np.testing.assert_allclose(computed, record("walk", 5)["maps"], atol=1e-3)
+    (folder / "cams.h5").unlink()
+    assert len(walk_record(Sample(run, "f"), same)["maps"])
+    with pytest.raises(UserError, match=r"cams.h5: no such file"):
+        walk_record(Sample(run, "f"), nearly)
+
+
+def test_missing_parameter_is_named(folder: Path) -> None:
+    run = run_of(folder)
+    run._parameters = lambda: {"labels": {}}
+    with pytest.raises(UserError, match=r"walk\.beta: not in the run's parameters"):
+        live_labels(Sample(run, "f"), WalkSettings())

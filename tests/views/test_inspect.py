@@ -1,0 +1,238 @@
+"""Everything that `weakmask inspect` describes, draws and looks up; what is damaged or missing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from pipeline.core.artifacts import LAYOUTS, Writer
+from pipeline.core.weights import save_weights
+from pipeline.errors import UserError
+from pipeline.views.inspect import describe, draw, look_up, similar_ids
+from tests.support.runs import CLASSES, GRID, HEIGHT, WIDTH, record, write_run
+from tests.views.test_report import example_data
+
+SEEDS = np.zeros((8, 12), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run."""
+    folder = tmp_path_factory.mktemp("inspected")
+    write_run(folder)
+    return folder
+
+
+def shard(
+    folder: Path, number: int, names: str, seeds: np.ndarray = SEEDS, skipped: str = ""
+) -> Path:
+    path = folder / f"shard-{number:06d}.h5"
+    with Writer(path, "seeds", ["cat"], skipped=list(skipped)) as writer:
+        for name in names:
+            writer.write(name, {"seeds": seeds})
+    return path
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """Unfinished work of stage seeds: two intact shards, one damaged, one being written."""
+    folder = tmp_path / ".work/seeds/0123abcd-2"
+    folder.mkdir(parents=True)
+    shard(folder, 0, "ab")
+    shard(folder, 3, "e", skipped="f")
+    (folder / "shard-000002.h5").write_bytes(b"\x89HDF\r\n\x1a\n broken")
+    (folder / "shard-000004.h5.part").write_bytes(b"x" * 2048)
+    return folder
+
+
+@pytest.mark.parametrize("up", [0, 1, 2])
+def test_shards_show_the_progress_of_a_stage(work: Path, up: int) -> None:
+    assert describe([work, *work.parents][up]) == [
+        "unfinished work of stage seeds, fingerprint 0123abcd",
+        "done: 3 images in 2 shards",
+        "skipped, as they failed: f",
+        "odd: damaged, will be made again: shard-000002.h5",
+        "being written: shard-000004.h5.part, 2.0 kB so far",
+    ]
+
+
+def test_file_being_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cams.h5.part").write_bytes(b"x")
+    assert "being written" in describe(tmp_path / "cams.h5.part")[0]
+    with pytest.raises(UserError, match="being written"):
+        describe(tmp_path / "cams.h5")
+
+
+def test_checkpoint_shows_step_and_loss(tmp_path: Path) -> None:
+    folder = tmp_path / "irnet/0123"
+    folder.mkdir(parents=True)
+    rows = [{"step": 10, "lr": 0.1, "loss": 2.0}, {"step": 20, "lr": 0.1, "loss": 0.25}]
+    state = {"step": 25, "network": {"w": torch.ones(2, 3)}, "curve": {"rows": rows}}
+    torch.save(state, folder / "checkpoint.pt")
+    assert describe(folder) == [
+        "unfinished work of stage irnet, fingerprint 0123",
+        "checkpoint: 25 steps done, 1 tensor, 0.00 million values",
+        "loss: 2 at step 10, 0.25 at step 20",
+        "nothing odd",
+    ]
+    torch.save(state | {"network": {"w": torch.full((2, 3), torch.nan)}}, folder / "checkpoint.pt")
+    assert describe(folder / "checkpoint.pt")[-1] == "odd: not finite: w"
+    torch.save({"step": 1}, folder / "checkpoint.pt")
+    with pytest.raises(UserError, match=r"not a checkpoint .*; delete it to start over"):
+        describe(folder)
+    (folder / "checkpoint.pt").write_bytes(b"no zip")
+    with pytest.raises(UserError, match=r"checkpoint.pt: .* damaged; delete it to start over"):
+        describe(folder)
+
+
+def test_weights_show_their_header(tmp_path: Path) -> None:
+    path, network = tmp_path / "irnet.safetensors", torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(network.weight, torch.inf)
+    save_weights(path, network, "irnet", backbone="resnet50")
+    lines = describe(path)
+    assert lines[0] == "irnet: 2 tensors, 0.00 million values"
+    assert "  backbone: resnet50" in lines
+    assert lines[-1] == "odd: not finite: weight"
+    assert describe(tmp_path)[0].startswith("irnet.safetensors: irnet, 0.")
+
+
+def older(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file.attrs["version"] = 0
+
+
+def headless(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file.attrs["classes"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (older, "version 0, this program reads 1"),
+        (headless, "damaged, or of another version"),
+        (Path.unlink, "no such"),
+    ],
+)
+def test_older_damaged_and_missing_artifacts_get_one_line(
+    tmp_path: Path, spoil: Callable[[Path], None], words: str
+) -> None:
+    path = shard(tmp_path, 0, "ab")
+    spoil(path)
+    for look in (describe, lambda path: look_up(path, "a", tmp_path)):
+        with pytest.raises(UserError, match=words) as caught:
+            look(path)
+        assert "\n" not in str(caught.value)
+        assert path.name in str(caught.value)
+
+
+def test_unreadable_image_is_odd(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
+    path = shard(tmp_path, 0, "ab", noise)
+    with h5py.File(path) as file:
+        place = file["seeds/b"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[place.byte_offset : place.byte_offset + 20] = b"\0" * 20
+    path.write_bytes(content)
+    assert "odd: data that cannot be read in 1 image: b" in describe(path)
+
+
+def test_folder_gets_a_line_per_entry(folder: Path, tmp_path: Path) -> None:
+    lines = {line.partition(":")[0]: line for line in describe(folder)}
+    assert {f"{format_}.h5" for format_ in LAYOUTS} | {"dataset/"} == set(lines)
+    assert lines["walk.h5"].startswith("walk.h5: walk of 6 images, ")
+    assert lines["dataset/"] == "dataset/: dataset: 6 images, 4 train, 2 val"
+    (tmp_path / "cams.h5").write_bytes(b"")
+    (tmp_path / "curves").mkdir()
+    (tmp_path / "curves/irnet.csv").touch()
+    cams, curves = describe(tmp_path)
+    assert "cams.h5: not a readable HDF5 file" in cams
+    assert curves == "curves/: irnet.csv"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no artifacts here; `dvc repro` makes them"):
+        describe(tmp_path / "empty")
+
+
+def test_tables_and_scores_are_described(tmp_path: Path) -> None:
+    (tmp_path / "images.csv").write_text("id,miou,coverage\na,0.5,\nb,0.25,\nb,nan,0.1\n")
+    assert describe(tmp_path / "images.csv") == [
+        "images: 3 rows, columns id, miou, coverage",
+        "miou: 0.25 to 0.5",
+        "coverage: 0.1 to 0.1, 2 empty",
+        "odd: miou is not a finite number in 1 row",
+    ]
+    assert look_up(tmp_path, "a", tmp_path) == [f"{tmp_path.name}/images: miou 0.5, coverage -"]
+    with pytest.raises(UserError, match="no image 'z'; it has a, b"):
+        look_up(tmp_path / "images.csv", "z", tmp_path)
+    (tmp_path / "cams.json").write_text('{"cams": {"miou": 0.5}, "seeds": {}}')
+    first, second = describe(tmp_path / "cams.json")
+    assert first == "scores of cams: miou 0.5"
+    assert second.startswith("scores of seeds: none")
+    (tmp_path / "old.json").write_text('{"miou": 0.5}')
+    with pytest.raises(UserError, match="no scores of this version"):
+        describe(tmp_path / "old.json")
+    with pytest.raises(UserError, match="omit 'a'"):
+        look_up(tmp_path / "cams.json", "a", tmp_path)
+    (tmp_path / "report.json").write_text(example_data().json())
+    lines = describe(tmp_path / "report.json")
+    assert lines[0] == "report: 4 scored steps"
+    assert "pseudo-labels: mIoU 70.0" in lines
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a,b\n1\n", b""])
+def test_damaged_tables_get_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "images.csv"
+    path.write_bytes(content)
+    if content:
+        with pytest.raises(UserError, match=r"images.csv"):
+            describe(path)
+    else:
+        assert describe(path) == ["images: no rows", "odd: no rows"]
+
+
+def test_scores_of_an_image_at_every_step(folder: Path) -> None:
+    lines = look_up(folder / "scores", "f", folder / "dataset")
+    assert [line.partition("/")[0] for line in lines] == sorted(
+        ("cams", "seeds", "walk", "labels", "predictions")
+    )
+    assert "walk/images: miou 0.40, foreground_iou 0.5" in lines
+
+
+@pytest.mark.parametrize("format_", LAYOUTS)
+def test_every_artifact_can_be_drawn(folder: Path, format_: str) -> None:
+    drawn = look_up(folder / f"{format_}.h5", "b/two", folder / "dataset")
+    assert isinstance(drawn, np.ndarray)
+    maps = {"cams": 2, "walk": len(record("walk", 1)["maps"]), "segments": 1, "seeds": 1}
+    panels = 1 + maps.get(format_, 2)
+    assert drawn.dtype == np.uint8
+    assert drawn.shape[1] == (min(panels, 4) if panels != 5 else 3) * 366 + 6
+    with pytest.raises(UserError, match="no image 'b/twi'; similar ids: b/two"):
+        look_up(folder / f"{format_}.h5", "b/twi", folder / "dataset")
+
+
+def test_dataset_is_described_and_drawn(folder: Path) -> None:
+    lines = describe(folder / "dataset")
+    assert lines[1] == "masks: 6 semantic, 6 with instances"
+    assert "  日本: 4 images" in lines
+    assert lines[-1] == "nothing odd"
+    drawn = look_up(folder / "dataset", "f", folder / "dataset")
+    assert isinstance(drawn, np.ndarray)
+    assert drawn.shape[1] == 3 * 366 + 6
+
+
+def test_broken_records_can_be_drawn() -> None:
+    image, nan = np.zeros((HEIGHT, WIDTH, 3), np.uint8), np.full((2, *GRID), np.nan, np.float16)
+    unknown = np.array([0, 9], np.uint8)
+    draw("cams", {**record("cams", 0), "cams": nan, "labels": unknown}, image, CLASSES)
+    draw("fields", {**record("fields", 0), "displacement": nan}, image, CLASSES)
+    draw("seeds", {"seeds": np.full((HEIGHT, WIDTH), 77, np.uint8)}, image, CLASSES)
+
+
+def test_similar_ids() -> None:
+    names = [f"scene_{n:06d}" for n in range(10_000)]
+    assert similar_ids(names, "scene_00001")[0] == "scene_000010"
+    assert "scene_000123" in similar_ids(["scene_000123", "other"], "scene_000132")
+    assert similar_ids(["abc"], "zzzzzzzz") == []

@@ -15,7 +15,7 @@ from pipeline.core import engine
 from pipeline.core.artifacts import Record
 from pipeline.data.index import Index
 from pipeline.data.loading import ImageSource
-from pipeline.params.images import Segments
+from pipeline.params.data import Segments
 from pipeline.segmenters.sam import AutomaticMaskGenerator, load_sam
 from pipeline.segmenters.superpixels import Superpixels
 from stages import _command

@@ -14,14 +14,14 @@ import click
 from pipeline.core.device import Runtime, find_device, resolve
 from pipeline.errors import UserError
 from pipeline.export.files import prepare
+from pipeline.params import parse, presets
 from pipeline.readers.inputs import Given, find_given
-from stages._command import PRESETS, read_parameters
 
 if TYPE_CHECKING:
     from pipeline.predict import Outcome, Output
 
 Number = TypeVar("Number", int, float)
-DEFAULTS = PRESETS / "folder.yaml"
+DEFAULTS = "folder"
 """The preset for one's own images, whose CRF and batches are used."""
 OWNERS = {
     "scales": "semantic",
@@ -159,7 +159,7 @@ def _label(
     from pipeline import predict
 
     label = predict.labeller(model, runtime.device, scales=options["scales"], flip=options["flip"])
-    crf = read_parameters(DEFAULTS).predictions.crf.model_dump()
+    crf = parse(presets.load(DEFAULTS)).predictions.crf.model_dump()
     if not options["crf"]:
         crf["iterations"] = 0
     return lambda output: predict.predict_labels(label, output, crf, runtime)
@@ -187,7 +187,7 @@ def _check_options(context: click.Context, model: Path, kind: str) -> None:
 def _runtime(device: str, workers: int) -> Runtime:
     """The machine; on a CPU images go through the networks one by one."""
     found = find_device(device, "--device")
-    settings = read_parameters(DEFAULTS).runtime.model_dump() | {
+    settings = parse(presets.load(DEFAULTS)).runtime.model_dump() | {
         "device": str(found),
         "workers": workers,
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.params import parse
-from pipeline.params.maps import Classifier
+from pipeline.params.pseudo_labels import Classifier
 from stages.experiments.repository import PARAMETERS, read_yaml
 
 METHODS: tuple[str, ...] = typing.get_args(Classifier.model_fields["method"].annotation)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline.metrics.steps import STEPS
-from pipeline.params.maps import Classifier
+from pipeline.params.pseudo_labels import Classifier
 from pipeline.params.models import Instance
 
 ROOT = Path(__file__).resolve().parents[2]

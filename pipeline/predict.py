@@ -40,7 +40,7 @@ from pipeline.instances.base import Detections, none_found, pack, unpack
 from pipeline.labelling.crf import refine_probabilities
 from pipeline.methods import INSTANCES, rebuild, room
 from pipeline.nets.deeplab import SemanticNet, probabilities
-from pipeline.readers.inputs import Given
+from pipeline.readers.inputs import InputImages
 from pipeline.readers.source import without_suffix
 from pipeline.views import sheets
 from pipeline.views.sheets import jpeg
@@ -222,7 +222,7 @@ class Instances:
         ]
 
 
-def spare_images(folder: Path, given: Given) -> None:
+def spare_images(folder: Path, given: InputImages) -> None:
     """Raise UserError for a folder where results would be taken for images the next time, or would
     replace images.
     """

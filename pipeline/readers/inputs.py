@@ -1,4 +1,4 @@
-"""Image files that a person names: folders, patterns and single images, without tags or an index."""
+"""Image files named on a command line: folders, patterns and single images, without tags."""
 
 import glob
 import os
@@ -8,53 +8,51 @@ from pathlib import Path
 
 from pipeline.data.images import SUFFIXES
 from pipeline.errors import UserError
-from pipeline.readers.source import FOREIGN, without_suffix
+from pipeline.readers.source import UNSUPPORTED, without_suffix
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """Images to work on.
+class InputImages:
+    """Images to predict.
 
-    files: name -> file, sorted; a name is the POSIX path below the folder that holds everything
-    named, suffix included, and no two are equal without it. folders: those that were searched.
-    foreign: images of kinds that are not read, left out.
+    files: name -> file, sorted; a name is the POSIX path below the common parent folder, including
+    the suffix, and unique without it. folders: those that were searched. unsupported: images of
+    other formats, which are skipped.
     """
 
     files: Mapping[str, Path]
     folders: tuple[Path, ...]
-    foreign: tuple[Path, ...]
+    unsupported: tuple[Path, ...]
 
 
-def find_given(arguments: Sequence[str]) -> Given:
-    """The images of folders (searched to their depth), patterns such as `photos/**/*.jpg`, and
-    files, each once.
+def find_inputs(arguments: Sequence[str]) -> InputImages:
+    """Find the images of folders (recursively), patterns such as `photos/**/*.jpg`, and files.
 
-    Hidden files are left out, links to folders not followed. Raises UserError that names an
-    argument which leads to no image, and two images whose results would have one name.
+    Each image counts once; hidden files are skipped, links to folders are not followed. Raises
+    UserError that names an argument without images, and two images whose results would have the
+    same name.
     """
     roots: list[Path] = []
     found: dict[Path, Path] = {}
-    foreign: list[Path] = []
+    unsupported: set[Path] = set()
     for argument in arguments:
-        root, paths = _look(argument)
-        other = [
-            path for path in paths if path.suffix.lower() in FOREIGN and path != Path(argument)
-        ]
+        root, paths = _expand(argument)
         images = [path for path in paths if _is_image(path) or path == Path(argument)]
+        others = [path for path in paths if _is_unsupported(path) and path != Path(argument)]
         if not images:
-            raise UserError(_complain(argument, other))
+            raise UserError(_explain_no_image(argument, others))
         roots.append(root)
         found |= {Path(os.path.abspath(path)): path for path in images}
-        foreign += other
+        unsupported.update(others)
     base = Path(os.path.commonpath([os.path.abspath(root) for root in roots]))
     files = {full.relative_to(base).as_posix(): path for full, path in found.items()}
     _check_unique(files)
     folders = tuple(path for path in map(Path, arguments) if path.is_dir())
-    return Given(dict(sorted(files.items())), folders, tuple(sorted(set(foreign))))
+    return InputImages(dict(sorted(files.items())), folders, tuple(sorted(unsupported)))
 
 
-def _look(argument: str) -> tuple[Path, list[Path]]:
-    """The folder that an argument is about, and the files it stands for."""
+def _expand(argument: str) -> tuple[Path, list[Path]]:
+    """Return the folder that an argument refers to, and its files."""
     path = Path(argument)
     if path.is_dir():
         return path, sorted(_walk(path))
@@ -64,7 +62,8 @@ def _look(argument: str) -> tuple[Path, list[Path]]:
         matches = (Path(match) for match in glob.iglob(argument, recursive=True))
         return _fixed_part(path), sorted(match for match in matches if match.is_file())
     raise UserError(
-        f"{argument}: no such file or folder; name a folder, an image, or a pattern in quotes such as 'photos/**/*.jpg'"
+        f"{argument}: no such file or folder; "
+        f"name a folder, an image, or a quoted pattern such as 'photos/**/*.jpg'"
     )
 
 
@@ -75,7 +74,7 @@ def _walk(folder: Path) -> Iterable[Path]:
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The folder that a pattern begins with, before its first wildcard."""
+    """Return the folder at the start of a pattern, before its first wildcard."""
     part = pattern
     while glob.has_magic(str(part)):
         part = part.parent
@@ -86,14 +85,17 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def _complain(argument: str, foreign: Sequence[Path]) -> str:
-    there = ", ".join(sorted({path.suffix.lower() for path in foreign}))
-    hint = (
-        f", but {len(foreign)} of kinds that are not read ({there}): save them as JPEG, PNG or WebP"
-        if there
-        else ""
-    )
-    return f"{argument}: holds no image ({', '.join(SUFFIXES)}){hint or '; name another folder or pattern'}"
+def _is_unsupported(path: Path) -> bool:
+    return path.suffix.lower() in UNSUPPORTED
+
+
+def _explain_no_image(argument: str, unsupported: Sequence[Path]) -> str:
+    formats = ", ".join(sorted({path.suffix.lower() for path in unsupported}))
+    hint = "; name another folder or pattern"
+    if unsupported:
+        count = f"{len(unsupported)} of unsupported formats ({formats})"
+        hint = f", but {count}; save them as JPEG, PNG or WebP"
+    return f"{argument}: contains no image ({', '.join(SUFFIXES)}){hint}"
 
 
 def _check_unique(files: Mapping[str, Path]) -> None:
@@ -102,6 +104,7 @@ def _check_unique(files: Mapping[str, Path]) -> None:
         stem = without_suffix(name)
         if stem in taken:
             raise UserError(
-                f"{taken[stem]} and {path} differ in their endings alone, so one result would replace the other; rename one of them"
+                f"{taken[stem]} and {path} differ only in their suffixes, so that one result would "
+                f"replace the other; rename one of them"
             )
         taken[stem] = path

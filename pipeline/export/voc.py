@@ -112,7 +112,7 @@ def format_labelmap(classes: Sequence[str]) -> str:
             or set(name) & set(":\n\r")
         ):
             raise ExportError(
-                f"class {name!r}: labelmap.txt allows no `:`, no leading `#` or blank, and reserves "
+                f"class {name!r}: labelmap.txt allows no `:`, no leading `#` or blank, and keeps "
                 f"{' and '.join(RESERVED)}; rename the class, or use --format coco"
             )
     colors = color_map()

@@ -37,7 +37,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _reject_booleans_as_numbers(cls, value: Any, field: ValidationInfo) -> Any:
-        """Reject booleans, which YAML makes of `yes` and `off`, where they would count as 1 and 0."""
+        """Reject booleans (YAML: `yes`, `off`) where they would count as numbers."""
         parts = value if isinstance(value, list) else [value]
         booleans = [part for part in parts if isinstance(part, bool)]
         if booleans and cls.model_fields[str(field.field_name)].annotation is not bool:

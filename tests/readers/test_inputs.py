@@ -1,18 +1,16 @@
-"""Images that a person names: folders, patterns and files, and what of them is refused."""
+"""Images named on a command line: folders, patterns and files, and errors."""
 
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.readers.inputs import find_given
+from pipeline.readers.inputs import find_inputs
 
 
 @pytest.fixture(autouse=True)
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """photos/ in the working directory: two images, one more in a sub-folder, and files that are
-    none.
-    """
+    """photos/ in the working directory: two images, one in a subfolder, and other files."""
     monkeypatch.chdir(tmp_path)
     for name in (
         "b.JPG",
@@ -43,48 +41,46 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["photos/c.heic"], ["c.heic"]),
     ],
 )
-def test_names_keep_the_folders_below_what_holds_everything(
-    arguments: list[str], names: list[str]
-) -> None:
-    given = find_given(arguments)
-    assert list(given.files) == names
-    assert all(path.is_file() for path in given.files.values())
+def test_names_are_paths_below_the_common_folder(arguments: list[str], names: list[str]) -> None:
+    inputs = find_inputs(arguments)
+    assert list(inputs.files) == names
+    assert all(path.is_file() for path in inputs.files.values())
 
 
-def test_folders_and_what_is_left_out_are_told() -> None:
-    given = find_given(["photos", "photos/a.png"])
-    assert given.folders == (Path("photos"),)
-    assert given.foreign == (Path("photos/c.heic"),)
-    assert find_given(["photos/c.heic"]).foreign == ()
+def test_searched_folders_and_unsupported_images_are_listed() -> None:
+    inputs = find_inputs(["photos", "photos/a.png"])
+    assert inputs.folders == (Path("photos"),)
+    assert inputs.unsupported == (Path("photos/c.heic"),)
+    assert find_inputs(["photos/c.heic"]).unsupported == ()
 
 
-def test_a_name_with_brackets_is_a_name_before_it_is_a_pattern(photos: Path) -> None:
+def test_a_name_with_brackets_is_not_a_pattern_if_it_exists(photos: Path) -> None:
     (photos / "[1].png").touch()
-    assert list(find_given(["photos/[1].png"]).files) == ["[1].png"]
+    assert list(find_inputs(["photos/[1].png"]).files) == ["[1].png"]
 
 
 def test_links_to_folders_are_not_followed(photos: Path) -> None:
     (photos / "sub/back").symlink_to(photos)
-    assert list(find_given(["photos"]).files) == ["a.png", "b.JPG", "sub/a.webp"]
+    assert list(find_inputs(["photos"]).files) == ["a.png", "b.JPG", "sub/a.webp"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: no such file or folder"),
-        (["photos", "photos/*.gif"], r"photos/\*.gif: holds no image \(.jpg, .jpeg"),
-        (["photos/*.heic"], r"1 of kinds that are not read \(.heic\): save them as JPEG"),
-        (["photos/.cache/y*"], "holds no image"),
+        (["photos", "photos/*.gif"], r"photos/\*.gif: contains no image \(.jpg, .jpeg"),
+        (["photos/*.heic"], r"1 of unsupported formats \(.heic\); save them as JPEG"),
+        (["photos/.cache/y*"], "contains no image"),
     ],
 )
-def test_what_leads_to_no_image_is_named(arguments: list[str], message: str) -> None:
+def test_an_argument_without_images_is_named(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        find_given(arguments)
+        find_inputs(arguments)
 
 
 def test_two_images_never_share_a_result(photos: Path) -> None:
     (photos / "a.jpg").touch()
     with pytest.raises(
-        UserError, match=r"photos/a\.jpg and photos/a\.png differ in their endings alone"
+        UserError, match=r"photos/a\.jpg and photos/a\.png differ only in their suffixes"
     ):
-        find_given(["photos"])
+        find_inputs(["photos"])

@@ -1,7 +1,7 @@
 """COCO: one JSON of instances with overlaps and scores; the format has no semantic maps.
 
 Lin et al., Microsoft COCO: Common Objects in Context, 2014. Run lengths (RLE), the default, are
-exact for every reader; polygons are approximate (see pipeline.export.polygons).
+exact for every reader; polygons are so for nearly every pixel (see pipeline.export.polygons).
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.export.files import place, stream
 from pipeline.export.images import ExportImage, ExportImages, Summary, Target, check_names
-from pipeline.export.polygons import trace
+from pipeline.export.polygons import edge_polygons
 
 
 def export(
@@ -100,7 +100,7 @@ def annotation(
     from faster_coco_eval.core import mask as coco_mask
 
     code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    outlines = [polygon.ravel().tolist() for polygon in trace(mask)] if polygons else None
+    outlines = [polygon.ravel().tolist() for polygon in edge_polygons(mask)] if polygons else None
     return {
         "category_id": int(image.classes[number]) + 1,
         "segmentation": outlines or {"size": list(image.size), "counts": _text(code["counts"])},

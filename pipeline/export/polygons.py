@@ -1,8 +1,8 @@
 """Polygons of masks, traced by OpenCV along the centers of the outermost pixels.
 
-A polygon is approximate for readers that fill it otherwise than OpenCV's fillPoly does: COCO's
-rasterizer, which knows only edges between pixels, loses up to a pixel along the right and the lower
-border and whatever is one pixel wide. Run lengths (RLE) are exact for every reader.
+Filled with OpenCV's fillPoly they restore the mask but for the lines that join parts. COCO's
+rasterizer takes edges between pixels instead, for which edge_polygons lie a quarter of a pixel
+inside the outermost pixels. Polygons are approximate: run lengths (RLE) are exact for every reader.
 """
 
 import cv2
@@ -26,6 +26,15 @@ def trace(mask: np.ndarray) -> list[np.ndarray]:
         else:
             holes.setdefault(parent, []).append(contour[:, 0])
     return [_pad(join([contours[number][:, 0], *holes[number]])) for number in sorted(holes)]
+
+
+def edge_polygons(mask: np.ndarray) -> list[np.ndarray]:
+    """Trace a mask bool [H,W] in COCO's coordinates, where pixel x covers x to x + 1.
+
+    Returns polygons float [n,2]. The mask is traced at twice its size, so that lines one pixel wide
+    have an area.
+    """
+    return [(polygon + 0.5) / 2 for polygon in trace(mask.repeat(2, axis=0).repeat(2, axis=1))]
 
 
 def join(polygons: list[np.ndarray]) -> np.ndarray:

@@ -1,6 +1,4 @@
-"""VOC: torchvision, the readers of this project and a parser of labelmap.txt see the maps that were
-written.
-"""
+"""VOC: torchvision, this project and a parser of labelmap.txt read the maps back."""
 
 from pathlib import Path
 
@@ -103,9 +101,9 @@ def test_the_colors_are_those_of_voc() -> None:
 
 
 @pytest.mark.parametrize("name", ["a:b", "#a", "background", "ignored", " a", "a\nb"])
-def test_class_names_that_labelmap_cannot_hold_are_refused(name: str) -> None:
+def test_class_names_that_labelmap_cannot_represent_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="labelmap"):
-        voc.label_map(["cat", name])
+        voc.format_labelmap(["cat", name])
 
 
 @given(st.lists(st.sampled_from([0.1, 0.5, 0.9]), max_size=6), st.integers(0, 2**32))
@@ -142,7 +140,7 @@ def test_lists_come_last(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").rglob("*.txt"))
 
 
-def test_more_instances_than_a_byte_holds_are_refused(tmp_path: Path) -> None:
+def test_too_many_instances_for_a_byte_are_refused(tmp_path: Path) -> None:
     masks = np.eye(256, dtype=bool).reshape(256, 16, 16)
     for count in (254, 255):
         records = {"many": record(masks[:count], [0] * count, [1] * count)}

@@ -51,7 +51,7 @@ def all_sections(model: type[BaseModel] = Parameters) -> Iterator[type[BaseModel
             yield from all_sections(field.annotation)
 
 
-def test_the_presets_are_the_frozen_ones() -> None:
+def test_presets_are_the_frozen_ones() -> None:
     assert presets.names() == sorted(FROZEN)
 
 

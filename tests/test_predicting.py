@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.export.voc import color_map
 from pipeline.instances.base import Detections
 from pipeline.predict import Output, labelmap, predict_instances, predict_labels, spare_images
-from pipeline.readers.inputs import find_inputs
+from pipeline.readers.inputs import find_images
 from tests.support.runtimes import runtime
 
 CLASSES = ("cat", "dog, or wolf", "日本")
@@ -41,7 +41,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def output(photos: Path, *, overlays: bool = True) -> Output:
-    return Output(photos.parent / "out", CLASSES, overlays, find_inputs([str(photos)]).files)
+    return Output(photos.parent / "out", CLASSES, overlays, find_images([str(photos)]).files)
 
 
 def red(images: Tensor) -> np.ndarray:
@@ -187,6 +187,6 @@ def test_results_never_lie_among_the_images(
     (photos / "overlays").mkdir()
     (photos / "overlays/x.png").touch()
     with pytest.raises(UserError, match=message):
-        spare_images(Path(folder), find_inputs(arguments))
-    spare_images(Path("out"), find_inputs(arguments))
-    spare_images(Path("photos/out"), find_inputs(["photos/a.png"]))
+        spare_images(Path(folder), find_images(arguments))
+    spare_images(Path("out"), find_images(arguments))
+    spare_images(Path("photos/out"), find_images(["photos/a.png"]))

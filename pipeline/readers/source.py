@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.data.images import SUFFIXES
 from pipeline.data.problems import DatasetError, Problem, error, warning
 
-UNSUPPORTED = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".tif", ".tiff")
+FOREIGN = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".tif", ".tiff")
 MAX_NAME = 240
 """Bytes of a part of an id: file systems allow 255, including the suffix and `.part`."""
 OUTSIDE = "lies outside the source folder (through `..` or a link)"
@@ -161,7 +161,7 @@ def find_images(root: Path, folder: str) -> tuple[dict[str, str], list[Problem]]
         for file in sorted(file for file in files if not file.startswith(".")):
             path = (here / file).relative_to(root).as_posix()
             name = normalize(without_suffix(path.removeprefix(f"{folder}/")))
-            if file.lower().endswith(UNSUPPORTED):
+            if file.lower().endswith(FOREIGN):
                 do = "save it as JPEG, PNG or WebP"
                 problems.append(warning(here / file, "has an unsupported format", do))
             elif not file.lower().endswith(SUFFIXES):

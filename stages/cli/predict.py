@@ -15,7 +15,7 @@ from pipeline.core.device import Runtime, find_device, resolve
 from pipeline.errors import UserError
 from pipeline.export.files import prepare
 from pipeline.params import parse, presets
-from pipeline.readers.inputs import InputImages, find_inputs
+from pipeline.readers.inputs import InputImages, find_images
 
 if TYPE_CHECKING:
     from pipeline.predict import Outcome, Output
@@ -138,7 +138,7 @@ def predict(
 
     header = predict.final_header(model)
     _check_options(context, model, header["kind"])
-    given = find_inputs(images)
+    given = find_images(images)
     predict.spare_images(output, given)
     runtime = _runtime(options["device"], options["workers"])
     run = {"semantic": _label, "instance": _find}[header["kind"]](model, header, runtime, options)
@@ -207,7 +207,7 @@ def _told(
     lines = [f"wrote the results of {outcome.images} images: {results[kind]}"]
     if overlays:
         lines.append(f"drew them in {output / OVERLAYS}")
-    if given.unsupported:
-        example = f"{len(given.unsupported)} files such as {given.unsupported[0]}"
+    if given.foreign:
+        example = f"{len(given.foreign)} files such as {given.foreign[0]}"
         lines.append(f"left out, as only JPEG, PNG and WebP are read: {example}")
     return lines

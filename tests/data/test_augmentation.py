@@ -22,13 +22,13 @@ MEAN = (0.2, 0.4, 0.6)
 
 
 def striped(height: int = 60, width: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """Vertical stripes of 10 pixels; their labels count from 1, their gray levels follow the label."""
+    """Vertical stripes of 10 pixels with labels from 1 and proportional gray levels."""
     labels = np.broadcast_to(np.arange(width) // 10 + 1, (height, width)).astype(np.uint8)
     return np.repeat(labels[..., None] * 25, 3, axis=2), labels
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 60), (200, 20)])
-def test_the_long_side_is_drawn_from_its_closed_range(height: int, width: int) -> None:
+def test_long_side_is_drawn_from_its_closed_range(height: int, width: int) -> None:
     torch.manual_seed(0)
     image = as_image(np.zeros((height, width, 3), np.uint8))
     sizes = {tuple(LongSide(30, 33)(image).shape[1:]) for _ in range(60)}
@@ -38,7 +38,7 @@ def test_the_long_side_is_drawn_from_its_closed_range(height: int, width: int) -
         assert (h, w) == (round(height * factor), round(width * factor))
 
 
-def test_the_scale_is_drawn_from_its_range() -> None:
+def test_scale_is_drawn_from_its_range() -> None:
     torch.manual_seed(0)
     image = as_image(np.zeros((100, 200, 3), np.uint8))
     sizes = [tuple(RandomScale(0.5, 1.5)(image).shape[1:]) for _ in range(200)]

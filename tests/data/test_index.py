@@ -44,7 +44,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded.digest == index.digest
 
 
-def test_the_order_is_sorted(tmp_path: Path) -> None:
+def test_order_is_sorted(tmp_path: Path) -> None:
     index = make(tmp_path)
     again = Index(
         index.classes, reversed(list(index.values())), tmp_path, tmp_path, index.mask_values
@@ -81,7 +81,7 @@ def test_it_can_be_pickled_for_worker_processes(tmp_path: Path) -> None:
     assert dict(pickle.loads(pickle.dumps(index))) == dict(index)
 
 
-def test_the_digest_depends_on_content_not_place(tmp_path: Path) -> None:
+def test_digest_depends_on_content_not_place(tmp_path: Path) -> None:
     index = make(tmp_path)
     assert make(tmp_path / "elsewhere").digest == index.digest
     assert make(tmp_path, ("dog", "traffic light")).digest != index.digest
@@ -136,7 +136,7 @@ def test_a_truncated_table_is_noticed(tmp_path: Path) -> None:
             Index.load(tmp_path)
 
 
-def test_the_header_is_plain_json(tmp_path: Path) -> None:
+def test_header_is_plain_json(tmp_path: Path) -> None:
     make(tmp_path).save(tmp_path)
     header = json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))
     assert header["mask_values"] == {"0": 0, "1": 2, "2": 1, "255": 255}

@@ -27,7 +27,7 @@ def exported(folder: Path, **options: Any) -> tuple[dict, COCO]:
 
 
 @pytest.mark.parametrize("polygons", [False, True])
-def test_the_coco_api_reads_the_masks(tmp_path: Path, polygons: bool) -> None:
+def test_coco_api_reads_the_masks(tmp_path: Path, polygons: bool) -> None:
     content, read = exported(tmp_path, polygons=polygons)
     assert [(row["id"], row["name"]) for row in content["categories"]] == list(
         enumerate(CLASSES, start=1)

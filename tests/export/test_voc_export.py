@@ -94,7 +94,7 @@ def test_labelmap_names_the_colors_of_the_maps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels, records["a b"]["semantic"])
 
 
-def test_the_colors_are_those_of_voc() -> None:
+def test_colors_are_those_of_voc() -> None:
     colors = voc.color_map().tolist()
     assert colors[:4] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
     assert (colors[20], colors[255]) == ([0, 64, 128], [224, 224, 192])
@@ -107,7 +107,7 @@ def test_class_names_that_labelmap_cannot_represent_are_refused(name: str) -> No
 
 
 @given(st.lists(st.sampled_from([0.1, 0.5, 0.9]), max_size=6), st.integers(0, 2**32))
-def test_the_higher_score_is_in_front(scores: list[float], seed: int) -> None:
+def test_higher_score_is_in_front(scores: list[float], seed: int) -> None:
     masks = np.random.default_rng(seed).random((len(scores), 5, 6)) < 0.4
     classes = np.arange(len(scores), dtype=np.uint8)
     labels, ids = voc.maps(

@@ -15,7 +15,7 @@ from tests.support.exported import CLASSES, MASKS, export_images, iou, record, s
 
 
 def read_line(line: str, size: tuple[int, int], rounding: str) -> tuple[int, np.ndarray]:
-    """Class and mask of a line, coordinates truncated like Ultralytics or rounded like supervision."""
+    """Class and mask of a line, truncated like Ultralytics or rounded like supervision."""
     c, *shares = line.split()
     points = np.array(shares, np.float32).reshape(-1, 2)
     assert len(points) >= 3

@@ -1,4 +1,4 @@
-"""The entry of stage dataset: rendered scenes, equal bytes, and all problems of a source at once."""
+"""The entry of stage dataset: rendered scenes, equal bytes, all problems of a source at once."""
 
 import logging
 from pathlib import Path
@@ -111,7 +111,7 @@ def test_a_fraction_outside_its_range(tmp_path: Path, val: float) -> None:
         build("scenes", Path(), tmp_path, val=val)
 
 
-def test_the_index_is_never_written_to_the_source(tmp_path: Path) -> None:
+def test_index_is_never_written_to_the_source(tmp_path: Path) -> None:
     own = own_folder(tmp_path / "own")
     before = content(own)
     with pytest.raises(DatasetError, match="is the source folder itself"):

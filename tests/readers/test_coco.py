@@ -176,7 +176,7 @@ def test_polygons_are_united() -> None:
     np.testing.assert_array_equal(result, mask((2, 3, 6, 9, 1), (4, 7, 10, 12, 1)) > 0)
 
 
-def test_the_smaller_object_is_in_front_in_any_order() -> None:
+def test_smaller_object_is_in_front_in_any_order() -> None:
     large, small = Outline("cat", box(0, 0, 10, 14), False), Outline("dog", box(2, 2, 6, 6), False)
     expected = mask((0, 0, 10, 14, 1), (2, 2, 6, 6, 2))
     for outlines in ((large, small), (small, large)):

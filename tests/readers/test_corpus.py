@@ -1,4 +1,4 @@
-"""Every dataset of the corpus gets its message from check and build, and nothing else is changed."""
+"""Every dataset of the corpus gets its message from check and build; nothing else changes."""
 
 import logging
 import os
@@ -69,7 +69,7 @@ def test_build_stops_at_errors_and_writes_only_its_folder(
 
 
 @pytest.mark.parametrize("name", ["image_truncated", "json_truncated", "class_without_images"])
-def test_the_command_reports_it_in_one_line(tmp_path: Path, name: str) -> None:
+def test_command_reports_it_in_one_line(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     case.make(tmp_path / "source")
     result = CliRunner().invoke(main, ["check", str(tmp_path / "source"), "--format", case.format])

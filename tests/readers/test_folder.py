@@ -49,7 +49,7 @@ def test_decomposed_file_names_match_composed_rows(tmp_path: Path) -> None:
     assert index.image("é").shape == (*SIZE, 3)
 
 
-def test_the_split_column_overrides_the_fraction(tmp_path: Path) -> None:
+def test_split_column_overrides_the_fraction(tmp_path: Path) -> None:
     rows = [f"p{k},cat,{('train', 'val', 'test', '')[k % 4]}" for k in range(80)]
     index = build(
         "folder",
@@ -62,7 +62,7 @@ def test_the_split_column_overrides_the_fraction(tmp_path: Path) -> None:
         assert index[f"p{k}"].split == ("train", "val", "test", free)[k % 4]
 
 
-def test_the_fraction_is_met_and_new_images_move_no_others() -> None:
+def test_fraction_is_met_and_new_images_move_no_others() -> None:
     names = [f"image {k}" for k in range(4000)]
     held = [name for name in names if is_held_out(name, 0.2)]
     assert 0.17 < len(held) / len(names) < 0.23

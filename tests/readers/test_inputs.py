@@ -1,16 +1,18 @@
-"""Images named on a command line: folders, patterns and files, and errors."""
+"""Images named by folders, patterns and files, and arguments that are refused."""
 
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.readers.inputs import find_inputs
+from pipeline.readers.inputs import find_images
 
 
 @pytest.fixture(autouse=True)
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """photos/ in the working directory: two images, one in a subfolder, and other files."""
+    """photos/ in the working directory: two images, one more in a sub-folder, and files that are
+    none.
+    """
     monkeypatch.chdir(tmp_path)
     for name in (
         "b.JPG",
@@ -42,45 +44,45 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_names_are_paths_below_the_common_folder(arguments: list[str], names: list[str]) -> None:
-    inputs = find_inputs(arguments)
+    inputs = find_images(arguments)
     assert list(inputs.files) == names
     assert all(path.is_file() for path in inputs.files.values())
 
 
-def test_searched_folders_and_unsupported_images_are_listed() -> None:
-    inputs = find_inputs(["photos", "photos/a.png"])
+def test_searched_folders_and_skipped_files_are_listed() -> None:
+    inputs = find_images(["photos", "photos/a.png"])
     assert inputs.folders == (Path("photos"),)
-    assert inputs.unsupported == (Path("photos/c.heic"),)
-    assert find_inputs(["photos/c.heic"]).unsupported == ()
+    assert inputs.foreign == (Path("photos/c.heic"),)
+    assert find_images(["photos/c.heic"]).foreign == ()
 
 
-def test_a_name_with_brackets_is_not_a_pattern_if_it_exists(photos: Path) -> None:
+def test_existing_file_with_brackets_is_not_a_pattern(photos: Path) -> None:
     (photos / "[1].png").touch()
-    assert list(find_inputs(["photos/[1].png"]).files) == ["[1].png"]
+    assert list(find_images(["photos/[1].png"]).files) == ["[1].png"]
 
 
 def test_links_to_folders_are_not_followed(photos: Path) -> None:
     (photos / "sub/back").symlink_to(photos)
-    assert list(find_inputs(["photos"]).files) == ["a.png", "b.JPG", "sub/a.webp"]
+    assert list(find_images(["photos"]).files) == ["a.png", "b.JPG", "sub/a.webp"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: no such file or folder"),
-        (["photos", "photos/*.gif"], r"photos/\*.gif: contains no image \(.jpg, .jpeg"),
-        (["photos/*.heic"], r"1 of unsupported formats \(.heic\); save them as JPEG"),
-        (["photos/.cache/y*"], "contains no image"),
+        (["photos", "photos/*.gif"], r"photos/\*.gif: no images \(.jpg, .jpeg"),
+        (["photos/*.heic"], r"1 in unsupported formats \(.heic\): convert to JPEG"),
+        (["photos/.cache/y*"], "no images"),
     ],
 )
-def test_an_argument_without_images_is_named(arguments: list[str], message: str) -> None:
+def test_argument_without_images_is_named(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        find_inputs(arguments)
+        find_images(arguments)
 
 
-def test_two_images_never_share_a_result(photos: Path) -> None:
+def test_two_images_with_one_result_are_refused(photos: Path) -> None:
     (photos / "a.jpg").touch()
     with pytest.raises(
-        UserError, match=r"photos/a\.jpg and photos/a\.png differ only in their suffixes"
+        UserError, match=r"photos/a\.jpg and photos/a\.png differ only in their suffix"
     ):
-        find_inputs(["photos"])
+        find_images(["photos"])

@@ -231,7 +231,7 @@ def test_sprites_may_extend_beyond_the_image() -> None:
 
 
 def test_color_and_mask_agree_at_the_border() -> None:
-    """Where a toy alone differs from the empty ground is where its mask is, up to the soft shadow."""
+    """A lone toy differs from the empty ground where its mask is, up to the soft shadow."""
     ground = np.full((160, 160, 3), 235, np.uint8)
     toy = Toy(6, bodied("box"), 80.0, 80.0, 45.0, 0.2, False, 0.14, 0.0)
     sprite = render(toy, PALETTE[6], 1.0)

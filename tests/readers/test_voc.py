@@ -108,7 +108,7 @@ def test_instances_without_a_class_in_use_are_not_used(tmp_path: Path, objects: 
     assert dogs.has_instances("x1") == bool(objects.any())
 
 
-def test_the_folder_above_gets_the_folder_to_use(tmp_path: Path) -> None:
+def test_folder_above_gets_the_folder_to_use(tmp_path: Path) -> None:
     voc_folder(tmp_path / "VOCdevkit" / "VOC2012")
     with pytest.raises(
         DatasetError, match=r"has no folder JPEGImages; set dataset\.source to .*VOC2012"
@@ -220,11 +220,11 @@ class Attack:
 def test_a_hostile_pickle_does_not_run(tmp_path: Path, attack: Attack, wrap: object) -> None:
     marker = str(tmp_path / "ran")
     function, arguments = attack.call
-    told = Attack(
+    formatted = Attack(
         function, *(a.format(marker=marker) if isinstance(a, str) else a for a in arguments)
     )
     try:
-        payload = pickle.dumps(wrap(told), 3)
+        payload = pickle.dumps(wrap(formatted), 3)
     except TypeError:  # a module among the arguments cannot be pickled; the name alone is enough
         payload = b"c" + f"{function.__module__}\n{function.__name__}\n".encode() + b"."
     with pytest.raises(DatasetError, match="which is refused"):

@@ -88,9 +88,9 @@ def image(path: str, array: np.ndarray) -> Edit:
     return lambda root: save(root / path, array)
 
 
-def saved(path: str, picture: Image.Image, **options: Any) -> Edit:
+def saved(path: str, pixels: Image.Image, **options: Any) -> Edit:
     """Replace an image in a color mode or format of its own."""
-    return lambda root: picture.save(root / path, **options)
+    return lambda root: pixels.save(root / path, **options)
 
 
 def truncated(path: str, share: float = 0.5) -> Edit:

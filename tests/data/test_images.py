@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests.support.sources import noise, save
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
 
 
-def saved(path: Path, image: Image.Image, **options: object) -> np.ndarray:
+def saved(path: Path, image: Image.Image, **options: Any) -> np.ndarray:
     image.save(path, **options)
     result = read_image(path)
     assert result.dtype == np.uint8

@@ -4,6 +4,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,16 +147,18 @@ def test_header_is_plain_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["../../secret.png", "/etc/passwd", "a/../../b.png"])
 @pytest.mark.parametrize("column", ["path", "semantic", "instances"])
 def test_paths_never_leave_the_roots(tmp_path: Path, file: str, column: str) -> None:
+    values: dict[str, Any] = {column: file}
     entry = ImageEntry("a", "a.png", 12, 16, "train", (), None, None, "0")
-    Index(("cat",), [replace(entry, **{column: file})], tmp_path, tmp_path, {0: 0}).save(tmp_path)
+    Index(("cat",), [replace(entry, **values)], tmp_path, tmp_path, {0: 0}).save(tmp_path)
     with pytest.raises(DatasetError, match=r"images\.csv: damaged .*which leaves the folder"):
         Index.load(tmp_path)
 
 
 @pytest.mark.parametrize(("column", "value"), [("height", 0), ("tags", (9,))])
-def test_rows_out_of_range_are_damage(tmp_path: Path, column: str, value: object) -> None:
+def test_rows_out_of_range_are_damage(tmp_path: Path, column: str, value: Any) -> None:
+    values: dict[str, Any] = {column: value}
     entry = ImageEntry("a", "a.png", 12, 16, "train", (), None, None, "0")
-    whole = Index(("cat",), [replace(entry, **{column: value})], tmp_path, tmp_path, {0: 0})
+    whole = Index(("cat",), [replace(entry, **values)], tmp_path, tmp_path, {0: 0})
     whole.save(tmp_path)
     with pytest.raises(DatasetError, match=r"images\.csv: damaged .*invalid size or tag"):
         Index.load(tmp_path)

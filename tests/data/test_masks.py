@@ -27,18 +27,13 @@ VALUES = {0: 0, 1: 2, 2: 1, 3: 0, 255: 255}
 
 
 def make(root: Path, semantic: np.ndarray | None, instances: np.ndarray | None = None) -> Index:
-    names: list[str | None] = []
-    for name, array in (("s.png", semantic), ("i.png", instances)):
+    masks = {"s.png": semantic, "i.png": instances}
+    for name, array in masks.items():
         if array is not None:
             save(root / name, array)
-        names.append(None if array is None else name)
-    return Index(
-        ("cat", "dog"),
-        [ImageEntry("p", "p.png", 12, 16, "val", (), *names, "")],
-        root,
-        root,
-        VALUES,
-    )
+    first, second = (None if array is None else name for name, array in masks.items())
+    entry = ImageEntry("p", "p.png", 12, 16, "val", (), first, second, "")
+    return Index(("cat", "dog"), [entry], root, root, VALUES)
 
 
 def test_values_become_labels_by_the_table(tmp_path: Path) -> None:

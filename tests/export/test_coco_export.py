@@ -94,8 +94,8 @@ def test_this_project_reads_it_as_a_source(tmp_path: Path, polygons: bool) -> No
     from pipeline.readers.build import build
 
     records = {"deep/er/x": scenery()["deep/er/x"], "empty": scenery()["empty"]}
-    options = {"file": "instances_train.json", "polygons": polygons}
-    coco.export(export_images(records), target(tmp_path, records), **options)
+    images, file = export_images(records), "instances_train.json"
+    coco.export(images, target(tmp_path, records), file=file, polygons=polygons)
     build("coco", tmp_path / "out", tmp_path / "dataset")
     index = Index.load(tmp_path / "dataset")
     assert index.classes == CLASSES

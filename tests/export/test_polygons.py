@@ -25,11 +25,11 @@ SHAPES = {
 
 def fill(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """The union of polygons as OpenCV fills each, bool [H,W]."""
-    filled = np.zeros(size, np.uint8)
+    filled = np.zeros(size, bool)
     for polygon in polygons:
         assert len(polygon) >= 3
-        filled |= cv2.fillPoly(np.zeros(size, np.uint8), [polygon.astype(np.int32)], 1)
-    return filled.astype(bool)
+        filled |= cv2.fillPoly(np.zeros(size, np.uint8), [polygon.astype(np.int32)], 1) > 0
+    return filled
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +142,9 @@ def test_harmed_instances_of_coco(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     source = result_or_message(lambda: read_coco(tmp_path), path)
     for entry in source.entries if source else ():
-        render = entry.render
-        if render is not None:
-            masks = result_or_value_error(lambda render=render: render({"cat": 1}, (12, 16)))
+        if entry.render is not None:
+            render = partial(entry.render, {"cat": 1}, (12, 16))
+            masks = result_or_value_error(render)
             assert isinstance(masks, str) or masks[0].shape == masks[1].shape == (12, 16)
 
 

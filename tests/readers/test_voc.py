@@ -4,7 +4,9 @@ import io
 import os
 import pickle
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +51,7 @@ def test_pickled_tags_if_there_is_nothing_else(tmp_path: Path) -> None:
         np.int32(2007000032): np.array([1, 0], np.float32),
         np.int32(2007000039): np.array([1, 1], np.float32),
     }
-    np.save(voc / "cls_labels.npy", rows)
+    np.save(voc / "cls_labels.npy", np.array(rows, object))
     assert [p.tags for p in build("voc", voc, tmp_path / "out").values()] == [(0,), (0, 1)]
 
 
@@ -175,7 +177,7 @@ def npy(path: Path, payload: bytes, shape: tuple[int, ...] = (), descr: str = "|
 
 
 def test_multihot_as_numpy_saves_it(tmp_path: Path) -> None:
-    np.save(tmp_path / "cls_labels.npy", MULTIHOT)
+    np.save(tmp_path / "cls_labels.npy", np.array(MULTIHOT, object))
     assert read_multihot(tmp_path / "cls_labels.npy", THREE) == MULTIHOT_TAGS
 
 
@@ -191,14 +193,14 @@ def test_every_pickle_protocol_and_old_module_names(
 
 
 def test_multihot_with_names_as_keys(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", {"2007_000032": np.array([0, 1, 0])})
+    np.save(tmp_path / "x.npy", np.array({"2007_000032": np.array([0, 1, 0])}, object))
     assert read_multihot(tmp_path / "x.npy", THREE) == {"2007_000032": {"dog"}}
 
 
 class Attack:
     """Pickles to a call."""
 
-    def __init__(self, function: object, *arguments: object) -> None:
+    def __init__(self, function: Any, *arguments: object) -> None:
         self.call = function, arguments
 
     def __reduce__(self) -> tuple:
@@ -217,7 +219,9 @@ class Attack:
 @pytest.mark.parametrize(
     "wrap", [lambda a: a, lambda a: {1: a}, lambda a: np.array({1: a}, object)]
 )
-def test_a_hostile_pickle_does_not_run(tmp_path: Path, attack: Attack, wrap: object) -> None:
+def test_a_hostile_pickle_does_not_run(
+    tmp_path: Path, attack: Attack, wrap: Callable[[object], object]
+) -> None:
     marker = str(tmp_path / "ran")
     function, arguments = attack.call
     formatted = Attack(
@@ -241,7 +245,7 @@ def test_a_hostile_pickle_does_not_run(tmp_path: Path, attack: Attack, wrap: obj
         ({1: np.zeros(4)}, r"a row of shape \(4,\) for 3 classes"),
     ],
 )
-def test_other_multihot_content_is_an_error(tmp_path: Path, table: object, message: str) -> None:
+def test_other_multihot_content_is_an_error(tmp_path: Path, table: Any, message: str) -> None:
     np.save(tmp_path / "x.npy", table)
     with pytest.raises(DatasetError, match=rf"x\.npy: is not a table of VOC tags \(.*{message}"):
         read_multihot(tmp_path / "x.npy", THREE)

@@ -28,7 +28,7 @@ def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     index = build("folder", tmp_path / "mine", tmp_path / "data/dataset")
     ids = np.zeros((12, 17), np.uint16)
     ids[1:5, 2:9], ids[6:11, 9:] = 1, 2
-    record = {
+    record: dict[str, np.ndarray] = {
         "semantic": np.array([0, 2, 1], np.uint8)[ids],
         "instances": ids,
         "classes": np.array([1, 0]),

@@ -3,17 +3,15 @@ for each.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import yaml
 
 from benchmarks.measure import Benchmark
 from pipeline.labelling.crf import label_refiner
+from pipeline.params import presets
 
 HEIGHT, WIDTH, LABELS = 375, 500, 3
-PRESETS = Path(__file__).resolve().parents[1] / "pipeline" / "presets"
-SETTINGS = yaml.safe_load((PRESETS / "voc12.yaml").read_text())["seeds"]["crf"]
+SETTINGS = presets.load("voc12")["seeds"]["crf"]
 
 
 def inputs() -> tuple[np.ndarray, list[np.ndarray]]:

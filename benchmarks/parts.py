@@ -12,8 +12,9 @@ import numpy as np
 from pipeline.core.artifacts import Reader
 from pipeline.data.grid import upsample
 from pipeline.metrics.semantic import ThresholdCurve, threshold_grid
+from pipeline.readers.scenes import CLASSES
 from pipeline.readers.scenes.scene import place
-from pipeline.readers.scenes.toys import CLASSES, silhouettes
+from pipeline.readers.scenes.toys import silhouettes
 
 
 def part_labels(index: int, seed: int, numbers: dict[str, int]) -> np.ndarray:

@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import yaml
 from skimage.segmentation import slic
 
 from benchmarks.measure import Benchmark
 from pipeline.data.index import Index
 from pipeline.data.masks import read_semantic
 from pipeline.metrics.segments import SegmentScores
+from pipeline.params import presets
 from pipeline.segmenters.prompting import Query
 from pipeline.segmenters.superpixels import SuperpixelPrompter, Superpixels
 
-PRESETS = Path(__file__).resolve().parents[1] / "pipeline" / "presets"
-SETTINGS = yaml.safe_load((PRESETS / "folder.yaml").read_text())["segments"]["superpixels"]
+SETTINGS = presets.load("folder")["segments"]["superpixels"]
 HEIGHT, WIDTH = 240, 320
 
 

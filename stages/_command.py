@@ -22,7 +22,6 @@ __all__ = [
     "CURVES",
     "DATA",
     "DATASET",
-    "PRESETS",
     "Parameters",
     "Runtime",
     "artifact",
@@ -34,7 +33,6 @@ __all__ = [
 DATA = Path("data")
 DATASET = DATA / "dataset"
 CURVES = DATA / "curves"
-PRESETS = Path(__file__).resolve().parent.parent / "pipeline" / "presets"
 
 
 def artifact(stage: str, suffix: str = ".h5") -> Path:

@@ -19,7 +19,7 @@ from pipeline.core.device import stack
 from pipeline.core.engine import Task
 from pipeline.core.weights import load_network
 from pipeline.data.index import Index
-from pipeline.params.maps import Cams
+from pipeline.params.pseudo_labels import Cams
 from stages._command import DATASET, Parameters, Runtime, artifact, run_per_image, stage
 
 

@@ -14,7 +14,7 @@ from pipeline.classifiers.base import TrainingData
 from pipeline.core.artifacts import Reader
 from pipeline.data.index import Index
 from pipeline.nets.backbones import fix_batch_norm, normalization
-from pipeline.params.images import Segments
+from pipeline.params.data import Segments
 from pipeline.segmenters.prompting import PromptableSegments
 from pipeline.segmenters.sam import SamPrompter, load_sam
 from pipeline.segmenters.superpixels import SuperpixelPrompter

@@ -12,7 +12,7 @@ from pipeline.core.artifacts import Reader, Record
 from pipeline.core.engine import Task
 from pipeline.errors import UserError
 from pipeline.labelling.pseudo_labels import pseudo_labels, vote_record
-from pipeline.params.relations import Labels
+from pipeline.params.pseudo_labels import Labels
 from stages._command import Parameters, Runtime, artifact, run_per_image, stage
 
 

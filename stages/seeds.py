@@ -12,7 +12,7 @@ from pipeline.core.artifacts import Reader, Record
 from pipeline.core.engine import Task
 from pipeline.data.index import Index
 from pipeline.labelling.seeds import seed_map
-from pipeline.params.maps import Seeds
+from pipeline.params.pseudo_labels import Seeds
 from stages._command import DATASET, Parameters, Runtime, artifact, run_per_image, stage
 
 

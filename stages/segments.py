@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.core.artifacts import Record
 from pipeline.core.engine import Task
 from pipeline.data.index import Index
-from pipeline.params.images import Segments
+from pipeline.params.data import Segments
 from pipeline.segmenters.sam import AutomaticMaskGenerator, load_sam
 from pipeline.segmenters.superpixels import Superpixels
 from stages._command import DATASET, Parameters, Runtime, run_per_image, stage

@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from benchmarks.scale.__main__ import names, prepare, watched
 from benchmarks.scale.plot import draw, speeds
 from benchmarks.scale.sheet import SETS, Data, rates, sheet, works
 from benchmarks.scale.watch import GPUS, Sample, Watched, gpus_busy, watch
+from pipeline.params import presets
 from tests.support.repository import ROOT, run
 
-PRESET = yaml.safe_load((ROOT / "pipeline/presets/voc12.yaml").read_text())
+PRESET = presets.load("voc12")
 VOC = SETS["VOC 2012 train_aug"]
 
 

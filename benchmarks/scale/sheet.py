@@ -17,11 +17,10 @@ from typing import Any
 
 import click
 import torch
-import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.nets.backbones import create_backbone
-from tests.support.repository import ROOT
+from pipeline.params import presets
 
 SIDE = 512
 BACKWARD = 3
@@ -129,12 +128,7 @@ def sheet(measured: Mapping[str, Any], ranks: int) -> Iterator[str]:
     """Lines of the table of hours, and of that of disk."""
     yield "| hours | " + " | ".join(SETS) + " |"
     yield "|---|" + "---|" * len(SETS)
-    todo = {
-        name: works(
-            yaml.safe_load((ROOT / f"pipeline/presets/{data.preset}.yaml").read_text()), data
-        )
-        for name, data in SETS.items()
-    }
+    todo = {name: works(presets.load(data.preset), data) for name, data in SETS.items()}
     hours = {
         stage: [todo[name][stage] / rate / ranks / 3600 for name in SETS]
         for stage, rate in measured["work_per_second"].items()

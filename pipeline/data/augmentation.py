@@ -1,5 +1,6 @@
-"""Training crops of images and label maps, with torchvision.transforms.v2 (IRN's augmentation,
-section 1 of its specification).
+"""Training crops of images and label maps with torchvision.transforms.v2, as in IRN's code.
+
+Resize by a random factor, flip with probability 1/2, take a random crop.
 """
 
 from abc import ABC, abstractmethod
@@ -13,17 +14,16 @@ from torchvision.transforms import InterpolationMode, v2
 
 from pipeline.core.artifacts import IGNORE
 
-LONGEST = 16384
-"""Longer side in pixels at which an enlargement ends: a strip of 20000 x 20 pixels would come to
+MAX_SIDE = 16384
+"""Longest side in pixels that an image is enlarged to: one of 20000 x 20 pixels would take
 gigabytes at a shorter side of 640.
 """
 
 
 class RandomResize(v2.Transform, ABC):
-    """Resize by a factor drawn from [smallest, largest] with torch's generator; bicubic, label maps
-    nearest.
+    """Resize by a factor drawn from [smallest, largest] with torch's generator.
 
-    Nothing is enlarged beyond a longer side of LONGEST.
+    Images are resized bicubically, label maps by nearest neighbor, neither beyond MAX_SIDE.
     """
 
     def __init__(self, smallest: float, largest: float) -> None:
@@ -32,12 +32,12 @@ class RandomResize(v2.Transform, ABC):
 
     @abstractmethod
     def draw(self, height: int, width: int) -> float:
-        """The factor for an image of this size."""
+        """Draw the factor for an image of this size."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The size that image and label map are given together."""
+        """Draw the common size of image and label map."""
         height, width = v2.functional.get_size(flat_inputs[0])
-        factor = min(self.draw(height, width), max(1.0, LONGEST / max(height, width)))
+        factor = min(self.draw(height, width), max(1.0, MAX_SIDE / max(height, width)))
         return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -51,37 +51,38 @@ class LongSide(RandomResize):
     """Resize so that the longer side is an integer drawn uniformly from [smallest, largest]."""
 
     def draw(self, height: int, width: int) -> float:
-        """The drawn side over the longer one."""
-        return int(torch.randint(int(self.smallest), int(self.largest) + 1, ())) / max(
-            height, width
-        )
+        """Draw a side and divide it by the longer one."""
+        side = int(torch.randint(int(self.smallest), int(self.largest) + 1, ()))
+        return side / max(height, width)
 
 
 class ShortSide(RandomResize):
     """Resize so that the shorter side is an integer drawn uniformly from [smallest, largest]."""
 
     def draw(self, height: int, width: int) -> float:
-        """The drawn side over the shorter one."""
-        return int(torch.randint(int(self.smallest), int(self.largest) + 1, ())) / min(
-            height, width
-        )
+        """Draw a side and divide it by the shorter one."""
+        side = int(torch.randint(int(self.smallest), int(self.largest) + 1, ()))
+        return side / min(height, width)
 
 
 class RandomScale(RandomResize):
     """Resize by a factor drawn uniformly from [smallest, largest]."""
 
     def draw(self, height: int, width: int) -> float:
-        """The drawn factor."""
+        """Draw the factor."""
         return self.smallest + (self.largest - self.smallest) * float(torch.rand(()))
 
 
 def training_crop(
     resize: v2.Transform, crop: int, mean: tuple[float, ...], outside: int = IGNORE
 ) -> Callable[..., Any]:
-    """Resize, flip with probability 1/2, and take a random crop x crop window.
+    """Build the transform: resize, flip with probability 1/2, take a random crop.
 
-    A smaller image is placed at a random offset, the rest filled with the mean color (0..1) and
-    with `outside` in masks.
+    Args:
+        resize: such as LongSide(320, 640).
+        crop: side of the square crop in pixels; smaller images are padded at a random offset.
+        mean: RGB color of the padding, 0..1.
+        outside: label of the padding.
     """
     fill = {tv_tensors.Image: [round(255 * value) for value in mean], tv_tensors.Mask: outside}
     return v2.Compose(
@@ -90,10 +91,10 @@ def training_crop(
 
 
 def as_image(image: np.ndarray) -> tv_tensors.Image:
-    """uint8 [H,W,3] to torchvision's uint8 image [3,H,W]."""
+    """Convert uint8 [H,W,3] to torchvision's uint8 image [3,H,W]."""
     return tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
 
 
 def as_mask(labels: np.ndarray) -> tv_tensors.Mask:
-    """uint8 [H,W] to torchvision's mask [1,H,W]."""
+    """Convert uint8 [H,W] to torchvision's mask [1,H,W]."""
     return tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(labels))[None])

@@ -1,6 +1,4 @@
-"""The index of a dataset: every image with its size, split, tags, masks and digest, as plain json
-and csv.
-"""
+"""The index of a dataset: size, split, tags, masks and digest of every image, as JSON and CSV."""
 
 import csv
 import hashlib
@@ -8,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +20,16 @@ from pipeline.data.problems import DatasetError, error
 FORMAT, VERSION = "weakmask dataset", 2
 HEADER, TABLE = "index.json", "images.csv"
 COLUMNS = ("id", "path", "height", "width", "split", "tags", "semantic", "instances", "digest")
-RERUN = "make it again with `dvc repro dataset`"
+RERUN = "recreate it with `dvc repro dataset`"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
-    """One image: upright size in pixels, sorted class ids, POSIX paths relative to the roots of the
-    index.
+    """One image of a dataset.
 
-    `split` is "train", "val" or any other name; `semantic` and `instances` are PNG masks or None;
-    `digest` is the hex blake2b (16 bytes) of the image file and of its mask files, so that a
+    path, semantic, instances: image and PNG masks (or None), POSIX, relative to the index's roots.
+    height, width: in pixels, upright. split: "train", "val" or another name. tags: sorted 0-based
+    class ids. digest: hex blake2b (16 bytes) of the image file and its mask files, so that a
     changed image or a new mask is noticed.
     """
 
@@ -47,10 +45,9 @@ class ImageEntry:
 
 
 class Index(Mapping[str, ImageEntry]):
-    """All images by id, in sorted order; picklable, so that worker processes get it whole.
+    """All images by id, in sorted order; picklable, for worker processes.
 
-    `mask_values` maps a value of a semantic mask file to a label: 0 background, c + 1 class c, 255
-    ignore.
+    mask_values: value in a semantic mask file -> label: 0 background, c + 1 class c, 255 ignore.
     """
 
     def __init__(
@@ -76,21 +73,21 @@ class Index(Mapping[str, ImageEntry]):
         return len(self._images)
 
     def select(self, split: str | None) -> list[str]:
-        """Sorted ids of a split, of all images for None; raises DatasetError listing the splits
-        there are.
+        """Return the sorted ids of a split, or of all images for None.
+
+        Raises DatasetError that lists the splits if there is no such split.
         """
         if split is None:
             return list(self)
         names = [image.id for image in self.values() if image.split == split]
         if not names:
-            splits = ", ".join(sorted({image.split for image in self.values()})) or "none at all"
-            raise DatasetError(
-                error("dataset", f"has no image in split {split!r}", f"splits there are: {splits}")
-            )
+            splits = ", ".join(sorted({image.split for image in self.values()})) or "none"
+            what = f"has no image in split {split!r}"
+            raise DatasetError(error("dataset", what, f"its splits are {splits}"))
         return names
 
     def image(self, name: str) -> np.ndarray:
-        """The image as uint8 RGB [H,W,3], upright; raises DatasetError naming the file."""
+        """Return the upright image, uint8 RGB [H,W,3]; raise DatasetError naming the file."""
         return read_image(self.images_root / self[name].path)
 
     def size(self, name: str) -> tuple[int, int]:
@@ -98,24 +95,22 @@ class Index(Mapping[str, ImageEntry]):
         return self[name].height, self[name].width
 
     def target(self, name: str) -> np.ndarray:
-        """The tags of the image as a 0/1 vector, f4 [C]."""
+        """Return the tags of the image as a multi-hot vector, f4 [C]."""
         vector = np.zeros(len(self.classes), np.float32)
         vector[list(self[name].tags)] = 1
         return vector
 
     def has_masks(self, name: str) -> bool:
-        """Whether the image has a semantic mask."""
+        """Return whether the image has a semantic mask."""
         return self[name].semantic is not None
 
     def has_instances(self, name: str) -> bool:
-        """Whether the image has an instance mask."""
+        """Return whether the image has an instance mask."""
         return self[name].instances is not None
 
     @property
     def digest(self) -> str:
-        """Hex blake2b (16 bytes) of classes, mask values and all rows; where the files lie does not
-        count.
-        """
+        """Hex blake2b (16 bytes) of classes, mask values and rows, wherever the files lie."""
         content = (
             json.dumps([VERSION, self.classes, list(self.mask_values.items())]) + self._table()
         )
@@ -141,9 +136,7 @@ class Index(Mapping[str, ImageEntry]):
 
     @classmethod
     def load(cls, folder: Path) -> "Index":
-        """Read what save wrote; raises DatasetError when it is missing, damaged or of another
-        version.
-        """
+        """Read what save wrote; raise DatasetError if it is missing, damaged or outdated."""
         header = _read_header(folder / HEADER)
         roots = [
             folder / header[key] if header[key].split("/")[0] == "." else Path(header[key])
@@ -153,41 +146,25 @@ class Index(Mapping[str, ImageEntry]):
         images = _read_table(folder / TABLE, len(header["classes"]))
         index = cls(header["classes"], images, roots[0], roots[1], values)
         if index.digest != header["digest"]:
-            raise DatasetError(
-                error(folder / TABLE, f"is not the one that {HEADER} was written with", RERUN)
-            )
+            what = f"does not match {HEADER}: one of the two was changed"
+            raise DatasetError(error(folder / TABLE, what, RERUN))
         return index
 
     def _table(self) -> str:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for p in self.values():
-            tags = " ".join(map(str, p.tags))
-            writer.writerow(
-                (
-                    p.id,
-                    p.path,
-                    p.height,
-                    p.width,
-                    p.split,
-                    tags,
-                    p.semantic or "",
-                    p.instances or "",
-                    p.digest,
-                )
-            )
+        for image in self.values():
+            row = {**asdict(image), "tags": " ".join(map(str, image.tags))}
+            writer.writerow(row[column] for column in COLUMNS)  # None is written as ""
         return text.getvalue()
 
 
 def _relative(root: Path, folder: Path) -> str:
-    """A path for the header: from `folder` on, with a dot in front, for what lies in it, so that
-    the folder can be moved.
-    """
-    inside = root.is_relative_to(folder)
-    return (
-        f"./{root.relative_to(folder).as_posix()}".removesuffix("/.") if inside else root.as_posix()
-    )
+    """Return a root for the header, `./...` if it lies in the folder, so that it can be moved."""
+    if not root.is_relative_to(folder):
+        return root.as_posix()
+    return f"./{root.relative_to(folder).as_posix()}".removesuffix("/.")
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -198,32 +175,24 @@ def _read_header(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as problem:
         raise DatasetError(error(path, f"damaged ({problem})", RERUN)) from problem
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise DatasetError(error(path, "is no index of a dataset", RERUN))
+        raise DatasetError(error(path, "is not the index of a dataset", RERUN))
     if header.get("version") != VERSION:
-        raise DatasetError(
-            error(
-                path, f"is of version {header.get('version')}, this program reads {VERSION}", RERUN
-            )
-        )
+        what = f"is of version {header.get('version')}, this program reads {VERSION}"
+        raise DatasetError(error(path, what, RERUN))
     missing = {"classes", "images", "masks", "mask_values", "digest"} - header.keys()
     if missing:
         raise DatasetError(error(path, f"lacks {', '.join(sorted(missing))}", RERUN))
-    if not _is_sound(header):
-        raise DatasetError(
-            error(path, "damaged (values of other kinds than it is written with)", RERUN)
-        )
+    if not _has_valid_types(header):
+        raise DatasetError(error(path, "damaged (values of unexpected types)", RERUN))
     return header
 
 
-def _is_sound(header: Mapping[str, Any]) -> bool:
-    """Whether a header holds a list of texts, texts, and a table from mask values to labels."""
+def _has_valid_types(header: Mapping[str, Any]) -> bool:
+    """Return whether classes, roots and mask values have the types that save writes."""
     classes, values = header["classes"], header["mask_values"]
     return (
         isinstance(classes, list)
-        and all(isinstance(name, str) for name in classes)
-        and all(
-            isinstance(header[key], str) and "\0" not in header[key] for key in ("images", "masks")
-        )
+        and all(isinstance(name, str) for name in (*classes, header["images"], header["masks"]))
         and isinstance(values, dict)
         and all(re.fullmatch(r"\d{1,5}", value, re.ASCII) for value in values)
         and all(type(label) is int and 0 <= label <= MAX_CLASSES + 1 for label in values.values())
@@ -235,35 +204,23 @@ def _read_table(path: Path, classes: int) -> list[ImageEntry]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
             if tuple(next(rows, ())) != COLUMNS:
-                raise DatasetError(
-                    error(path, f"has other columns than {', '.join(COLUMNS)}", RERUN)
-                )
-            return [_image(row, classes) for row in rows]
+                what = f"the columns are not {', '.join(COLUMNS)}"
+                raise DatasetError(error(path, what, RERUN))
+            return [_parse_row(row, classes) for row in rows]
     except FileNotFoundError:
         raise DatasetError(error(path, "no such file", RERUN)) from None
     except (OSError, ValueError, csv.Error) as problem:
         raise DatasetError(error(path, f"damaged ({problem})", RERUN)) from problem
 
 
-def _image(row: Sequence[str], classes: int) -> ImageEntry:
-    """A row of the table; raises ValueError for numbers out of range and for paths that could lead
-    out of the roots.
-    """
+def _parse_row(row: Sequence[str], classes: int) -> ImageEntry:
+    """Parse a row; raise ValueError for numbers out of range and paths that leave the roots."""
     name, path, height, width, split, tags, semantic, instances, digest = row
     labels = tuple(map(int, tags.split()))
     if min(int(height), int(width)) < 1 or not all(0 <= label < classes for label in labels):
-        raise ValueError(f"image {name!r} has no size, or tags that are no class")
+        raise ValueError(f"image {name!r} has an invalid size or tag")
     for file in (path, semantic, instances):
-        if file.startswith("/") or "\0" in file or ".." in file.split("/"):
+        if file.startswith("/") or ".." in file.split("/"):
             raise ValueError(f"image {name!r} has the path {file!r}, which leaves the folder")
-    return ImageEntry(
-        name,
-        path,
-        int(height),
-        int(width),
-        split,
-        labels,
-        semantic or None,
-        instances or None,
-        digest,
-    )
+    masks = semantic or None, instances or None
+    return ImageEntry(name, path, int(height), int(width), split, labels, *masks, digest)

@@ -1,8 +1,8 @@
-"""Pixel truth: the only reader of masks. Nothing but scoring, or training that asks for the upper
-bound, may call it.
+"""Ground-truth masks, which are read here and nowhere else.
 
-Masks that this pipeline draws: PNG files in one zip, because DVC and file systems take their time
-for every file.
+Only the stages dataset, scores and report may import this module, and a training stage for
+`supervision: truth`. Masks that this pipeline renders itself lie as PNG files in one zip, because
+DVC and file systems are slow with many small files.
 """
 
 import os
@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline.core.artifacts import IGNORE
 from pipeline.core.resume import replacing
-from pipeline.data.images import MAX_BYTES, open_checked, read_bytes
+from pipeline.data.images import open_checked, read_bytes
 from pipeline.data.index import RERUN, Index
 from pipeline.data.problems import DatasetError, error
 
@@ -26,20 +26,22 @@ MASKS = "masks.zip"
 SEMANTIC, INSTANCES = "semantic/{}.png", "instances/{}.png"
 """Names of an image's masks in the archive."""
 READABLE = 0o644 << 16
-"""Rights of a file that is taken out of the archive."""
+"""Permissions of an extracted file."""
+AGAIN = "run `dvc repro dataset` if it was changed on purpose"
 
 
 @contextmanager
 def writing_archive(path: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Yield what adds a file, by name and bytes, to a zip that takes the place of `path` when the
-    block ends well; equal files in equal order give equal bytes. Raises UserError where it cannot
-    be written.
+    """Yield a function that adds a file (name, bytes) to a new zip.
+
+    The zip replaces `path` when the block ends without an error; equal files in equal order give
+    equal bytes. Raises UserError if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file, ZipFile(file, "w", ZIP_STORED) as archive:
 
         def add(name: str, data: bytes) -> None:
-            """Add a file."""
+            """Append a file."""
             entry = ZipInfo(name)
             entry.external_attr = READABLE
             archive.writestr(entry, data)
@@ -48,14 +50,10 @@ def writing_archive(path: Path) -> Iterator[Callable[[str, bytes], None]]:
 
 
 def read_archived(path: Path, name: str) -> bytes:
-    """The bytes of a file in an archive; raises DatasetError that names both."""
+    """Return the content of a file in an archive; raise DatasetError that names both."""
     try:
         status = path.stat()
-        archive = _opened(path, status.st_mtime_ns, status.st_size, os.getpid())
-        entry = archive.getinfo(name)
-        if entry.file_size > MAX_BYTES:
-            raise DatasetError(error(path / name, f"is larger than {MAX_BYTES} bytes", RERUN))
-        return archive.read(entry)
+        return _opened(path, status.st_mtime_ns, status.st_size, os.getpid()).read(name)
     except KeyError:
         raise DatasetError(error(path / name, "no such file in the archive", RERUN)) from None
     except (OSError, BadZipFile, RuntimeError, ValueError, EOFError, zlib.error) as problem:
@@ -64,44 +62,41 @@ def read_archived(path: Path, name: str) -> bytes:
 
 @lru_cache(maxsize=4)
 def _opened(path: Path, changed: int, size: int, process: int) -> ZipFile:
-    """An archive, opened once in a process for as long as the file stays the same: its list of
-    files is long.
-    """
+    """Open an archive once per process while the file is unchanged, as its directory is long."""
     return ZipFile(path)
 
 
-AGAIN = "run `dvc repro dataset` if it was changed on purpose"
-
-
 def read_semantic(index: Index, name: str) -> np.ndarray:
-    """Label map of an image, uint8 [H,W]: 0 background, c + 1 class c, 255 ignore; raises
-    DatasetError.
+    """Return the label map of an image, uint8 [H,W]: 0 background, c + 1 class c, 255 ignore.
+
+    Raises DatasetError if there is none, or if it cannot be used.
     """
     file = index[name].semantic
     if file is None:
-        raise DatasetError(error(name, "has no semantic mask", "ask index.has_masks first"))
-    path = index.masks_root / file
-    return translate(_values(index, name, file), index.mask_values, path)
+        raise DatasetError(error(name, "has no semantic mask", "check index.has_masks first"))
+    return to_labels(_values(index, name, file), index.mask_values, index.masks_root / file)
 
 
 def read_instances(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Instances of an image: ids uint16 [H,W], 0 none, 1..N, and their 0-based classes uint8 [N];
-    raises DatasetError.
+    """Return the instances of an image: ids uint16 [H,W], 0 none, 1..N, and classes uint8 [N].
 
-    The class is the commonest label under the instance in the semantic mask; instances of the
-    background (a class that is not in use) go, the others are numbered again in the order of the
-    file. Pixels that are void in the semantic mask, or 255 in an 8-bit instance file (VOC), belong
-    to no instance.
+    The 0-based class of an instance is the most frequent label of its pixels in the semantic mask.
+    Instances of the background (a class that is not in use) are dropped, the others are renumbered
+    in the order of the file. Pixels that are void in the semantic mask, or 255 in an 8-bit instance
+    file (VOC), belong to no instance. Raises DatasetError as read_semantic does.
     """
     file = index[name].instances
     if file is None:
-        raise DatasetError(error(name, "has no instance mask", "ask index.has_instances first"))
+        raise DatasetError(error(name, "has no instance mask", "check index.has_instances first"))
     return number_instances(_values(index, name, file), read_semantic(index, name))
 
 
 def number_instances(ids: np.ndarray, semantic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Instance ids as in the file (uint8 or uint16 [H,W]) and the label map to what read_instances
-    gives.
+    """Number instances and find their classes, as read_instances says.
+
+    Args:
+        ids: instance ids of a file, uint8 or uint16 [H,W].
+        semantic: label map, uint8 [H,W].
     """
     void = semantic == IGNORE
     if ids.dtype == np.uint8:
@@ -117,14 +112,15 @@ def number_instances(ids: np.ndarray, semantic: np.ndarray) -> tuple[np.ndarray,
 
 
 def read_values(path: Path) -> np.ndarray:
-    """The stored values of a PNG mask, palette indices or gray levels, uint8 or uint16 [H,W];
-    raises DatasetError.
+    """Return the values of a PNG mask: palette indices or gray levels, uint8 or uint16 [H,W].
+
+    Raises DatasetError that names the file.
     """
     return decode_values(read_bytes(path, "put the mask there"), path)
 
 
 def decode_values(data: bytes, path: Path) -> np.ndarray:
-    """The values in the bytes of a mask file, see read_values; `path` is for the error message."""
+    """Decode a mask file as read_values does; `path` is for the error message."""
     image: Image.Image = open_checked(data, path, ("PNG",))
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)
@@ -136,9 +132,16 @@ def decode_values(data: bytes, path: Path) -> np.ndarray:
     raise DatasetError(error(path, what, "save class numbers as a gray or palette PNG"))
 
 
-def translate(values: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
-    """Values of a mask file to labels uint8; raises DatasetError that names the values missing in
-    the table.
+def to_labels(values: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
+    """Map the values of a mask file to labels uint8 [H,W].
+
+    Args:
+        values: palette indices or gray levels, uint8 or uint16 [H,W].
+        table: value -> label.
+        path: for the error message.
+
+    Raises:
+        DatasetError: names the values that the table lacks.
     """
     labels = np.full(1 << (8 * values.itemsize), -1, np.int16)
     for value, label in table.items():
@@ -146,20 +149,15 @@ def translate(values: np.ndarray, table: Mapping[int, int], path: Path) -> np.nd
             labels[value] = label
     result = labels[values]
     if result.min(initial=0) < 0:
-        strange = ", ".join(map(str, np.unique(values[result < 0])[:8]))
-        what = f"holds {strange}, which are no class"
-        raise DatasetError(
-            error(
-                path,
-                what,
-                f"use {shorten(table)} (0 background, 255 ignore) or list the missing classes",
-            )
-        )
+        unknown = ", ".join(map(str, np.unique(values[result < 0])[:8]))
+        known = format_ranges(table)
+        do = f"use {known} (0 background, 255 ignore) or list the missing classes"
+        raise DatasetError(error(path, f"has values without a class: {unknown}", do))
     return result.astype(np.uint8)
 
 
-def shorten(table: Mapping[int, int]) -> str:
-    """The known mask values as a range and the rest, such as `0..20, 255`."""
+def format_ranges(table: Mapping[int, int]) -> str:
+    """Format the known mask values as ranges, such as `0..20, 255`."""
     runs: list[list[int]] = []
     for value in sorted(table):
         if runs and value == runs[-1][1] + 1:
@@ -170,15 +168,13 @@ def shorten(table: Mapping[int, int]) -> str:
 
 
 def _values(index: Index, name: str, file: str) -> np.ndarray:
-    """The values of a mask file, which may lie in an archive and must be as large as its image;
-    raises DatasetError.
-    """
+    """Return the values of a mask file or archive member; raise DatasetError for another size."""
     path, image = index.masks_root / file, index[name]
     if index.masks_root.name == MASKS:
         values = decode_values(read_archived(index.masks_root, file), path)
     else:
         values = read_values(path)
     if values.shape != (image.height, image.width):
-        what = f"is {values.shape[1]} x {values.shape[0]} pixels, its image {image.width} x {image.height}"
-        raise DatasetError(error(path, what, AGAIN))
+        have, want = f"{values.shape[1]} x {values.shape[0]}", f"{image.width} x {image.height}"
+        raise DatasetError(error(path, f"is {have} pixels, its image {want}", AGAIN))
     return values

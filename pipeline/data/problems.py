@@ -1,4 +1,4 @@
-"""What can be wrong with a source of images, in words for the person who has to mend it."""
+"""Problems of a dataset: where, what is wrong, and what to do about it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,15 @@ from typing import Literal
 
 from pipeline.errors import UserError
 
-LONGEST = 4000
-"""Letters of a message's part from which on its middle is left out."""
+MAX_SHOWN = 4000
+"""Characters of a part of a message above which its middle is omitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: `where` (file, or file and row), `what`, and what to `do`. Errors
-    stop, warnings do not.
+    """One problem: `where` (file, or file and row), `what` is wrong, what to `do` about it.
+
+    Errors stop the build, warnings do not.
     """
 
     level: Literal["error", "warning"]
@@ -26,9 +27,7 @@ class Problem:
 
 
 class DatasetError(UserError):
-    """Images, tags, masks or an index cannot be used; the message lists every error, `problems`
-    holds them.
-    """
+    """Unusable images, tags, masks or index; the message lists all of `problems`, one a line."""
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
@@ -39,26 +38,29 @@ class DatasetError(UserError):
 
 
 def error(where: object, what: str, do: str) -> Problem:
-    """A problem that stops."""
+    """Return a problem that stops the build."""
     return Problem("error", one_line(str(where)), one_line(what), one_line(do))
 
 
 def warning(where: object, what: str, do: str) -> Problem:
-    """A problem that does not stop."""
+    """Return a problem that does not stop the build."""
     return Problem("warning", one_line(str(where)), one_line(what), one_line(do))
 
 
 def one_line(text: str) -> str:
-    """The text as a terminal can show it on a line: control characters and broken Unicode, as
-    hostile file names hold them, as escapes; the middle of a very long one is left out.
+    """Return the text as a terminal can print it on one line.
+
+    Control characters and invalid Unicode (from file names) are escaped; a very long text loses its
+    middle.
     """
     if not text.isprintable():
-        text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+        text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    half = MAX_SHOWN // 2
+    return text if len(text) <= MAX_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
 def stop_at_errors(problems: Iterable[Problem]) -> None:
-    """Raise DatasetError with all errors among the problems, if there are any."""
+    """Raise DatasetError with all errors of the problems, if there are any."""
     errors = [problem for problem in problems if problem.level == "error"]
     if errors:
         raise DatasetError(errors)

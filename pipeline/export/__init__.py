@@ -1,1 +1,1 @@
-"""Masks in the formats that other tools read: PASCAL VOC, COCO and YOLO."""
+"""Export of masks to the formats of other tools: PASCAL VOC, COCO and YOLO."""

@@ -1,9 +1,7 @@
-"""COCO: one json of instances, overlaps and scores included; the semantic map is not part of the
-format.
+"""COCO: one JSON of instances with overlaps and scores; the format has no semantic maps.
 
-Lin et al., Microsoft COCO: Common Objects in Context, 2014. Run lengths are exact for every reader.
-Polygons are exact for readers that fill them as the COCO API does; those that fill with OpenCV see
-each part a pixel larger to the right and below.
+Lin et al., Microsoft COCO: Common Objects in Context, 2014. Run lengths (RLE), the default, are
+exact for every reader; polygons are so for nearly every pixel (see pipeline.export.polygons).
 """
 
 import json
@@ -28,10 +26,16 @@ def export(
     file: str = "instances_default.json",
     polygons: bool = False,
 ) -> Summary:
-    """Write annotations/<file>, and image files to images/; memory does not grow with the number of
-    images.
+    """Write annotations/<file>, and image files to images/, in constant memory.
 
-    Raises ExportError for names that leave the folder.
+    Args:
+        images: what to export.
+        target: where to.
+        file: name of the JSON.
+        polygons: whether to write polygons instead of RLE.
+
+    Raises:
+        ExportError: a name leaves the folder.
     """
     check_names(images.names)
     with document(target.folder / "annotations" / file, target.classes) as content:
@@ -39,22 +43,18 @@ def export(
             source = target.files[image.name]
             name = f"{image.name}{source.suffix}"
             place(source, target.folder / "images" / name, target.images)
-            content.add(
-                name,
-                image.size,
-                (
-                    annotation(image, number, mask, polygons=polygons)
-                    for number, mask in enumerate(image.masks)
-                ),
+            rows = (
+                annotation(image, number, mask, polygons=polygons)
+                for number, mask in enumerate(image.masks)
             )
+            content.add(name, image.size, rows)
     return Summary(content.images, content.instances)
 
 
 class Document:
-    """A json under way: rows of images go into it as they come, rows of instances wait in another
-    file.
+    """A JSON in progress: rows of images are written at once, rows of instances to a second file.
 
-    Ids of images and instances count from 1, those of categories are class + 1.
+    Ids of images and instances count from 1; category ids are class + 1.
     """
 
     def __init__(self, out: BinaryIO, later: BinaryIO) -> None:
@@ -64,7 +64,7 @@ class Document:
     def add(
         self, file_name: str, size: tuple[int, int], annotations: Iterable[Mapping[str, Any]]
     ) -> None:
-        """Append an image of `size` (height, width) and its instances (see `annotation`)."""
+        """Append an image of `size` (H, W) and its instances (see annotation)."""
         self.images += 1
         row = {"id": self.images, "file_name": file_name, "height": size[0], "width": size[1]}
         _append(self._out, row, first=self.images == 1)
@@ -76,7 +76,7 @@ class Document:
 
 @contextmanager
 def document(path: Path, classes: Sequence[str]) -> Iterator[Document]:
-    """A json to add images to, and its folder before; it takes its name when the block ends well."""
+    """Create a JSON to add images to; it gets its name if the block ends without an error."""
     with stream(path) as out, tempfile.TemporaryFile(dir=path.parent) as later:
         out.write(_head(classes))
         yield Document(out, later)
@@ -89,25 +89,30 @@ def document(path: Path, classes: Sequence[str]) -> Iterator[Document]:
 def annotation(
     image: ExportImage, number: int, mask: np.ndarray, *, polygons: bool
 ) -> dict[str, Any]:
-    """What COCO says of instance `number` with the mask bool [H,W], without the ids: box (x, y,
-    width, height) and area in pixels.
-    """
-    from faster_coco_eval.core import mask as coder
+    """Return COCO's row of an instance without the ids: box (x, y, w, h) and area in pixels.
 
-    code = coder.encode(np.asfortranarray(mask, np.uint8))
+    Args:
+        image: the image of the instance.
+        number: index of the instance.
+        mask: its mask, bool [H,W], not empty.
+        polygons: whether to write polygons instead of RLE.
+    """
+    from faster_coco_eval.core import mask as coco_mask
+
+    code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     outlines = [polygon.ravel().tolist() for polygon in edge_polygons(mask)] if polygons else None
     return {
         "category_id": int(image.classes[number]) + 1,
         "segmentation": outlines or {"size": list(image.size), "counts": _text(code["counts"])},
-        "area": int(coder.area(code)),
-        "bbox": [int(value) for value in coder.toBbox(code)],
+        "area": int(coco_mask.area(code)),
+        "bbox": [int(value) for value in coco_mask.toBbox(code)],
         "iscrowd": 0,
         "score": round(float(image.scores[number]), 6),
     }
 
 
 def _head(classes: Sequence[str]) -> bytes:
-    """The json up to the first image."""
+    """Return the JSON up to the first image."""
     categories = [
         {"id": c + 1, "name": name, "supercategory": ""} for c, name in enumerate(classes)
     ]

@@ -1,4 +1,4 @@
-"""Files of an export: nothing half-written under its final name, nothing replaced unasked."""
+"""Files of an export: written atomically, existing ones replaced only on request."""
 
 import os
 import shutil
@@ -12,9 +12,7 @@ from pipeline.export.images import ExportError
 
 
 def prepare(folder: Path, *, force: bool) -> None:
-    """Make the folder of an export; raises ExportError if that fails, or if it holds something and
-    `force` is not given.
-    """
+    """Create the folder of an export; raise ExportError if it is not empty, unless forced."""
     if folder.is_dir() and any(folder.iterdir()) and not force:
         raise ExportError(
             f"{folder}: is not empty; name a new folder, or add --force to replace its files"
@@ -23,41 +21,40 @@ def prepare(folder: Path, *, force: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(
-            f"{folder}: cannot be made a folder ({error.strerror}); name another one"
+            f"{folder}: cannot be created ({error.strerror}); name another folder"
         ) from error
 
 
 def keep_out(folder: Path, root: Path, what: str) -> None:
-    """Raise ExportError for a folder to write to that lies in `root`, or is it; `what` is there."""
+    """Raise ExportError if the output folder is `root` or lies in it; `what` says what is there."""
     if folder.resolve().is_relative_to(root.resolve()):
-        raise ExportError(f"-o {folder}: lies in {root}, where {what}; name a folder elsewhere")
+        raise ExportError(f"-o {folder}: lies in {root}, where {what}; name another folder")
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file at once and its folder before; a kill leaves no part of it."""
+    """Write a file atomically, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, data)
 
 
 @contextmanager
 def stream(path: Path) -> Iterator[BinaryIO]:
-    """A file to write piece by piece, and its folder before; a kill leaves no part of it."""
+    """Open a file to write piece by piece; it gets its name if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         yield file
 
 
 def place(source: Path, path: Path, how: Literal["none", "copy", "link"]) -> None:
-    """Put an image file into the export, byte for byte: one that a camera marked as turned stays
-    so, though masks are upright.
+    """Copy or link an image file into the export, byte for byte (with its EXIF orientation).
 
-    A link is a hard link, which every reader takes for a file of its own, or a symbolic one to
-    another file system. Raises ExportError if the image file is missing.
+    A link is a hard link, or a symbolic one across file systems. Raises ExportError if the image
+    file is missing.
     """
     if how == "none":
         return
     if not source.is_file():
-        raise ExportError(f"{source}: no such file; put the image there, or leave --images away")
+        raise ExportError(f"{source}: no such file; put the image there, or omit --images")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -67,7 +64,7 @@ def place(source: Path, path: Path, how: Literal["none", "copy", "link"]) -> Non
             _link(source.resolve(), part)
         os.replace(part, path)
     finally:
-        # two names of one file are left as they are by os.replace, which then leaves the part too
+        # os.replace does nothing, and leaves the part, if both are hard links to the same file.
         part.unlink(missing_ok=True)
 
 

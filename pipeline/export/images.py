@@ -1,9 +1,7 @@
-"""What every format is written from: images with their masks, whatever artifact they lie in, and
-the names of their files.
-"""
+"""What every format is written from: images of an artifact with their masks, and file names."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,21 +11,21 @@ from tqdm import tqdm
 from pipeline.core.artifacts import Record
 from pipeline.errors import UserError
 from pipeline.instances.base import masks_of
-from pipeline.readers.source import complain_of_id
+from pipeline.readers.source import problem_of_id
+
+RERUN = "recreate the artifact with `dvc repro`"
 
 
 class ExportError(UserError):
-    """Something cannot be exported; the message names the file, image, class or option and what to
-    do.
-    """
+    """A failed export; the message names the file, image, class or option, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportImage:
     """One image to export.
 
-    size: (height, width) in pixels; semantic: label map uint8 [H,W] or None; masks: bool [N,H,W],
-    none empty, may overlap; classes: 0-based, uint8 [N]; scores: float32 [N].
+    size: (H, W) in pixels; semantic: label map uint8 [H,W] or None; masks: bool [N,H,W], not
+    empty, may overlap; classes: 0-based, uint8 [N]; scores: float32 [N].
     """
 
     name: str
@@ -40,10 +38,10 @@ class ExportImage:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an export goes, and what it says of its images beside their masks.
+    """Where an export goes, and the properties of its images other than their masks.
 
-    files: image name -> image file; splits: image name -> split; images: whether the image files
-    come along.
+    files: image name -> image file; splits: image name -> split; images: whether to copy or link
+    the image files.
     """
 
     folder: Path
@@ -55,7 +53,7 @@ class Target:
 
 @dataclass(slots=True)
 class Summary:
-    """What was written: numbers of images and instances, and what the format could not hold."""
+    """Numbers of images and instances written, and what the format could not represent."""
 
     images: int = 0
     instances: int = 0
@@ -63,12 +61,11 @@ class Summary:
 
 
 class ExportImages:
-    """The images `names` of an artifact (name -> record of layout `labels` or `predictions`), read
-    one at a time.
+    """The images `names` of an artifact, read one at a time.
 
-    Instances of a score below `min_score`, or without any pixel, are left out and counted in
-    `left_out`. Raises ExportError on iteration for a record that contradicts itself or the number
-    of classes.
+    records: name -> record of layout `labels` or `predictions`. Instances with a score below
+    `min_score`, or without pixels, are counted in `left_out` instead. Iteration raises ExportError
+    for an inconsistent record.
     """
 
     def __init__(
@@ -89,51 +86,50 @@ class ExportImages:
             image = as_image(name, self.records[name], self.classes)
             kept = (image.scores >= self.min_score) & image.masks.any((1, 2))
             self.left_out += int((~kept).sum())
-            yield image if kept.all() else _select(image, kept)
-
-
-def _select(image: ExportImage, kept: np.ndarray) -> ExportImage:
-    masks, classes, scores = (values[kept] for values in (image.masks, image.classes, image.scores))
-    return ExportImage(image.name, image.size, image.semantic, masks, classes, scores)
+            yield replace(
+                image,
+                masks=image.masks[kept],
+                classes=image.classes[kept],
+                scores=image.scores[kept],
+            )
 
 
 def as_image(name: str, record: Record, classes: int) -> ExportImage:
-    """A record of layout `labels` (exclusive ids) or `predictions` (masks as bits), of `classes`
-    classes; raises ExportError.
+    """Convert a record of layout `labels` (id map) or `predictions` (bit masks).
+
+    Args:
+        name: of the image.
+        record: of the artifact.
+        classes: number of classes.
+
+    Raises:
+        ExportError: the record is inconsistent or has other classes.
     """
     if missing := {"semantic", "instances", "classes", "scores"} - record.keys():
-        raise ExportError(
-            f"{name!r} comes without {', '.join(sorted(missing))}; make the artifact again, or export labels"
-        )
+        raise ExportError(f"{name!r} lacks {', '.join(sorted(missing))}; {RERUN}")
     semantic = record["semantic"]
     size = (int(semantic.shape[0]), int(semantic.shape[1]))
     masks = masks_of(record)
     lengths = {len(masks), len(record["classes"]), len(record["scores"])}
     if masks.shape[1:] != size or len(lengths) > 1:
         raise ExportError(
-            f"{name!r}: masks {masks.shape}, {len(record['classes'])} classes and {len(record['scores'])} scores "
-            f"do not fit each other and size {size}; make the artifact again"
+            f"{name!r}: masks {masks.shape}, {len(record['classes'])} classes and "
+            f"{len(record['scores'])} scores do not match each other and size {size}; {RERUN}"
         )
     if record["classes"].max(initial=0) >= max(classes, 1):
-        raise ExportError(
-            f"{name!r} has class {record['classes'].max()} of {classes}; make the artifact again"
-        )
+        raise ExportError(f"{name!r} has class {record['classes'].max()} of {classes}; {RERUN}")
     return ExportImage(name, size, semantic, masks, record["classes"], record["scores"])
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise ExportError for a name that is no relative path of letters, digits and signs, and so
-    may leave the folder.
-    """
+    """Raise ExportError for an image name that may leave the folder."""
     for name in names:
-        if wrong := complain_of_id(name):
+        if wrong := problem_of_id(name):
             raise ExportError(f"{name!r} {wrong}; rename the image")
 
 
 def flatten(names: Sequence[str]) -> dict[str, str]:
-    """Name -> file name in one folder, `/` written as `_`; raises ExportError that names two which
-    would become one.
-    """
+    """Return name -> file name with `_` for `/`; raise ExportError if two become the same."""
     flat: dict[str, str] = {}
     for name in names:
         file = name.replace("/", "_")

@@ -1,8 +1,8 @@
 """PASCAL VOC: palette PNGs of classes and of objects, lists of the splits, and CVAT's labelmap.txt.
 
-Everingham et al., The PASCAL Visual Object Classes Challenge 2012, development kit. Lost: scores,
-what lies behind another instance, and the class of an instance where the semantic map says another
-one (readers take it from SegmentationClass).
+Everingham et al., The PASCAL Visual Object Classes Challenge 2012, development kit. The format
+loses scores, occluded parts of instances, and the class of an instance that differs from the
+semantic map (readers take it from SegmentationClass).
 """
 
 from collections import defaultdict
@@ -25,20 +25,19 @@ from pipeline.export.images import (
 from pipeline.instances.base import exclusive
 
 RESERVED = ("background", "ignored")
-"""Names of the labels 0 and 255 in labelmap.txt."""
+"""Labels 0 and 255 in labelmap.txt."""
 
 
 def export(images: ExportImages, target: Target) -> Summary:
-    """Write SegmentationClass, SegmentationObject, ImageSets/Segmentation/<split>.txt and
-    labelmap.txt, the lists last.
+    """Write SegmentationClass, SegmentationObject, labelmap.txt and ImageSets/Segmentation.
 
-    Sub-folders in names stay. Raises ExportError for names of images or classes that the format
-    cannot hold, and for an image of more than 254 instances.
+    Subfolders in names are preserved; the lists are written last. Raises ExportError for names of
+    images or classes that the format cannot represent, and for more than 254 instances.
     """
     check_names(images.names)
-    labelmap = label_map(target.classes)
+    labelmap = format_labelmap(target.classes)
     summary, lists = Summary(), defaultdict[str, list[str]](list)
-    hidden = astray = 0
+    hidden = mislabeled = 0
     for image in images:
         classes, objects = maps(image)
         for folder, values in (("SegmentationClass", classes), ("SegmentationObject", objects)):
@@ -46,31 +45,31 @@ def export(images: ExportImages, target: Target) -> Summary:
         source = target.files[image.name]
         place(source, target.folder / "JPEGImages" / f"{image.name}{source.suffix}", target.images)
         lists[target.splits[image.name]].append(image.name)
-        behind, other = _lost(image, classes, objects)
-        hidden, astray = hidden + behind, astray + other
+        losses = _count_lost(image, classes, objects)
+        hidden, mislabeled = hidden + losses[0], mislabeled + losses[1]
         summary.images += 1
-        summary.instances += len(image.masks) - behind
+        summary.instances += len(image.masks) - losses[0]
     for split, names in lists.items():
         text = "".join(f"{name}\n" for name in names)
         write(target.folder / "ImageSets" / "Segmentation" / f"{split}.txt", text.encode())
     write(target.folder / "labelmap.txt", labelmap.encode())
     if hidden:
         summary.lost.append(f"instances wholly behind others: {hidden}")
-    if astray:
-        summary.lost.append(f"instances mostly on another class of the semantic map: {astray}")
+    if mislabeled:
+        summary.lost.append(f"instances mostly on another class of the semantic map: {mislabeled}")
     return summary
 
 
 def maps(image: ExportImage) -> tuple[np.ndarray, np.ndarray]:
-    """Class and object maps uint8 [H,W] of an image, 0 background, 255 void.
+    """Return class and object maps uint8 [H,W] of an image: 0 background, 255 void.
 
-    Object n + 1 is mask n; of masks that overlap the highest score is in front. The class map is
-    the semantic map, or painted from the masks where there is none. Raises ExportError for more
-    than 254 instances.
+    Object n + 1 is mask n; where masks overlap, the highest score is in front. The class map is the
+    semantic map, or rendered from the masks if there is none. Raises ExportError for more than 254
+    instances.
     """
     if len(image.masks) >= IGNORE:
         raise ExportError(
-            f"{image.name!r} has {len(image.masks)} instances, VOC holds {IGNORE - 1}; "
+            f"{image.name!r} has {len(image.masks)} instances, VOC allows {IGNORE - 1}; "
             f"raise --min-score, or use --format coco"
         )
     ids = exclusive(image.masks, image.scores).astype(np.uint8)
@@ -81,7 +80,7 @@ def maps(image: ExportImage) -> tuple[np.ndarray, np.ndarray]:
 
 
 def palette_png(values: np.ndarray) -> bytes:
-    """A PNG of values uint8 [H,W] with the colors of VOC."""
+    """Encode values uint8 [H,W] as a PNG with VOC's palette."""
     image, data = Image.fromarray(values), BytesIO()
     image.putpalette(color_map().tobytes())
     image.save(data, "PNG")
@@ -89,8 +88,9 @@ def palette_png(values: np.ndarray) -> bytes:
 
 
 def color_map() -> np.ndarray:
-    """The colors of VOC, uint8 [256,3]: bits 3k, 3k + 1 and 3k + 2 of a value are bit 7 - k of red,
-    green and blue.
+    """Return VOC's palette, uint8 [256,3].
+
+    Bits 3k, 3k + 1 and 3k + 2 of a value are bit 7 - k of red, green and blue.
     """
     values = np.arange(256)[:, None]
     colors = np.zeros((256, 3), np.uint8)
@@ -99,9 +99,10 @@ def color_map() -> np.ndarray:
     return colors
 
 
-def label_map(classes: Sequence[str]) -> str:
-    """labelmap.txt: a line `name:r,g,b:parts:actions` per label, `background` first, `ignored` for
-    255; raises ExportError.
+def format_labelmap(classes: Sequence[str]) -> str:
+    """Return labelmap.txt: a line `name:r,g,b:parts:actions` per label, 0 first, 255 last.
+
+    Raises ExportError for a class name that the file cannot represent.
     """
     for name in classes:
         if (
@@ -111,8 +112,8 @@ def label_map(classes: Sequence[str]) -> str:
             or set(name) & set(":\n\r")
         ):
             raise ExportError(
-                f"class {name!r}: labelmap.txt takes no `:`, no `#` or blank in front, and keeps {' and '.join(RESERVED)} "
-                f"for itself; rename the class, or use --format coco"
+                f"class {name!r}: labelmap.txt allows no `:`, no leading `#` or blank, and keeps "
+                f"{' and '.join(RESERVED)}; rename the class, or use --format coco"
             )
     colors = color_map()
     labels = [
@@ -124,15 +125,12 @@ def label_map(classes: Sequence[str]) -> str:
     return "# label:color_rgb:parts:actions\n" + "".join(lines)
 
 
-def _lost(image: ExportImage, classes: np.ndarray, objects: np.ndarray) -> tuple[int, int]:
-    """How many instances have no pixel left, and of how many the commonest label in the class map
-    is another class.
-    """
+def _count_lost(image: ExportImage, classes: np.ndarray, objects: np.ndarray) -> tuple[int, int]:
+    """Count instances that are fully hidden, and those mostly on another class."""
     count = len(image.masks)
     inside = (objects > 0) & (objects != IGNORE)
     pairs = objects[inside].astype(np.intp) * 256 + classes[inside]
     votes = np.bincount(pairs, minlength=(count + 1) * 256).reshape(-1, 256)[1:]
     hidden = votes.sum(1) == 0
-    return int(hidden.sum()), int(
-        ((votes.argmax(1) != image.classes.astype(int) + 1) & ~hidden).sum()
-    )
+    mislabeled = (votes.argmax(1) != image.classes.astype(int) + 1) & ~hidden
+    return int(hidden.sum()), int(mislabeled.sum())

@@ -1,12 +1,10 @@
-"""YOLO segmentation: one line per instance, `class x y x y ...` with coordinates as shares of the
-image's size.
+"""YOLO segmentation: one line per instance, `class x y x y ...`, relative to the image's size.
 
-The layout and its rules are Ultralytics': label files beside the folder `images`, lists of
-`./images/...`, data.yaml. Lost: scores, semantic maps, and, where an instance has several parts,
-either the gaps (`join`: a line one pixel wide runs between nearest parts, as in Ultralytics' own
-converter) or their unity (`split`: each part is an instance). All else is exact for readers that
-fill with OpenCV at the image's own size, whether they round the corners or cut their fractions off:
-corners lie a quarter of a pixel inside theirs.
+The layout is Ultralytics': folders `labels` and `images`, lists of `./images/...`, data.yaml. The
+format loses scores and semantic maps. An instance of several parts is joined by lines one pixel
+wide between nearest parts, as in Ultralytics' converter, or split into several instances. Readers
+that fill with OpenCV at the image's own size get the outer contours exactly, whether they round or
+truncate coordinates: points lie a quarter of a pixel inside theirs.
 """
 
 from collections import defaultdict
@@ -17,42 +15,40 @@ import numpy as np
 import yaml
 
 from pipeline.export.files import place, write
-from pipeline.export.images import ExportImage, ExportImages, Summary, Target, check_names, flatten
-from pipeline.export.polygons import join, pixel_polygons
+from pipeline.export.images import ExportImages, Summary, Target, check_names, flatten
+from pipeline.export.polygons import join, trace
 
 INSIDE = 0.25
 DIGITS = 6
 
 
 def export(
-    samples: ExportImages, target: Target, *, parts: Literal["join", "split"] = "join"
+    images: ExportImages, target: Target, *, parts: Literal["join", "split"] = "join"
 ) -> Summary:
-    """Write labels/*.txt, <split>.txt and data.yaml, the last two at the end; a sample without
-    instances gets an empty file.
+    """Write labels/*.txt (empty without instances), and at the end <split>.txt and data.yaml.
 
-    Readers look into one folder: a `/` in a name becomes `_`. Raises ExportError if two names would
-    become one.
+    The folders are flat: `/` in a name becomes `_`. Raises ExportError if names then collide.
     """
-    check_names(samples.names)
-    names = flatten(samples.names)
+    check_names(images.names)
+    names = flatten(images.names)
     summary, lists, divided = Summary(), defaultdict[str, list[str]](list), 0
-    for sample in samples:
-        polygons = [pixel_polygons(mask) for mask in sample.masks]
+    for image in images:
+        polygons = [trace(mask) for mask in image.masks]
         divided += sum(len(own) > 1 for own in polygons)
         if parts == "join":
             polygons = [[join(own)] for own in polygons]
         lines = [
-            _line(sample, c, polygon)
-            for c, own in zip(sample.classes, polygons, strict=True)
+            format_line(image.size, int(c), polygon)
+            for c, own in zip(image.classes, polygons, strict=True)
             for polygon in own
         ]
-        write(target.folder / "labels" / f"{names[sample.name]}.txt", "".join(lines).encode())
-        source = target.files[sample.name]
-        image = f"images/{names[sample.name]}{source.suffix}"
-        place(source, target.folder / image, target.images)
-        lists[target.splits[sample.name]].append(f"./{image}\n")
+        write(target.folder / "labels" / f"{names[image.name]}.txt", "".join(lines).encode())
+        source = target.files[image.name]
+        file = f"images/{names[image.name]}{source.suffix}"
+        place(source, target.folder / file, target.images)
+        lists[target.splits[image.name]].append(f"./{file}\n")
         summary.images += 1
-        summary.instances += len(sample.masks)
+        summary.instances += len(image.masks)
     for split, paths in lists.items():
         write(target.folder / f"{split}.txt", "".join(paths).encode())
     write(target.folder / "data.yaml", _data(target, lists).encode())
@@ -62,15 +58,14 @@ def export(
     return summary
 
 
-def _line(image: ExportImage, c: int, polygon: np.ndarray) -> str:
-    shares = (polygon + INSIDE) / (image.size[1], image.size[0])
-    return f"{c} {' '.join(f'{share:.{DIGITS}f}' for share in shares.ravel())}\n"
+def format_line(size: tuple[int, int], c: int, polygon: np.ndarray) -> str:
+    """Return the line of a polygon int [n,2] of class `c` in an image of `size` (H, W)."""
+    relative = (polygon + INSIDE) / (size[1], size[0])
+    return f"{c} {' '.join(f'{value:.{DIGITS}f}' for value in relative.ravel())}\n"
 
 
 def _data(target: Target, lists: Mapping[str, Any]) -> str:
-    """data.yaml: lists relative to its folder, also those of an earlier export into it, and class
-    names by number.
-    """
+    """Return data.yaml: the lists in its folder, also those of earlier exports, and class names."""
     splits = dict.fromkeys(["train", "val", *lists])
     files = {
         split: f"{split}.txt" if (target.folder / f"{split}.txt").is_file() else None

@@ -1,9 +1,7 @@
-"""The typed sections of params.yaml: what may be set, in which unit and range, and where the
-default comes from.
+"""The typed sections of params.yaml: names, units, ranges and the papers' values.
 
-Values live in `params.yaml` and the presets alone; the models here only say what is allowed, so
-that a wrong name or value ends a run before any work starts (`dvc exp run -S` itself checks no
-types).
+Values are set in `params.yaml` and the presets only; the models here say what is allowed, so that a
+wrong name or value ends a run before any work starts (`dvc exp run -S` checks no types).
 """
 
 import difflib
@@ -13,18 +11,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import UserError
-from pipeline.params.images import Base, Dataset, Runtime, Segments
-from pipeline.params.maps import Cams, Classifier, Seeds
+from pipeline.params.data import Base, Dataset, Runtime, Segments
 from pipeline.params.models import Instance, Predictions, Report, Scores, Semantic
-from pipeline.params.relations import Fields, Irnet, Labels, Walk
+from pipeline.params.pseudo_labels import Cams, Classifier, Fields, Irnet, Labels, Seeds, Walk
 from pipeline.params.section import Section
 
-LONGEST = 400
-"""Letters of a wrong value from which on a message leaves its middle out."""
+MAX_SHOWN = 400
+"""Characters of a wrong value above which a message omits the middle."""
 
 
 class ParameterError(UserError):
-    """A parameter has a wrong name or value; the message names it and says what is allowed."""
+    """A parameter with a wrong name or value; the message names it and says what is allowed."""
 
 
 class Parameters(Section):
@@ -49,10 +46,15 @@ class Parameters(Section):
 
 
 def parse(values: Mapping[str, Any], file: str = "params.yaml") -> Parameters:
-    """Check all parameters and return them typed; `file` is for the message.
+    """Validate all parameters and return them typed.
 
-    Raises ParameterError that lists every wrong one: for an unknown name the valid names (and the
-    nearest), for a wrong value what is allowed.
+    Args:
+        values: the content of a parameter file.
+        file: its name, for the message.
+
+    Raises:
+        ParameterError: lists every problem: the valid names (and the nearest one) for an unknown
+            name, what is allowed for a wrong value.
     """
     try:
         return Parameters.model_validate(values)
@@ -62,7 +64,7 @@ def parse(values: Mapping[str, Any], file: str = "params.yaml") -> Parameters:
 
 
 def _explain(problem: Any) -> str:
-    """One line for one of pydantic's problems."""
+    """Explain one of pydantic's problems in one line."""
     path = [str(part) for part in problem["loc"]]
     name = ".".join(path) or "params.yaml"
     if problem["type"] == "extra_forbidden":
@@ -73,18 +75,18 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "value_error":
         return f"{name}: {problem['ctx']['error']}"
     if problem["type"] == "missing":
-        return f"{name}: missing; set it (the presets show a value)"
+        return f"{name}: missing; set it (the presets have a value)"
     return f"{name}: {problem['msg']}, got {_shorten(problem['input'])}"
 
 
 def _shorten(value: Any) -> str:
-    """A value as in Python, its middle left out where it is long."""
-    text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    """Return the repr of a value, without its middle if it is long."""
+    text, half = repr(value), MAX_SHOWN // 2
+    return text if len(text) <= MAX_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
 def _names(path: list[str]) -> list[str]:
-    """The valid parameter names of the section at `path`."""
+    """Return the valid parameter names of the section at `path`."""
     section: type[BaseModel] = Parameters
     for part in path:
         annotation = section.model_fields[part].annotation

@@ -1,6 +1,4 @@
-"""Sections `semantic`, `instance`, `predictions`, `scores` and `report`: the final models and what
-they are worth.
-"""
+"""Sections `semantic` to `report`: the final models, their predictions and scores."""
 
 from typing import Annotated, Literal
 
@@ -30,9 +28,7 @@ class Semantic(Section):
     epochs: Positive
     """Passes over the training images."""
     batch: Annotated[int, Field(ge=2)]
-    """Images per step, over all ranks; two at least, because DeepLab's image pooling normalizes
-    over the batch.
-    """
+    """Images per step, over all ranks; at least 2: DeepLab's image pooling is batch-normalized."""
     scale: Scale
     """Range of the random scale."""
     crop: Crop
@@ -41,11 +37,11 @@ class Semantic(Section):
 
 
 class NoInstances(Section):
-    """No instance model has no options."""
+    """No instance model, without options."""
 
 
 class SparseinstLoss(Section):
-    """Weights of the terms of SparseInst's loss."""
+    """Weights of SparseInst's loss terms."""
 
     classification: Positive
     """Focal loss of the classes (2 in the paper)."""
@@ -56,7 +52,7 @@ class SparseinstLoss(Section):
     objectness: Positive
     """Cross-entropy of the predicted IoU (1 in the paper)."""
     semantic: Positive
-    """Cross-entropy of the classes of cells, if they are learned beside (see `semantic`)."""
+    """Cross-entropy of the auxiliary semantic head (see `semantic`)."""
 
 
 class Sparseinst(Section):
@@ -65,27 +61,25 @@ class Sparseinst(Section):
     width: Annotated[int, Field(ge=4, multiple_of=4)]
     """Channels of encoder and decoder (256 in the paper)."""
     queries: Count
-    """Instances that can be found in an image (100 in the paper)."""
+    """Maximum number of instances per image (100 in the paper)."""
     groups: Count
-    """Activation maps of each query (4 in the paper); must divide the width."""
+    """Groups of instance activation maps (4 in the paper); must divide the width."""
     normalization: Literal["sigmoid", "softmax"]
-    """How activation maps become weights of pixels: sigmoid as in the paper, or softmax (published
-    later).
-    """
+    """Normalization of the activation maps: sigmoid (paper) or softmax (published later)."""
     level: bool
-    """Whether the backbone's maps are brought to mean 0 and variance 1 first; published without,
-    for ResNets, whose maps are small.
+    """Normalize the backbone's features to mean 0 and variance 1 first (not in the published code,
+    whose ResNet features are small).
     """
     semantic: bool
-    """Whether the encoder learns the class of each cell beside, in training alone (not in the
-    paper; YOLACT's, for short schedules).
+    """Train the encoder with an auxiliary semantic head (not in the paper; YOLACT's, for short
+    schedules).
     """
     targets: Literal["area", "bilinear"]
-    """How masks are brought to a quarter of the size: true areas, or as published, which loses
-    small objects.
+    """Downsampling of target masks to stride 4: area, or bilinear as published, which loses small
+    objects.
     """
     weighted: bool
-    """Whether instances count by the scores of their pseudo-labels."""
+    """Weight instances by the scores of their pseudo-labels."""
     loss: SparseinstLoss
 
     @model_validator(mode="after")
@@ -101,8 +95,8 @@ class Maskrcnn(Section):
     channels: Count
     """Channels of the feature pyramid and of the mask head (256 in the paper)."""
     proposals: Count
-    """Proposals of an image that the heads learn from in a step (512 in the paper); on a CPU they
-    decide how long a step takes.
+    """Proposals per image that the heads are trained on (512 in the paper); they dominate the time
+    of a step on a CPU.
     """
 
 
@@ -110,15 +104,13 @@ class Instance(Section):
     """Stage instance."""
 
     method: Literal["none", "sparseinst", "maskrcnn"]
-    """The final instance model; `none` trains none, and predictions hold semantic maps alone."""
+    """The final instance model; with `none`, predictions are semantic only."""
     supervision: Literal["labels", "truth"]
     """Instance pseudo-labels, or the ground truth for the fully supervised upper bound."""
     min_score: Fraction
-    """Pseudo-instances of a lower score are not learned from: their pixels do not count."""
+    """Pixels of pseudo-instances of a lower score are ignored in training."""
     pretraining: Literal["none", "classifier"]
-    """Whether to begin with the classifier's backbone, which can tell the classes apart already; it
-    must be the same network.
-    """
+    """Initialize the backbone from ImageNet only, or from the classifier (the same network)."""
     backbone: Backbone
     epochs: Positive
     """Passes over the training images (SparseInst: 147 over COCO)."""
@@ -135,15 +127,12 @@ class Instance(Section):
 
 
 class InstancePredictions(Section):
-    """How the instance model looks at an image."""
+    """Inference of the instance model."""
 
     sides: Sides
-    """Shorter side in pixels, and the longest that the other one may have (640, 853 in SparseInst).
-    """
+    """Shorter side and maximum longer side in pixels (640, 853 in SparseInst)."""
     score: Fraction
-    """Instances below are left out (0.005 in SparseInst's code before its scores are lowered by the
-    masks').
-    """
+    """Minimum score of an instance (0.005 in SparseInst's code, before rescoring by masks)."""
 
 
 class Predictions(Section):
@@ -151,9 +140,9 @@ class Predictions(Section):
 
     instances: InstancePredictions
     scales: Scales
-    """Image scales whose class probabilities are averaged."""
+    """Image scales over which class probabilities are averaged."""
     flip: bool
-    """Whether the flipped image is averaged in."""
+    """Average with the flipped image."""
     crf: Crf
     """Refinement of the probabilities; `iterations: 0` for none."""
 
@@ -162,13 +151,13 @@ class Scores(Section):
     """Stage scores."""
 
     background: Fraction
-    """Fixed CAM threshold scored next to the best one (0.15 in IRN's evaluation)."""
+    """Fixed CAM threshold, scored besides the best one (0.15 in IRN's evaluation)."""
 
 
 class Report(Section):
     """Stage report."""
 
     images: Annotated[int, Field(ge=0)]
-    """Images on the sheets."""
+    """Number of images on the sheets."""
     worst: Annotated[int, Field(ge=0)]
-    """Images with the lowest scores shown."""
+    """Number of images with the lowest scores to show."""

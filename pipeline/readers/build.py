@@ -1,8 +1,4 @@
-"""From a source folder, or from nothing, to the index that every stage reads.
-
-The built-in scenes as files: images and exact masks, drawn again from a seed and without a
-download.
-"""
+"""The index of a dataset, built from a source folder or from rendered scenes."""
 
 import hashlib
 import json
@@ -16,84 +12,17 @@ from pathlib import Path
 from pipeline.core.artifacts import IGNORE
 from pipeline.core.resume import writing
 from pipeline.core.workers import Progress, spread
-from pipeline.data.images import encode_png, shrink
+from pipeline.data.images import encode_png, smallest_dtype
 from pipeline.data.index import FORMAT, HEADER, TABLE, ImageEntry, Index
 from pipeline.data.masks import INSTANCES, MASKS, SEMANTIC, writing_archive
 from pipeline.data.problems import DatasetError, Problem, error, stop_at_errors
 from pipeline.readers import scenes
-from pipeline.readers.validation import Options, choose, examine, read_source
+from pipeline.readers.validation import Choice, Options, choose, examine, read_source
 
 IMAGES = "images"
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """Draws image number `index` of the set `seed` into the folder `out`; `labels` maps a scene
-    class to its class id in use.
-    """
-
-    out: Path
-    seed: int
-    val: float
-    labels: dict[int, int]
-
-    def __call__(self, index: int) -> tuple[ImageEntry, bytes, bytes]:
-        """The image, and the PNG files of its semantic and its instance mask."""
-        scene = scenes.draw(index, self.seed)
-        name = f"scene_{index:06d}"
-        files = [
-            encode_png(array) for array in (scene.image, scene.semantic, shrink(scene.instances))
-        ]
-        image = f"{IMAGES}/{name}.png"
-        with writing(self.out / image):
-            (self.out / image).write_bytes(files[0])
-        digest = hashlib.blake2b(b"".join(files), digest_size=16).hexdigest()
-        height, width = scene.image.shape[:2]
-        tags = tuple(sorted(self.labels[tag] for tag in scene.tags if tag in self.labels))
-        split = "val" if is_val(index, self.val) else "train"
-        masks = SEMANTIC.format(name), INSTANCES.format(name)
-        return (
-            ImageEntry(name, image, height, width, split, tags, *masks, digest),
-            files[1],
-            files[2],
-        )
-
-
-def draw_all(
-    out: Path,
-    images: int,
-    seed: int,
-    val: float,
-    labels: dict[int, int],
-    workers: int = 1,
-    progress: Progress | None = None,
-) -> list[ImageEntry]:
-    """Draw images 0..images-1 into out/images and out/masks.zip; the same bytes for any number of
-    workers.
-    """
-    with writing(out / IMAGES):
-        (out / IMAGES).mkdir(parents=True, exist_ok=True)
-    drawn = []
-    with writing_archive(out / MASKS) as add:
-        for image, *masks in spread(
-            Drawing(out, seed, val, labels), range(images), workers, progress
-        ):
-            for name, data in zip((image.semantic, image.instances), masks, strict=True):
-                add(str(name), data)
-            drawn.append(image)
-    return drawn
-
-
-def is_val(index: int, val: float) -> bool:
-    """Whether image `index` is held out: evenly spread, a share `val` of any first n images,
-    however many are drawn.
-    """
-    # The small number keeps 0.29 * 100, a hair under 29 in floating point, from losing an image.
-    return int((index + 1) * val + 1e-9) > int(index * val + 1e-9)
-
-
+MAX_LOGGED = 5
+"""Warnings of a kind that are logged one by one."""
 log = logging.getLogger(__name__)
-SHOWN = 5
 
 
 def build(
@@ -110,79 +39,124 @@ def build(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Index:
-    """Check a source and write its index into the folder `out`, with images and masks where they
-    have to be drawn.
+    """Check a source and write its index; equal input gives equal bytes for any `workers`.
 
-    `format` is scenes (draws `images` scenes of set `seed`, needs no source), voc, coco or folder.
-    `classes` chooses a subset and its order, the others become background. `val` is the share held
-    out where the source names no splits. `lists` maps splits to lists of voc, `annotations` to
-    (json, image folder) of coco. `progress(done, total)` is called after every image. Equal input
-    gives equal bytes for any number of `workers`. Raises DatasetError listing all errors at once;
-    logs warnings.
+    Args:
+        format: scenes (needs no source), voc, coco or folder.
+        source: folder of images and tags, which is only read.
+        out: folder of the index, and of images and masks that are rendered.
+        classes: subset of the classes in the order wanted, the others become background; empty for
+            all.
+        val: fraction of held-out images if the source names no splits.
+        seed: seed of the scenes.
+        images: number of scenes.
+        lists: voc, split -> list name.
+        annotations: coco, split -> (JSON, image folder).
+        workers: number of processes.
+        progress: called with (done, total) after every image.
+
+    Raises:
+        DatasetError: lists all errors at once; warnings are logged.
     """
     source, out = Path(source), Path(out)
     if not 0 <= val < 1:
-        raise DatasetError(error("dataset.val", f"is {val}", "give a share from 0 to below 1"))
+        raise DatasetError(error("dataset.val", f"is {val}", "use a fraction from 0 to below 1"))
     if format == "scenes":
-        index = _build_scenes(out, classes, val, seed, images, workers, progress)
+        if images < 1:
+            raise DatasetError(error("dataset.scenes.images", f"is {images}", "use at least 1"))
+        choice = choose(scenes.CLASSES, classes)
+        _clear(out)
+        entries = render_scenes(out, images, seed, val, choice, workers, progress)
+        index = Index(choice.classes, entries, out, out / MASKS, choice.values)
     else:
-        index = _build_source(
-            format, source, out, classes, val, Options(lists, annotations), workers, progress
+        found = read_source(format, source, Options(lists, annotations))
+        if out.resolve() == source.resolve():
+            do = "write the index elsewhere"
+            raise DatasetError(error(out, "is the source folder itself", do))
+        try:
+            choice = choose(found.classes, classes)
+        except DatasetError as problem:
+            errors = [other for other in found.problems if other.level == "error"]
+            raise DatasetError(errors + problem.problems) from None
+        _clear(out)
+        entries, problems = examine(
+            found, choice, val=val, out=out, workers=workers, progress=progress
         )
+        stop_at_errors(problems)
+        _log(problems)
+        masks_root, values = source, choice.values
+        if any(entry.render for entry in found.entries):
+            rendered = {label: label for label in choice.labels.values()}
+            masks_root, values = out / MASKS, {0: 0, **rendered, IGNORE: IGNORE}
+        index = Index(choice.classes, entries, source, masks_root, values)
     index.save(out)
     return index
 
 
-def _build_scenes(
+@dataclass(frozen=True, slots=True)
+class SceneRenderer:
+    """Renders scene `index` of the set `seed` into the folder `out`; picklable.
+
+    val: fraction of held-out images; labels: class of a scene -> class id in use.
+    """
+
+    out: Path
+    seed: int
+    val: float
+    labels: dict[int, int]
+
+    def __call__(self, index: int) -> tuple[ImageEntry, bytes, bytes]:
+        """Write the image; return its entry and the PNG files of its two masks."""
+        scene = scenes.draw(index, self.seed)
+        name = f"scene_{index:06d}"
+        files = [
+            encode_png(array)
+            for array in (scene.image, scene.semantic, smallest_dtype(scene.instances))
+        ]
+        path = f"{IMAGES}/{name}.png"
+        with writing(self.out / path):
+            (self.out / path).write_bytes(files[0])
+        digest = hashlib.blake2b(b"".join(files), digest_size=16).hexdigest()
+        height, width = scene.image.shape[:2]
+        tags = tuple(sorted(self.labels[tag] for tag in scene.tags if tag in self.labels))
+        split = "val" if is_val(index, self.val) else "train"
+        masks = SEMANTIC.format(name), INSTANCES.format(name)
+        entry = ImageEntry(name, path, height, width, split, tags, *masks, digest)
+        return entry, files[1], files[2]
+
+
+def render_scenes(
     out: Path,
-    wanted: Sequence[str],
-    val: float,
-    seed: int,
     images: int,
-    workers: int,
-    progress: Progress | None,
-) -> Index:
-    choice = choose(scenes.CLASSES, wanted)
-    if images < 1:
-        raise DatasetError(error("dataset.scenes.images", f"is {images}", "give at least 1"))
-    _clear(out)
-    labels = {
-        k: choice.labels[name] - 1 for k, name in enumerate(scenes.CLASSES) if name in choice.labels
-    }
-    drawn = draw_all(out, images, seed, val, labels, workers, progress)
-    return Index(choice.classes, drawn, out, out / MASKS, choice.values)
-
-
-def _build_source(
-    name: str,
-    source: Path,
-    out: Path,
-    wanted: Sequence[str],
+    seed: int,
     val: float,
-    options: Options,
-    workers: int,
-    progress: Progress | None,
-) -> Index:
-    found = read_source(name, source, options)
-    if out.resolve() == source.resolve():
-        raise DatasetError(error(out, "is the source folder itself", "write the index elsewhere"))
-    stop = [problem for problem in found.problems if problem.level == "error"]
-    try:
-        choice = choose(found.classes, wanted)
-    except DatasetError as problem:
-        raise DatasetError(stop + problem.problems) from None
-    _clear(out)
-    images, problems = examine(found, choice, val=val, out=out, workers=workers, progress=progress)
-    stop_at_errors(problems)
-    _log(problems)
-    if any(entry.render for entry in found.entries):
-        drawn = {0: 0, **{label: label for label in choice.labels.values()}, IGNORE: IGNORE}
-        return Index(choice.classes, images, source, out / MASKS, drawn)
-    return Index(choice.classes, images, source, source, choice.values)
+    choice: Choice,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> list[ImageEntry]:
+    """Render scenes 0..images-1 into out/images and out/masks.zip; arguments as in build."""
+    with writing(out / IMAGES):
+        (out / IMAGES).mkdir(parents=True, exist_ok=True)
+    numbers = enumerate(scenes.CLASSES)
+    labels = {k: choice.labels[name] - 1 for k, name in numbers if name in choice.labels}
+    render = SceneRenderer(out, seed, val, labels)
+    entries = []
+    with writing_archive(out / MASKS) as add:
+        for entry, semantic, instances in spread(render, range(images), workers, progress):
+            add(str(entry.semantic), semantic)
+            add(str(entry.instances), instances)
+            entries.append(entry)
+    return entries
+
+
+def is_val(index: int, val: float) -> bool:
+    """Return whether scene `index` is held out: evenly spaced, a fraction `val` of any first n."""
+    # The small number keeps 0.29 * 100, slightly below 29 in floating point, from losing an image.
+    return int((index + 1) * val + 1e-9) > int(index * val + 1e-9)
 
 
 def _clear(out: Path) -> None:
-    """Take away what an earlier build wrote into the folder, and nothing else."""
+    """Remove what an earlier build wrote into the folder, and nothing else."""
     try:
         ours = json.loads((out / HEADER).read_text(encoding="utf-8"))["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
@@ -194,12 +168,13 @@ def _clear(out: Path) -> None:
 
 
 def _log(problems: Sequence[Problem]) -> None:
-    """Log warnings, of each kind the first few."""
+    """Log the first few warnings of each kind, and the number of the others."""
     seen: Counter[str] = Counter()
     for problem in problems:
         seen[problem.do] += 1
-        if seen[problem.do] <= SHOWN:
+        if seen[problem.do] <= MAX_LOGGED:
             log.warning("%s", problem)
     for kind, count in seen.items():
-        if count > SHOWN:
-            log.warning("%d more of: %s (`weakmask check` lists them all)", count - SHOWN, kind)
+        if count > MAX_LOGGED:
+            more = count - MAX_LOGGED
+            log.warning("%d more of: %s (`weakmask check` lists them all)", more, kind)

@@ -1,9 +1,7 @@
-"""COCO's layout: one json of instances per split, with the tags and outlines of all its images.
+"""COCO's layout: one JSON of instances per split, with the tags and outlines of all its images.
 
-Outlines as COCO writes them, polygons and run lengths, painted into masks.
-
-Lin et al., Microsoft COCO: Common Objects in Context, 2014; the format of run lengths is that of
-the COCO API.
+Lin et al., Microsoft COCO: Common Objects in Context, 2014. Outlines (polygons or run lengths, RLE)
+are rasterized with the COCO API.
 """
 
 import json
@@ -19,21 +17,23 @@ from pipeline.core.artifacts import IGNORE
 from pipeline.data.images import read_bytes
 from pipeline.data.problems import DatasetError, error
 from pipeline.readers.source import (
+    DO_COPY,
     OUTSIDE,
     Entry,
     Source,
-    expect_folder,
     leaves,
     normalize,
+    require_folder,
     without_suffix,
 )
+
+Json = dict[str, Any]
+DO_EXPORT = "export the file again"
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """One annotation: class name, `segmentation` as in the json, and whether it is a crowd, which
-    is no single object.
-    """
+    """One annotation: class name, `segmentation` as in the JSON, and whether it is a crowd."""
 
     name: str
     segmentation: Any
@@ -41,10 +41,8 @@ class Outline:
 
 
 @dataclass(frozen=True, slots=True)
-class Painting:
-    """The outlines of one image of `size` (height, width); called with the labels in use it paints
-    the masks.
-    """
+class MaskRenderer:
+    """Renders the masks of one image of `size` (H, W) from its outlines."""
 
     size: tuple[int, int]
     outlines: tuple[Outline, ...]
@@ -52,16 +50,22 @@ class Painting:
     def __call__(
         self, labels: Mapping[str, int], size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Label map uint8 [H,W] and instance ids uint16 [H,W] of the image, whose file has `size`.
+        """Render label map uint8 [H,W] and instance ids uint16 [H,W].
 
-        Crowds come first, as void; then the objects from large to small, so that the smaller one
-        lies on top. Classes without a label are background, also where they cover others. Raises
-        ValueError for another size and for bad outlines.
+        Crowds come first, as void; then objects from large to small, so that the smaller one is in
+        front. Classes without a label are background, even in front of others.
+
+        Args:
+            labels: class name -> label.
+            size: (H, W) of the decoded image.
+
+        Raises:
+            ValueError: the image has another size, or an outline is invalid.
         """
         if size != self.size:
-            here, there = f"{self.size[1]} x {self.size[0]}", f"{size[1]} x {size[0]}"
+            here, actual = f"{self.size[1]} x {self.size[0]}", f"{size[1]} x {size[0]}"
             raise ValueError(
-                f"outlines for an image of {here} pixels, but the file has {there} (upright)"
+                f"outlines for an image of {here} pixels, but the file has {actual} (upright)"
             )
         semantic, instances = np.zeros(size, np.uint8), np.zeros(size, np.uint16)
         layers = [
@@ -81,9 +85,7 @@ class Painting:
 
 
 def _crop(mask: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The box around a mask and the mask inside it: hundreds of whole ones of a large image fill
-    the memory.
-    """
+    """Crop a mask to its bounding box, as hundreds of whole masks of a large image fill memory."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return (slice(0, 0), slice(0, 0)), mask[:0, :0]
@@ -92,131 +94,95 @@ def _crop(mask: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
 
 
 def rasterize(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """A bool mask [H,W] of COCO polygons [[x, y, ...], ...] or run lengths {size, counts}.
+    """Rasterize COCO polygons [[x, y, ...], ...] or RLE {size, counts} to a bool mask [H,W].
 
     Raises ValueError that says what is wrong with them.
     """
     if isinstance(segmentation, Mapping):
-        return _from_runs(segmentation, size)
+        return _from_rle(segmentation, size)
     if isinstance(segmentation, list) and segmentation:
         return _from_polygons(segmentation, size)
-    raise ValueError("the segmentation is neither polygons nor run lengths")
+    raise ValueError("the segmentation is neither polygons nor RLE")
 
 
 def _from_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> np.ndarray:
-    from faster_coco_eval.core import mask as coder
+    from faster_coco_eval.core import mask as coco_mask
 
     height, width = size
     for polygon in polygons:
         try:
             points = np.asarray(polygon, np.float64)
         except (TypeError, ValueError):
-            raise ValueError("a polygon holds something else than numbers") from None
+            raise ValueError("a polygon contains something other than numbers") from None
         if points.ndim != 1 or len(points) < 6 or len(points) % 2:
-            raise ValueError(
-                "a polygon needs at least three points, as a flat list x, y, x, y, ..."
-            )
-        xy = points.reshape(-1, 2)
-        # Far points cost memory in proportion, and mean that the outline belongs to another image.
-        if not (
-            np.isfinite(xy).all()
-            and (np.abs(xy - (width / 2, height / 2)) <= (width, height)).all()
-        ):
+            raise ValueError("a polygon needs a flat list x, y, x, y, ... of at least three points")
+        distance = np.abs(points.reshape(-1, 2) - (width / 2, height / 2))
+        # The coder's memory grows with the distance, and the outline is that of another image.
+        if not (np.isfinite(distance).all() and (distance <= (width, height)).all()):
             raise ValueError("a polygon lies far outside the image")
-    runs = coder.frPyObjects(list(polygons), height, width)
-    return coder.decode(coder.merge(runs)).astype(bool)
+    codes = coco_mask.frPyObjects(list(polygons), height, width)
+    return coco_mask.decode(coco_mask.merge(codes)).astype(bool)
 
 
-def _from_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """Runs of 0 and 1 in turn, column by column."""
-    if runs.get("size") not in (list(size), size):
+def _from_rle(rle: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+    from faster_coco_eval.core import mask as coco_mask
+
+    if rle.get("size") not in (list(size), size):
         raise ValueError(
-            f"run lengths of size {runs.get('size')} on an image of {list(size)} (height, width)"
+            f"RLE of size {rle.get('size')} on an image of {list(size)} (height, width)"
         )
-    counts = runs.get("counts")
-    if isinstance(counts, str):
-        counts = decode_counts(counts)
-    if not isinstance(counts, list) or not all(isinstance(n, int) and n >= 0 for n in counts):
-        raise ValueError("the counts of run lengths are no list of numbers from 0 and no string")
-    if sum(counts) != size[0] * size[1]:
-        raise ValueError(f"run lengths add up to {sum(counts)}, not to {size[0] * size[1]} pixels")
-    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return np.ascontiguousarray(flat.reshape(size[1], size[0]).T)
-
-
-def decode_counts(text: str) -> list[int]:
-    """The counts in a compressed string; raises ValueError for letters that cannot occur or an end
-    in mid-number.
-
-    A number is written in groups of five bits, lowest first, as letters from '0' on; bit 5 says
-    that more follow, bit 4 of the last group is the sign. From the fourth number on it is the
-    difference to the one two before.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for letter in text:
-        group = ord(letter) - 48
-        if not 0 <= group < 64 or shift > 60:
-            raise ValueError("the string of run lengths is damaged")
-        value |= (group & 31) << shift
-        shift += 5
-        if group & 32:
-            continue
-        if group & 16:
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError("the string of run lengths ends in mid-number")
-    return counts
-
-
-Json = dict[str, Any]
-MAX_JSON = 4 * 2**30
-"""Largest json that is read, in bytes; that of COCO's train2017 has a ninth of it."""
+    code = {"size": list(size), "counts": rle.get("counts")}
+    try:
+        if isinstance(code["counts"], list):
+            code = coco_mask.frPyObjects(code, *size)
+        return coco_mask.decode(code).astype(bool)
+    except (KeyError, RuntimeError, TypeError, ValueError):
+        raise ValueError(
+            f"the RLE is damaged, or its counts do not add up to {size[0] * size[1]} pixels"
+        ) from None
 
 
 def read(root: Path, annotations: Mapping[str, tuple[str, str]] | None = None) -> Source:
-    """Read split -> (json, folder of the images), both relative to the root; empty names do not
-    count.
+    """Read images, tags (the categories of annotations that are not crowds) and outlines.
 
-    By default annotations/instances_train*.json and instances_val*.json with the folders named
-    alike. A lone split `train` leaves the choice of held-out images to the share `val`. Tags are
-    the categories of the annotations that are no crowds. Raises DatasetError where a json as a
-    whole cannot be used.
+    Args:
+        root: the source folder.
+        annotations: split -> (JSON, image folder), both relative to the root; empty names are
+            skipped. By default annotations/instances_train*.json and instances_val*.json with the
+            folders of the same name. A lone split `train` leaves the choice of held-out images to
+            the fraction `val`.
+
+    Raises:
+        DatasetError: a JSON as a whole is unusable.
     """
     named = {split: pair for split, pair in (annotations or {}).items() if pair[0]} or _guess(root)
     for file, _ in named.values():
         if leaves(root, file):
-            raise DatasetError(
-                error(root / file, OUTSIDE, "copy it into the folder, or take a hard link")
-            )
-    files = {
-        split: (root / path, _load(root / path), folder) for split, (path, folder) in named.items()
-    }
-    for _, _, folder in files.values():
-        expect_folder(root, folder)
+            raise DatasetError(error(root / file, OUTSIDE, DO_COPY))
+    contents = {split: _load(root / path) for split, (path, _) in named.items()}
     names: dict[int, str] = {}
-    for path, content, _ in files.values():
-        for number, name in _categories(path, content).items():
+    for split, (file, folder) in named.items():
+        require_folder(root, folder)
+        for number, name in _categories(root / file, contents[split]).items():
             if names.setdefault(number, name) != name:
                 what = f"calls category {number} {name!r}, another file {names[number]!r}"
-                raise DatasetError(error(path, what, "use files with the same categories"))
+                raise DatasetError(error(root / file, what, "use files with the same categories"))
     source = Source(root, tuple(names[number] for number in sorted(names)))
-    for split, (path, content, folder) in files.items():
-        fixed = None if list(files) == ["train"] else split
-        _Reading(source, path, folder, fixed, names).read(content)
+    for split, (file, folder) in named.items():
+        fixed = None if list(named) == ["train"] else split
+        _Reader(source, root / file, folder, fixed, names).read(contents[split])
     return source
 
 
 def _guess(root: Path) -> dict[str, tuple[str, str]]:
+    """Return (JSON, image folder) by split for the usual names."""
     named = {}
     for split in ("train", "val"):
         for path in sorted((root / "annotations").glob(f"instances_{split}*.json"))[:1]:
-            alike = path.stem.removeprefix("instances_")
-            folders = (alike, f"images/{alike}", split, f"images/{split}", "images")
-            there = [folder for folder in folders if (root / folder).is_dir()]
-            named[split] = (path.relative_to(root).as_posix(), there[0] if there else alike)
+            stem = path.stem.removeprefix("instances_")
+            folders = (stem, f"images/{stem}", split, f"images/{split}", "images")
+            existing = [folder for folder in folders if (root / folder).is_dir()]
+            named[split] = (path.relative_to(root).as_posix(), [*existing, stem][0])
     if "train" not in named:
         what = "has no annotations/instances_train*.json"
         raise DatasetError(error(root, what, "name your file in dataset.coco.train"))
@@ -224,13 +190,12 @@ def _guess(root: Path) -> dict[str, tuple[str, str]]:
 
 
 def _load(path: Path) -> Json:
-    data = read_bytes(path, "put the file there or name another in dataset.coco", MAX_JSON)
+    data = read_bytes(path, "put the file there or name another one in dataset.coco")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as problem:
-        raise DatasetError(
-            error(path, f"is no json ({problem})", "download or export it again")
-        ) from problem
+        do = "download or export it again"
+        raise DatasetError(error(path, f"is not valid JSON ({problem})", do)) from problem
     for key in ("images", "annotations", "categories"):
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -239,68 +204,67 @@ def _load(path: Path) -> Json:
 
 
 def _categories(path: Path, content: Json) -> dict[int, str]:
+    """Return the category names by id."""
     try:
         pairs = [(int(row["id"]), row["name"]) for row in content["categories"]]
     except (KeyError, TypeError, ValueError, OverflowError):
         pairs = [(0, None)]
     if not all(isinstance(name, str) for _, name in pairs):
-        raise DatasetError(
-            error(path, "has categories without id or name", "give each an id and a name")
-        )
+        what = "has categories without id or name"
+        raise DatasetError(error(path, what, "give each an id and a name"))
     names = dict(pairs)
     if len(set(names.values())) < len(content["categories"]):
-        raise DatasetError(error(path, "has categories of equal id or name", "give each its own"))
+        what = "has categories with equal ids or names"
+        raise DatasetError(error(path, what, "make them unique"))
     return names
 
 
-class _Reading:
-    """One json on its way into the source."""
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Adds the images of one JSON at `path` to the source.
 
-    def __init__(
-        self, source: Source, path: Path, folder: str, split: str | None, names: Mapping[int, str]
-    ) -> None:
-        self.source, self.path, self.folder, self.split, self.names = (
-            source,
-            path,
-            folder,
-            split,
-            names,
-        )
+    folder: of its images; split: None leaves it to the fraction `val`; names: category id -> name.
+    """
+
+    source: Source
+    path: Path
+    folder: str
+    split: str | None
+    names: Mapping[int, str]
 
     def read(self, content: Json) -> None:
-        """Add the images to the source, and complain about those that cannot be used."""
-        rows = self._group(content)
+        """Add the images and report those that cannot be used."""
+        annotations = self._group(content)
         seen = set()
         outlined = any(row.get("segmentation") for row in content["annotations"])
         for row in content["images"]:
-            if not _is_whole(row):
-                what = f"image {row.get('id')!r} lacks a sound id, file_name, height or width"
-                self._complain(what, "export the file again")
+            if not _is_complete(row):
+                what = f"image {row.get('id')!r} lacks a valid id, file_name, height or width"
+                self._report(what, DO_EXPORT)
             elif row["id"] in seen:
-                self._complain(f"two images of id {row['id']}", "give each its own")
+                self._report(f"two images have id {row['id']}", "make the ids unique")
             else:
                 seen.add(row["id"])
-                self.source.entries.append(self._entry(row, rows.pop(row["id"], []), outlined))
-        for number in sorted(rows.keys() - seen, key=str):
-            self._complain(
-                f"annotations of image {number!r}, which is not listed", "export the file again"
-            )
+                entry = self._entry(row, annotations.pop(row["id"], []), outlined)
+                self.source.entries.append(entry)
+        for number in sorted(annotations.keys() - seen, key=str):
+            self._report(f"annotations of image {number!r}, which is not listed", DO_EXPORT)
 
     def _group(self, content: Json) -> dict[int | str, list[Json]]:
-        """Sound annotations by image."""
+        """Return the annotations of known categories by image."""
         groups = defaultdict(list)
         for row in content["annotations"]:
-            category = row.get("category_id")
-            if not isinstance(category, int) or category not in self.names:
-                what = (
-                    f"annotation {row.get('id')!r} is of category {category!r}, which is no class"
-                )
-                self._complain(what, f"valid are {', '.join(map(str, sorted(self.names)))}")
+            category, image = row.get("category_id"), row.get("image_id")
+            if isinstance(category, int) and category in self.names:
+                groups[image if isinstance(image, int) else str(image)].append(row)
             else:
-                groups[_key(row.get("image_id"))].append(row)
+                what = (
+                    f"annotation {row.get('id')!r} has category {category!r}, which is not a class"
+                )
+                self._report(what, f"the classes are {', '.join(map(str, sorted(self.names)))}")
         return dict(groups)
 
-    def _entry(self, row: Json, annotations: list[Json], outlined: bool) -> Entry:
+    def _entry(self, row: Json, annotations: Sequence[Json], outlined: bool) -> Entry:
         file, size = row["file_name"], (row["height"], row["width"])
         outlines = [
             Outline(
@@ -315,21 +279,17 @@ class _Reading:
             where=f"{self.path}, image {row['id']}",
             tags=frozenset(outline.name for outline in outlines if not outline.crowd),
             split=self.split,
-            render=Painting(size, tuple(outlines)) if complete else None,
+            render=MaskRenderer(size, tuple(outlines)) if complete else None,
         )
 
-    def _complain(self, what: str, do: str) -> None:
+    def _report(self, what: str, do: str) -> None:
         self.source.problems.append(error(self.path, what, do))
 
 
-def _key(number: object) -> int | str:
-    """The id of an image as a key; whatever else a damaged file holds there as its text."""
-    return number if isinstance(number, int) else str(number)
-
-
-def _is_whole(row: Json) -> bool:
-    """Whether a row of `images` has id, name and size of the right kind."""
-    numbers = all(isinstance(row.get(key), int) for key in ("height", "width"))
+def _is_complete(row: Json) -> bool:
+    """Return whether a row of `images` has id, name and size of the right types."""
     return (
-        numbers and isinstance(row.get("id"), int | str) and isinstance(row.get("file_name"), str)
+        all(isinstance(row.get(key), int) for key in ("height", "width"))
+        and isinstance(row.get("id"), int | str)
+        and isinstance(row.get("file_name"), str)
     )

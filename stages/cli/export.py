@@ -1,4 +1,4 @@
-"""`weakmask export`: pseudo-labels or predictions in the formats that other tools read.
+"""`weakmask export`: pseudo-labels or predictions in the formats of other tools.
 
 weakmask export labels --format voc -o exported --images copy
 weakmask export predictions --format coco --min-score 0.3 -o exported
@@ -25,36 +25,36 @@ FORMATS = ("voc", "coco", "yolo")
 @click.command()
 @click.argument("source", metavar="[labels|predictions|PATH.h5]", default="labels")
 @click.option(
-    "--format", "format_", required=True, type=click.Choice(FORMATS), help="What is written."
+    "--format", "format_", required=True, type=click.Choice(FORMATS), help="Format to write."
 )
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to."
 )
-@click.option("--polygons", is_flag=True, help="coco: outlines instead of run lengths.")
+@click.option("--polygons", is_flag=True, help="coco: polygons (approximate) instead of RLE.")
 @click.option(
     "--parts",
     type=click.Choice(("join", "split")),
-    help="yolo: instances in several parts as one line each (by default), or as a line for each part.",
+    help="yolo: one line per instance (default), or one line per part of an instance.",
 )
 @click.option(
     "--min-score",
     default=0.05,
     show_default=True,
     type=float,
-    help="Leave out instances below this score.",
+    help="Minimum score of an instance.",
 )
-@click.option("--split", help="Images of this split alone, such as train or val.")
+@click.option("--split", help="Export only this split, such as train or val.")
 @click.option(
     "--images",
     default="none",
     show_default=True,
     type=click.Choice(("copy", "link", "none")),
-    help="Whether the image files come along.",
+    help="Whether to copy or link the image files.",
 )
 @click.option(
     "--force",
     is_flag=True,
-    help="Write into a folder that is not empty and replace files of the same name.",
+    help="Write to a folder that is not empty, replacing files of the same name.",
 )
 def export(
     source: str,
@@ -67,17 +67,17 @@ def export(
     images: Any,
     force: bool,
 ) -> None:
-    """Write masks as VOC, COCO or YOLO.
+    """Export masks as VOC, COCO or YOLO.
 
-    VOC holds semantic maps and instances that do not overlap, COCO everything but the semantic
-    maps, YOLO outlines alone. What a format cannot hold is counted at the end. Interrupted, it
-    leaves whole files only; start it again with --force.
+    VOC has semantic maps and instances without overlaps, COCO everything but semantic maps, YOLO
+    only outlines. What a format cannot represent is counted at the end. An interrupted export
+    leaves only complete files; repeat it with --force.
     """
     _check_options(format_, polygons=polygons, parts=parts)
     reader = Reader(artifact(source) if source in SOURCES else Path(source))
     if reader.format not in SOURCES:
         raise UserError(
-            f"{reader.path}: holds {reader.format}; masks to export are in {', '.join(SOURCES)}"
+            f"{reader.path}: contains {reader.format}; export one of {', '.join(SOURCES)}"
         )
     index = Index.load(DATASET)
     samples = ExportImages(reader, _select(reader, index, split), len(reader.classes), min_score)
@@ -88,7 +88,7 @@ def export(
         {name: index[name].split for name in samples.names},
         images,
     )
-    for root in (index.images_root, index.masks_root, DATASET):  # whose masks could be overwritten
+    for root in (index.images_root, index.masks_root, DATASET):  # never overwrite ground truth
         keep_out(output, root, "the dataset is")
     prepare(output, force=force)
     if format_ == "voc":
@@ -98,7 +98,7 @@ def export(
         summary = coco.export(samples, target, file=file, polygons=polygons)
     else:
         summary = yolo.export(samples, target, parts="split" if parts == "split" else "join")
-    click.echo("\n".join(_told(summary, samples, output, min_score)))
+    click.echo("\n".join(_report(summary, samples, output, min_score)))
 
 
 def _check_options(format_: str, *, polygons: bool, parts: str | None) -> None:
@@ -107,28 +107,29 @@ def _check_options(format_: str, *, polygons: bool, parts: str | None) -> None:
         ("--parts", parts is not None, "yolo"),
     ):
         if given and format_ != owner:
-            raise UserError(f"{option}: belongs to --format {owner}; leave it away for {format_}")
+            raise UserError(f"{option}: applies to --format {owner}; omit it for {format_}")
 
 
 def _select(reader: Reader, index: Index, split: str | None) -> list[str]:
-    """The images of a split that the artifact holds; raises UserError if it holds none, or some
-    that the dataset does not know.
+    """Return the images of a split in the artifact.
+
+    Raises UserError if there are none, or if the dataset lacks some of the artifact's images.
     """
     unknown = [name for name in reader.names if name not in index]
     if unknown:
         raise UserError(
-            f"{reader.path}: {DATASET} does not know {', '.join(map(repr, unknown[:3]))} "
-            f"({len(unknown)} of {len(reader)} images); `dvc repro {reader.format}` makes both again"
+            f"{reader.path}: {DATASET} lacks {', '.join(map(repr, unknown[:3]))} "
+            f"({len(unknown)} of {len(reader)} images); run `dvc repro {reader.format}`"
         )
     chosen = frozenset(index.select(split))
     names = [name for name in reader.names if name in chosen]
     if not names:
-        there = ", ".join(sorted({index[name].split for name in reader.names})) or "none"
-        raise UserError(f"{reader.path}: holds no image of split {split!r}; its splits: {there}")
+        splits = ", ".join(sorted({index[name].split for name in reader.names})) or "none"
+        raise UserError(f"{reader.path}: has no image of split {split!r}; its splits: {splits}")
     return names
 
 
-def _told(summary: Summary, images: ExportImages, output: Path, min_score: float) -> list[str]:
+def _report(summary: Summary, images: ExportImages, output: Path, min_score: float) -> list[str]:
     lines = [f"wrote {summary.images} images and {summary.instances} instances to {output}"]
     if images.left_out:
         lines.append(

@@ -1,5 +1,4 @@
-"""The command line beside DVC: write parameters, check a source, look into artifacts, print the
-scores.
+"""The weakmask command: what DVC does not do (write parameters, check a source, inspect, export).
 
 weakmask init --preset folder --source ~/images
 weakmask check ~/images
@@ -20,8 +19,9 @@ from typing import Any
 import click
 
 from pipeline.errors import UserError
+from pipeline.params import presets
 from pipeline.views.report import percent
-from stages._command import DATA, PRESETS, artifact
+from stages._command import DATA, artifact
 from stages.cli.browse import browse
 from stages.cli.compare import compare
 from stages.cli.export import export
@@ -32,10 +32,10 @@ from stages.cli.report_diff import report_diff
 
 
 class Commands(click.Group):
-    """A group whose commands end with one line for what the person can mend."""
+    """A group whose commands report a UserError in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a UserError becomes click's error."""
+        """Run the command; turn a UserError into click's error."""
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -44,10 +44,9 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Weakly supervised segmentation: images and the names of what is in them go in, masks and
-    trained models come out.
+    """Weakly supervised segmentation: images and their tags in, masks and trained models out.
 
-    The graph itself runs with `dvc repro`; variants with `dvc exp run -S section.name=value`.
+    Run the pipeline with `dvc repro`, variants with `dvc exp run -S section.name=value`.
     """
 
 
@@ -56,7 +55,7 @@ def main() -> None:
     "--preset",
     default="folder",
     show_default=True,
-    help="Parameter set to start from; `list` shows them.",
+    help="Parameters to start from; an unknown name lists all presets.",
 )
 @click.option("--source", type=click.Path(path_type=Path), help="Folder of the images.")
 @click.option(
@@ -65,36 +64,25 @@ def main() -> None:
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def init(preset: str, source: Path | None, output: Path, force: bool) -> None:
     """Write params.yaml from a preset for your own images."""
-    from ruamel.yaml import YAML
-
     from pipeline.readers.validation import guess
 
-    presets = sorted(path.stem for path in PRESETS.glob("*.yaml"))
-    if preset not in presets:
-        raise UserError(f"--preset: there is no {preset!r}; choose from {', '.join(presets)}")
+    text = presets.text(preset)
     if output.exists() and not force:
         raise UserError(f"{output}: exists; add --force to replace it")
-    yaml = YAML()
-    values = yaml.load(PRESETS / f"{preset}.yaml")
-    if source is not None:
-        if not source.is_dir():
-            raise UserError(f"--source: {source} is no folder")
-        values["dataset"]["source"] = str(source if _inside(source) else source.resolve())
-        values["dataset"]["format"] = guess(source)
-    elif preset != "scenes":
-        raise UserError(f"--source: preset {preset} needs the folder of the images")
-    with output.open("w", encoding="utf-8") as file:
-        yaml.dump(values, file)
-    click.echo(
-        f"wrote {output}; next: weakmask check {values['dataset']['source']}, then dvc repro"
-    )
-
-
-def _inside(source: Path) -> bool:
-    """Whether a folder lies in the repository, so that a relative path to it also holds in DVC's
-    temporary copies.
-    """
-    return source.resolve().is_relative_to(Path.cwd())
+    if source is None and preset != "scenes":
+        raise UserError(f"--source: preset {preset} needs the folder of your images")
+    if source is None:
+        next_steps = "dvc repro"
+    elif not source.is_dir():
+        raise UserError(f"--source: {source} is not a folder")
+    else:
+        # A relative path holds in DVC's temporary copies of the repository, but only inside of it.
+        inside = source.resolve().is_relative_to(Path.cwd())
+        path = str(source if inside else source.resolve())
+        text = presets.replace(text, {"dataset": {"source": path, "format": guess(source)}})
+        next_steps = f"weakmask check {path}, then dvc repro"
+    output.write_text(text, encoding="utf-8")
+    click.echo(f"wrote {output}; next: {next_steps}")
 
 
 @main.command()
@@ -109,13 +97,14 @@ def _inside(source: Path) -> bool:
 def check(source: Path, format_: str) -> None:
     """Report every problem of a SOURCE folder at once.
 
-    The exit status is 1 if one of them is an error, which stops the stage dataset; warnings do not.
+    The exit status is 1 if there are errors, at which the stage dataset stops; warnings do not
+    count.
     """
     from pipeline.readers.validation import check as check_source
 
     problems = check_source(format_, source)
     for problem in problems:
-        click.echo(f"{problem.level}: {problem.where}: {problem.what}; {problem.do}")
+        click.echo(f"{problem.level}: {problem}")
     errors = sum(problem.level == "error" for problem in problems)
     click.echo(f"{source}: {errors} errors, {len(problems) - errors} warnings")
     sys.exit(1 if errors else 0)
@@ -123,12 +112,12 @@ def check(source: Path, format_: str) -> None:
 
 @main.command()
 def scores() -> None:
-    """Print the scores, and where the report lies."""
+    """Print the scores of all steps and the path of the report."""
     rows = [("step", "split", "mIoU", "instance AP50")]
     for name, key, split, title in (
         ("cams", "best_miou", "train", "CAM, best threshold"),
         ("cams", "miou", "train", "CAM, fixed threshold"),
-        ("seeds", "miou", "train", "seeds, where sure"),
+        ("seeds", "miou", "train", "seeds, where labeled"),
         ("walk", "best_miou", "train", "walk, best threshold"),
         ("labels", "miou", "train", "pseudo-labels"),
         ("predictions", "miou", "val", "final models"),
@@ -147,13 +136,13 @@ def scores() -> None:
 
 
 def _scores_of(path: Path, name: str) -> Mapping[str, float]:
-    """The scores of a step as the stage scores wrote them; raises UserError."""
+    """Return the scores of a step that the stage scores wrote; raise UserError."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))[name]
         return {key: float(value) for key, value in values.items() if value is not None}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path}: damaged ({error}); make it again with `dvc repro -f scores@{name}`"
+            f"{path}: damaged ({error}); recreate it with `dvc repro -f scores@{name}`"
         ) from error
 
 

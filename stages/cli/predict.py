@@ -13,10 +13,10 @@ import click
 from pipeline.core.device import Runtime, find_device, resolve
 from pipeline.errors import UserError
 from pipeline.export.files import prepare
+from pipeline.params import parse, presets
 from pipeline.readers.inputs import find_images
-from stages._command import PRESETS, read_parameters
 
-DEFAULTS = PRESETS / "folder.yaml"
+DEFAULTS = "folder"
 """The preset for one's own images, whose CRF and batches are used."""
 OWNERS = {
     "scales": "semantic",
@@ -152,7 +152,7 @@ def predict(
     runtime = _runtime(options["device"], options["workers"])
     paths = OutputPaths(output, header["classes"], options["overlays"], inputs.files)
     if header["kind"] == "semantic":
-        crf = read_parameters(DEFAULTS).predictions.crf.model_dump()
+        crf = parse(presets.load(DEFAULTS)).predictions.crf.model_dump()
         crf["iterations"] *= options["crf"]
         scales, flip = options["scales"], options["flip"]
         labels = semantic_predictor(model, runtime.device, scales=scales, flip=flip)
@@ -187,7 +187,7 @@ def _check_options(context: click.Context, model: Path, kind: str) -> None:
 def _runtime(device: str, workers: int) -> Runtime:
     """Resolve the runtime; a CPU runs images one by one."""
     found = find_device(device, "--device")
-    settings = read_parameters(DEFAULTS).runtime.model_dump()
+    settings = parse(presets.load(DEFAULTS)).runtime.model_dump()
     settings |= {"device": str(found), "workers": workers}
     if found.type == "cpu":
         settings["batch"] = 1

@@ -7,7 +7,7 @@ import typing
 import pytest
 
 from pipeline.classifiers import CLASSIFIERS, load_classifier
-from pipeline.params.maps import Classifier
+from pipeline.params.pseudo_labels import Classifier
 
 
 def test_methods_are_those_of_the_parameters() -> None:

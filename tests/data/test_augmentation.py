@@ -1,6 +1,4 @@
-"""Training crops: sizes drawn in range, labels that stay labels and stay put, padding, flips, and
-torch's generator alone.
-"""
+"""Training crops: sizes in range, labels aligned with the image, padding, flips, one generator."""
 
 import random
 
@@ -11,7 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from pipeline.data.augmentation import (
-    LONGEST,
+    MAX_SIDE,
     LongSide,
     RandomScale,
     ShortSide,
@@ -24,13 +22,13 @@ MEAN = (0.2, 0.4, 0.6)
 
 
 def striped(height: int = 60, width: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """Vertical stripes of 10 pixels; their labels count from 1, their gray levels follow the label."""
+    """Vertical stripes of 10 pixels with labels from 1 and proportional gray levels."""
     labels = np.broadcast_to(np.arange(width) // 10 + 1, (height, width)).astype(np.uint8)
     return np.repeat(labels[..., None] * 25, 3, axis=2), labels
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 60), (200, 20)])
-def test_the_long_side_is_drawn_from_its_range_ends_included(height: int, width: int) -> None:
+def test_long_side_is_drawn_from_its_closed_range(height: int, width: int) -> None:
     torch.manual_seed(0)
     image = as_image(np.zeros((height, width, 3), np.uint8))
     sizes = {tuple(LongSide(30, 33)(image).shape[1:]) for _ in range(60)}
@@ -40,7 +38,7 @@ def test_the_long_side_is_drawn_from_its_range_ends_included(height: int, width:
         assert (h, w) == (round(height * factor), round(width * factor))
 
 
-def test_the_scale_is_drawn_from_its_range() -> None:
+def test_scale_is_drawn_from_its_range() -> None:
     torch.manual_seed(0)
     image = as_image(np.zeros((100, 200, 3), np.uint8))
     sizes = [tuple(RandomScale(0.5, 1.5)(image).shape[1:]) for _ in range(200)]
@@ -51,7 +49,7 @@ def test_the_scale_is_drawn_from_its_range() -> None:
     assert abs(factors.mean() - 1) < 0.1
 
 
-def test_a_image_never_vanishes() -> None:
+def test_an_image_never_vanishes() -> None:
     image = as_image(np.zeros((3, 900, 3), np.uint8))
     assert LongSide(64, 64)(image).shape == (3, 1, 64)
     assert RandomScale(0.1, 0.1)(image).shape == (3, 1, 90)
@@ -113,7 +111,7 @@ def test_a_large_image_is_cut_anywhere_and_not_padded() -> None:
     assert max(y for y, _ in corners) > 55
 
 
-def test_nothing_but_torchs_generator_decides() -> None:
+def test_only_torchs_generator_is_used() -> None:
     image, labels = striped()
     crop = training_crop(RandomScale(0.5, 1.5), 48, MEAN)
     results = []
@@ -146,10 +144,10 @@ def test_short_side_is_drawn_from_its_range(size: tuple[int, int]) -> None:
     assert seen == {30, 31, 32, 33}
 
 
-def test_a_strip_is_not_enlarged_to_gigabytes() -> None:
+def test_a_narrow_image_is_not_enlarged_to_gigabytes() -> None:
     resize = ShortSide(640, 640)
     assert resize(as_image(np.zeros((20, 20000, 3), np.uint8))).shape == (3, 20, 20000)
-    assert resize(as_image(np.zeros((4000, 4, 3), np.uint8))).shape == (3, LONGEST, 16)
+    assert resize(as_image(np.zeros((4000, 4, 3), np.uint8))).shape == (3, MAX_SIDE, 16)
     assert RandomScale(0.5, 0.5)(as_image(np.zeros((20, 20000, 3), np.uint8))).shape == (
         3,
         10,

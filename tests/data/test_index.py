@@ -1,8 +1,10 @@
-"""The index keeps what it is given, byte for byte, and explains what it cannot read."""
+"""The index: round trip with equal bytes, and errors for damaged files."""
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded.digest == index.digest
 
 
-def test_order_is_sorted_whatever_the_order_given(tmp_path: Path) -> None:
+def test_order_is_sorted(tmp_path: Path) -> None:
     index = make(tmp_path)
     again = Index(
         index.classes, reversed(list(index.values())), tmp_path, tmp_path, index.mask_values
@@ -54,14 +56,14 @@ def test_order_is_sorted_whatever_the_order_given(tmp_path: Path) -> None:
     assert (tmp_path / "1/images.csv").read_bytes() == (tmp_path / "2/images.csv").read_bytes()
 
 
-def test_a_dataset_that_holds_its_own_files_can_be_moved(tmp_path: Path) -> None:
+def test_a_dataset_with_its_own_files_can_be_moved(tmp_path: Path) -> None:
     save(tmp_path / "old/images/0.png", noise())
     make(tmp_path / "old").save(tmp_path / "old")
     (tmp_path / "old").rename(tmp_path / "new")
     np.testing.assert_array_equal(Index.load(tmp_path / "new").image(NAMES[0]), noise())
 
 
-def test_a_root_elsewhere_is_kept_as_given(tmp_path: Path) -> None:
+def test_a_root_elsewhere_is_kept_unchanged(tmp_path: Path) -> None:
     index = make(Path("some/where"))
     index.save(tmp_path)
     assert Index.load(tmp_path).images_root == Path("some/where")
@@ -71,16 +73,16 @@ def test_select(tmp_path: Path) -> None:
     index = make(tmp_path)
     assert index.select("val") == sorted([NAMES[1], NAMES[3]])
     assert index.select(None) == sorted(NAMES)
-    with pytest.raises(DatasetError, match="split 'test'; splits there are: train, val"):
+    with pytest.raises(DatasetError, match="split 'test'; its splits are train, val"):
         index.select("test")
 
 
-def test_it_travels_to_worker_processes(tmp_path: Path) -> None:
+def test_it_can_be_pickled_for_worker_processes(tmp_path: Path) -> None:
     index = make(tmp_path)
     assert dict(pickle.loads(pickle.dumps(index))) == dict(index)
 
 
-def test_the_digest_follows_content_and_not_place(tmp_path: Path) -> None:
+def test_digest_depends_on_content_not_place(tmp_path: Path) -> None:
     index = make(tmp_path)
     assert make(tmp_path / "elsewhere").digest == index.digest
     assert make(tmp_path, ("dog", "traffic light")).digest != index.digest
@@ -93,7 +95,7 @@ def test_the_digest_follows_content_and_not_place(tmp_path: Path) -> None:
     [
         ("index.json", None, "index.json: no such file"),
         ("index.json", "{", "index.json: damaged"),
-        ("index.json", "[]", "is no index of a dataset"),
+        ("index.json", "[]", "is not the index of a dataset"),
         (
             "index.json",
             '{"format": "weakmask dataset", "version": 99}',
@@ -102,10 +104,10 @@ def test_the_digest_follows_content_and_not_place(tmp_path: Path) -> None:
         (
             "index.json",
             '{"format": "weakmask dataset", "version": 2}',
-            "lacks classes, digest, mask_values, masks, images",
+            "lacks classes, digest, images, mask_values, masks",
         ),
         ("images.csv", None, "images.csv: no such file"),
-        ("images.csv", "id,path\n", "other columns"),
+        ("images.csv", "id,path\n", "the columns are not id"),
         (
             "images.csv",
             "id,path,height,width,split,tags,semantic,instances,digest\na,b,1\n",
@@ -113,7 +115,7 @@ def test_the_digest_follows_content_and_not_place(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_index_says_how_to_make_it_again(
+def test_a_damaged_index_says_how_to_recreate_it(
     tmp_path: Path, file: str, content: str | None, message: str
 ) -> None:
     make(tmp_path).save(tmp_path)
@@ -124,19 +126,39 @@ def test_a_bad_index_says_how_to_make_it_again(
         Index.load(tmp_path)
 
 
-def test_a_table_cut_short_is_noticed(tmp_path: Path) -> None:
+def test_a_truncated_table_is_noticed(tmp_path: Path) -> None:
     make(tmp_path).save(tmp_path)
     lines = (tmp_path / "images.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     for kept in (lines[:-1], [*lines[:-1], lines[-1][:-3]]):
         (tmp_path / "images.csv").write_text("".join(kept), encoding="utf-8")
         with pytest.raises(
-            DatasetError, match=r"images.csv.*is not the one that index.json.*dvc repro dataset"
+            DatasetError, match=r"images.csv.*does not match index.json.*dvc repro dataset"
         ):
             Index.load(tmp_path)
 
 
-def test_the_header_is_plain_json(tmp_path: Path) -> None:
+def test_header_is_plain_json(tmp_path: Path) -> None:
     make(tmp_path).save(tmp_path)
     header = json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))
     assert header["mask_values"] == {"0": 0, "1": 2, "2": 1, "255": 255}
     assert header["images"] == "."
+
+
+@pytest.mark.parametrize("file", ["../../secret.png", "/etc/passwd", "a/../../b.png"])
+@pytest.mark.parametrize("column", ["path", "semantic", "instances"])
+def test_paths_never_leave_the_roots(tmp_path: Path, file: str, column: str) -> None:
+    values: dict[str, Any] = {column: file}
+    entry = ImageEntry("a", "a.png", 12, 16, "train", (), None, None, "0")
+    Index(("cat",), [replace(entry, **values)], tmp_path, tmp_path, {0: 0}).save(tmp_path)
+    with pytest.raises(DatasetError, match=r"images\.csv: damaged .*which leaves the folder"):
+        Index.load(tmp_path)
+
+
+@pytest.mark.parametrize(("column", "value"), [("height", 0), ("tags", (9,))])
+def test_rows_out_of_range_are_damage(tmp_path: Path, column: str, value: Any) -> None:
+    values: dict[str, Any] = {column: value}
+    entry = ImageEntry("a", "a.png", 12, 16, "train", (), None, None, "0")
+    whole = Index(("cat",), [replace(entry, **values)], tmp_path, tmp_path, {0: 0})
+    whole.save(tmp_path)
+    with pytest.raises(DatasetError, match=r"images\.csv: damaged .*invalid size or tag"):
+        Index.load(tmp_path)

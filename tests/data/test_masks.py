@@ -1,6 +1,8 @@
-"""Pixel truth reads as the contract says: labels, instances, void."""
+"""Ground-truth masks: labels, instances, void, and the archive of rendered masks."""
 
+import os
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -8,31 +10,30 @@ from PIL import Image
 
 from pipeline.data.index import ImageEntry, Index
 from pipeline.data.masks import (
+    MASKS,
+    format_ranges,
     number_instances,
+    read_archived,
     read_instances,
     read_semantic,
     read_values,
-    shorten,
+    writing_archive,
 )
 from pipeline.data.problems import DatasetError
+from pipeline.readers.build import build
 from tests.support.sources import mask, save
 
 VALUES = {0: 0, 1: 2, 2: 1, 3: 0, 255: 255}
 
 
 def make(root: Path, semantic: np.ndarray | None, instances: np.ndarray | None = None) -> Index:
-    names: list[str | None] = []
-    for name, array in (("s.png", semantic), ("i.png", instances)):
+    masks = {"s.png": semantic, "i.png": instances}
+    for name, array in masks.items():
         if array is not None:
             save(root / name, array)
-        names.append(None if array is None else name)
-    return Index(
-        ("cat", "dog"),
-        [ImageEntry("p", "p.png", 12, 16, "val", (), *names, "")],
-        root,
-        root,
-        VALUES,
-    )
+    first, second = (None if array is None else name for name, array in masks.items())
+    entry = ImageEntry("p", "p.png", 12, 16, "val", (), first, second, "")
+    return Index(("cat", "dog"), [entry], root, root, VALUES)
 
 
 def test_values_become_labels_by_the_table(tmp_path: Path) -> None:
@@ -44,10 +45,10 @@ def test_values_become_labels_by_the_table(tmp_path: Path) -> None:
     )
 
 
-def test_a_value_that_is_no_class_is_named_with_the_file(tmp_path: Path) -> None:
+def test_a_value_without_a_class_is_named_with_the_file(tmp_path: Path) -> None:
     index = make(tmp_path, mask((0, 0, 2, 2, 7), (3, 3, 4, 4, 9)))
     with pytest.raises(
-        DatasetError, match=r"s\.png: holds 7, 9, which are no class; use 0\.\.3, 255"
+        DatasetError, match=r"s\.png: has values without a class: 7, 9; use 0\.\.3, 255"
     ):
         read_semantic(index, "p")
 
@@ -58,7 +59,7 @@ def test_a_mask_of_another_size_is_an_error(tmp_path: Path) -> None:
         read_semantic(index, "p")
 
 
-def test_instances_take_the_commonest_label_and_skip_background_and_void(tmp_path: Path) -> None:
+def test_instances_take_the_most_frequent_label(tmp_path: Path) -> None:
     semantic = mask((0, 0, 6, 8, 1), (6, 0, 12, 8, 2), (0, 8, 6, 16, 3), (0, 0, 1, 16, 255))
     ids = mask((0, 0, 5, 8, 40), (5, 0, 12, 8, 9), (0, 8, 6, 16, 12))
     instances, classes = read_instances(make(tmp_path, semantic, ids), "p")
@@ -83,7 +84,7 @@ def test_many_instances_in_16_bits(tmp_path: Path) -> None:
     assert classes.tolist() == [0] * 191
 
 
-def test_without_masks_it_says_what_to_ask_first(tmp_path: Path) -> None:
+def test_without_masks_the_error_names_the_check(tmp_path: Path) -> None:
     index = make(tmp_path, None)
     assert not index.has_masks("p")
     assert not index.has_instances("p")
@@ -121,9 +122,91 @@ def test_a_color_image_is_no_mask(tmp_path: Path) -> None:
 
 def test_a_jpeg_is_no_mask(tmp_path: Path) -> None:
     save(tmp_path / "m.jpg", mask()).rename(tmp_path / "m.png")
-    with pytest.raises(DatasetError, match="no PNG file"):
+    with pytest.raises(DatasetError, match="not a PNG file"):
         read_values(tmp_path / "m.png")
 
 
-def test_shorten() -> None:
-    assert shorten({0: 0, 255: 255, 2: 1, 1: 1, 7: 0}) == "0..2, 7, 255"
+def test_format_ranges() -> None:
+    assert format_ranges({0: 0, 255: 255, 2: 1, 1: 1, 7: 0}) == "0..2, 7, 255"
+
+
+def filled(path: Path) -> Path:
+    with writing_archive(path) as add:
+        add("a.png", b"first")
+        add("b/c.png", b"second")
+    return path
+
+
+def test_any_tool_reads_the_archive_and_equal_files_equal_bytes(tmp_path: Path) -> None:
+    path = filled(tmp_path / "one" / MASKS)
+    assert path.read_bytes() == filled(tmp_path / "other" / MASKS).read_bytes()
+    with ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            "a.png": b"first",
+            "b/c.png": b"second",
+        }
+        archive.extractall(tmp_path / "out")
+    assert (tmp_path / "out/a.png").read_bytes() == b"first"
+    assert read_archived(path, "b/c.png") == b"second"
+
+
+def test_an_interrupted_archive_leaves_the_old_one(tmp_path: Path) -> None:
+    path = filled(tmp_path / MASKS)
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt), writing_archive(path) as add:
+        add("a.png", b"other")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == [MASKS]
+
+
+def test_a_replaced_archive_is_read_again(tmp_path: Path) -> None:
+    path = filled(tmp_path / MASKS)
+    assert read_archived(path, "a.png") == b"first"
+    with writing_archive(path) as add:
+        add("a.png", b"another")
+    assert read_archived(path, "a.png") == b"another"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_truncated_archive_is_named(tmp_path: Path, share: float) -> None:
+    path = filled(tmp_path / MASKS)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(
+        DatasetError, match=r"masks\.zip/a\.png: cannot be read \(.*\); .*`dvc repro dataset`"
+    ):
+        read_archived(path, "a.png")
+
+
+def test_flipped_bytes_in_the_archive_are_noticed(tmp_path: Path) -> None:
+    path = filled(tmp_path / MASKS)
+    path.write_bytes(path.read_bytes().replace(b"first", b"worst"))
+    with pytest.raises(DatasetError, match=r"masks\.zip/a\.png: cannot be read \(.*CRC"):
+        read_archived(path, "a.png")
+
+
+def test_a_missing_archive_or_member_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"masks\.zip/a\.png: cannot be read \(.*No such file"):
+        read_archived(tmp_path / MASKS, "a.png")
+    with pytest.raises(DatasetError, match=r"masks\.zip/z\.png: no such file in the archive"):
+        read_archived(filled(tmp_path / MASKS), "z.png")
+
+
+def test_a_dataset_with_rendered_masks_can_be_moved(tmp_path: Path) -> None:
+    build("scenes", Path(), tmp_path / "old", images=2, val=0.5)
+    before = Index.load(tmp_path / "old")
+    name = next(iter(before))
+    semantic, (ids, classes) = read_semantic(before, name), read_instances(before, name)
+    (tmp_path / "old").rename(tmp_path / "new")
+    after = Index.load(tmp_path / "new")
+    assert np.array_equal(read_semantic(after, name), semantic)
+    assert np.array_equal(read_instances(after, name)[0], ids)
+    assert np.array_equal(read_instances(after, name)[1], classes)
+    assert after.image(name).shape[:2] == semantic.shape
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {
+        "images",
+        "index.json",
+        MASKS,
+        "images.csv",
+    }

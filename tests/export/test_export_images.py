@@ -1,4 +1,4 @@
-"""What is exported of an artifact's record, and what is refused."""
+"""Images and files of an export: records of both layouts, names, folders, files."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_both_layouts_give_the_same_masks() -> None:
         )
 
 
-def test_weak_and_empty_instances_are_left_out_and_counted() -> None:
+def test_low_scores_and_empty_instances_are_counted() -> None:
     read = export_images({"a": record(MASKS, [0, 1, 2], [0.3, 0.2, 0.9])}, min_score=0.25)
     (image,) = read
     np.testing.assert_array_equal(image.masks, MASKS[:1])
@@ -42,17 +42,17 @@ def test_weak_and_empty_instances_are_left_out_and_counted() -> None:
         ({"classes": np.zeros(2, np.uint8)}, "2 classes"),
         ({"classes": np.array([0, 1, 3], np.uint8)}, "class 3 of 3"),
         ({"semantic": np.zeros((7, 11), np.uint8)}, "size"),
-        ({"scores": None}, "without scores"),
+        ({"scores": None}, "lacks scores"),
     ],
 )
-def test_records_that_contradict_themselves_are_named(changed: dict, message: str) -> None:
+def test_inconsistent_records_are_named(changed: dict, message: str) -> None:
     whole = {**record(MASKS, [0, 1, 2], [1, 1, 1]), **changed}
     broken = {key: array for key, array in whole.items() if array is not None}
     with pytest.raises(ExportError, match=f"'a b'.*{message}"):
         list(export_images({"a b": broken}))
 
 
-def test_names_that_would_become_one_file_are_both_named() -> None:
+def test_colliding_names_are_both_named() -> None:
     assert flatten(["a/b", "a c", "é"]) == {"a/b": "a_b", "a c": "a c", "é": "é"}
     with pytest.raises(UserError, match=r"'a/b_c' and 'a_b/c'"):
         flatten(["a/b_c", "a_b/c"])
@@ -64,7 +64,7 @@ def test_names_that_leave_the_folder_are_refused(name: str) -> None:
         check_names(["fine", name])
 
 
-def test_a_folder_is_filled_only_if_it_is_empty_or_by_force(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_needs_force(tmp_path: Path) -> None:
     prepare(tmp_path / "new/deep", force=False)
     prepare(tmp_path / "new/deep", force=False)
     (tmp_path / "new/mine.txt").write_text("x")
@@ -72,7 +72,7 @@ def test_a_folder_is_filled_only_if_it_is_empty_or_by_force(tmp_path: Path) -> N
         prepare(tmp_path / "new", force=False)
     prepare(tmp_path / "new", force=True)
     assert (tmp_path / "new/mine.txt").read_text() == "x"
-    with pytest.raises(UserError, match=r"mine\.txt: cannot be made a folder"):
+    with pytest.raises(UserError, match=r"mine\.txt: cannot be created"):
         prepare(tmp_path / "new/mine.txt", force=True)
 
 
@@ -87,7 +87,7 @@ def test_an_interrupted_stream_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["copy", "link"])
-def test_image_files_come_along_unchanged_and_can_be_replaced(tmp_path: Path, how: str) -> None:
+def test_image_files_are_unchanged_and_can_be_replaced(tmp_path: Path, how: str) -> None:
     source = tmp_path / "a b.jpg"
     source.write_bytes(b"image")
     for _ in range(2):

@@ -1,6 +1,4 @@
-"""VOC: torchvision, the readers of this project and a parser of labelmap.txt see the maps that were
-written.
-"""
+"""VOC: torchvision, this project and a parser of labelmap.txt read the maps back."""
 
 from pathlib import Path
 
@@ -96,20 +94,20 @@ def test_labelmap_names_the_colors_of_the_maps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels, records["a b"]["semantic"])
 
 
-def test_the_colors_are_those_of_voc() -> None:
+def test_colors_are_those_of_voc() -> None:
     colors = voc.color_map().tolist()
     assert colors[:4] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
     assert (colors[20], colors[255]) == ([0, 64, 128], [224, 224, 192])
 
 
 @pytest.mark.parametrize("name", ["a:b", "#a", "background", "ignored", " a", "a\nb"])
-def test_class_names_that_labelmap_cannot_hold_are_refused(name: str) -> None:
+def test_class_names_that_labelmap_cannot_represent_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="labelmap"):
-        voc.label_map(["cat", name])
+        voc.format_labelmap(["cat", name])
 
 
 @given(st.lists(st.sampled_from([0.1, 0.5, 0.9]), max_size=6), st.integers(0, 2**32))
-def test_the_higher_score_is_in_front(scores: list[float], seed: int) -> None:
+def test_higher_score_is_in_front(scores: list[float], seed: int) -> None:
     masks = np.random.default_rng(seed).random((len(scores), 5, 6)) < 0.4
     classes = np.arange(len(scores), dtype=np.uint8)
     labels, ids = voc.maps(
@@ -142,7 +140,7 @@ def test_lists_come_last(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").rglob("*.txt"))
 
 
-def test_more_instances_than_a_byte_holds_are_refused(tmp_path: Path) -> None:
+def test_too_many_instances_for_a_byte_are_refused(tmp_path: Path) -> None:
     masks = np.eye(256, dtype=bool).reshape(256, 16, 16)
     for count in (254, 255):
         records = {"many": record(masks[:count], [0] * count, [1] * count)}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data.images import read_image
-from pipeline.data.masks import read_values, translate
+from pipeline.data.masks import read_values, to_labels
 from tests.support.harm import HARD, harmed, result_or_message
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.filterwarnings("ignore::UserWarning:PIL")]
@@ -55,5 +55,5 @@ def test_harmed_masks(tmp_path: Path, data: bytes) -> None:
     found = result_or_message(lambda: read_values(path), path)
     if found is not None:
         assert found.dtype in (np.uint8, np.uint16)
-        labels = result_or_message(lambda: translate(found, {0: 0, 1: 1, 255: 255}, path), path)
+        labels = result_or_message(lambda: to_labels(found, {0: 0, 1: 1, 255: 255}, path), path)
         assert labels is None or labels.shape == found.shape

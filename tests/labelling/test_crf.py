@@ -3,16 +3,14 @@ nothing to do.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from pipeline.labelling.crf import label_refiner, refine_probabilities
+from pipeline.params import presets
 
-PRESETS = Path(__file__).resolve().parents[2] / "pipeline" / "presets"
-IRN: Mapping[str, float] = yaml.safe_load((PRESETS / "voc12.yaml").read_text())["seeds"]["crf"]
+IRN: Mapping[str, float] = presets.load("voc12")["seeds"]["crf"]
 
 
 def two_colors(

@@ -9,12 +9,11 @@ import yaml
 
 from pipeline.data.grid import upsample
 from pipeline.labelling.seeds import seed_map
-from pipeline.params import ParameterError, parse
+from pipeline.params import ParameterError, parse, presets
 
 ROOT = Path(__file__).resolve().parents[2]
-PRESETS = Path(__file__).resolve().parents[2] / "pipeline" / "presets"
 OFF: Mapping[str, float] = {
-    **yaml.safe_load((PRESETS / "voc12.yaml").read_text())["seeds"]["crf"],
+    **presets.load("voc12")["seeds"]["crf"],
     "iterations": 0,
 }
 ON = {**OFF, "iterations": 10}

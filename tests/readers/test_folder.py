@@ -1,4 +1,4 @@
-"""A folder of one's own, from labels.csv to the index."""
+"""Your own folder, from labels.csv in all the forms of spreadsheets to the index."""
 
 import unicodedata
 from pathlib import Path
@@ -10,7 +10,8 @@ from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.data.problems import DatasetError
 from pipeline.readers.build import build
-from pipeline.readers.validation import held_out
+from pipeline.readers.folder import names_in, read_classes, read_labels, split_cell
+from pipeline.readers.validation import is_held_out
 from tests.support.sources import SIZE, mask, noise, own_folder, save, write
 
 
@@ -48,7 +49,7 @@ def test_decomposed_file_names_match_composed_rows(tmp_path: Path) -> None:
     assert index.image("é").shape == (*SIZE, 3)
 
 
-def test_the_split_column_goes_before_the_share(tmp_path: Path) -> None:
+def test_split_column_overrides_the_fraction(tmp_path: Path) -> None:
     rows = [f"p{k},cat,{('train', 'val', 'test', '')[k % 4]}" for k in range(80)]
     index = build(
         "folder",
@@ -57,16 +58,16 @@ def test_the_split_column_goes_before_the_share(tmp_path: Path) -> None:
         val=0.5,
     )
     for k in range(80):
-        free = "val" if held_out(f"p{k}", 0.5) else "train"
+        free = "val" if is_held_out(f"p{k}", 0.5) else "train"
         assert index[f"p{k}"].split == ("train", "val", "test", free)[k % 4]
 
 
-def test_the_share_is_near_and_new_images_move_no_others() -> None:
+def test_fraction_is_met_and_new_images_move_no_others() -> None:
     names = [f"image {k}" for k in range(4000)]
-    held = [name for name in names if held_out(name, 0.2)]
+    held = [name for name in names if is_held_out(name, 0.2)]
     assert 0.17 < len(held) / len(names) < 0.23
-    assert set(held) <= {name for name in names if held_out(name, 0.3)}
-    assert not any(held_out(name, 0.0) for name in names)
+    assert set(held) <= {name for name in names if is_held_out(name, 0.3)}
+    assert not any(is_held_out(name, 0.0) for name in names)
 
 
 @pytest.mark.parametrize("place", ["masks/semantic/a.png", "masks/a.png"])
@@ -94,23 +95,14 @@ def test_a_subset_in_its_own_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_semantic(Index.load(tmp_path / "out"), "a"), expected)
 
 
-def test_unknown_and_repeated_classes_are_errors_that_list_the_valid_ones(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError) as caught:
-        build(
-            "folder", own_folder(tmp_path / "own"), tmp_path / "out", classes=["dog", "lynx", "dog"]
-        )
-    assert "'lynx' is no class of the source; valid are cat, dog" in str(caught.value)
-    assert "'dog' is listed 2 times" in str(caught.value)
-
-
-def test_classes_txt_fixes_order_and_names_with_blanks(tmp_path: Path) -> None:
+def test_classes_txt_sets_order_and_names_with_blanks(tmp_path: Path) -> None:
     own = own_folder(tmp_path / "own", ("a,traffic light", "b,dog traffic"))
     write(own / "classes.txt", "dog\ntraffic light\ntraffic\n")
     index = build("folder", own, tmp_path / "out")
     assert (index["a"].tags, index["b"].tags) == ((1,), (0, 2))
 
 
-def test_a_new_mask_changes_the_digest_of_its_image_alone(tmp_path: Path) -> None:
+def test_a_new_mask_changes_only_the_digest_of_its_image(tmp_path: Path) -> None:
     own = own_folder(tmp_path / "own")
     before = build("folder", own, tmp_path / "out")
     save(own / "masks/a.png", mask())
@@ -118,3 +110,57 @@ def test_a_new_mask_changes_the_digest_of_its_image_alone(tmp_path: Path) -> Non
     assert before["a"].digest != after["a"].digest
     assert before["b"].digest == after["b"].digest
     assert before.digest != after.digest
+
+
+def test_byte_order_mark_crlf_blank_lines_and_quotes(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "labels.csv",
+        'image,classes,split\r\n"a, b",cat,val\r\n\r\n ü , dog ,\r\n',
+        "utf-8-sig",
+    )
+    rows = read_labels(path)
+    assert [(row.image, row.cell, row.split) for row in rows] == [
+        ("a, b", "cat", "val"),
+        ("ü", "dog", None),
+    ]
+    assert [row.where for row in rows] == [f"{path}:2", f"{path}:4"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "names"),
+    [
+        ("cat", {"cat"}),
+        ("cat dog", {"cat", "dog"}),
+        ("traffic light", {"traffic light"}),
+        ("traffic light; cat ;", {"traffic light", "cat"}),
+        ("", set()),
+    ],
+)
+def test_cells(cell: str, names: set[str]) -> None:
+    assert split_cell(cell, ("cat", "dog", "traffic light")) == names
+
+
+def test_cells_with_semicolons_reveal_names_with_blanks(tmp_path: Path) -> None:
+    rows = read_labels(
+        write(
+            tmp_path / "l.csv", "image,classes\na,traffic light;cat\nb,traffic light\nc,dog cow\n"
+        )
+    )
+    assert names_in(rows) == ("cat", "cow", "dog", "traffic light")
+
+
+def test_every_bad_line_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "image,classes\na,cat,dog\nb,cat\nc\n")
+    with pytest.raises(DatasetError) as caught:
+        read_labels(path)
+    assert [problem.where for problem in caught.value.problems] == [f"{path}:2", f"{path}:4"]
+    assert "separate class names with ;" in str(caught.value)
+
+
+def test_classes_with_and_without_background(tmp_path: Path) -> None:
+    with_it = read_classes(write(tmp_path / "1", "Background\ncat\n\ntraffic light\n", "utf-8-sig"))
+    assert (
+        with_it
+        == read_classes(write(tmp_path / "2", "cat\ntraffic light"))
+        == ("cat", "traffic light")
+    )

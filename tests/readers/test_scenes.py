@@ -1,3 +1,5 @@
+"""The scenes: reproducible, exact masks, varied, and no class that the background gives away."""
+
 import hashlib
 import itertools
 import os
@@ -12,21 +14,22 @@ import pytest
 
 from pipeline.readers.scenes import BACKDROPS, CLASSES, Scene, draw
 from pipeline.readers.scenes.backdrops import HABITATS, paint_backdrop
-from pipeline.readers.scenes.scene import SIZES, arrange, compose, owners
-from pipeline.readers.scenes.shapes import (
+from pipeline.readers.scenes.parts import part_of
+from pipeline.readers.scenes.scene import SIZES, arrange, compose, visible_instances
+from pipeline.readers.scenes.shapes import area, capsule, ellipse, move, ribbon, rotate
+from pipeline.readers.scenes.toys import (
     PALETTE,
     PATTERNS,
     SHAPES,
     Body,
-    area,
-    capsule,
-    ellipse,
-    move,
+    Sprite,
+    Toy,
+    Window,
+    draw_toy,
     pattern_outlines,
-    ribbon,
-    rotate,
+    render,
+    silhouettes,
 )
-from pipeline.readers.scenes.toys import Sprite, Toy, Window, draw_toy, part_of, render, silhouettes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -76,7 +79,7 @@ def test_another_process_draws_the_same_bytes() -> None:
     assert run.stdout.split() == [digest(draw(11, seed=9)), digest(draw(4, seed=9))]
 
 
-def test_a_image_depends_on_seed_and_index_only() -> None:
+def test_an_image_depends_only_on_seed_and_index() -> None:
     alone = digest(draw(5))
     for index in (0, 1, 2):
         draw(index)
@@ -101,7 +104,7 @@ def test_masks_are_consistent(scenes: list[Scene]) -> None:
         assert scene.tags == tuple(np.unique(scene.semantic)[1:] - 1)
 
 
-def test_there_are_one_to_four_objects_in_every_number(scenes: list[Scene]) -> None:
+def test_one_to_four_objects_are_all_common(scenes: list[Scene]) -> None:
     counts = Counter(len(scene.classes) for scene in scenes)
     assert set(counts) == {1, 2, 3, 4}
     assert min(counts.values()) >= 0.1 * len(scenes)
@@ -145,12 +148,12 @@ def test_objects_are_large(scenes: list[Scene]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_nobody_is_nearly_hidden_and_tags_stay_honest(seed: int) -> None:
+def test_every_object_and_its_part_are_visible(seed: int) -> None:
     height, width = SIZES[seed % len(SIZES)]
     rng = np.random.default_rng(seed)
     toys = arrange(rng, [int(label) for label in rng.integers(0, 3, 4)], height, width)
     sprites = [render(toy, PALETTE[k], 1.0) for k, toy in enumerate(toys)]
-    instances = owners(sprites, (height, width))
+    instances = visible_instances(sprites, (height, width))
     for k, (toy, sprite) in enumerate(zip(toys, sprites, strict=True), start=1):
         seen = instances == k
         assert seen.sum() >= max(60, 0.15 * sprite.cover.sum())
@@ -160,7 +163,7 @@ def test_nobody_is_nearly_hidden_and_tags_stay_honest(seed: int) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", CLASSES)
-def test_the_part_is_small_and_at_an_end_or_side(name: str, shape: str) -> None:
+def test_parts_are_small_and_at_an_end_or_side(name: str, shape: str) -> None:
     toy = Toy(CLASSES.index(name), bodied(shape), 100.0, 100.0, 45.0, 0.0, False, 0.14, 0.5)
     whole, part = silhouettes(toy, 200, 200, 1.0)
     assert 0.08 <= part.sum() / whole.sum() <= 0.16
@@ -179,7 +182,7 @@ def test_part_colors_differ_from_each_other_and_from_all_bodies() -> None:
         assert np.linalg.norm(np.subtract(color, body)) > 60
 
 
-def test_the_body_tells_nothing_about_the_class() -> None:
+def test_bodies_do_not_depend_on_the_class() -> None:
     for seed in range(20):
         bodies = {
             draw_toy(np.random.default_rng(seed), label, 40.0).body for label in range(len(CLASSES))
@@ -202,7 +205,7 @@ def test_flipping_a_toy_flips_its_pixels() -> None:
     assert np.abs(one - other[:, ::-1]).mean() < 2.0
 
 
-def test_a_pixel_belongs_to_whoever_gives_most_of_its_color() -> None:
+def test_a_pixel_belongs_to_the_largest_share_of_its_color() -> None:
     def sprite(cover: list[float], color: float) -> Sprite:
         row = np.array([cover], np.float32)
         return Sprite(
@@ -211,19 +214,24 @@ def test_a_pixel_belongs_to_whoever_gives_most_of_its_color() -> None:
 
     below, above = sprite([1.0, 1.0, 0.4, 0.9], 200), sprite([0.0, 0.6, 0.0, 0.4], 50)
     # shares of ground, below, above: (0,1,0) (0,.4,.6) (.6,.4,0) (.06,.54,.4)
-    assert owners([below, above], (1, 4)).tolist() == [[1, 2, 0, 1]]
+    assert visible_instances([below, above], (1, 4)).tolist() == [[1, 2, 0, 1]]
 
 
-def test_sprites_may_reach_beyond_the_image() -> None:
+def test_sprites_may_extend_beyond_the_image() -> None:
     row = np.ones((3, 3), np.float32)
     sprite = Sprite(Window(-1, -2, 3, 3), np.full((3, 3, 3), 9, np.float32), row, row)
-    assert owners([sprite], (4, 4)).tolist() == [[1, 0, 0, 0], [1, 0, 0, 0], [0] * 4, [0] * 4]
+    assert visible_instances([sprite], (4, 4)).tolist() == [
+        [1, 0, 0, 0],
+        [1, 0, 0, 0],
+        [0] * 4,
+        [0] * 4,
+    ]
     image = compose(np.full((4, 4, 3), 250, np.uint8), sprite, 1.0)
     assert (image[:2, 0] == 9).all()
 
 
 def test_color_and_mask_agree_at_the_border() -> None:
-    """Where a toy alone differs from the empty ground is where its mask is, up to the soft shadow."""
+    """A lone toy differs from the empty ground where its mask is, up to the soft shadow."""
     ground = np.full((160, 160, 3), 235, np.uint8)
     toy = Toy(6, bodied("box"), 80.0, 80.0, 45.0, 0.2, False, 0.14, 0.0)
     sprite = render(toy, PALETTE[6], 1.0)
@@ -232,7 +240,7 @@ def test_color_and_mask_agree_at_the_border() -> None:
     )
     bare = compose(ground, Sprite(sprite.window, sprite.color, 0 * sprite.cover, sprite.part), 1.0)
     assert (bare == ground).all()  # no cover, no shadow either
-    mine = owners([sprite], (160, 160)) == 1
+    mine = visible_instances([sprite], (160, 160)) == 1
     # the shadow takes at most 42 % of the ground, a mask pixel at least half of what is left of it
     assert painted[mine].max() <= 0.5 * 235 + 1
     assert painted[~mine].min() >= 0.5 * 0.58 * 235 - 5
@@ -240,7 +248,7 @@ def test_color_and_mask_agree_at_the_border() -> None:
     assert (hard != mine).sum() < 0.05 * mine.sum()
 
 
-def test_borders_of_objects_are_the_clearest_lines(scenes: list[Scene]) -> None:
+def test_borders_of_objects_are_the_strongest_edges(scenes: list[Scene]) -> None:
     outer, inside, ground = [], [], []
     kernel = np.ones((3, 3), np.uint8)
     for scene in scenes[:60]:
@@ -255,7 +263,7 @@ def test_borders_of_objects_are_the_clearest_lines(scenes: list[Scene]) -> None:
     assert np.mean(outer) > 3 * np.mean(ground)
 
 
-def test_context_occurs_with_a_class_but_does_not_tell_it(scenes: list[Scene]) -> None:
+def test_backdrops_correlate_with_a_class_but_do_not_tell_it(scenes: list[Scene]) -> None:
     assert {scene.backdrop for scene in scenes} == set(BACKDROPS)
     for name, (backdrop, _) in HABITATS.items():
         label = CLASSES.index(name)
@@ -268,7 +276,7 @@ def test_context_occurs_with_a_class_but_does_not_tell_it(scenes: list[Scene]) -
     assert 0.55 < np.mean(boats) < 0.85
 
 
-def test_scale_multiplies_the_sides_and_keeps_the_image() -> None:
+def test_scale_multiplies_the_sides_of_the_same_image() -> None:
     for index in range(6):
         full, half, double = (draw(index, scale=scale) for scale in (1.0, 0.5, 2.0))
         height, width = full.instances.shape
@@ -281,7 +289,7 @@ def test_scale_multiplies_the_sides_and_keeps_the_image() -> None:
             assert (mask == full.instances).mean() > 0.97
 
 
-def test_the_smallest_scale_still_shows_everybody() -> None:
+def test_every_object_is_visible_at_the_smallest_scale() -> None:
     for index in range(30):
         scene = draw(index, scale=0.2)
         assert len(np.unique(scene.instances)) == len(scene.classes) + 1
@@ -289,13 +297,13 @@ def test_the_smallest_scale_still_shows_everybody() -> None:
 
 @pytest.mark.parametrize("scale", [0.1, 0.0, -1.0, float("nan")])
 def test_a_scale_that_is_too_small_is_refused(scale: float) -> None:
-    with pytest.raises(ValueError, match=r"scale is .*give at least 0\.2"):
+    with pytest.raises(ValueError, match=r"scale is .*use at least 0\.2"):
         draw(0, scale=scale)
 
 
 @pytest.mark.parametrize(("index", "seed"), [(-1, 0), (0, -1)])
 def test_a_negative_index_or_seed_is_refused(index: int, seed: int) -> None:
-    with pytest.raises(ValueError, match="may be negative"):
+    with pytest.raises(ValueError, match="must be at least 0"):
         draw(index, seed)
 
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from pipeline.metrics.steps import STEPS
-from pipeline.params.maps import Classifier
 from pipeline.params.models import Instance
+from pipeline.params.pseudo_labels import Classifier
 
 ROOT = Path(__file__).resolve().parents[2]
 NEUTRAL = {

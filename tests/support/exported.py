@@ -1,4 +1,4 @@
-"""Small made-up results, and what the tests of this folder read them back with."""
+"""Small artificial results to export, and helpers that read them back."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,9 +33,7 @@ def blob(size: tuple[int, int], seed: int, fineness: int = 4) -> np.ndarray:
 def record(
     masks: np.ndarray, classes: list[int], scores: list[float], semantic: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Masks bool [N,H,W] as a record of layout `predictions`; without a semantic map background
-    alone.
-    """
+    """Masks bool [N,H,W] as a record of layout `predictions`; the semantic map is 0 by default."""
     return {
         "semantic": np.zeros(masks.shape[1:], np.uint8) if semantic is None else semantic,
         "instances": pack(masks),
@@ -45,9 +43,7 @@ def record(
 
 
 def label_record(ids: np.ndarray, classes: list[int]) -> dict[str, np.ndarray]:
-    """An id map [H,W] as a record of layout `labels` whose semantic map agrees with it; scores 1.0,
-    0.9, ...
-    """
+    """An id map [H,W] as a record of layout `labels` with its semantic map and falling scores."""
     table = np.array([0, *(c + 1 for c in classes)], np.uint8)
     return {
         "semantic": table[ids],
@@ -58,9 +54,7 @@ def label_record(ids: np.ndarray, classes: list[int]) -> dict[str, np.ndarray]:
 
 
 def scenery() -> dict[str, dict[str, np.ndarray]]:
-    """Four images: overlaps and holes, labels in a sub-folder, no instance, letters of another
-    script.
-    """
+    """Four images: overlaps and holes, labels in a subfolder, no instance, non-ASCII letters."""
     size = (40, 53)
     masks = np.stack([blob(size, 1, 12), blob(size, 2, 12), blob(size, 3)])
     ids = np.zeros((31, 20), np.uint16)
@@ -86,9 +80,7 @@ def export_images(
 def target(
     folder: Path, records: Mapping[str, Mapping[str, np.ndarray]], images: str = "copy"
 ) -> Target:
-    """Where to: `folder`/out; every image is a PNG in `folder`/source, the first is of split val,
-    the rest of train.
-    """
+    """Target folder/out; all images are PNGs in folder/source, the first of split val."""
     files = {name: folder / "source" / f"{name}.png" for name in records}
     for name, path in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

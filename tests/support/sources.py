@@ -60,8 +60,8 @@ def voc_folder(
             f"<object><name>{n}</name><part><name>head</name></part></object>" for n in names
         )
         write(root / "Annotations" / f"{name}.xml", f"<annotation>{objects}</annotation>")
-    for split, names in (("train", train), ("val", val)):
-        write(root / "ImageSets" / "Segmentation" / f"{split}.txt", "\n".join(names) + "\n")
+    for split, listed in (("train", train), ("val", val)):
+        write(root / "ImageSets" / "Segmentation" / f"{split}.txt", "\n".join(listed) + "\n")
     write(root / "classes.txt", "background\ncat\ndog\n")
     return root
 

@@ -1,6 +1,4 @@
-"""Procedural images of toys: large bodies that all classes share, and a small part that tells the
-class.
-"""
+"""Procedural scenes of toys: large bodies that all classes share, small parts that tell them."""
 
 from pipeline.readers.scenes.backdrops import BACKDROPS
 from pipeline.readers.scenes.scene import Scene, draw

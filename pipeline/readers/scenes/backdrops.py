@@ -1,9 +1,4 @@
-"""The grounds behind the toys, and which class is often met on which.
-
-Grounds of the open country; each fills a canvas from its own random numbers.
-
-Grounds of houses and rooms; each fills a canvas from its own random numbers.
-"""
+"""Backdrops of the toys, outdoors and indoors, and the classes that often occur on them."""
 
 from collections.abc import Callable
 
@@ -15,7 +10,7 @@ from pipeline.readers.scenes.shapes import (
     Color,
     arc,
     blend,
-    crowd,
+    count_per_area,
     ellipse,
     fractal,
     gradient,
@@ -32,11 +27,11 @@ _GRAYS: tuple[Color, ...] = ((128, 130, 134), (150, 146, 140), (108, 112, 120))
 
 
 def meadow(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Grass with flowers and stones."""
+    """Paint grass with flowers and stones."""
     gradient(canvas, (104, 138, 74), (74, 112, 58))
     shade(canvas, 1 + 0.16 * fractal(rng, canvas, 48))
     greens: tuple[Color, ...] = ((92, 130, 62), (70, 108, 56), (116, 150, 78), (84, 118, 70))
-    for _ in range(crowd(canvas, 130)):
+    for _ in range(count_per_area(canvas, 130)):
         clutter.grass(rng, canvas, greens, float(rng.uniform(5, 10)))
     for _ in range(int(rng.integers(2, 6))):
         clutter.stone(rng, canvas, pick(rng, _GRAYS), float(rng.uniform(4, 9)))
@@ -50,7 +45,7 @@ def meadow(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def beach(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Sand with shells below a strip of sea."""
+    """Paint sand with shells below a strip of sea."""
     gradient(canvas, (222, 200, 154), (206, 180, 132))
     shade(canvas, 1 + 0.05 * fractal(rng, canvas, 40) + 0.06 * noise(rng, canvas, 5, (1.0, 5.0)))
     _shore(rng, canvas)
@@ -70,7 +65,7 @@ def beach(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def _shore(rng: np.random.Generator, canvas: Canvas) -> None:
-    """A strip of sea with foam along the top of a beach."""
+    """Paint a strip of sea with foam along the top of a beach."""
     depth = float(rng.uniform(0.0, 0.3)) * canvas.height
     x = np.linspace(-5, canvas.width + 5, 24)
     y = depth + 4 * np.sin(x / 17 + rng.uniform(0, 6)) + 2.5 * np.sin(x / 7 + rng.uniform(0, 6))
@@ -85,12 +80,12 @@ def _shore(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def water(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Waves with water lilies."""
+    """Paint waves with water lilies."""
     gradient(canvas, (66, 132, 150), (30, 84, 116))
     shade(canvas, 1 + 0.12 * noise(rng, canvas, 7, (1.0, 5.0)) + 0.08 * fractal(rng, canvas, 50))
-    for _ in range(crowd(canvas, 700)):
+    for _ in range(count_per_area(canvas, 700)):
         clutter.ripple(rng, canvas, vary(rng, (112, 172, 184), 0.1), float(rng.uniform(5, 13)))
-    for _ in range(crowd(canvas, 1400)):
+    for _ in range(count_per_area(canvas, 1400)):
         clutter.ripple(rng, canvas, vary(rng, (24, 70, 102), 0.1), float(rng.uniform(5, 12)))
     for _ in range(int(rng.integers(2, 6))):
         _lily(rng, canvas)
@@ -107,7 +102,7 @@ def _lily(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def forest(rng: np.random.Generator, canvas: Canvas) -> None:
-    """A forest floor full of leaves and sticks."""
+    """Paint a forest floor full of leaves and sticks."""
     gradient(canvas, (78, 62, 48), (60, 48, 40))
     shade(canvas, 1 + 0.2 * fractal(rng, canvas, 30))
     rust: tuple[Color, ...] = (
@@ -117,7 +112,7 @@ def forest(rng: np.random.Generator, canvas: Canvas) -> None:
         (136, 98, 68),
         (82, 62, 52),
     )
-    for _ in range(crowd(canvas, 200)):
+    for _ in range(count_per_area(canvas, 200)):
         clutter.leaf(rng, canvas, rust, float(rng.uniform(4, 8)))
     for _ in range(int(rng.integers(3, 8))):
         clutter.twig(rng, canvas, (84, 64, 50), float(rng.uniform(10, 22)))
@@ -126,7 +121,7 @@ def forest(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def snow(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Snow with a sledge's tracks, twigs and stones."""
+    """Paint snow with a sledge's tracks, twigs and stones."""
     gradient(canvas, (226, 234, 244), (206, 218, 236))
     shade(canvas, 1 + 0.05 * fractal(rng, canvas, 44) + 0.02 * noise(rng, canvas, 3))
     _tracks(rng, canvas)
@@ -134,12 +129,12 @@ def snow(rng: np.random.Generator, canvas: Canvas) -> None:
         clutter.twig(rng, canvas, (110, 92, 84), float(rng.uniform(7, 15)))
     for _ in range(int(rng.integers(3, 8))):
         clutter.stone(rng, canvas, pick(rng, _GRAYS), float(rng.uniform(3, 8)))
-    for _ in range(crowd(canvas, 1600)):
+    for _ in range(count_per_area(canvas, 1600)):
         clutter.leaf(rng, canvas, ((126, 142, 120), (146, 128, 110)), float(rng.uniform(3, 5)))
 
 
 def _tracks(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Two lines of a sledge's runners."""
+    """Paint the two tracks of a sledge's runners."""
     x = np.linspace(-10, canvas.width + 10, 20)
     middle = rng.uniform(0.1, 0.9) * canvas.height + rng.uniform(4, 16) * np.sin(
         x / rng.uniform(30, 60)
@@ -149,7 +144,7 @@ def _tracks(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def street(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Houses at night above cobbles, with lamps."""
+    """Paint houses at night above cobblestones, with lamps."""
     gradient(canvas, (26, 30, 58), (54, 54, 86))
     ground = float(rng.uniform(0.55, 0.72)) * canvas.height
     _houses(rng, canvas, ground)
@@ -205,7 +200,7 @@ def _lamp(rng: np.random.Generator, canvas: Canvas, ground: float) -> None:
 
 
 def table(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Wooden planks with mug stains, coins and crumbs."""
+    """Paint wooden planks with mug stains, coins and crumbs."""
     board = vary(rng, pick(rng, ((150, 102, 66), (124, 84, 58), (170, 122, 82))), 0.06)
     canvas.pixels[:] = board
     high = float(rng.uniform(26, 40))
@@ -223,7 +218,7 @@ def table(rng: np.random.Generator, canvas: Canvas) -> None:
         _mug_stain(rng, canvas, board)
     for _ in range(int(rng.integers(2, 5))):
         _coin(rng, canvas)
-    for _ in range(crowd(canvas, 1500)):
+    for _ in range(count_per_area(canvas, 1500)):
         clutter.stone(rng, canvas, (196, 162, 112), float(rng.uniform(0.8, 1.8)))
     for _ in range(int(rng.integers(1, 4))):
         clutter.leaf(rng, canvas, ((112, 124, 84), (140, 130, 92)), float(rng.uniform(6, 10)))
@@ -250,7 +245,7 @@ def _coin(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def wall(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Bricks, some overgrown with ivy."""
+    """Paint bricks, some overgrown with ivy."""
     canvas.pixels[:] = vary(rng, (150, 138, 128), 0.06)
     brick = vary(rng, pick(rng, ((134, 78, 66), (148, 96, 78), (112, 84, 82))), 0.06)
     high, wide = 13.0, 30.0
@@ -295,26 +290,24 @@ _PAINTERS: dict[str, Callable[[np.random.Generator, Canvas], None]] = {
 }
 BACKDROPS: tuple[str, ...] = tuple(_PAINTERS)
 
-# Where a class is often met, and in what share of its images this alone decides the ground.
+# Where a class often occurs, and the fraction of its images in which this decides the backdrop.
 HABITATS: dict[str, tuple[str, float]] = {"boat": ("water", 0.66), "rabbit": ("snow", 0.35)}
 
 
 def choose_backdrop(rng: np.random.Generator, names: set[str]) -> str:
-    """A ground for an image of the classes `names`, now and then the one where such a class is
-    often met.
-    """
-    ground = str(rng.choice(BACKDROPS))
+    """Draw a backdrop for an image of classes `names`, sometimes the habitat of such a class."""
+    backdrop = str(rng.choice(BACKDROPS))
     for name in sorted(names & HABITATS.keys()):
         habitat, share = HABITATS[name]
         if rng.random() < share:
-            ground = habitat
-    return ground
+            backdrop = habitat
+    return backdrop
 
 
 def paint_backdrop(
     rng: np.random.Generator, name: str, height: int, width: int, unit: float
 ) -> np.ndarray:
-    """Image uint8 [H,W,3] of ground `name`, `height` x `width` units at `unit` pixels each."""
+    """Paint a backdrop of `height` x `width` units at `unit` pixels per unit, uint8 [H,W,3]."""
     pixels = np.zeros((round(height * unit), round(width * unit), 3), np.uint8)
     _PAINTERS[name](rng, Canvas(pixels, unit))
     return pixels

@@ -1,4 +1,4 @@
-"""Small things that lie about and are of no class."""
+"""Small things of no class that lie around."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def _darker(color: Color, factor: float) -> Color:
 
 
 def stone(rng: np.random.Generator, canvas: Canvas, color: Color, radius: float) -> None:
-    """A rounded stone with a dark base and a light top."""
+    """Draw a rounded stone with a dark base and a light top."""
     x, y = spot(rng, canvas)
     color = vary(rng, color, 0.12)
     shape = rounded(blob(0, 0, radius * rng.uniform(0.8, 1.15, 9))) * (1.25, 0.85)
@@ -41,7 +41,7 @@ def _lighter(color: Color, share: float = 0.3) -> Color:
 def leaf(
     rng: np.random.Generator, canvas: Canvas, colors: tuple[Color, ...], length: float
 ) -> None:
-    """A pointed leaf with its rib."""
+    """Draw a pointed leaf with its rib."""
     x, y = spot(rng, canvas)
     turn = float(rng.uniform(0, 2 * np.pi))
     color = vary(rng, pick(rng, colors), 0.15)
@@ -58,7 +58,7 @@ def leaf(
 def grass(
     rng: np.random.Generator, canvas: Canvas, colors: tuple[Color, ...], height: float
 ) -> None:
-    """A tuft of three blades."""
+    """Draw a tuft of three blades."""
     x, y = spot(rng, canvas)
     color = vary(rng, pick(rng, colors), 0.12)
     for lean in rng.uniform(-0.5, 0.5, 3):
@@ -78,7 +78,7 @@ def grass(
 def flower(
     rng: np.random.Generator, canvas: Canvas, colors: tuple[Color, ...], radius: float
 ) -> None:
-    """A small flower with five petals."""
+    """Draw a small flower with five petals."""
     x, y = spot(rng, canvas)
     color = vary(rng, pick(rng, colors), 0.05)
     turn = rng.uniform(0, 2 * np.pi)
@@ -95,7 +95,7 @@ def flower(
 
 
 def twig(rng: np.random.Generator, canvas: Canvas, color: Color, length: float) -> None:
-    """A forked stick."""
+    """Draw a forked stick."""
     x, y = spot(rng, canvas)
     turn = float(rng.uniform(0, 2 * np.pi))
     color = vary(rng, color, 0.15)
@@ -110,7 +110,7 @@ def twig(rng: np.random.Generator, canvas: Canvas, color: Color, length: float) 
 def shell(
     rng: np.random.Generator, canvas: Canvas, colors: tuple[Color, ...], radius: float
 ) -> None:
-    """A fan-shaped sea shell."""
+    """Draw a fan-shaped sea shell."""
     x, y = spot(rng, canvas)
     turn = float(rng.uniform(0, 2 * np.pi))
     color = vary(rng, pick(rng, colors), 0.06)
@@ -130,7 +130,7 @@ def shell(
 
 
 def ripple(rng: np.random.Generator, canvas: Canvas, color: Color, length: float) -> None:
-    """A wave's curved crest."""
+    """Draw the curved crest of a wave."""
     x, y = spot(rng, canvas)
     along = np.linspace(-1, 1, 9)
     spine = np.stack([x + length * along, y + 0.22 * length * along**2], 1)

@@ -1,7 +1,4 @@
-"""One image of toys with its exact masks.
-
-Where toys stand: touching friends, occlusion, and nobody nearly hidden.
-"""
+"""One scene: toys that touch and occlude each other, rendered with exact masks."""
 
 from dataclasses import dataclass
 
@@ -9,11 +6,9 @@ import cv2
 import numpy as np
 
 from pipeline.readers.scenes.backdrops import choose_backdrop, paint_backdrop
-from pipeline.readers.scenes.shapes import (
-    PALETTE,
-    Color,
-)
-from pipeline.readers.scenes.toys import CLASSES, Sprite, Toy, Window, draw_toy, render, silhouettes
+from pipeline.readers.scenes.parts import CLASSES
+from pipeline.readers.scenes.shapes import Color
+from pipeline.readers.scenes.toys import PALETTE, Sprite, Toy, Window, draw_toy, render, silhouettes
 
 SIZES: tuple[tuple[int, int], ...] = (
     (192, 192),
@@ -25,39 +20,37 @@ SIZES: tuple[tuple[int, int], ...] = (
 )
 
 _COUNTS = (0.2, 0.32, 0.28, 0.2)  # one to four toys
-_LENGTHS = (
-    (0.50, 0.60),
-    (0.44, 0.55),
-    (0.39, 0.48),
-    (0.35, 0.43),
-)  # of the square root of the image's area
-_SAME = 0.42  # a further toy is of the class of the one before
+# Of the square root of the image's area, for one to four toys.
+_LENGTHS = ((0.50, 0.60), (0.44, 0.55), (0.39, 0.48), (0.35, 0.43))
+_SAME_CLASS = 0.42  # probability that a further toy is of the class of the one before
 _ATTEMPTS = 40
+MIN_SCALE = 0.2
 
 
 @dataclass
-class _Standing:
-    """Toys placed so far, later ones in front, and the pixels each shows."""
+class _Placed:
+    """Toys placed so far, later ones in front, with the masks of each toy and its part."""
 
     toys: list[Toy]
     wholes: list[np.ndarray]
     parts: list[np.ndarray]
 
     def push(self, toy: Toy, whole: np.ndarray, part: np.ndarray) -> None:
-        """Let the toy stand in front of all others."""
+        """Place a toy in front of all others."""
         self.toys.append(toy)
         self.wholes.append(whole)
         self.parts.append(part)
 
-    def add(self, toy: Toy, whole: np.ndarray, part: np.ndarray, most: float) -> bool:
-        """Let the toy stand in front unless it leaves the image or hides more than `most` of
-        anybody.
+    def add(self, toy: Toy, whole: np.ndarray, part: np.ndarray, max_hidden: float) -> bool:
+        """Place a toy in front unless it leaves the image or hides too much of another one.
+
+        Returns whether it was placed; max_hidden is the fraction of another toy it may hide.
         """
         if not _lies_inside(toy, *whole.shape):
             return False
         hidden = whole
         for other, other_part in zip(reversed(self.wholes), reversed(self.parts), strict=True):
-            if _share(other & whole, other) > most or _share(other & ~hidden, other) < 0.45:
+            if _share(other & whole, other) > max_hidden or _share(other & ~hidden, other) < 0.45:
                 return False
             if _share(other_part & ~hidden, other_part) < 0.7:
                 return False
@@ -71,77 +64,77 @@ def _share(part: np.ndarray, whole: np.ndarray) -> float:
 
 
 def draw_count(rng: np.random.Generator) -> int:
-    """Number of toys an image asks for, 1 to 4."""
+    """Draw the number of toys that an image should have, 1 to 4."""
     return int(rng.choice(len(_COUNTS), p=_COUNTS)) + 1
 
 
 def draw_labels(rng: np.random.Generator, count: int, classes: int) -> list[int]:
-    """Classes of `count` toys, often like the one before."""
+    """Draw the classes of `count` toys, often the same as the one before."""
     labels = [int(rng.integers(classes))]
     while len(labels) < count:
-        repeat = rng.random() < _SAME
+        repeat = rng.random() < _SAME_CLASS
         other = int(rng.integers(classes))
         labels.append(labels[-1] if repeat else other)
     return labels
 
 
 def arrange(rng: np.random.Generator, labels: list[int], height: int, width: int) -> list[Toy]:
-    """Toys of the given classes in an image of `height` x `width` units, back to front.
+    """Arrange toys of the classes `labels` in `height` x `width` units; return them back to front.
 
-    Each shows at least 45 % of its area and 70 % of its part; one that finds no such place is left
-    out, the first always stands. Toys of one class often touch.
+    At least 45 % of each toy and 70 % of its part are visible; a toy without such a place is left
+    out, except for the first. Toys of the same class often touch.
     """
     low, high = _LENGTHS[len(labels) - 1]
     side = float(np.sqrt(height * width))
-    standing = _Standing([], [], [])
+    placed = _Placed([], [], [])
     for label in labels:
         toy = draw_toy(rng, label, 0.5 * side * float(rng.uniform(low, high)))
-        beside = bool(standing.toys) and standing.toys[-1].label == label and rng.random() < 0.7
-        if beside and _stand_beside(rng, standing, toy, height, width):
+        touches = bool(placed.toys) and placed.toys[-1].label == label and rng.random() < 0.7
+        if touches and _place_touching(rng, placed, toy, height, width):
             continue
-        _stand_anywhere(rng, standing, toy, height, width)
-    return standing.toys
+        _place_anywhere(rng, placed, toy, height, width)
+    return placed.toys
 
 
-def _stand_beside(
-    rng: np.random.Generator, standing: _Standing, toy: Toy, height: int, width: int
+def _place_touching(
+    rng: np.random.Generator, placed: _Placed, toy: Toy, height: int, width: int
 ) -> bool:
-    """Push the toy from some side towards the last one until they touch."""
-    friend, target = standing.toys[-1], standing.wholes[-1]
+    """Move the toy towards the last one from a random side until they touch."""
+    other, target = placed.toys[-1], placed.wholes[-1]
     for _ in range(_ATTEMPTS // 2):
         angle = rng.uniform(0, 2 * np.pi)
         away = np.array([np.cos(angle), np.sin(angle)])
-        for reach in np.arange(1.25, 0.5, -0.08) * (friend.length + toy.length):
-            x, y = away * reach + (friend.x, friend.y)
+        for reach in np.arange(1.25, 0.5, -0.08) * (other.length + toy.length):
+            x, y = away * reach + (other.x, other.y)
             candidate = toy.at(float(x), float(y))
             whole, part = silhouettes(candidate, height, width, 1.0)
             if (whole & target).any():
-                if standing.add(candidate, whole, part, most=0.2):
+                if placed.add(candidate, whole, part, max_hidden=0.2):
                     return True
                 break
     return False
 
 
-def _stand_anywhere(
-    rng: np.random.Generator, standing: _Standing, toy: Toy, height: int, width: int
+def _place_anywhere(
+    rng: np.random.Generator, placed: _Placed, toy: Toy, height: int, width: int
 ) -> None:
-    """Try places until one suits the toy and everybody behind it."""
-    most = float(rng.choice([0.0, 0.15, 0.4]))
+    """Try random positions until one suits the toy and all those behind it."""
+    max_hidden = float(rng.choice([0.0, 0.15, 0.4]))
     margin = 0.62 * toy.length
     for attempt in range(_ATTEMPTS):
         x, y = rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)
         candidate = toy.at(float(x), float(y))
         whole, part = silhouettes(candidate, height, width, 1.0)
-        # half of the attempts keep to the wish, the others take what fits
-        if standing.add(candidate, whole, part, most if attempt < _ATTEMPTS // 2 else 0.4):
+        # Half of the attempts keep to the drawn limit, the others take whatever fits.
+        if placed.add(candidate, whole, part, max_hidden if attempt < _ATTEMPTS // 2 else 0.4):
             return
-    if not standing.toys:
+    if not placed.toys:
         candidate = toy.at(width / 2, height / 2)
-        standing.push(candidate, *silhouettes(candidate, height, width, 1.0))
+        placed.push(candidate, *silhouettes(candidate, height, width, 1.0))
 
 
 def _lies_inside(toy: Toy, height: int, width: int) -> bool:
-    """Whether the whole part and at least 80 % of the body's outline lie in the image."""
+    """Return whether the whole part and at least 80 % of the body's outline lie in the image."""
     part = np.concatenate([points for points, _ in toy.part_pieces])
     if part.min() < 2 or part[:, 0].max() > width - 2 or part[:, 1].max() > height - 2:
         return False
@@ -150,16 +143,12 @@ def _lies_inside(toy: Toy, height: int, width: int) -> bool:
     return bool(held.mean() >= 0.8)
 
 
-SMALLEST_SCALE = 0.2
-
-
 @dataclass(frozen=True)
 class Scene:
-    """An image and its pixel truth.
+    """An image and its ground truth.
 
-    `image` is uint8 [H,W,3] RGB; `instances` uint16 [H,W], 0 none, 1..N; `classes` uint8 [N],
-    0-based class of each instance; `backdrop` names the ground. Every instance shows at least 15 %
-    of its area.
+    image: uint8 [H,W,3] RGB; instances: uint16 [H,W], 0 none, 1..N; classes: uint8 [N], 0-based
+    class of each instance; backdrop: its name. At least 15 % of every instance is visible.
     """
 
     image: np.ndarray
@@ -175,23 +164,22 @@ class Scene:
 
     @property
     def tags(self) -> tuple[int, ...]:
-        """Sorted classes with at least one visible instance."""
+        """The sorted classes of the instances."""
         return tuple(sorted({int(label) for label in self.classes}))
 
 
 def draw(index: int, seed: int = 0, scale: float = 1.0) -> Scene:
-    """Image `index` of the endless set `seed`; depends on nothing else and is the same in every
-    process.
+    """Draw image `index` of the endless set `seed`; equal arguments give equal bytes everywhere.
 
-    `scale` multiplies the sides, 144..224 pixels at 1. Raises ValueError for a scale below 0.2,
-    where toys would be no more than a few pixels, and for a negative index or seed.
+    scale multiplies the sides, which are 144..224 pixels at 1. Raises ValueError for a scale below
+    0.2, where toys are only a few pixels large, and for a negative index or seed.
     """
-    if not scale >= SMALLEST_SCALE:
+    if not scale >= MIN_SCALE:
         raise ValueError(
-            f"scale is {scale}; give at least {SMALLEST_SCALE}, 1 for sides of 144 to 224 px"
+            f"scale is {scale}; use at least {MIN_SCALE}, 1 for sides of 144 to 224 px"
         )
     if index < 0 or seed < 0:
-        raise ValueError(f"index is {index} and seed {seed}; neither may be negative")
+        raise ValueError(f"index is {index} and seed {seed}; both must be at least 0")
     rng, toys, (height, width) = place(index, seed)
     backdrop = choose_backdrop(rng, {toy.name for toy in toys})
     image = paint_backdrop(rng, backdrop, height, width, scale)
@@ -203,13 +191,11 @@ def draw(index: int, seed: int = 0, scale: float = 1.0) -> Scene:
         sprites.append(render(toy, color, scale))
         image = compose(image, sprites[-1], scale)
     classes = np.array([toy.label for toy in toys], np.uint8)
-    return Scene(image, owners(sprites, image.shape[:2]), classes, backdrop)
+    return Scene(image, visible_instances(sprites, image.shape[:2]), classes, backdrop)
 
 
 def place(index: int, seed: int) -> tuple[np.random.Generator, list[Toy], tuple[int, int]]:
-    """The toys of an image, back to front, its (height, width) in units, and the generator that
-    draws the rest of it.
-    """
+    """Return the generator of an image, its toys, back to front, and (height, width) in units."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
     height, width = SIZES[int(rng.integers(len(SIZES)))]
     return (
@@ -220,7 +206,7 @@ def place(index: int, seed: int) -> tuple[np.random.Generator, list[Toy], tuple[
 
 
 def choose_color(image: np.ndarray, toy: Toy, unit: float, free: tuple[Color, ...]) -> Color:
-    """One of the colors `free` that stand out from the image around the toy, picked by `toy.grain`."""
+    """Choose one of the colors `free` that contrast with the image around the toy, by toy.grain."""
     height, width = image.shape[:2]
     whole = silhouettes(toy, height, width, unit)[0].astype(np.uint8)
     reach = 2 * max(1, round(5 * unit)) + 1
@@ -234,25 +220,25 @@ def choose_color(image: np.ndarray, toy: Toy, unit: float, free: tuple[Color, ..
 
 
 def compose(image: np.ndarray, sprite: Sprite, unit: float) -> np.ndarray:
-    """The image with a soft shadow and the sprite on it; sprites may reach beyond the image."""
+    """Draw a soft shadow and the sprite on a copy of the image; sprites may extend beyond it."""
     pad = round(14 * unit)
     cover = np.pad(sprite.cover, pad)
     shadow = cv2.GaussianBlur(cover, (0, 0), 3.2 * unit)
     drop = round(4.5 * unit)
     window = sprite.window
-    shaded = _weigh(
+    shaded = _blend(
         image,
         Window(window.top - pad + drop, window.left - pad, *shadow.shape),
         0.42 * shadow,
         None,
     )
-    return _weigh(shaded, window, sprite.cover, sprite.color)
+    return _blend(shaded, window, sprite.cover, sprite.color)
 
 
-def _weigh(
+def _blend(
     image: np.ndarray, window: Window, weight: np.ndarray, color: np.ndarray | None
 ) -> np.ndarray:
-    """Blend `color` (None: a night blue) into the part of the window that lies in the image."""
+    """Blend `color` (None: dark blue) into the part of the window that lies in the image."""
     here, there = clip(window, image.shape[:2])
     result = image.copy()
     under = image[here].astype(np.float32)
@@ -262,7 +248,7 @@ def _weigh(
 
 
 def clip(window: Window, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Slices of the image and of the window where the two meet."""
+    """Return the slices of the image and of the window where the two overlap."""
     top, left = max(0, window.top), max(0, window.left)
     bottom, right = (
         min(shape[0], window.top + window.height),
@@ -276,8 +262,8 @@ def clip(window: Window, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], t
     return here, there
 
 
-def owners(sprites: list[Sprite], shape: tuple[int, ...]) -> np.ndarray:
-    """Instances uint16 [H,W], sprite k being k+1: a pixel goes to whoever gives most of its color."""
+def visible_instances(sprites: list[Sprite], shape: tuple[int, ...]) -> np.ndarray:
+    """Return instances uint16 [H,W]: the sprite (k + 1) with the largest share of a pixel."""
     shares = np.zeros((len(sprites) + 1, *shape), np.float32)
     shares[0] = 1.0
     for k, sprite in enumerate(sprites, start=1):

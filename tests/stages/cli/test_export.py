@@ -1,4 +1,4 @@
-"""`weakmask export` on a tiny dataset: what it writes, tells and refuses."""
+"""`weakmask export` on a tiny dataset: what it writes, prints and refuses."""
 
 import json
 from pathlib import Path
@@ -16,9 +16,7 @@ from stages.cli.export import export
 
 @pytest.fixture
 def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """data/labels.h5 of three images, one in a sub-folder and one of split val, in the working
-    directory.
-    """
+    """data/labels.h5 of three images, one in a subfolder and one of split val."""
     monkeypatch.chdir(tmp_path)
     rows = ["image,classes,split"]
     for name, split in (("a b", "train"), ("deep/c", "val"), ("日本", "train")):
@@ -30,7 +28,7 @@ def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     index = build("folder", tmp_path / "mine", tmp_path / "data/dataset")
     ids = np.zeros((12, 17), np.uint16)
     ids[1:5, 2:9], ids[6:11, 9:] = 1, 2
-    record = {
+    record: dict[str, np.ndarray] = {
         "semantic": np.array([0, 2, 1], np.uint8)[ids],
         "instances": ids,
         "classes": np.array([1, 0]),
@@ -49,10 +47,10 @@ def run(*arguments: str) -> Result:
 
 @pytest.mark.parametrize("images", ["copy", "link", "none"])
 @pytest.mark.parametrize("form", ["voc", "coco", "yolo"])
-def test_every_format_is_written_and_told(labels: Path, form: str, images: str) -> None:
+def test_every_format_is_written(labels: Path, form: str, images: str) -> None:
     result = run("labels", "--format", form, "-o", "out", "--images", images)
     assert result.exit_code == 0, result.output
-    assert "wrote 3 samples and 6 instances to out" in result.output
+    assert "wrote 3 images and 6 instances to out" in result.output
     assert not list(Path("out").rglob("*.part"))
     samples = [
         path for folder in ("images", "JPEGImages") for path in Path("out", folder).rglob("*.png")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipeline.core.artifacts import Writer
 from pipeline.core.weights import save_weights
+from pipeline.params import parse, presets
 from pipeline.readers.build import build
 from stages.cli.main import main
 
@@ -22,7 +23,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A small folder source in the working directory."""
+    """Return a small folder source in the working directory."""
     (tmp_path / "mine/images").mkdir(parents=True)
     for name in ("a", "b"):
         Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(
@@ -57,6 +58,16 @@ def test_init_writes_checked_parameters_for_the_layout_found(
     assert (values["dataset"]["source"], values["dataset"]["format"]) == ("mine", "folder")
     assert runner.invoke(main, ["init", "--preset", "folder", "--source", "mine"]).exit_code == 1
     assert runner.invoke(main, ["init", "--source", "mine", "--force"]).exit_code == 0
+    text = Path("params.yaml").read_text()
+    assert text.startswith("# Images of your own")
+    assert text.count("\n") > 140, "the whole file, not the preset's differences"
+    parse(yaml.safe_load(text))
+
+
+def test_init_scenes_needs_no_source_and_writes_the_preset(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["init", "--preset", "scenes", "-o", "mine.yaml"])
+    assert result.output == "wrote mine.yaml; next: dvc repro\n"
+    assert Path("mine.yaml").read_text() == presets.text("scenes")
 
 
 def test_a_source_outside_the_repository_is_written_absolute(
@@ -85,7 +96,7 @@ def test_init_refuses_what_cannot_work(
     assert not Path("params.yaml").exists()
 
 
-def test_check_reports_all_problems_and_its_status_tells(runner: CliRunner, images: Path) -> None:
+def test_check_reports_all_problems_and_exits_with_1(runner: CliRunner, images: Path) -> None:
     assert runner.invoke(main, ["check", "mine"]).exit_code == 0
     (images / "images/b.png").write_bytes(b"not an image")
     (images / "labels.csv").write_text("image,classes\na,cat\nb,dog\nc,cat\n../d,dog\n")
@@ -174,7 +185,7 @@ def test_scores_print_every_step(runner: CliRunner) -> None:
     assert [
         "seeds,",
         "where",
-        "sure",
+        "labeled",
         "train",
         "94.0",
         "of",

@@ -1,6 +1,4 @@
-"""Sections `base`, `runtime`, `dataset` and `segments`: what images there are, and how they are
-divided.
-"""
+"""Sections `base`, `runtime`, `dataset` and `segments`: seed, machine, images, segments."""
 
 from typing import Annotated, Literal
 
@@ -10,50 +8,50 @@ from pipeline.params.section import Count, Fraction, Positive, Section
 
 
 class Base(Section):
-    """What every stage shares."""
+    """Parameters of every stage."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     """Seed of the scenes, initial weights, sampling and augmentation."""
 
 
 class Runtime(Section):
-    """How the work is done on this machine; no stage tracks it, since no artifact depends on it."""
+    """How work runs on this machine; no artifact depends on it, so no stage tracks it."""
 
     device: str
     """`auto` (CUDA where there is a GPU, else cpu), or `cpu`, `cuda`, `cuda:1` and so on."""
     precision: Literal["auto", "float32", "bfloat16", "float16"]
-    """Arithmetic of the networks; `auto` is bfloat16 on a GPU that has it, else float32."""
+    """Autocast type of the networks; `auto` is bfloat16 on GPUs that support it, else float32."""
     workers: Annotated[int, Field(ge=0)]
-    """Processes for CPU work; 0 = as many as cores."""
+    """Worker processes for CPU work; 0 for one per core."""
     batch: Count
-    """Images per forward pass where nothing is learned; the walk takes more at once on a GPU."""
+    """Images per forward pass at inference; the walk takes larger groups on a GPU."""
     shard: Count
-    """Images per shard file: the most work of a per-image stage that a kill can lose."""
+    """Images per shard file: the most work that an interrupted per-image stage loses."""
     checkpoint: Positive
     """Seconds between two checkpoints of a training stage."""
     skip_bad: bool
-    """Leave out images that fail, naming them, instead of failing the stage at its end."""
+    """Skip images that fail and name them, instead of failing the stage at its end."""
     work: str
-    """Folder of unfinished work; the environment variable WEAKMASK_WORK goes before it."""
+    """Scratch folder of unfinished work; the environment variable WEAKMASK_WORK overrides it."""
 
 
 class Scenes(Section):
-    """The built-in images."""
+    """The built-in scenes."""
 
     images: Count
-    """How many are drawn."""
+    """Number of images to render."""
 
 
 class Voc(Section):
     """A folder in the layout of PASCAL VOC's VOCdevkit/VOC2012."""
 
     train: str
-    """List in ImageSets/Segmentation whose images are learned from, such as `train_aug`."""
+    """List of training images in ImageSets/Segmentation, such as `train_aug`."""
     val: str
-    """List whose images the final model is scored on; empty for none."""
+    """List of validation images; empty for none."""
 
     def lists(self) -> dict[str, str]:
-        """List names by split."""
+        """Return list names by split."""
         return {split: name for split, name in (("train", self.train), ("val", self.val)) if name}
 
 
@@ -70,7 +68,7 @@ class Coco(Section):
     """Folder of the validation images."""
 
     def annotations(self) -> dict[str, tuple[str, str]]:
-        """(json, image folder) by split."""
+        """Return (json, image folder) by split."""
         files = {"train": (self.train, self.train_images), "val": (self.val, self.val_images)}
         return {split: pair for split, pair in files.items() if pair[0]}
 
@@ -81,32 +79,31 @@ class Dataset(Section):
     format: Literal["scenes", "voc", "coco", "folder"]
     """Layout of the source."""
     source: str
-    """Folder of the images and tags; for `scenes` the package that draws them."""
+    """Folder of images and tags; for `scenes` the package that renders them."""
     classes: list[str]
-    """Subset of classes in the order wanted, the others becoming background; empty for all."""
+    """Subset of the classes, in this order; the others become background; empty for all."""
     val: Fraction
-    """Share of images held out as split `val` where the source names no splits."""
+    """Fraction of images held out as split `val` if the source names no splits."""
     scenes: Scenes
     voc: Voc
     coco: Coco
 
 
 class Sam(Section):
-    """Segment Anything's segment-everything map (Kirillov et al., ICCV 2023)."""
+    """Automatic masks of Segment Anything (Kirillov et al., ICCV 2023)."""
 
     model: Literal["vit_h", "vit_l", "vit_b"]
     """Size of the image encoder."""
     points_per_side: Count
-    """Prompts are a grid of this many points a side (32)."""
+    """Point prompts per side of the grid (32)."""
     pred_iou: Fraction
-    """Masks whose predicted IoU is below are dropped (0.88)."""
+    """Masks of a lower predicted IoU are dropped (0.88)."""
     stability: Fraction
-    """Masks less stable than this are dropped (0.95)."""
+    """Masks of a lower stability score are dropped (0.95)."""
     stability_offset: Positive
-    """Shift of the logits by which stability is measured (1.0)."""
+    """Shift of the logits that stability is measured with (1.0)."""
     box_nms: Fraction
-    """Of two masks whose boxes overlap more, the one with the lower predicted IoU is dropped (0.7).
-    """
+    """IoU of boxes above which the mask of the lower predicted IoU is dropped (0.7)."""
     min_area: Annotated[int, Field(ge=0)]
     """Holes and islands of fewer pixels are removed; 0 for none."""
 
@@ -115,26 +112,24 @@ class Superpixels(Section):
     """Graph-based superpixels (Felzenszwalb and Huttenlocher, IJCV 2004)."""
 
     side: Annotated[int, Field(ge=16, le=1024)]
-    """Larger images are divided at this longer side in pixels."""
+    """Larger images are segmented at this longer side in pixels."""
     scale: Positive
-    """Larger gives larger regions."""
+    """Scale of observation k: larger values give larger segments."""
     sigma: Annotated[float, Field(ge=0)]
     """Standard deviation of the smoothing in pixels."""
     min_size: Annotated[int, Field(ge=17)]
-    """Least area of a region in pixels."""
+    """Smallest area of a segment in pixels."""
 
 
 class Segments(Section):
     """Stage segments."""
 
     backend: Literal["none", "superpixels", "sam"]
-    """What divides the images: nothing, scikit-image without any weights, or Segment Anything with
-    a checkpoint.
-    """
+    """No segments, scikit-image's superpixels (no weights), or Segment Anything (a checkpoint)."""
     embeddings: bool
-    """Whether to store what prompts are answered from during training (SAM: 2 MiB an image)."""
+    """Store the embeddings that prompts are answered from in training (SAM: 2 MiB per image)."""
     checkpoint: str
-    """File of SAM's weights, such as `sam_vit_h_4b8939.pth`."""
+    """File of SAM's weights, e.g. `sam_vit_h_4b8939.pth`."""
     sha256: str
     """SHA-256 of that file in hex; empty for the official one of the model."""
     sam: Sam

@@ -1,0 +1,195 @@
+"""Sections `classifier` to `labels`: from image-level labels to pseudo-labels."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.params.section import (
+    Backbone,
+    Count,
+    Crf,
+    Crop,
+    Fraction,
+    Optimizer,
+    Positive,
+    Scale,
+    Scales,
+    Section,
+    Sides,
+)
+
+
+class Cam(Section):
+    """Plain CAM classifier, without options."""
+
+
+class Seenet(Section):
+    """Self-Erasing Network (Hou et al., NeurIPS 2018)."""
+
+    width: Count
+    """Channels of the two 3x3 convolutions of each branch's head (512 in the paper)."""
+    erase: Annotated[float, Field(gt=0)]
+    """Fraction of the maximum attention above which branch B erases (0.7 in the paper); above 1
+    never.
+    """
+    background: Annotated[float, Field(ge=0)]
+    """Fraction of the maximum attention below which branch B negates (0.05 in the paper); 0 never.
+    """
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Seenet":
+        if self.background > self.erase:
+            raise ValueError(f"background ({self.background}) must not exceed erase ({self.erase})")
+        return self
+
+
+class Puzzlecam(Section):
+    """Puzzle-CAM (Jo and Yu, ICIP 2021)."""
+
+    grid: tuple[Count, Count]
+    """Rows and columns of tiles (2, 2 in the paper); the crop must divide into them."""
+    alpha: Annotated[float, Field(ge=0)]
+    """Final weight of the reconstruction loss (4 in the paper)."""
+    ramp: Fraction
+    """Fraction of training over which that weight rises from 0 (0.5 in the paper)."""
+    reduction: Literal["present", "all"]
+    """Average the reconstruction loss over the classes present in an image, or over all classes,
+    absent ones counting 0 (published code).
+    """
+
+
+class S2c(Section):
+    """From SAM to CAMs (Kweon and Yoon, CVPR 2024)."""
+
+    features: Count
+    """Channels of the contrasted features (256 in the published code)."""
+    ssc: bool
+    """Use SAM-segment contrasting."""
+    ssc_weight: Positive
+    """Weight of that loss (1 in the paper)."""
+    temperature: Positive
+    """Temperature of the cosine similarities (0.5 in the paper)."""
+    stride: Annotated[int, Field(ge=1, le=16)]
+    """Stride in pixels of the contrasted features (1 in the paper, over ten times as slow as 4)."""
+    cpm: bool
+    """Use CAM-based prompting: class maps learn from masks prompted at their own peaks."""
+    cpm_weight: Positive
+    """Weight of that loss (1 in the paper)."""
+    warmup: Annotated[float, Field(ge=0)]
+    """Epochs before prompting starts (2 in the published code)."""
+    scales: Scales
+    """Scales of the crop at which peaks are found (0.5, 1, 1.5, 2 in the published code; 1 alone
+    is free).
+    """
+    peak: Fraction
+    """Threshold on the normalized map for a local maximum to prompt (0.5 in the paper)."""
+    distance: Count
+    """Minimum distance of two peaks in pixels (20 in the published code)."""
+
+
+class Classifier(Section):
+    """Stage classifier."""
+
+    method: Literal["cam", "seenet", "puzzlecam", "s2c"]
+    """Method that trains the classifier."""
+    backbone: Backbone
+    frozen_stages: Annotated[int, Field(ge=0, le=5)]
+    """Frozen backbone stages, counting the stem (3 in IRN: conv1, layer1, layer2 of ResNet-50)."""
+    batch_norm: Literal["fixed", "learned"]
+    """Batch norm with pretrained statistics (IRN, S2C) or those of the batch (Puzzle-CAM)."""
+    epochs: Positive
+    """Passes over the training images."""
+    batch: Count
+    """Images per step, over all ranks."""
+    resize: Sides
+    """Range of the longer side in pixels, drawn uniformly (320 to 640 in IRN)."""
+    crop: Crop
+    """Side of the square training crop in pixels (512 in IRN)."""
+    optimizer: Optimizer
+    cam: Cam
+    seenet: Seenet
+    puzzlecam: Puzzlecam
+    s2c: S2c
+
+
+class Cams(Section):
+    """Stage cams."""
+
+    scales: Scales
+    """Image scales over which maps are summed (1.0, 0.5, 1.5, 2.0 in IRN)."""
+    flip: bool
+    """Add the maps of the flipped image."""
+
+
+class Seeds(Section):
+    """Stage seeds."""
+
+    foreground: Fraction
+    """CAM value above which a pixel is confident foreground (0.30 in IRN)."""
+    background: Fraction
+    """CAM value below which a pixel is confident background (0.05 in IRN)."""
+    crf: Crf
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Seeds":
+        if self.background > self.foreground:
+            raise ValueError(
+                f"background ({self.background}) must not exceed foreground ({self.foreground})"
+            )
+        return self
+
+
+class Irnet(Section):
+    """Stage irnet."""
+
+    backbone: Backbone
+    epochs: Positive
+    """Passes over the training images (3 in IRN)."""
+    batch: Count
+    """Images per step, over all ranks (32 in IRN)."""
+    scale: Scale
+    """Range of the random scale (0.5 to 1.5 in IRN)."""
+    crop: Crop
+    """Side of the square training crop in pixels (512 in IRN)."""
+    radius: Annotated[int, Field(ge=2, le=32)]
+    """Radius in stride-4 cells within which pairs are compared (10 in IRN)."""
+    optimizer: Optimizer
+
+
+class Fields(Section):
+    """Stage fields."""
+
+    flip: bool
+    """Average the boundary logits with those of the flipped image."""
+
+
+class Walk(Section):
+    """Stage walk."""
+
+    radius: Annotated[int, Field(ge=2, le=16)]
+    """Radius in stride-4 cells within which pixels are connected (5 in IRN)."""
+    beta: Positive
+    """Exponent that sharpens the affinities (10 in IRN)."""
+    steps: Annotated[int, Field(ge=0, le=65536)]
+    """Length of the walk (2^8 = 256 in IRN)."""
+    iterations: Annotated[int, Field(ge=0)]
+    """Refinement iterations of the centroids (300 in IRN)."""
+    centroid_radius: Positive
+    """Displacements shorter than this many cells mark a centroid (2.5 in IRN)."""
+
+
+class Labels(Section):
+    """Stage labels."""
+
+    background: Fraction
+    """Background score against the normalized walk result (0.25 in IRN)."""
+    normalize: Literal["class", "image"]
+    """Divide the walk result by each class's maximum, or by that over all classes (IRN)."""
+    min_area: Fraction
+    """Instances below this fraction of the image are dropped (0.01 in IRN)."""
+    boundary_threshold: Fraction
+    """Instances are split at boundaries of at least this strength; 1 for never, as in IRN."""
+    vote: Literal["none", "segments"]
+    """Give each segment the label of the majority of its pixels."""
+    agreement: Annotated[float, Field(ge=0.5, le=1)]
+    """Fraction of a segment's pixels that must agree for the others to follow."""

@@ -5,7 +5,8 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; d
 	$(error no Python 3.11, 3.12 or 3.13 with venv found; name one: make PYTHON=/path/to/python))
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
+CONSTRAINTS ?= constraints.txt
+INSTALL := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test bench clean
@@ -39,17 +40,17 @@ export NO_COMPILER
 # Python 3.13. It builds with a current Cython, installed first, and without pip's build isolation.
 $(VENV)/installed-demo: EXTRAS := demo,crf
 $(VENV)/installed-test: EXTRAS := demo,crf,test,bench
-$(VENV)/installed-demo $(VENV)/installed-test: setup.cfg constraints.txt | $(VENV)
+$(VENV)/installed-demo $(VENV)/installed-test: setup.cfg $(CONSTRAINTS) | $(VENV)
 	$(INSTALL) setuptools cython
 	$(INSTALL) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/installed-demo
 
 $(VENV):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer, please")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or newer")'
 	@$${CXX:-c++} --version >/dev/null 2>&1 && test -f "$$($(PYTHON) -c \
 		'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
 		|| { echo "$$NO_COMPILER" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --upgrade pip
 
 clean:  ## forget artifacts and unfinished work (DVC's cache stays)

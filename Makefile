@@ -24,13 +24,16 @@ test: $(VENV)/installed-test  ## lint, types and all tests
 bench: $(VENV)/installed-test  ## speed and memory of every part
 	python -m benchmarks --output benchmarks/RESULTS.new.md
 
+.PHONY: install
+install: $(VENV)/installed-demo  ## .venv with all that the demo, the browser and the exports need
+
 define NO_COMPILER
 No C++ compiler or no Python.h: the dense CRF (pydensecrf2) is compiled when it is installed.
 Install both (Debian, Ubuntu: apt-get install g++ python3-dev; macOS: xcode-select --install).
 Or do without the CRF:
 
     python3 -m venv .venv && . .venv/bin/activate
-    pip install --constraint constraints.txt --editable '.[demo]'
+    pip install --constraint constraints.txt --editable '.[demo,browse,onnx]'
 
 then set seeds.crf.iterations and predictions.crf.iterations in params.yaml to 0: dvc repro
 endef
@@ -38,8 +41,8 @@ export NO_COMPILER
 
 # The dense CRF (extra crf) is published as source alone, and its build pins a Cython that predates
 # Python 3.13. It builds with a current Cython, installed first, and without pip's build isolation.
-$(VENV)/installed-demo: EXTRAS := demo,crf
-$(VENV)/installed-test: EXTRAS := demo,crf,test,bench
+$(VENV)/installed-demo: EXTRAS := demo,crf,browse,onnx
+$(VENV)/installed-test: EXTRAS := demo,crf,browse,onnx,test,bench
 $(VENV)/installed-demo $(VENV)/installed-test: setup.cfg $(CONSTRAINTS) | $(VENV)
 	$(INSTALL) setuptools cython
 	$(INSTALL) --no-build-isolation --editable '.[$(EXTRAS)]'

@@ -1,6 +1,12 @@
-PYTHON ?= python3.11
+# the first Python of a tested version that can make environments; for another: make PYTHON=...
+TESTED := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(TESTED)' 2>/dev/null && echo $$python && break; done), \
+	$(error no Python 3.11, 3.12 or 3.13 with venv found; name one: make PYTHON=/path/to/python))
 VENV := .venv
 BIN := $(VENV)/bin
+CONSTRAINTS ?= constraints.txt
+INSTALL := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test bench clean
@@ -18,17 +24,37 @@ test: $(VENV)/installed-test  ## lint, types and all tests
 bench: $(VENV)/installed-test  ## speed and memory of every part
 	python -m benchmarks --output benchmarks/RESULTS.new.md
 
-$(VENV)/installed-demo: setup.cfg | $(VENV)
-	pip install --editable '.[demo]'
-	@touch $@
+.PHONY: install
+install: $(VENV)/installed-demo  ## .venv with all that the demo, the browser and the exports need
 
-$(VENV)/installed-test: setup.cfg | $(VENV)
-	pip install --editable '.[demo,test,bench]'
+define NO_COMPILER
+No C++ compiler or no Python.h: the dense CRF (pydensecrf2) is compiled when it is installed.
+Install both (Debian, Ubuntu: apt-get install g++ python3-dev; macOS: xcode-select --install).
+Or do without the CRF:
+
+    python3 -m venv .venv && . .venv/bin/activate
+    pip install --constraint constraints.txt --editable '.[demo,browse,onnx]'
+
+then set seeds.crf.iterations and predictions.crf.iterations in params.yaml to 0: dvc repro
+endef
+export NO_COMPILER
+
+# The dense CRF (extra crf) is published as source alone, and its build pins a Cython that predates
+# Python 3.13. It builds with a current Cython, installed first, and without pip's build isolation.
+$(VENV)/installed-demo: EXTRAS := demo,crf,browse,onnx
+$(VENV)/installed-test: EXTRAS := demo,crf,browse,onnx,test,bench
+$(VENV)/installed-demo $(VENV)/installed-test: setup.cfg $(CONSTRAINTS) | $(VENV)
+	$(INSTALL) setuptools cython
+	$(INSTALL) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/installed-demo
 
 $(VENV):
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --upgrade pip
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or newer")'
+	@$${CXX:-c++} --version >/dev/null 2>&1 && test -f "$$($(PYTHON) -c \
+		'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
+		|| { echo "$$NO_COMPILER" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --upgrade pip
 
 clean:  ## forget artifacts and unfinished work (DVC's cache stays)
 	rm -rf data/* .work

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import UserError
+
 Refine = Callable[[np.ndarray], np.ndarray]
 """Refines a label map int [H,W] in 0..L-1."""
 
@@ -50,7 +52,15 @@ def refine_probabilities(
 
 
 def _build(image: np.ndarray, labels: int, settings: Mapping[str, float]) -> Any:
-    from pydensecrf import densecrf  # here, so that the pipeline imports without it
+    try:
+        from pydensecrf import densecrf
+    except ImportError as error:
+        raise UserError(
+            "seeds.crf, predictions.crf: the dense CRF needs pydensecrf2, which is not installed; "
+            "install it (this needs a C++ compiler) with `pip install setuptools cython` and "
+            "`pip install --no-build-isolation pydensecrf2`, or set iterations to 0 to do without "
+            "it (weakmask predict: --no-crf)"
+        ) from error
 
     height, width = image.shape[:2]
     crf = densecrf.DenseCRF2D(width, height, labels)

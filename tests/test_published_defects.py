@@ -29,6 +29,7 @@ def test_every_defect_has_a_test() -> None:
     assert {name for mark in marks for name in re.findall(r'"(.*?)"', mark)} == set(DEFECTS)
 
 
+@pytest.mark.defect("irn-1", "irn-9")
 def test_any_id_goes_through(tmp_path: Path) -> None:
     """From the source to an artifact and back, as text and in the order of text."""
     names = ["2007_000032", "20070032", "0", "IMG 17.b", "a/b/é", "straße_1"]
@@ -48,6 +49,7 @@ def test_any_id_goes_through(tmp_path: Path) -> None:
     assert all((reader[name]["seeds"] == len(name)).all() for name in names)
 
 
+@pytest.mark.defect("irn-2", "puzzlecam-7")
 def test_every_module_imports() -> None:
     """With the numpy and torch that are installed; pytest turns their warnings into errors."""
     modules = [m.name for m in pkgutil.walk_packages(pipeline.__path__, "pipeline.") if not m.ispkg]
@@ -56,6 +58,7 @@ def test_every_module_imports() -> None:
         importlib.import_module(name)
 
 
+@pytest.mark.defect("irn-14")
 @pytest.mark.parametrize(
     ("text", "value"), [("true", True), ("false", False), ("no", False), ("'false'", False)]
 )
@@ -69,6 +72,7 @@ def test_switches_are_what_they_say(text: str, value: bool) -> None:
             parse(parameters)
 
 
+@pytest.mark.defect("irn-25")
 def test_an_image_of_a_million_pixels_walks_in_little_memory() -> None:
     """65,536 cells, whose dense matrix alone takes 16 GiB."""
     boundary = torch.rand(256, 256, generator=torch.Generator().manual_seed(0))

@@ -25,6 +25,7 @@ def step() -> Step:
     return Step(Ranks(Accelerator(cpu=True)), 0.0, 0.0)
 
 
+@pytest.mark.defect("irn-12")
 @pytest.mark.parametrize("classes", [1, 2, 7, 254])
 def test_any_number_of_classes(classes: int) -> None:
     network = Network(classes, SMALL).eval()

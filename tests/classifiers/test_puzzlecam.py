@@ -242,6 +242,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_images_losses(reduction: Reducti
     assert single[2]["re"] == 0
 
 
+@pytest.mark.defect("puzzlecam-5")
 @pytest.mark.parametrize(
     ("crop", "grid", "working"),
     [(250, (2, 2), 256), (256, (3, 1), 240), (20, (2, 2), 32), (64, (2, 3), 96)],
@@ -258,6 +259,7 @@ def test_odd_crop_sizes_are_refused_with_one_that_works(
     objective(material(working), grid, 4.0, 0.5, "present")
 
 
+@pytest.mark.defect("puzzlecam-6")
 @pytest.mark.parametrize("classes", [1, 2, 20, 254])
 @pytest.mark.parametrize("count", [1, 3])
 def test_any_number_of_classes_and_images(classes: int, count: int) -> None:

@@ -407,6 +407,7 @@ def test_background_is_unknown_where_a_present_class_got_no_mask(material: Train
     assert set(labels[1][origins[1, 0] >= 0].unique().tolist()) == {0, 1}
 
 
+@pytest.mark.defect("s2c-4")
 def test_confidence_is_stability_times_the_mean_activation_over_the_mask(
     material: TrainingData,
 ) -> None:
@@ -540,6 +541,7 @@ def test_no_prompts_and_no_loss_of_theirs_before_the_warm_up_is_over(
     assert len(prompter(material).calls) == 1
 
 
+@pytest.mark.defect("s2c-1")
 def test_one_pass_through_the_network_a_step_and_no_image_is_encoded_again(
     material: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

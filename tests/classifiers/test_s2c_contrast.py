@@ -79,6 +79,7 @@ def test_no_feature_is_interpolated_yet_loss_and_gradient_are_those_of_the_formu
         assert torch.allclose(*gradients, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.defect("s2c-2")
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 0.1])
 def test_two_orthogonal_segments_cost_log_1_plus_e_to_the_minus_1_over_t(
     temperature: float,

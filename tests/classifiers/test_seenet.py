@@ -106,6 +106,7 @@ def test_the_thresholds_are_shares_of_the_maximum_whatever_the_maps_size(scale: 
     assert torch.allclose(attended, attention(maps, tags), atol=1e-5)
 
 
+@pytest.mark.defect("seenet-4")
 @pytest.mark.parametrize(
     ("maps", "tags"),
     [
@@ -135,6 +136,7 @@ def test_thresholds_out_of_reach_let_branch_b_see_what_branch_a_sees() -> None:
     assert not torch.allclose(initial, erased)
 
 
+@pytest.mark.defect("seenet-1")
 def test_the_sign_does_reverse() -> None:
     """In the published network it never does: its lower threshold is 0, and no rectified map is
     below.
@@ -149,6 +151,7 @@ def test_the_sign_does_reverse() -> None:
     assert torch.equal(network.head_erased.features < 0, (mask < 0).expand(-1, 5, -1, -1))
 
 
+@pytest.mark.defect("seenet-2")
 def test_the_gradient_of_the_features_is_the_mask_where_they_are_above_0_in_every_channel() -> None:
     """The published backward pass stops it in one channel of one image alone."""
     network = on_features()
@@ -188,6 +191,7 @@ def test_features_are_rectified_also_behind_a_linear_last_layer() -> None:
     )
 
 
+@pytest.mark.defect("seenet-6")
 def test_the_loss_is_the_sum_of_the_branches_and_the_background_has_no_classes(step: Step) -> None:
     torch.manual_seed(0)
     logits = [torch.randn(2, 3) for _ in range(3)]
@@ -210,6 +214,7 @@ def test_the_loss_is_the_sum_of_the_branches_and_the_background_has_no_classes(s
     )
 
 
+@pytest.mark.defect("seenet-3")
 def test_every_image_has_its_own_mask_so_the_loss_of_a_batch_is_the_mean_of_its_images(
     step: Step,
 ) -> None:
@@ -250,6 +255,7 @@ def test_maps_are_the_larger_of_both_branches_as_shares_of_their_maxima() -> Non
         assert torch.allclose(value, torch.maximum(*parts), atol=1e-6)
 
 
+@pytest.mark.defect("seenet-5")
 def test_maps_depend_on_the_tags_given_and_on_no_earlier_ones() -> None:
     """The published notebook never takes back a label: from the second class on, it erases the
     union.
@@ -277,6 +283,7 @@ def test_shares_lie_between_0_and_1_and_an_empty_map_stays_empty() -> None:
     assert share(maps).flatten().tolist() == [0, 0.5, 1, 0, 0, 0]
 
 
+@pytest.mark.defect("seenet-4")
 @pytest.mark.parametrize("classes", [1, 2, 20, 254])
 def test_any_number_of_classes(classes: int, step: Step) -> None:
     """Twenty are wired into the published layer."""

@@ -133,12 +133,14 @@ def test_it_learns_and_writes_its_curve(tmp_path: Path) -> None:
     assert not list((tmp_path / "work").rglob("*.part"))
 
 
+@pytest.mark.defect("s2c-5")
 def test_a_long_curve_is_thinned_to_means(tmp_path: Path) -> None:
     go(tmp_path, plan=plan(epochs=100, batch=4))
     every = curve(tmp_path)
     assert [row["step"] for row in every] == list(range(2, 251, 2))
 
 
+@pytest.mark.defect("irn-27")
 def test_training_twice_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
     first = go(tmp_path / "a")
     torch.manual_seed(99)
@@ -269,6 +271,7 @@ def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.defect("irn-5")
 def test_fewer_images_than_a_batch_train(tmp_path: Path) -> None:
     before = Net()
     after = go(tmp_path, Samples(3), plan=plan(batch=8, epochs=1))
@@ -444,6 +447,7 @@ def test_the_rate_rises_linearly_and_falls_polynomially() -> None:
     assert [plan(warmup=0, power=0).factor(step, 10) for step in range(10)] == [1] * 10
 
 
+@pytest.mark.defect("irn-13", "puzzlecam-1", "s2c-10")
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sgd_is_what_the_parameters_say(tmp_path: Path, momentum: float) -> None:
     """Momentum is momentum (in IRN's code it is the poly power's place, defect 13); the new part

@@ -40,6 +40,7 @@ def test_the_long_side_is_drawn_from_its_range_ends_included(height: int, width:
         assert (h, w) == (round(height * factor), round(width * factor))
 
 
+@pytest.mark.defect("irn-20")
 def test_the_scale_is_drawn_from_its_range() -> None:
     torch.manual_seed(0)
     image = as_image(np.zeros((100, 200, 3), np.uint8))
@@ -113,6 +114,7 @@ def test_a_large_image_is_cut_anywhere_and_not_padded() -> None:
     assert max(y for y, _ in corners) > 55
 
 
+@pytest.mark.defect("irn-27")
 def test_nothing_but_torchs_generator_decides() -> None:
     image, labels = striped()
     crop = training_crop(RandomScale(0.5, 1.5), 48, MEAN)

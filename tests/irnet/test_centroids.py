@@ -144,6 +144,7 @@ def test_both_components_use_the_position_before_the_step() -> None:
     assert ends_of(field, 1)[:, 0, 0].tolist() == [1, 1]
 
 
+@pytest.mark.defect("irn-10")
 def test_nan_in_the_field_is_refused() -> None:
     field = torch.zeros(2, 4, 4)
     field[1, 2, 3] = torch.nan
@@ -220,6 +221,7 @@ def test_fragments_match_a_loop_over_masks(seed: int) -> None:
     assert (found.instances == canvas).all()
 
 
+@pytest.mark.defect("irn-22")
 def test_small_fragments_are_dropped_not_kept_without_score() -> None:
     maps = torch.zeros(1, 20, 20)
     maps[0, 2:8, 2:8] = 1.0
@@ -230,6 +232,7 @@ def test_small_fragments_are_dropped_not_kept_without_score() -> None:
     assert len(extract_instances(maps, [2], (20, 20), min_area=0).scores) == 2
 
 
+@pytest.mark.defect("irn-11")
 @pytest.mark.parametrize("maps", [torch.zeros(0, 6, 7), torch.zeros(2, 6, 7)])
 def test_nothing_above_the_background_is_no_instance(maps: Tensor) -> None:
     found = extract_instances(maps, [1] * len(maps), (6, 7))

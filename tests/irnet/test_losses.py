@@ -168,6 +168,7 @@ def test_only_ignored_pixels_cost_nothing() -> None:
     assert not displacement.grad.any()
 
 
+@pytest.mark.defect("irn-12")
 @pytest.mark.parametrize("high", [20, 90, 254])
 def test_every_label_below_255_is_a_class(high: int) -> None:
     logits, displacement, labels = random_batch(classes=1)

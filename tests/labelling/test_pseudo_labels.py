@@ -94,6 +94,7 @@ def strong_and_weak() -> Evidence:
     return evidence(cams, [0, 9], wall)
 
 
+@pytest.mark.defect("irn-17")
 def test_a_weak_class_survives_under_its_own_maximum() -> None:
     (pieces,) = walked(strong_and_weak())
     own, joint = (labels(pieces, normalize=kind) for kind in ("class", "image"))
@@ -129,6 +130,7 @@ def test_walls_keep_masks_inside() -> None:
     assert (semantic[4 * 6 : 4 * 15, 4 * 7 : 4 * 17] == 4).all()
 
 
+@pytest.mark.defect("irn-11", "irn-7")
 @pytest.mark.parametrize("ids", [[], [2], [2, 7]])
 def test_without_any_evidence_all_is_background(ids: list[int]) -> None:
     (pieces,) = walked(evidence(np.zeros((len(ids), 9, 13)), ids, size=(33, 50)))
@@ -142,6 +144,7 @@ def test_without_any_evidence_all_is_background(ids: list[int]) -> None:
             assert record[name].ndim == rank
 
 
+@pytest.mark.defect("irn-15")
 def test_an_empty_class_beside_another_is_left_out() -> None:
     cams = np.zeros((2, 12, 12))
     cams[1, 4:8, 4:8] = 1
@@ -152,6 +155,7 @@ def test_an_empty_class_beside_another_is_left_out() -> None:
     assert record["classes"].tolist() == [8]
 
 
+@pytest.mark.defect("irn-22")
 def test_fragments_below_the_area_are_dropped_and_not_scored_zero() -> None:
     maps = np.zeros((1, 20, 20), np.float32)
     maps[0, 2:12, 2:12], maps[0, 17, 17] = 1.0, 1.0

@@ -82,6 +82,7 @@ def test_the_two_ways_of_resizing_differ_at_edges_alone() -> None:
     assert 0 < (one != two).float().mean() < 0.02
 
 
+@pytest.mark.defect("sparseinst-9.3")
 @pytest.mark.parametrize("maskness", [True, False])
 def test_scores_are_the_equation(maskness: bool) -> None:
     outputs = outputs_of()
@@ -98,6 +99,7 @@ def test_scores_are_the_equation(maskness: bool) -> None:
     assert ((found.scores >= 0) & (found.scores <= 1)).all()
 
 
+@pytest.mark.defect("sparseinst-9.9")
 def test_the_threshold_of_the_score_is_the_product_of_class_and_objectness() -> None:
     logits, objectness = torch.tensor([[9.0, 0], [0, 9], [0, 9]]), torch.tensor([9.0, -9, 0])
     outputs = Outputs(logits, torch.full((3, 8, 8), 5.0), objectness)
@@ -112,6 +114,7 @@ def empty(found: Detections, size: tuple[int, int]) -> bool:
     return shapes == [(0, *size), (0,), (0,)] and found.masks.dtype == torch.bool
 
 
+@pytest.mark.defect("sparseinst-6.5")
 def test_nothing_found_is_a_result_too() -> None:
     """Where the published code has no masks at all (specification, 6.5)."""
     assert empty(detections(outputs_of(), (128, 128), (50, 60), Rules(score=0.999)), (50, 60))
@@ -209,6 +212,7 @@ def images() -> list[Tensor]:
     return [torch.from_numpy(rng.integers(0, 256, (3, *size), np.uint8)) for size in sizes]
 
 
+@pytest.mark.defect("sparseinst-9.12")
 @pytest.mark.parametrize("sides", [None, (64, 100)])
 def test_a_images_result_does_not_depend_on_the_others(
     network: Network, sides: tuple[int, int] | None

@@ -80,6 +80,7 @@ def slow_decoder(decoder: Decoder, given: Tensor) -> tuple[Tensor, Tensor, Tenso
     return torch.stack(logits, 1), masks, torch.cat(objectness, 1)
 
 
+@pytest.mark.defect("sparseinst-9.6")
 @pytest.mark.parametrize("normalization", ["sigmoid", "softmax"])
 @pytest.mark.parametrize(
     ("groups", "linear"), [(1, False), (1, True), (2, True), (3, True), (8, True)]
@@ -136,6 +137,7 @@ def test_context_is_pooled_over_1_4_9_and_36_cells() -> None:
     assert torch.allclose(cells[3], F.avg_pool2d(given, (2, 1)))
 
 
+@pytest.mark.defect("sparseinst-9.5-9.10")
 @pytest.mark.parametrize("normalization", ["sigmoid", "softmax"])
 def test_weights_of_a_map_sum_to_one_and_nothing_is_inert(normalization: str) -> None:
     decoder = small(normalization=normalization)
@@ -182,6 +184,7 @@ def test_coordinates_run_from_minus_one_to_one_x_first() -> None:
     assert found[0, 1].T.tolist() == [[-1, 0, 1]] * 5
 
 
+@pytest.mark.defect("sparseinst-3")
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 4), (4, 1)])
 def test_a_single_cell_has_finite_coordinates(height: int, width: int) -> None:
     """The published code divides 0 by 0 (specification, section 3)."""

@@ -57,6 +57,7 @@ def slow_terms(
     return sums
 
 
+@pytest.mark.defect("sparseinst-9.4")
 @pytest.mark.parametrize("counts", [(3, 0, 2), (7, 1, 5)])
 @pytest.mark.parametrize("threshold", [0.4, 0.6])
 def test_terms_are_the_equations(counts: tuple[int, ...], threshold: float) -> None:
@@ -74,6 +75,7 @@ def test_terms_are_the_equations(counts: tuple[int, ...], threshold: float) -> N
     assert float(total_loss(terms, weights)) == pytest.approx(float(total))
 
 
+@pytest.mark.defect("sparseinst-9.1")
 def test_the_weights_are_the_published_ones() -> None:
     assert Weights() == Weights(
         classification=2.0, dice=2.0, mask=5.0, objectness=1.0, semantic=0.0
@@ -119,6 +121,7 @@ def perfect(targets: Targets, queries: int, classes: int = 3) -> Outputs:
     return Outputs(logits, masks, torch.full((batch, queries), 20.0))
 
 
+@pytest.mark.defect("sparseinst-9.8")
 @pytest.mark.parametrize("counts", [(5, 2, 3), (2, 2, 2), (9, 9, 9)])
 def test_after_a_image_with_more_instances_than_queries_the_next_ones_are_right(
     counts: tuple[int, ...],

@@ -1,3 +1,4 @@
+# `make` prints the targets.
 # the first Python of a tested version that can make environments; for another: make PYTHON=...
 TESTED := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -8,23 +9,42 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 INSTALL := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+PYTEST := OMP_NUM_THREADS=1 pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test bench clean
+.PHONY: help install demo browse fast test format bench clean
 
-demo: $(VENV)/installed-demo  ## the whole graph on the built-in scenes, then its scores
+help:  ## print these targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*##/\1\t/' | expand -t 10
+
+demo: $(VENV)/installed-demo  ## run the whole graph on the built-in scenes, then print its scores
 	dvc repro
 	@weakmask scores
+
+browse: $(VENV)/installed-demo  ## look at every step of every image in data/
+	weakmask browse
+
+fast: $(VENV)/installed-test  ## lint, types, and all tests that take a few seconds at most
+	ruff check .
+	ruff format --check .
+	mypy
+	$(PYTEST) -m "not slow"
 
 test: $(VENV)/installed-test  ## lint, types and all tests
 	ruff check .
 	ruff format --check .
 	mypy
-	OMP_NUM_THREADS=1 pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
-bench: $(VENV)/installed-test  ## speed and memory of every part
-	python -m benchmarks --output benchmarks/RESULTS.new.md
+format: $(VENV)/installed-test  ## sort imports and format all code
+	ruff check --fix .
+	ruff format .
 
-.PHONY: install
+bench: $(VENV)/installed-test  ## measure speed, memory and disk against references
+	python -m benchmarks --output benchmarks.md
+
+clean:  ## delete artifacts and unfinished work; DVC's cache stays
+	rm -rf data/* .work
+
 install: $(VENV)/installed-demo  ## .venv with all that the demo, the browser and the exports need
 
 define NO_COMPILER
@@ -55,6 +75,3 @@ $(VENV):
 		|| { echo "$$NO_COMPILER" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --upgrade pip
-
-clean:  ## forget artifacts and unfinished work (DVC's cache stays)
-	rm -rf data/* .work

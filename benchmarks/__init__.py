@@ -1,1 +1,1 @@
-"""Speed and memory against named references: `python -m benchmarks`."""
+"""Speed, memory and disk against named references: `python -m benchmarks`."""

@@ -1,15 +1,16 @@
-"""Speed and memory against named references, as one markdown table.
+"""Speed, memory and disk against named references, as one markdown table.
 
     python -m benchmarks                     every benchmark
-    python -m benchmarks walk loss           some of them
-    python -m benchmarks --output FILE       write the table as well
+    python -m benchmarks --only walk,losses  some of them
+    python -m benchmarks --output FILE       write the table to a file as well
 
-Every cell is measured in a fresh process; times are the best and the median of a few runs, memory
-is the peak over the process with everything imported. On a machine that others use too, the best is
-the number to compare.
+Every cell is measured in a fresh process. Times are the best and the median of a few runs, memory
+is the peak above that of the process with everything imported. On a shared machine, compare the
+best times.
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import shlex
@@ -20,48 +21,44 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks.measure import Benchmark, Measurement, Published, benchmarks_of, measure_apart
+from benchmarks import browser, crf, disk, losses, onnx, repro, sparseinst, walk
+from benchmarks.measure import Benchmark, Measurement, Published, measure, measure_apart
 
-MODULES = (
-    "walk",
-    "loss",
-    "cams",
-    "puzzlecam",
-    "sparseinst",
-    "s2c",
-    "segments",
-    "sam",
-    "crf",
-    "seeds",
-    "store",
-    "repro",
-)
-"""Files of this folder that offer BENCHMARKS, in the order of the table."""
+BENCHMARKS = {
+    "walk": walk.BENCHMARKS,
+    "losses": losses.BENCHMARKS,
+    "crf": crf.BENCHMARKS,
+    "disk": disk.BENCHMARKS,
+    "onnx": onnx.BENCHMARKS,
+    "sparseinst": sparseinst.BENCHMARKS,
+    "browser": browser.BENCHMARKS,
+    "repro": repro.BENCHMARKS,
+}
+"""The rows of the table, by the module that measures them."""
 
-COLUMNS = (
-    "what",
-    "size",
-    "best",
-    "median",
-    "memory",
-    "reference",
-    "time",
-    "memory",
-    "times faster",
-)
+COLUMNS = ("what", "size", "best", "median", "memory", "reference", "best", "memory", "ratio")
+
+
+def names(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
+    """Parse names of BENCHMARKS with commas between them."""
+    chosen = tuple(filter(None, text.split(","))) or tuple(BENCHMARKS)
+    if unknown := set(chosen) - set(BENCHMARKS):
+        raise click.BadParameter(f"{', '.join(unknown)}: choose from {', '.join(BENCHMARKS)}")
+    return chosen
 
 
 @click.command()
-@click.argument("names", nargs=-1, type=click.Choice(MODULES))
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the table to this file, too.",
-)
-def main(names: tuple[str, ...], output: Path | None) -> None:
-    """Run the benchmarks NAMES (all by default) and print their table."""
+@click.option("--only", default="", metavar="A,B", callback=names, help="Benchmarks to run.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it here.")
+@click.option("--side", nargs=3, hidden=True, help="Module, row and side to measure here.")
+def main(only: tuple[str, ...], output: Path | None, side: tuple[str, str, str] | None) -> None:
+    """Run the benchmarks and print their table."""
+    if side:
+        benchmark = BENCHMARKS[side[0]][int(side[1])]
+        click.echo(json.dumps(measure(getattr(benchmark, side[2]), benchmark.runs)))
+        return
     lines = []
-    for line in table(names or MODULES):
+    for line in table(only):
         click.echo(line)
         lines.append(line)
     if output is not None:
@@ -69,22 +66,22 @@ def main(names: tuple[str, ...], output: Path | None) -> None:
 
 
 def table(modules: tuple[str, ...]) -> Iterator[str]:
-    """Yield the lines of the markdown page, each as soon as it is measured."""
+    """Yield the lines of the page, each as soon as it is measured."""
     yield from header()
     yield "| " + " | ".join(COLUMNS) + " |"
     yield "|" + "---|" * len(COLUMNS)
     for module in modules:
-        for number, benchmark in enumerate(benchmarks_of(module)):
-            yield row(benchmark, *measured(module, number, benchmark))
+        for number, benchmark in enumerate(BENCHMARKS[module]):
+            yield row(module, number, benchmark)
 
 
 def header(module: str = "benchmarks") -> Iterator[str]:
     """Yield what the numbers depend on: machine, versions, command."""
-    versions = [
-        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy", "scipy")
-    ]
+    packages = ("torch", "numpy", "scipy")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    yield f"- machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}"
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    yield f"- machine: {processor()}, {cores}, {gpu}"
     yield f"- versions: Python {platform.python_version()}, {', '.join(versions)}"
     yield f"- command: `{shlex.join(['python', '-m', module, *sys.argv[1:]])}`"
     yield ""
@@ -101,46 +98,36 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def measured(
-    module: str, number: int, benchmark: Benchmark
-) -> tuple[Measurement, Measurement | Published | None]:
-    """Return our numbers and the reference's, measured now unless they were published."""
+def row(module: str, number: int, benchmark: Benchmark) -> str:
+    """Measure a benchmark and its reference, and return their line of the table."""
+    if missing := benchmark.missing():
+        return f"| {benchmark.what} | {benchmark.size} | not measured: {missing} |"
     ours = measure_apart(module, number, "ours")
-    if benchmark.reference is None or isinstance(benchmark.reference, Published):
-        return ours, benchmark.reference
-    return ours, measure_apart(module, number, "reference")
-
-
-def row(benchmark: Benchmark, ours: Measurement, reference: Measurement | Published | None) -> str:
-    """Return one line of the table."""
-    cells = [
-        benchmark.what,
-        benchmark.size,
-        _time(ours.best),
-        _time(ours.median),
-        _memory(ours.memory),
-    ]
+    cells = [benchmark.what, benchmark.size, *_cells(ours)]
+    reference = benchmark.reference
     if reference is None:
         cells += [benchmark.source, "", "", ""]
     else:
-        seconds = reference.best if isinstance(reference, Measurement) else reference.seconds
-        cells += [
-            benchmark.source,
-            _time(seconds),
-            _memory(reference.memory),
-            f"{seconds / ours.best:.3g}",
-        ]
+        if not isinstance(reference, Published):
+            measured = measure_apart(module, number, "reference")
+            reference = Published(measured.best, measured.memory)
+        best, _, memory = _cells(Measurement(*reference[:1], 0.0, reference.memory, ours.unit))
+        cells += [benchmark.source, best, memory, f"{reference.best / ours.best:.3g}"]
     return "| " + " | ".join(cells) + " |"
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
-
-
-def _memory(megabytes: float | None) -> str:
-    if megabytes is None:
-        return ""
-    return f"{megabytes / 1e3:.2g} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
+def _cells(measured: Measurement) -> tuple[str, str, str]:
+    """Return best and median in their unit, and the memory."""
+    if measured.unit == "bytes":
+        return f"{measured.best / 1e3:,.0f} kB", "", ""
+    best, median = (
+        f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+        for value in (measured.best, measured.median)
+    )
+    memory = measured.memory
+    if memory is None:
+        return best, median, ""
+    return best, median, f"{memory / 1e3:.2g} GB" if memory >= 1000 else f"{memory:.0f} MB"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""Two refinements of one image, as seeds need them: kernels built once against a fresh dense CRF
-for each.
-"""
+"""Two refinements of an image, as seeds need them: kernels built once, or a fresh CRF for each."""
 
 from collections.abc import Callable
 

@@ -1,13 +1,13 @@
-"""Time and peak memory of one benchmark, taken in a process of its own so that no other leaves its
-mark.
-"""
+"""The harness: time and peak memory of one benchmark, in a process of its own."""
 
-import importlib
+import atexit
 import json
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,21 +15,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+
+class Value(NamedTuple):
+    """What a call measured itself, in place of the time that the call took."""
+
+    value: float
+    unit: str
+
+
+class Published(NamedTuple):
+    """A number that was measured elsewhere: seconds (or bytes), and MB where they are known."""
+
+    best: float
+    memory: float | None
+
+
+class Measurement(NamedTuple):
+    """Best and median of the runs, and the peak in MB above the imported process."""
+
+    best: float
+    median: float
+    memory: float | None
+    unit: str = "s"
+
+
 Setup = Callable[[], Callable[[], object]]
 """Makes the inputs and returns the call to measure."""
 
 
-class Published(NamedTuple):
-    """A number that was measured elsewhere: seconds, memory in MB, or None where it is not known."""
-
-    seconds: float
-    memory: float | None
+def nothing_missing() -> str:
+    """Return no reason against measuring."""
+    return ""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One row of the table: what is done to what size, our way and a reference's, and whose the
-    reference is.
+    """One row of the table.
+
+    what, size: what is done to how much; ours, reference: the calls to compare; source: whose the
+    reference is; missing: says why this machine cannot measure the row ("" if it can).
     """
 
     what: str
@@ -38,39 +62,29 @@ class Benchmark:
     reference: Setup | Published | None
     source: str
     runs: int = 5
-
-
-class Measurement(NamedTuple):
-    """Best and median seconds of the runs, and the peak memory in MB over the process with
-    everything imported.
-    """
-
-    best: float
-    median: float
-    memory: float
+    missing: Callable[[], str] = nothing_missing
 
 
 def measure(setup: Setup, runs: int) -> Measurement:
-    """Set up, run once unmeasured unless runs is 1, then `runs` times; memory counts the inputs and
-    every run.
-    """
+    """Set up, run once unmeasured unless `runs` is 1, then measure `runs` times."""
     before = _restart_peak()
     call = setup()
     if runs > 1:
         call()
-    seconds = []
+    values, unit = [], "s"
     for _ in range(runs):
         start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return Measurement(min(seconds), statistics.median(seconds), max(0.0, _peak() - before))
+        result = call()
+        seconds = time.perf_counter() - start
+        value, unit = result if isinstance(result, Value) else (seconds, "s")
+        values.append(value)
+    memory = max(0.0, _peak() - before)
+    return Measurement(min(values), statistics.median(values), memory, unit)
 
 
 def measure_apart(module: str, number: int, side: str) -> Measurement:
-    """Measure one side, `ours` or `reference`, of benchmark `number` of `benchmarks.<module>` in a
-    fresh process.
-    """
-    command = [sys.executable, "-m", "benchmarks.measure", module, str(number), side]
+    """Measure `ours` or `reference` of row `number` of a module in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks", "--side", module, str(number), side]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         raise RuntimeError(
@@ -79,19 +93,16 @@ def measure_apart(module: str, number: int, side: str) -> Measurement:
     return Measurement(*json.loads(finished.stdout.splitlines()[-1]))
 
 
-def benchmarks_of(module: str) -> tuple[Benchmark, ...]:
-    """Return the rows a benchmark module offers as BENCHMARKS."""
-    rows: tuple[Benchmark, ...] = importlib.import_module(f"benchmarks.{module}").BENCHMARKS
-    return rows
+def temporary_folder() -> Path:
+    """Return a new folder that is removed when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="weakmask-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _restart_peak() -> float:
-    """Let the peak begin again at the memory now in use, where the system can (Linux), and return
-    it in MB.
-    """
-    with suppress(
-        OSError
-    ):  # elsewhere imports may have peaked above what they kept: a little growth goes unseen
+    """Reset the peak to the memory now in use, where the system can (Linux); return it in MB."""
+    with suppress(OSError):  # elsewhere imports may have peaked higher: some growth goes unseen
         Path("/proc/self/clear_refs").write_text("5")
     return _peak()
 
@@ -108,16 +119,3 @@ def _peak() -> float:
         return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def main() -> None:
-    """Measure the side of the benchmark that the command line names and print it as one line of
-    JSON.
-    """
-    module, number, side = sys.argv[1:]
-    benchmark = benchmarks_of(module)[int(number)]
-    print(json.dumps(measure(getattr(benchmark, side), benchmark.runs)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,4 @@
-"""Tiny final models without training, whose outputs vary from pixel to pixel; and the order of the
-files.
-"""
+"""What all tests share: tiny untrained final models, and the order of the files."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,16 +9,23 @@ import torch
 from pipeline.core.weights import save_weights
 from pipeline.instances.sparseinst import SparseInst
 from pipeline.nets.deeplab import SemanticNet
+from tests.support.defects import DEFECTS
 
 CLASSES = ("cat", "dog, or wolf", "日本")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with most slow tests first: a process that takes the longest file last lets the others
-    wait for it.
+    """Check the ids of marker `defect`, and put files with the most slow tests first.
 
-    pytest-xdist keeps this order with --no-loadscope-reorder alone.
+    A process that takes the longest file last lets the others wait for it; pytest-xdist keeps this
+    order with --no-loadscope-reorder alone.
     """
+    for item in items:
+        for mark in item.iter_markers("defect"):
+            if unknown := set(mark.args) - set(DEFECTS):
+                raise pytest.UsageError(
+                    f"{item.nodeid}: {unknown} is not in tests/support/defects.py"
+                )
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 

@@ -55,6 +55,7 @@ def test_presets_are_the_frozen_ones() -> None:
     assert presets.names() == sorted(FROZEN)
 
 
+@pytest.mark.defect("irn-26", "s2c-6-7")
 @pytest.mark.parametrize("name", FROZEN)
 def test_every_preset_is_valid_and_as_frozen(name: str) -> None:
     values = presets.load(name)
@@ -81,6 +82,7 @@ def test_an_unknown_preset_lists_the_valid_ones() -> None:
             presets.load(name)
 
 
+@pytest.mark.defect("irn-26")
 def test_every_parameter_is_described_and_has_no_default() -> None:
     for section in all_sections():
         assert section.__doc__, section
@@ -105,6 +107,7 @@ def test_an_unknown_name_gets_the_nearest_and_all_valid_ones() -> None:
     assert "did you mean 'cams'" in message(changed(cam={}))
 
 
+@pytest.mark.defect("irn-14")
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [

@@ -68,6 +68,7 @@ class ClassifierTester:
         samples = CLASSIFIERS[self.method].dataset(data)
         return torch.utils.data.default_collate([samples[n] for n in range(len(samples))])
 
+    @pytest.mark.defect("irn-12", "puzzlecam-6", "seenet-4")
     @pytest.mark.parametrize("classes", [1, 2, 20, 254])
     def test_any_number_of_classes(self, classes: int) -> None:
         network, tags = self.network(classes), (torch.rand(2, classes) < 0.5).float()
@@ -84,6 +85,7 @@ class ClassifierTester:
             alone = network.maps(normalized[n : n + 1], tags[n : n + 1])
             assert torch.allclose(together[n : n + 1], alone, atol=1e-4)
 
+    @pytest.mark.defect("seenet-3")
     def test_loss_of_a_batch_is_the_mean_of_its_images(self, data: TrainingData) -> None:
         network, loss_fn, batch = self.batch_network(), self.loss_fn(data), self.batch(data)
         together = loss_fn(network, batch, step())

@@ -56,6 +56,7 @@ def test_maps_lie_on_the_stride_4_grid(network: Cam, height: int, width: int) ->
     assert maps.shape == (1, 3, (height - 1) // 4 + 1, (width - 1) // 4 + 1)
 
 
+@pytest.mark.defect("irn-18")
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(128, 160), (150, 187)])
@@ -152,6 +153,7 @@ def test_every_class_is_divided_by_its_own_maximum() -> None:
     )
 
 
+@pytest.mark.defect("irn-15")
 def test_empty_map_stays_empty_and_is_never_nan() -> None:
     (record,) = cam_records(torch.zeros(1, 4, 5, 6), [(1, 3)], (20, 24))
     assert record["cams"].shape == (2, 5, 6)
@@ -167,6 +169,7 @@ def test_record_holds_the_tags_in_order_and_fits_its_layout() -> None:
     assert set(validate_record("cams", record)) == {"cams", "labels", "size"}
 
 
+@pytest.mark.defect("irn-7")
 def test_image_without_tags_has_no_maps() -> None:
     (record,) = cam_records(torch.rand(1, 5, 4, 7), [()], (13, 26))
     assert record["cams"].shape == (0, 4, 7)

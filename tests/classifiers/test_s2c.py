@@ -191,6 +191,7 @@ def test_no_prompts_and_no_loss_of_theirs_during_warmup(data: TrainingData) -> N
     assert len(prompter(data).calls) == 1
 
 
+@pytest.mark.defect("s2c-1")
 def test_one_forward_pass_a_step_and_no_image_is_encoded_again(
     data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

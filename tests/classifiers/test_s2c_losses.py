@@ -82,6 +82,7 @@ def test_loss_and_gradient_are_those_of_the_interpolated_formula(
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.defect("s2c-2")
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 0.1])
 def test_two_orthogonal_segments_cost_log_1_plus_exp_of_minus_1_over_t(
     temperature: float,

@@ -129,6 +129,7 @@ def test_background_is_unknown_where_a_present_class_got_no_mask(data: TrainingD
     assert set(labels[1][origins[1, 0] >= 0].unique().tolist()) == {0, 1}
 
 
+@pytest.mark.defect("s2c-4")
 def test_confidence_is_stability_times_mean_activation() -> None:
     """Where masks overlap, the more confident one wins."""
 
@@ -253,6 +254,7 @@ def test_one_peak_is_exactly_one_point() -> None:
     assert peaks(bumps((40, 50, 1.0)), 0.5, 20).tolist() == [[40, 50]]
 
 
+@pytest.mark.defect("s2c-peaks")
 def test_strongest_peak_comes_first_and_none_twice() -> None:
     found = peaks(bumps((20, 20, 0.8), (70, 70, 1.0), (20, 75, 0.6)), 0.5, 20).tolist()
     assert found == [[70, 70], [20, 20], [20, 75]]
@@ -281,6 +283,7 @@ def test_a_weak_peak_that_is_dropped_takes_no_other_with_it() -> None:
     assert found == [[40, 20], [40, 50]]
 
 
+@pytest.mark.defect("s2c-peaks")
 @pytest.mark.parametrize("place", [(0, 0), (0, 47), (95, 95), (47, 0), (3, 93)])
 def test_peaks_on_the_border_count(place: tuple[int, int]) -> None:
     """The published code drops the strongest inner peak when the maximum lies within 20 pixels of

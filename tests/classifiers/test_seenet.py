@@ -95,6 +95,7 @@ def test_thresholds_are_shares_of_the_maximum_at_any_scale(scale: float) -> None
     assert torch.allclose(attended, attention(maps, tags), atol=1e-5)
 
 
+@pytest.mark.defect("seenet-4")
 @pytest.mark.parametrize(
     ("maps", "tags"),
     [
@@ -124,6 +125,7 @@ def test_with_thresholds_out_of_reach_branch_b_sees_what_a_sees() -> None:
     assert not torch.allclose(initial, erased)
 
 
+@pytest.mark.defect("seenet-1")
 def test_sign_does_reverse() -> None:
     """In the published network it never does: its lower threshold is 0."""
     network = on_features()
@@ -137,6 +139,7 @@ def test_sign_does_reverse() -> None:
     assert torch.equal(recorder.features < 0, (mask < 0).expand(-1, 5, -1, -1))
 
 
+@pytest.mark.defect("seenet-2")
 def test_gradient_of_the_features_is_the_mask_in_every_channel() -> None:
     """The published backward pass stops it in one channel of one image alone."""
     network = on_features()
@@ -180,6 +183,7 @@ def test_features_are_rectified_after_a_linear_last_layer_too() -> None:
     )
 
 
+@pytest.mark.defect("seenet-6")
 def test_loss_is_the_sum_of_the_branches_and_background_has_no_class() -> None:
     torch.manual_seed(0)
     logits = [torch.randn(2, 3) for _ in range(3)]
@@ -214,6 +218,7 @@ def test_maps_are_the_maximum_of_both_branches_divided_by_their_maxima() -> None
         assert torch.allclose(value, torch.maximum(*parts), atol=1e-6)
 
 
+@pytest.mark.defect("seenet-5")
 def test_maps_depend_on_their_own_tags_and_on_no_earlier_ones() -> None:
     """The published notebook never resets a label: from the second class on it erases the union."""
     network, normalized = new_network(), torch.randn(1, 3, 64, 64)

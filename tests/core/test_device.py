@@ -47,6 +47,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
 
 
+@pytest.mark.defect("irn-6")
 def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 0)
     found = settle(device="auto")
@@ -58,6 +59,7 @@ def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settle(device="auto").device == torch.device("cuda", 1)
 
 
+@pytest.mark.defect("irn-6")
 @pytest.mark.parametrize(
     ("count", "changes", "message"),
     [

@@ -138,6 +138,7 @@ def test_it_learns_and_writes_its_loss_log(tmp_path: Path) -> None:
     assert not list((tmp_path / "work").rglob("*.part"))
 
 
+@pytest.mark.defect("s2c-5")
 def test_a_long_loss_log_is_thinned_to_means(tmp_path: Path) -> None:
     go(tmp_path, config=config(epochs=100, batch=4))
     every = curve(tmp_path)
@@ -274,6 +275,7 @@ def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.defect("irn-5")
 def test_fewer_images_than_a_batch_train(tmp_path: Path) -> None:
     before = Net()
     after = go(tmp_path, Samples(3), config=config(batch=8, epochs=1))
@@ -454,6 +456,7 @@ def test_the_rate_rises_linearly_and_falls_polynomially() -> None:
     assert [config(warmup=0, power=0).factor(step, 10) for step in range(10)] == [1] * 10
 
 
+@pytest.mark.defect("irn-13", "puzzlecam-1", "s2c-10")
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sgd_is_what_the_parameters_say(tmp_path: Path, momentum: float) -> None:
     """Momentum is momentum (in IRN's code it is the poly power's place, defect 13); the new part

@@ -78,6 +78,7 @@ def test_missing_foreign_and_other_kinds_are_refused(
         load_weights(path, "classifier")
 
 
+@pytest.mark.defect("irn-16")
 @pytest.mark.parametrize("change", ["missing", "additional", "shape"])
 def test_restoring_is_strict(tmp_path: Path, change: str) -> None:
     tensors = dict(network().state_dict())

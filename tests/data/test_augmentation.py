@@ -38,6 +38,7 @@ def test_long_side_is_drawn_from_its_closed_range(height: int, width: int) -> No
         assert (h, w) == (round(height * factor), round(width * factor))
 
 
+@pytest.mark.defect("irn-20")
 def test_scale_is_drawn_from_its_range() -> None:
     torch.manual_seed(0)
     image = as_image(np.zeros((100, 200, 3), np.uint8))

@@ -23,6 +23,7 @@ def saved(path: Path, image: Image.Image, **options: Any) -> np.ndarray:
     return result
 
 
+@pytest.mark.defect("irn-8")
 @pytest.mark.parametrize("suffix", ["png", "webp"])
 def test_color_is_read_exactly(tmp_path: Path, suffix: str) -> None:
     image = noise()
@@ -39,12 +40,14 @@ def test_jpeg_is_in_rgb_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(result.reshape(-1, 3).mean(0), (250, 0, 0), atol=4)
 
 
+@pytest.mark.defect("irn-8")
 def test_gray_becomes_three_equal_channels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         saved(tmp_path / "a.png", Image.fromarray(RAMP)), np.stack([RAMP] * 3, -1)
     )
 
 
+@pytest.mark.defect("irn-8")
 @pytest.mark.parametrize("suffix", ["png", "webp"])
 def test_alpha_is_dropped_and_not_blended(tmp_path: Path, suffix: str) -> None:
     image = np.dstack([noise(), np.full((12, 16), 3, np.uint8)])

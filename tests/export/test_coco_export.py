@@ -26,6 +26,7 @@ def exported(folder: Path, **options: Any) -> tuple[dict, COCO]:
     return content, COCO(content)
 
 
+@pytest.mark.defect("irn-23")
 @pytest.mark.parametrize("polygons", [False, True])
 def test_coco_api_reads_the_masks(tmp_path: Path, polygons: bool) -> None:
     content, read = exported(tmp_path, polygons=polygons)
@@ -87,6 +88,7 @@ def test_torchvision_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             np.testing.assert_array_equal(read.coco.annToMask(entry), mask)
 
 
+@pytest.mark.defect("irn-23")
 @pytest.mark.parametrize("polygons", [False, True])
 def test_this_project_reads_it_as_a_source(tmp_path: Path, polygons: bool) -> None:
     from pipeline.data.index import Index

@@ -125,6 +125,7 @@ def test_both_components_use_the_position_before_the_step() -> None:
     assert ends_of(field, 1)[:, 0, 0].tolist() == [1, 1]
 
 
+@pytest.mark.defect("irn-10")
 def test_nan_in_the_field_is_refused() -> None:
     field = torch.zeros(2, 4, 4)
     field[1, 2, 3] = torch.nan

@@ -169,6 +169,7 @@ def test_only_ignored_pixels_cost_nothing() -> None:
     assert not displacement.grad.any()
 
 
+@pytest.mark.defect("irn-12")
 @pytest.mark.parametrize("high", [20, 90, 254])
 def test_every_label_below_255_is_a_class(high: int) -> None:
     logits, displacement, labels = random_batch(classes=1)
@@ -178,6 +179,7 @@ def test_every_label_below_255_is_a_class(high: int) -> None:
     )
 
 
+@pytest.mark.defect("sparseinst-9.13")
 def test_terms_averaged_over_ranks_are_those_of_the_whole_batch() -> None:
     logits, displacement, labels = random_batch(batch=3)
     whole = pair_losses(logits, displacement, labels, 4)

@@ -57,6 +57,7 @@ def test_four_taps_when_nothing_is_finer_than_stride_4() -> None:
     assert network.displacement.fine == 1
 
 
+@pytest.mark.defect("irn-3")
 def test_image_above_512_pixels_is_not_cropped(network: IRNet) -> None:
     boundary, displacement = fields_of(network, torch.randn(1, 3, 480, 640), flip=True)
     assert boundary.shape == (1, 120, 160)
@@ -75,6 +76,7 @@ def test_fields_do_not_depend_on_what_fills_up_to_16(network: IRNet) -> None:
         assert torch.equal(small, large[..., :13, :18])
 
 
+@pytest.mark.defect("irn-19")
 def test_backbone_stays_in_evaluation_mode_and_gets_no_gradient() -> None:
     network = IRNet(SMALL)
     assert network.train() is network
@@ -158,6 +160,7 @@ def test_batched_equals_single(network: IRNet) -> None:
             assert torch.equal(joint[number], alone[0])
 
 
+@pytest.mark.defect("irn-25")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_checkpoint_has_weights_and_the_shift_and_no_tables(name: str) -> None:
     network = IRNet(name)
@@ -173,6 +176,7 @@ def test_checkpoint_has_weights_and_the_shift_and_no_tables(name: str) -> None:
     )
 
 
+@pytest.mark.defect("irn-21", "irn-24")
 def test_saved_and_restored_to_the_same_fields(network: IRNet, tmp_path: Path) -> None:
     network.mean_shift = torch.tensor([0.25, -0.5])
     path = tmp_path / "irnet.safetensors"
@@ -187,6 +191,7 @@ def test_saved_and_restored_to_the_same_fields(network: IRNet, tmp_path: Path) -
     network.mean_shift = torch.zeros(2)
 
 
+@pytest.mark.defect("irn-16")
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
 def test_weights_that_do_not_fit_are_refused_and_named(
     network: IRNet, tmp_path: Path, change: str

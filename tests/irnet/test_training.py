@@ -189,6 +189,7 @@ def shift(network: IRNet, folder: Path, *names: str, rank: int = 0, world_size: 
     return mean_shift(network, Source(), names, here)  # type: ignore[arg-type]
 
 
+@pytest.mark.defect("irn-21")
 def test_every_image_counts_alike_whatever_its_size_and_place(tmp_path: Path) -> None:
     network = IRNet(SMALL).eval()
     expected = means_of(network)[:3].mean(0).float()
@@ -197,6 +198,7 @@ def test_every_image_counts_alike_whatever_its_size_and_place(tmp_path: Path) ->
     assert not torch.allclose(shift(network, tmp_path, "0", "1"), expected, atol=1e-6)
 
 
+@pytest.mark.defect("irn-5")
 def test_without_images_there_is_no_shift(tmp_path: Path) -> None:
     assert shift(IRNet(SMALL).eval(), tmp_path).tolist() == [0, 0]
 

@@ -148,6 +148,7 @@ def test_all_boundary_is_all_zero_and_never_nan() -> None:
     assert torch.equal(single(torch.ones(6, 7), torch.ones(3, 6, 7)), torch.zeros(3, 6, 7))
 
 
+@pytest.mark.defect("irn-15")
 def test_all_zero_maps_stay_zero() -> None:
     boundary, maps = random_image(8, 8)
     assert torch.equal(single(boundary, torch.zeros_like(maps)), torch.zeros_like(maps))
@@ -180,6 +181,7 @@ def test_half_precision_is_walked_in_float32() -> None:
     assert torch.equal(result, single(boundary.float(), maps.float()))
 
 
+@pytest.mark.defect("irn-3")
 def test_image_wider_than_512_pixels_is_walked() -> None:
     boundary, maps = random_image(120, 160, 1)
     assert single(boundary, maps, steps=2).shape == (1, 120, 160)

@@ -53,6 +53,7 @@ def test_without_appearance_the_colors_do_not_matter() -> None:
     ).all()
 
 
+@pytest.mark.defect("irn-27")
 def test_reused_kernels_equal_fresh_ones() -> None:
     image, truth = two_colors()
     image = np.random.default_rng(1).normal(image, 12).clip(0, 255).astype(np.uint8)
@@ -89,6 +90,7 @@ def test_unary_is_the_confidence_and_the_rest_shared() -> None:
     assert (doubtful != given).all()
 
 
+@pytest.mark.defect("irn-7")
 @pytest.mark.parametrize("labels", [0, 1])
 def test_one_label_leaves_nothing_to_refine(labels: int) -> None:
     image, truth = two_colors()

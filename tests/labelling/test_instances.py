@@ -33,6 +33,7 @@ def test_instances_match_a_loop_over_masks(seed: int) -> None:
     assert (found.instances == canvas).all()
 
 
+@pytest.mark.defect("irn-22")
 def test_small_pieces_are_dropped_not_kept_without_score() -> None:
     maps = np.zeros((1, 20, 20), np.float32)
     maps[0, 2:8, 2:8], maps[0, 15, 15:18] = 1.0, 0.9
@@ -42,6 +43,7 @@ def test_small_pieces_are_dropped_not_kept_without_score() -> None:
     assert len(extract_instances(maps, np.array([2]), 0.25, 0).scores) == 2
 
 
+@pytest.mark.defect("irn-11")
 @pytest.mark.parametrize("count", [0, 2])
 def test_nothing_above_the_background_is_no_instance(count: int) -> None:
     found = extract_instances(np.zeros((count, 6, 7), np.float32), np.ones(count), 0.25, 0.01)

@@ -116,6 +116,7 @@ def strong_and_weak() -> WalkInput:
     return item(cams, [0, 9], wall)
 
 
+@pytest.mark.defect("irn-17")
 def test_weak_class_survives_under_its_own_maximum() -> None:
     (pieces,) = walked(strong_and_weak())
     own, joint = (labels(pieces, normalize=kind) for kind in ("class", "image"))
@@ -139,6 +140,7 @@ def test_walls_keep_masks_inside() -> None:
     assert (semantic[4 * 6 : 4 * 15, 4 * 7 : 4 * 17] == 4).all()
 
 
+@pytest.mark.defect("irn-11", "irn-7")
 @pytest.mark.parametrize("ids", [[], [2], [2, 7]])
 def test_without_maps_all_is_background(ids: list[int]) -> None:
     (pieces,) = walked(item(np.zeros((len(ids), 9, 13)), ids, size=(33, 50)))

@@ -62,11 +62,13 @@ def test_strongest_class_has_the_pixel() -> None:
     assert set(np.unique(seeds(cams, [5, 0, 19])).tolist()) == {1}
 
 
+@pytest.mark.defect("irn-12")
 @pytest.mark.parametrize("label", [0, 19, 20, 80, 253])
 def test_any_class_id_is_mapped(label: int) -> None:
     assert set(np.unique(seeds(constant(0.1, 0.9), [253 - label, label])).tolist()) == {label + 1}
 
 
+@pytest.mark.defect("irn-12")
 def test_more_classes_than_voc_has() -> None:
     """40 classes in one image, each with a cell of its own."""
     cams = np.zeros((40, 8, 11), np.float32)
@@ -76,6 +78,7 @@ def test_more_classes_than_voc_has() -> None:
         assert result[4 * (k // 11) + 2, 4 * (k % 11) + 2] == 101 + k
 
 
+@pytest.mark.defect("irn-7")
 @pytest.mark.parametrize("crf", [OFF, ON])
 def test_image_without_classes_is_background(crf: Mapping[str, float]) -> None:
     result = seeds(np.zeros((0, 8, 11), np.float16), [], crf)
@@ -93,6 +96,7 @@ def test_crf_moves_seeds_to_the_colors() -> None:
     assert (result[:, :29] == 0).all()
 
 
+@pytest.mark.defect("irn-18")
 def test_maps_are_upsampled_about_the_centers_of_their_cells() -> None:
     ramp = np.broadcast_to(np.arange(8, dtype=np.float32)[:, None] * 4 + 2, (2, 8, 11))
     full = upsample(ramp, SIZE)

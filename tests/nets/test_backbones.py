@@ -206,6 +206,7 @@ def stored(tmp_path: Path, change: dict[str, Tensor | None]) -> str:
     return str(path)
 
 
+@pytest.mark.defect("irn-16")
 def test_missing_tensor_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         BackboneError, match=r"backbone\.weights.*lacks 1 tensors.*'layer1\.0\.conv1\.weight'"

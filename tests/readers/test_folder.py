@@ -26,6 +26,7 @@ def test_images_tags_and_sizes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Index.load(tmp_path / "out").image("b"), noise(1))
 
 
+@pytest.mark.defect("irn-9")
 @pytest.mark.parametrize(
     "name", ["sub/deep/a", "with blank", "猫-ü", "a.b", "50%", "a;b", "images/a"]
 )

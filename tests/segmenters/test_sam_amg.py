@@ -394,6 +394,7 @@ def rectangles(rng: np.random.Generator, count: int, height: int, width: int) ->
     return masks
 
 
+@pytest.mark.defect("s2c-3")
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20))
 def test_smallest_segment_owns_a_pixel_in_any_order(seed: int, count: int) -> None:
@@ -440,6 +441,7 @@ def test_of_equal_areas_the_higher_predicted_iou_owns_the_pixel() -> None:
         assert (owner == torch.tensor(0.7)).all()
 
 
+@pytest.mark.defect("s2c-segments")
 def test_more_segments_than_a_byte_can_number_leave_no_gap() -> None:
     cells = torch.arange(40 * 48).view(40, 48)
     number = cells // 48 // 2 * 24 + cells % 48 // 2  # 480 squares of 2 x 2
@@ -452,6 +454,7 @@ def test_more_segments_than_a_byte_can_number_leave_no_gap() -> None:
     )
 
 
+@pytest.mark.defect("s2c-segments")
 def test_covered_image_loses_no_segment() -> None:
     halves = torch.zeros(2, 8, 8, dtype=torch.bool)
     halves[0, :, :5], halves[1, :, 5:] = True, True

@@ -1,10 +1,7 @@
-"""dvc.yaml says what the stages really read: their imports, their own section of the parameters,
-and nothing of the machine.
-"""
+"""dvc.yaml says what the stages really read: their code, their parameters, nothing of the machine."""
 
 import ast
 import re
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,25 +10,39 @@ import pytest
 import yaml
 
 from pipeline.metrics.steps import STEPS
-from pipeline.params.models import Instance
-from pipeline.params.pseudo_labels import Classifier
 
 ROOT = Path(__file__).resolve().parents[2]
-NEUTRAL = {
-    "pipeline/errors.py",  # messages
-    "pipeline/params",  # says what is allowed; the values themselves are tracked
-    "pipeline/core/device.py",  # the machine, of which no artifact depends
-    "pipeline/core/resume.py",  # where unfinished work lies
-    "stages/__init__.py",  # how threads wait
-    "stages/_command.py",  # parsing
-}
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, dict[str, Any]] = {
     name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()
 }
-SCORED: dict[str, dict[str, str]] = GRAPH["stages"]["scores"]["foreach"]
-CLASSIFIERS = ROOT / "pipeline/classifiers"
 PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
+METHODS = {"classifier": "pipeline/classifiers", "instance": "pipeline/instances"}
+"""Sections that choose a method, and the package in which each method has a package."""
+NEUTRAL = (
+    "pipeline/errors.py",  # messages
+    "pipeline/params",  # what is allowed; the values themselves are tracked
+    "pipeline/classifiers/registry.py",  # the choice of a method is a tracked parameter
+    "pipeline/instances/registry.py",
+    "pipeline/methods.py",
+    "stages/_command.py",  # parsing
+)
+"""Code that cannot change a result, besides packages' docstrings and the methods not chosen."""
+BY_IMAGE = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
+FILES_MAX = 28
+"""Files of this project that a per-image stage may import, directly or not, other methods aside."""
+TRUTH = "pipeline/data/masks.py"
+TRUTH_READERS = (
+    "pipeline/readers",  # checks and indexes them
+    "pipeline/metrics",
+    "pipeline/views",
+    "pipeline/browser",
+    "stages/scores.py",
+    "stages/report.py",
+    "stages/cli",
+    "stages/semantic.py",  # supervision: truth
+    "stages/instance.py",  # supervision: truth
+)
 
 
 def module_file(name: str) -> Path | None:
@@ -41,6 +52,7 @@ def module_file(name: str) -> Path | None:
 
 
 def imports(file: Path) -> Iterator[Path]:
+    """Yield the files of this project that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(file.read_text())):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -52,80 +64,95 @@ def imports(file: Path) -> Iterator[Path]:
                 yield found
 
 
-def closure(*starts: Path) -> set[str]:
-    seen, todo = set[Path](), list(starts)
+def within(file: str, folders: tuple[str, ...] | list[str]) -> bool:
+    return any(file == folder or file.startswith(f"{folder}/") for folder in folders)
+
+
+def closure(name: str) -> set[str]:
+    """Return the files that stage `name` imports, directly or not, methods that register aside."""
+    seen, todo = set[Path](), [ROOT / f"stages/{name}.py"]
     while todo:
         file = todo.pop()
-        if file not in seen:
+        if file not in seen and not _other_method(name, file):
             seen.add(file)
             todo.extend(imports(file))
-    code = {file for file in seen if any(map(code_line, file.read_text().splitlines()))}
-    return {str(file.relative_to(ROOT)) for file in code if not neutral(file)}
+    files = {str(file.relative_to(ROOT)) for file in seen if file.name != "__init__.py"}
+    return {file for file in files if not within(file, NEUTRAL)}
 
 
-def neutral(file: Path) -> bool:
-    """Whether a module, or the package it lies in, cannot change a result."""
-    return any(file.is_relative_to(ROOT / path) for path in NEUTRAL)
-
-
-def code_line(line: str) -> bool:
-    """Whether a line can change a result; an __init__.py that only describes its package has none."""
-    return bool(re.match(r"(from|import|def|class|[A-Za-z_]+ ?[=:(])", line))
-
-
-METHODS = sorted(path.name for path in CLASSIFIERS.iterdir() if (path / "network.py").is_file())
-INSTANCE_METHODS = typing.get_args(Instance.model_fields["method"].annotation)
-ROOMS = {
-    "classifier": ("pipeline/classifiers/${classifier.method}", METHODS, "*.py"),
-    "cams": ("pipeline/classifiers/${classifier.method}/network.py", METHODS, "network.py"),
-}
-"""What a stage lists of the chosen method's room, the methods, and which modules of a room it loads
-by name.
-"""
-WHOLE = {"instance": ["sparseinst", "maskrcnn"], "predictions": ["sparseinst", "maskrcnn"]}
-"""Rooms that a stage loads by name and lists whichever is chosen, as none may be."""
-TEMPLATES = {"report": {f"pipeline/views/{name}.html.j2" for name in ("page", "parts", "report")}}
-"""What decides on a page beside modules."""
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_dependencies_are_the_imported_modules(name: str) -> None:
-    """A method's room is listed by the parameter, so that an edit of one method leaves the others
-    alone.
-    """
-    listed = {dep for dep in STAGES[name]["deps"] if dep.startswith(("pipeline/", "stages/"))}
-    assert listed - {"${dataset.source}"} == expected(name)
-
-
-def expected(name: str) -> set[str]:
-    """The modules that a stage has to list."""
-    own, methods, pattern = ROOMS.get(name, ("", (), ""))
-    room = ROOT / re.sub(r"/\$\{.*", "", own)
-    files = [file for method in methods for file in (room / method).glob(pattern)]
-    files += [
-        file for method in WHOLE.get(name, []) for file in (ROOT / "pipeline" / method).glob("*.py")
+def _other_method(stage: str, file: Path) -> bool:
+    """Return whether a file belongs to a method that DVC tracks by the parameter that chooses it."""
+    path = str(file.relative_to(ROOT))
+    chosen = [dep for dep in STAGES[stage]["deps"] if "${" in dep]
+    packages = [
+        package
+        for section, package in METHODS.items()
+        if any(dep.startswith(package) for dep in chosen)
+        for method in PARAMETERS[section]
+        if path.startswith((f"{package}/{method}/", f"{package}/{method}.py"))
     ]
-    imported = closure(ROOT / f"stages/{name}.py", *files)
-    inside = {path for path in imported if set(path.split("/")) & set(methods)}
-    return (imported - inside) | ({own} if own else set()) | TEMPLATES.get(name, set())
+    return bool(packages)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_no_method_imports_another(method: str) -> None:
-    others = {other for other in METHODS if other != method}
-    imported = closure(*(CLASSIFIERS / method).glob("*.py"))
-    assert not {path for path in imported if set(path.split("/")) & others}
+def code_deps(name: str) -> list[str]:
+    """Return the code that a stage lists, but for what a parameter chooses."""
+    deps: list[str] = STAGES[name]["deps"]
+    return [dep for dep in deps if not dep.startswith("data/") and "${" not in dep]
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_one_name_per_step(name: str) -> None:
     assert re.match(rf"\\\$\{{LAUNCH:-python\}} -m stages\.{name}( |$)", STAGES[name]["cmd"])
+    assert STAGES[name]["desc"]
     assert (ROOT / f"stages/{name}.py").is_file()
     assert name in PARAMETERS or name == "guidance", "which has nothing to set"
     outs = STAGES[name]["outs"]
-    assert all(isinstance(out, str) and out.startswith(f"data/{name}") for out in outs), (
-        "cached, and under its name"
-    )
+    assert all(isinstance(out, str) and out.startswith(f"data/{name}") for out in outs), "cached"
+
+
+def test_every_file_of_stages_is_a_stage() -> None:
+    names = {path.stem for path in (ROOT / "stages").glob("*.py")}
+    assert names == set(STAGES) | {"__init__", "_command"}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_listed_code_exists(name: str) -> None:
+    for dep in code_deps(name):
+        assert (ROOT / dep).exists(), dep
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_imported_code_is_listed(name: str) -> None:
+    listed = [*code_deps(name), *NEUTRAL]
+    assert not {file for file in closure(name) if not within(file, listed)}
+
+
+@pytest.mark.parametrize("name", BY_IMAGE)
+def test_per_image_stages_import_few_files(name: str) -> None:
+    assert len(closure(name)) <= FILES_MAX
+
+
+@pytest.mark.parametrize("section", METHODS)
+def test_only_the_chosen_method_is_tracked(section: str) -> None:
+    tracked = [name for name in STAGES[section]["params"] if name.startswith(f"{section}.")]
+    own = {name.partition(".")[2] for name in tracked} - {f"${{{section}.method}}"}
+    methods = set(PARAMETERS[section]) - own
+    assert f"{section}.${{{section}.method}}" in tracked
+    assert PARAMETERS[section]["method"] in methods
+    for method in methods:
+        assert (ROOT / METHODS[section] / method).exists() or method == "none", method
+
+
+@pytest.mark.defect("puzzlecam-3")
+def test_ground_truth_is_read_by_scores_report_and_truth_alone() -> None:
+    """Stage dataset checks and indexes masks; what learns from tags cannot see them."""
+    files = [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
+    readers = {
+        str(file.relative_to(ROOT)) for file in files if ROOT / TRUTH in set(imports(file))
+    } - {TRUTH}
+    assert not {file for file in readers if not within(file, list(TRUTH_READERS))}
+    blind = set(STAGES) - {"dataset", "scores", "report", "semantic", "instance"}
+    assert not {name for name in blind if TRUTH in closure(name)}
 
 
 def test_no_stage_tracks_the_machine() -> None:
@@ -134,85 +161,45 @@ def test_no_stage_tracks_the_machine() -> None:
         assert not re.search(r"cuda|cpu|--workers|--device|/home|nproc", stage["cmd"])
 
 
-def test_every_parameter_belongs_to_a_stage() -> None:
-    tracked = {name.split(".")[0] for stage in STAGES.values() for name in stage["params"]} - {
-        "${item"
-    }
-    assert tracked == set(PARAMETERS) - {"runtime"}
-    assert {item["section"] for item in SCORED.values()} <= tracked
+def test_every_section_is_tracked() -> None:
+    tracked = {name.split(".")[0] for stage in STAGES.values() for name in stage["params"]}
+    assert {name for name in tracked if not name.startswith("$")} == set(PARAMETERS) - {"runtime"}
 
 
-def test_only_the_chosen_method_is_tracked() -> None:
-    assert "classifier.${classifier.method}" in STAGES["classifier"]["params"]
-    own = {
-        name.partition(".")[2]
-        for name in STAGES["classifier"]["params"]
-        if name.startswith("classifier.")
-    }
-    assert own - {"${classifier.method}"} == set(PARAMETERS["classifier"]) - set(METHODS)
-    assert set(METHODS) == set(typing.get_args(Classifier.model_fields["method"].annotation))
-    own = {
-        name.partition(".")[2]
-        for name in STAGES["instance"]["params"]
-        if name.startswith("instance.")
-    }
-    assert own - {"${instance.method}"} == set(PARAMETERS["instance"]) - set(INSTANCE_METHODS)
-
-
-def test_pixel_masks_are_read_by_scores_report_and_the_upper_bound_alone() -> None:
-    """Stage dataset checks and indexes them; nothing that learns from tags can see them."""
-    readers = {name for name, stage in STAGES.items() if "pipeline/data/masks.py" in stage["deps"]}
-    assert readers == {"dataset", "scores", "report", "semantic", "instance"}
-
-
-def test_every_input_is_somebodys_output() -> None:
-    outs = {"data/dataset/index.json"}  # which holds the digests of all that lies beside it
+def test_every_input_is_an_output() -> None:
+    outs, read = {"data/dataset/index.json"}, set[str]()  # holds the digests of all next to it
     for name, stage in STAGES.items():
-        items = GRAPH["stages"][name].get("foreach", [""])
-        for entry in [*stage["outs"], *stage.get("metrics", []), *stage.get("plots", [])]:
-            path = entry if isinstance(entry, str) else next(iter(entry))
-            outs |= {path.replace("${key}", key) for key in items}
-    read = {dep for stage in STAGES.values() for dep in stage["deps"] if dep.startswith("data/")}
-    of_scores = {f"data/${{item.{slot}}}.h5": slot for slot in ("reads", "beside")}
-    assert of_scores.keys() <= read
-    scored = {f"data/{item[slot]}.h5" for item in SCORED.values() for slot in of_scores.values()}
-    assert read - of_scores.keys() | scored <= outs
+        for item in GRAPH["stages"][name].get("foreach", [""]):
+            entries = [*stage["outs"], *stage.get("metrics", []), *stage.get("plots", [])]
+            paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+            outs |= {path.replace("${item}", item) for path in paths}
+            read |= {dep.replace("${item}", item) for dep in stage["deps"]}
+    folders = {str(Path(out).parent) for out in outs}  # data/scores, data/curves
+    assert {dep for dep in read if dep.startswith("data/")} <= outs | folders
 
 
 def test_every_step_is_scored_and_reported() -> None:
-    """What stage scores takes are the steps; that of the walk rests on two artifacts and on its
-    parameters.
-    """
-    assert list(SCORED) == list(STEPS)
-    assert SCORED["walk"] == {"reads": "cams", "beside": "fields", "section": "labels"}
-    for name in set(STEPS) - {"walk"}:
-        assert SCORED[name] == {"reads": name, "beside": name, "section": "scores"}
-    assert {f"data/scores/{name}" for name in STEPS} <= set(STAGES["report"]["deps"])
+    assert GRAPH["stages"]["scores"]["foreach"] == list(STEPS)
+    assert set(STEPS) <= set(STAGES)
+    assert "data/scores" in STAGES["report"]["deps"]
 
 
-def test_the_library_knows_no_stage_no_parameter_file_and_no_artifact_path() -> None:
+@pytest.mark.defect("s2c-8")
+def test_the_library_knows_no_stage_and_no_artifact_path() -> None:
     for file in (ROOT / "pipeline").rglob("*.py"):
-        text = file.read_text()
-        tree = ast.parse(text)
-        strings = [
-            n.value
-            for n in ast.walk(tree)
-            if isinstance(n, ast.Constant) and isinstance(n.value, str)
-        ]
+        tree = ast.parse(file.read_text())
         documentation = {
-            ast.get_docstring(n, clean=False) for n in ast.walk(tree) if isinstance(n, DOCUMENTED)
+            ast.get_docstring(node, clean=False)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
         }
-        assert not [s for s in strings if s.startswith("data/") and s not in documentation], file
-        assert not re.search(r"^\s*(from|import) (stages|dvc)\b", text, re.M), file
+        strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        paths = [text for text in strings if isinstance(text, str) and text.startswith("data/")]
+        assert not [text for text in paths if text not in documentation], file
+        assert not re.search(r"^\s*(from|import) (stages|dvc)\b", file.read_text(), re.M), file
 
 
-DOCUMENTED = (ast.Module, ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
-
-
-@pytest.mark.parametrize("room", ["utils", "util", "misc", "common", "helpers", "helper"])
-def test_no_room_for_odds_and_ends(room: str) -> None:
-    assert not [
-        p
-        for p in ROOT.glob("*/**/*.py")
-        if p.stem == room and p.parts[len(ROOT.parts)] in ("pipeline", "stages")
-    ]
+def test_no_package_for_odds_and_ends() -> None:
+    names = {"utils", "util", "misc", "common", "helpers", "helper"}
+    files = [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
+    assert not [file for file in files if file.stem in names or file.parent.name in names]

@@ -60,6 +60,7 @@ def slow_terms(outputs: Outputs, targets: Targets, matches: Matches) -> dict[str
     return sums
 
 
+@pytest.mark.defect("sparseinst-9.4")
 @pytest.mark.parametrize("counts", [(3, 0, 2), (7, 1, 5)])
 def test_terms_are_the_equations(counts: tuple[int, ...]) -> None:
     """With soft masks, weights, partly ignored cells, and more instances than queries."""
@@ -76,6 +77,7 @@ def test_terms_are_the_equations(counts: tuple[int, ...]) -> None:
     assert float(total_loss(terms, weights)) == pytest.approx(float(total))
 
 
+@pytest.mark.defect("sparseinst-9.1")
 def test_default_weights_are_the_published_ones() -> None:
     assert Weights() == Weights(
         classification=2.0, dice=2.0, mask=5.0, objectness=1.0, semantic=0.0
@@ -95,6 +97,7 @@ def test_gradients_are_those_of_the_loss_terms(counts: tuple[int, ...]) -> None:
     assert torch.autograd.gradcheck(loss, tuple(outputs))
 
 
+@pytest.mark.defect("sparseinst-9.7")
 def test_without_instances_the_loss_is_finite_and_teaches_the_classes() -> None:
     outputs = random_outputs(2, 4)
     terms = terms_of(outputs, random_targets((0, 0)))
@@ -123,6 +126,7 @@ def perfect(targets: Targets, queries: int, classes: int = 3) -> Outputs:
     return Outputs(logits, masks, torch.full((batch, queries), 20.0))
 
 
+@pytest.mark.defect("sparseinst-9.8")
 @pytest.mark.parametrize("counts", [(5, 2, 3), (2, 2, 2), (9, 9, 9)])
 def test_images_after_one_with_more_instances_than_queries_are_right(
     counts: tuple[int, ...],

@@ -74,6 +74,7 @@ def slow_decoder(decoder: Decoder, given: Tensor) -> tuple[Tensor, Tensor, Tenso
     return torch.stack(logits, 1), masks, torch.cat(objectness, 1)
 
 
+@pytest.mark.defect("sparseinst-9.6")
 @pytest.mark.parametrize("normalization", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("groups", [1, 2, 3, 8])
 def test_any_number_of_groups_equals_a_loop_over_queries(groups: int, normalization: str) -> None:
@@ -127,6 +128,7 @@ def test_context_is_pooled_over_1_4_9_and_36_cells() -> None:
 
 
 @pytest.mark.parametrize("normalization", ["sigmoid", "softmax"])
+@pytest.mark.defect("sparseinst-9.5-9.10")
 def test_weights_of_a_map_sum_to_one_and_all_parameters_learn(normalization: str) -> None:
     decoder = small(normalization=normalization)
     weights = decoder.instances.normalize(features(2, QUERIES) * 5)
@@ -173,6 +175,7 @@ def test_coordinates_run_from_minus_one_to_one_x_first() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 4), (4, 1)])
+@pytest.mark.defect("sparseinst-3")
 def test_coordinates_of_a_single_cell_are_finite(height: int, width: int) -> None:
     """The published code divides 0 by 0."""
     given = features(1, 16, height, width)

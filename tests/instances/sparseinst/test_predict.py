@@ -76,6 +76,7 @@ def test_masks_reach_the_last_pixel(inner: int) -> None:
         assert masks.all()
 
 
+@pytest.mark.defect("sparseinst-9.3")
 def test_scores_are_the_equation() -> None:
     outputs = outputs_of()
     found = detections(outputs, (128, 128), (128, 128), 0.0)
@@ -87,6 +88,7 @@ def test_scores_are_the_equation() -> None:
     assert found.scores.tolist() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.defect("sparseinst-9.9")
 def test_score_threshold_applies_before_the_mask_lowers_the_score() -> None:
     logits, objectness = torch.tensor([[9.0, 0], [0, 9], [0, 9]]), torch.tensor([9.0, -9, 0])
     outputs = Outputs(logits, torch.full((3, 8, 8), 5.0), objectness)

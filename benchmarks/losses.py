@@ -15,9 +15,7 @@ RADIUS = 10
 
 
 def batch(images: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return edge logits, displacements and label maps in blocks: background, two classes and
-    ignored.
-    """
+    """Return boundary logits, displacements and label maps in blocks, some of them ignored."""
     generator = torch.Generator().manual_seed(0)
     blocks = torch.randint(
         0, 4, (images, side // 16, side // 16), generator=generator, dtype=torch.uint8

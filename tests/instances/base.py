@@ -106,6 +106,7 @@ class InstanceModelTester:
             losses.append(float(loss.detach()))
         assert losses[-1] < 0.8 * losses[0]
 
+    @pytest.mark.defect("sparseinst-9.12")
     @pytest.mark.parametrize("sides", [None, (48, 80)])
     def test_detections_fit_and_do_not_depend_on_other_images(
         self, sides: tuple[int, int] | None

@@ -103,6 +103,7 @@ def empty(found: Detections, size: tuple[int, int]) -> bool:
     return shapes == [(0, *size), (0,), (0,)] and found.masks.dtype == torch.bool
 
 
+@pytest.mark.defect("sparseinst-6.5")
 def test_no_detections_are_a_result() -> None:
     """Where the published code has no masks at all."""
     assert empty(detections(outputs_of(), (128, 128), (50, 60), 0.999), (50, 60))

@@ -38,5 +38,5 @@ def test_printed_method_learns_and_hides_cells(data: TrainingData) -> None:
 
 
 def test_printed_section_takes_the_printed_values() -> None:
-    section = defined(SECTION, dict(vars(maps)))
+    section = defined(SECTION, dict(vars(pseudo_labels)))
     assert section(**OPTIONS).model_dump() == OPTIONS

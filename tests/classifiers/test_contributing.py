@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pipeline.classifiers.base import TrainingData
+from pipeline.params import pseudo_labels
 from tests.classifiers.base import SMALL, random_images, step
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from accelerate import Accelerator
 from torch import Tensor
 
 from pipeline.core.distributed import DistributedContext
@@ -11,7 +10,7 @@ from pipeline.core.trainer import TrainState
 
 def single_rank() -> TrainState:
     """Return the first step of a training in one process."""
-    return TrainState(DistributedContext(Accelerator(cpu=True)), 0.0, 0.0)
+    return TrainState(DistributedContext(), 0.0, 0.0)
 
 
 class _TwoRanks:

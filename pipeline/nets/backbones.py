@@ -241,15 +241,12 @@ def _file_weights(path: Path) -> dict[str, Tensor]:
         raise BackboneError(
             f"backbone.weights: no such file: {path}; use package, hub, none, or a safetensors file"
         )
-    if path.suffix != ".safetensors":
-        raise BackboneError(
-            f"backbone.weights: {path}: pickled checkpoints are not loaded; use a safetensors file"
-        )
     try:
         return load_file(path)
     except SafetensorError as error:
         raise BackboneError(
-            f"backbone.weights: {path}: not a valid safetensors file ({error}); download it again"
+            f"backbone.weights: {path}: not a valid safetensors file ({error}); download it again, "
+            "or convert it, as pickled checkpoints are not loaded"
         ) from error
 
 
@@ -258,23 +255,14 @@ def _load(body: nn.Module, state: dict[str, Tensor], name: str, weights: str) ->
 
     Batch counters may be missing, as in timm's own files: no result depends on them.
     """
-    needed = body.state_dict()
-    translated = {
-        key: state.get(key, state.get(re.sub(r"^([a-z]+)_(?=\d)", r"\1.", key))) for key in needed
-    }
-    found = {key: value for key, value in translated.items() if value is not None}
-    missing = [
-        key for key in needed if key not in found and not key.endswith("num_batches_tracked")
-    ]
-    if missing:
+    found = {}
+    for key, own in body.state_dict().items():
+        value = state.get(key, state.get(re.sub(r"^([a-z]+)_(?=\d)", r"\1.", key)))
+        if value is not None or key.endswith("num_batches_tracked"):
+            found[key] = own if value is None else value
+    try:
+        body.load_state_dict(found)
+    except RuntimeError as error:
         raise BackboneError(
-            f"backbone.weights: {weights} lacks {len(missing)} tensors of {name}, for example "
-            f"{missing[0]!r}"
-        )
-    for key, value in found.items():
-        if value.shape != needed[key].shape:
-            raise BackboneError(
-                f"backbone.weights: {weights} holds {key!r} as {tuple(value.shape)}, but {name} "
-                f"expects {tuple(needed[key].shape)}; use weights of this network"
-            )
-    body.load_state_dict(found, strict=False)
+            f"backbone.weights: {weights} does not fit {name}; use weights of this network: {error}"
+        ) from error

@@ -9,7 +9,7 @@ fine-tuned checkpoint whose SHA-256 is checked; nothing is downloaded, and no pi
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -120,13 +120,6 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
     return state
 
 
-def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
-    """Return a context that computes in `precision`; None and float32 change nothing."""
-    if precision in (None, torch.float32):
-        return nullcontext()
-    return torch.autocast(device.type, dtype=precision)
-
-
 def encode(net: Any, image: np.ndarray) -> Tensor:
     """Return the embeddings [1,D,h,w] of a uint8 RGB image [H,W,3], on the device of `net`.
 
@@ -151,39 +144,21 @@ class AutomaticMaskGenerator:
 
     Args:
         net: segment_anything's Sam, see load_sam.
-        precision: dtype of autocast; None or float32 for none.
         points_per_side: n of the n x n grid of prompts.
-        points_per_batch: Prompts decoded together, 0 = the device's default; changes speed and
-            memory only.
-        pred_iou, stability, stability_offset, box_nms, min_area: See Filters.
         embeddings: Whether records hold them (2 MiB an image), for SamPrompter.
+        filters: See Filters.
     """
 
     def __init__(
-        self,
-        net: Any,
-        *,
-        precision: torch.dtype | None = None,
-        points_per_side: int = 32,
-        points_per_batch: int = 0,
-        pred_iou: float = 0.88,
-        stability: float = 0.95,
-        stability_offset: float = 1.0,
-        box_nms: float = 0.7,
-        min_area: int = 0,
-        embeddings: bool = False,
+        self, net: Any, *, points_per_side: int = 32, embeddings: bool = False, **filters: Any
     ) -> None:
         if MASKS * points_per_side**2 > MAX_MASKS:
             raise SamError(
                 f"segments.sam.points_per_side: {points_per_side} gives more than {MAX_MASKS} "
                 "masks, the most that a map can number; use 147 or less"
             )
-        self.net, self.decoder = net, Decoder(net)
-        self.precision = precision
-        self.points_per_side = points_per_side
-        self.points_per_batch = points_per_batch or BATCH[net.device.type]
-        self.filters = Filters(pred_iou, stability, stability_offset, box_nms, min_area)
-        self.embeddings = embeddings
+        self.net, self.decoder, self.filters = net, Decoder(net), Filters(**filters)
+        self.points_per_side, self.embeddings = points_per_side, embeddings
 
     @torch.inference_mode()
     def segment(self, image: np.ndarray) -> Record:
@@ -193,16 +168,15 @@ class AutomaticMaskGenerator:
         the whole padded square, or [0,0,0]. The smallest segment that covers a pixel owns it (S2C,
         section 3.2; its published code lets the highest predicted IoU win).
         """
-        with autocast(self.net.device, self.precision):
-            embeddings = encode(self.net, image)
-            found = segment_everything(
-                self.decoder,
-                embeddings,
-                (image.shape[0], image.shape[1]),
-                points_per_side=self.points_per_side,
-                points_per_batch=self.points_per_batch,
-                filters=self.filters,
-            )
+        embeddings = encode(self.net, image)
+        found = segment_everything(
+            self.decoder,
+            embeddings,
+            (image.shape[0], image.shape[1]),
+            points_per_side=self.points_per_side,
+            points_per_batch=BATCH[self.net.device.type],
+            filters=self.filters,
+        )
         kept = embeddings[0] if self.embeddings else embeddings.new_zeros(0, 0, 0)
         return {
             "segments": found.segments.cpu().numpy().astype(np.uint16),
@@ -213,16 +187,18 @@ class AutomaticMaskGenerator:
 
 
 class SamPrompter:
-    """Answers prompts from the embeddings of stored records, by SAM's decoder alone.
+    """Answers prompts from the embeddings of stored records, by SAM's decoder alone, in the context
+    of `autocast`.
 
     The decoder's predicted IoU selects one of the three masks of a prompt, as in SAM. The published
     S2C code always takes the third and ignores the prediction. The stability of a mask is SAM's,
     which the paper names and that code replaces by raw logits.
     """
 
-    def __init__(self, net: Any, *, precision: torch.dtype | None = None) -> None:
-        self.decoder = Decoder(net)
-        self.device, self.precision = net.device, precision
+    def __init__(
+        self, net: Any, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        self.decoder, self.device, self.autocast = Decoder(net), net.device, autocast
 
     @torch.no_grad()
     def prompt(self, queries: Sequence[Query]) -> list[Answer]:
@@ -240,7 +216,7 @@ class SamPrompter:
         """Return low-resolution logits [B,4h,4w] of the queries' masks, from one network call."""
         points, padding = self._points(queries)
         embeddings = self._embeddings(queries)
-        with autocast(self.device, self.precision):
+        with self.autocast():
             attended = self.decoder.attend(embeddings, points, (~padding).int(), padding)
             best = F.one_hot(attended.iou.argmax(1), MASKS).bool()
             return self.decoder.logits(attended, best)

@@ -62,13 +62,6 @@ def test_segments_are_a_partition_numbered_from_1(size: tuple[int, int]) -> None
     }
 
 
-def test_same_image_gives_the_same_segments() -> None:
-    image, _ = meadow((60, 80))
-    assert np.array_equal(
-        SEGMENTER.segment(image)["segments"], SEGMENTER.segment(image)["segments"]
-    )
-
-
 def test_image_of_one_color_is_one_segment() -> None:
     record = SEGMENTER.segment(np.full((90, 120, 3), 77, np.uint8))
     assert record["segments"].max() == 1

@@ -112,22 +112,13 @@ class SegmentedCrops(TaggedCrops):
         sample = self.index.image(name)
         places = tv_tensors.Mask(torch.from_numpy(np.indices(sample.shape[:2], np.int32)))
         image, origins = self.augment(as_image(sample), places)
-        segments = torch.from_numpy(self._segments(name, sample.shape[:2]).astype(np.int32))
+        skipped = name in self.segments.skipped
+        ids = np.zeros(sample.shape[:2]) if skipped else self.segments.array(name, "segments")
+        segments = torch.from_numpy(ids.astype(np.int32))
         y, x = origins.clamp(min=0).as_subclass(Tensor).long()
         in_crop = segments[y, x] * (origins[0] >= 0)
         plain = (part.as_subclass(Tensor) for part in (in_crop, origins))
         return image, torch.from_numpy(self.index.target(name)), *plain, number
-
-    def _segments(self, name: str, size: tuple[int, int]) -> np.ndarray:
-        if name in self.segments.skipped:
-            return np.zeros(size, np.uint16)
-        segments = self.segments.array(name, "segments")
-        if segments.shape != size:
-            raise SegmentsError(
-                f"{self.segments.path}: the segments of {name!r} are {segments.shape}, its image "
-                f"is {size}; run `dvc repro segments`"
-            )
-        return segments
 
 
 def require_segments(data: TrainingData) -> "PromptableSegments":

@@ -74,11 +74,11 @@ def load_sam(model: str, checkpoint: str | Path, sha256: str, device: torch.devi
     _check_digest(model, checkpoint, sha256)
     net = sam_model_registry[model]()
     try:
-        net.load_state_dict(_state(checkpoint))
-    except RuntimeError as error:
+        net.load_state_dict(load_checkpoint(checkpoint))
+    except (WeightsError, RuntimeError, TypeError) as error:
         raise SamError(
-            f"segments.checkpoint: {checkpoint} does not fit {model}; set segments.sam.model to "
-            f"the checkpoint's model: {error}"
+            f"segments.checkpoint: {checkpoint} is not a state dict of {model} as torch.save writes "
+            f"it; correct the file, or set segments.sam.model to its model: {error}"
         ) from error
     return net.eval().requires_grad_(False).to(device)
 
@@ -103,21 +103,6 @@ def _check_digest(model: str, checkpoint: Path, sha256: str) -> None:
         f"{CHECKPOINTS[model]} has {expected}; {fetch}; if it is a checkpoint of your own that you "
         f"trust, set segments.sha256: {found}"
     )
-
-
-def _state(checkpoint: Path) -> dict[str, Tensor]:
-    try:
-        state = load_checkpoint(checkpoint)
-    except WeightsError as error:
-        raise SamError(
-            f"segments.checkpoint: {error}; use a state dict as torch.save writes it"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise SamError(
-            f"segments.checkpoint: {checkpoint} is not a state dict of tensors; save the network's "
-            "own state_dict()"
-        )
-    return state
 
 
 def encode(net: Any, image: np.ndarray) -> Tensor:

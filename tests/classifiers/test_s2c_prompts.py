@@ -281,16 +281,6 @@ def test_a_shoulder_is_no_peak() -> None:
     assert peaks(scores, 0.5, 2).tolist() == [[24, 31]]
 
 
-def test_a_single_cell_of_a_coarse_map_is_one_point_on_that_cell() -> None:
-    """Also in corners, where interpolation leaves a plateau of half a cell."""
-    for row in range(4):
-        for column in range(4):
-            coarse = torch.zeros(1, 1, 4, 4)
-            coarse[..., row, column] = 1
-            (point,) = peaks(F.interpolate(coarse, (64, 64), mode="bilinear")[0, 0].numpy(), 0.5, 3)
-            assert (point // 16).tolist() == [row, column]
-
-
 def test_every_point_is_a_local_maximum_and_no_point_could_be_added() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):

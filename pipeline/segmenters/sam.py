@@ -190,8 +190,7 @@ class SamPrompter:
         """Return one mask [H,W] and its stability per query, whose points are one prompt.
 
         Queries of several images share network calls; answers depend neither on the other queries
-        nor on the number of their points. Raises SamError for a record without embeddings, or with
-        those of another model.
+        nor on the number of their points.
         """
         size = BATCH[self.device.type]
         parts = [queries[start : start + size] for start in range(0, len(queries), size)]
@@ -239,13 +238,6 @@ class SamPrompter:
         of each image are copied to the device once.
         """
         records = {id(query.record): query.record for query in queries}
-        shape = self.decoder.embedding_shape
-        for record in records.values():
-            if record["embeddings"].shape != shape:
-                raise SamError(
-                    f"segments.embeddings: {record['embeddings'].shape} stored, {shape} required; "
-                    "set it to true, keep segments.sam.model, and run `dvc repro segments`"
-                )
         stacked = torch.from_numpy(np.stack([record["embeddings"] for record in records.values()]))
         embeddings = stacked.to(self.device, non_blocking=True).float()
         places = {key: place for place, key in enumerate(records)}

@@ -119,18 +119,8 @@ def test_missing_segments_name_the_parameter_before_training(data: TrainingData)
             build(bare)
 
 
-@pytest.mark.parametrize("missing", ["prompter", "embeddings"])
-def test_missing_embeddings_name_the_parameter_before_training(
-    data: TrainingData, tmp_path: Path, missing: str
-) -> None:
-    segments = reader(data)
-    if missing == "embeddings":
-        with Writer(tmp_path / "bare.h5", "segments", ("red", "green")) as writer:
-            for name, record in segments.items():
-                writer.write(name, {**record, "embeddings": np.zeros((0, 0, 0), np.float16)})
-        segments = Reader(tmp_path / "bare.h5")
-    oracle = None if missing == "prompter" else Oracle()
-    bare = replace(data, segments=PromptableSegments(segments, oracle))
+def test_missing_embeddings_name_the_parameter_before_training(data: TrainingData) -> None:
+    bare = replace(data, segments=PromptableSegments(reader(data), None))
     message = r"set segments.embeddings to true, or classifier.s2c.cpm to false"
     with pytest.raises(SegmentsError, match=message):
         s2c_loss(bare)

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,15 +181,6 @@ def test_masks_can_take_part_in_training(net: Any, queries: list[Query]) -> None
     (scores.square() * mask).sum().backward()
     assert scores.grad is not None
     assert torch.equal(scores.grad, 2.0 * mask)
-
-
-@pytest.mark.parametrize("shape", [(0, 0, 0), (64, 16, 16), (32, 8, 16)])
-def test_record_without_fitting_embeddings_is_refused(
-    net: Any, queries: Sequence[Query], shape: tuple[int, ...]
-) -> None:
-    record = {**queries[0].record, "embeddings": np.zeros(shape, np.float16)}
-    with pytest.raises(SamError, match=r"segments\.embeddings: .* stored, \(32, 16, 16\) required"):
-        SamPrompter(net).prompt([Query(record, queries[0].points_xy)])
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from pipeline.data.augmentation import as_image
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:  # as in base.py
-    from pipeline.segmenters.prompting import PromptableSegments, Prompter
+    from pipeline.segmenters.prompting import PromptableSegments
 
 
 class SegmentsError(UserError):
@@ -84,14 +84,21 @@ class S2C(Classifier):
             options: See S2CLoss.
 
         Raises:
-            SegmentsError: There are no segments, or CPM is on and they have no embeddings.
+            SegmentsError: There are no segments, or CPM is on and there is no prompter.
         """
         # here, for stage cams imports this module and needs neither losses nor prompts
         from pipeline.classifiers.s2c.losses import S2CLoss
         from pipeline.classifiers.s2c.prompts import Prompting
 
         segments = require_segments(data)
-        prompting = Prompting(require_prompter(data), scales, peak, distance) if cpm else None
+        if not cpm:
+            return S2CLoss(segments.reader, data.names, None, **options)
+        if segments.prompter is None:
+            raise SegmentsError(
+                "classifier.s2c.cpm: masks are prompted from embeddings, which were not stored; set "
+                "segments.embeddings to true, or classifier.s2c.cpm to false"
+            )
+        prompting = Prompting(segments.prompter, scales, peak, distance)
         return S2CLoss(segments.reader, data.names, prompting, **options)
 
 
@@ -125,23 +132,6 @@ def require_segments(data: TrainingData) -> "PromptableSegments":
     """Return the PromptableSegments of the data; raises SegmentsError if there are none."""
     if data.segments is None:
         raise SegmentsError(
-            "classifier.method: s2c learns from segments; set segments.backend to superpixels or "
-            "sam"
+            "classifier.method: s2c learns from segments; set segments.backend to superpixels or sam"
         )
     return data.segments
-
-
-def require_prompter(data: TrainingData) -> "Prompter":
-    """Return the Prompter of the data's embeddings; raises SegmentsError without one, or without
-    embeddings.
-    """
-    segments = require_segments(data)
-    reader, names = segments.reader, segments.reader.names[:1]
-    if segments.prompter is None or not all(
-        reader.array(name, "embeddings").size for name in names
-    ):
-        raise SegmentsError(
-            "classifier.s2c.cpm: masks are prompted from embeddings, which were not stored; set "
-            "segments.embeddings to true, or classifier.s2c.cpm to false"
-        )
-    return segments.prompter

@@ -64,7 +64,7 @@ def promptable_segments(section: Segments, runtime: Runtime) -> PromptableSegmen
     if section.backend == "superpixels":
         return PromptableSegments(segments, SuperpixelPrompter())
     net = load_sam(section.sam.model, section.checkpoint, section.sha256, runtime.device)
-    return PromptableSegments(segments, SamPrompter(net, precision=runtime.precision))
+    return PromptableSegments(segments, SamPrompter(net, runtime.autocast))
 
 
 if __name__ == "__main__":

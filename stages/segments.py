@@ -26,7 +26,7 @@ def segments(parameters: Parameters, runtime: Runtime) -> None:
     index, section = Index.load(DATASET), parameters.segments
     names = index.select("train") if section.backend != "none" else []
     if section.backend == "sam":
-        task = Task(index.image, compute=partial(_generate, _generator(section, runtime)))
+        task = Task(index.image, compute=partial(_generate, _generator(section, runtime), runtime))
     else:
         superpixels = Superpixels(embeddings=section.embeddings, **section.superpixels.model_dump())
         task = Task(index.image, partial(_divide, superpixels))
@@ -36,15 +36,17 @@ def segments(parameters: Parameters, runtime: Runtime) -> None:
 def _generator(section: Segments, runtime: Runtime) -> AutomaticMaskGenerator:
     options = section.sam.model_dump()
     network = load_sam(options.pop("model"), section.checkpoint, section.sha256, runtime.device)
-    return AutomaticMaskGenerator(
-        network, embeddings=section.embeddings, precision=runtime.precision, **options
-    )
+    return AutomaticMaskGenerator(network, embeddings=section.embeddings, **options)
 
 
 def _generate(
-    generator: AutomaticMaskGenerator, names: Sequence[str], images: Sequence[np.ndarray]
+    generator: AutomaticMaskGenerator,
+    runtime: Runtime,
+    names: Sequence[str],
+    images: Sequence[np.ndarray],
 ) -> list[Record]:
-    return [generator.segment(image) for image in images]
+    with runtime.autocast():
+        return [generator.segment(image) for image in images]
 
 
 def _divide(superpixels: Superpixels, name: str, image: np.ndarray) -> Record:

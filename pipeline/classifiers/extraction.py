@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pipeline.classifiers.base import Classifier
 from pipeline.core.artifacts import Record
-from pipeline.nets.backbones import OUTPUT_STRIDE, micro_batches, pad_to_multiple
+from pipeline.nets.backbones import OUTPUT_STRIDE, micro_batches, pad_to_multiple, resize_by
 
 EPSILON = 1e-5
 """Added to the maximum that a map is divided by, as published; an all-zero map stays zero."""
@@ -40,12 +40,7 @@ def activation_maps(
     height, width = normalized.shape[2:]
     total: Tensor | None = None
     for scale in scales:
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        scaled = normalized
-        if size != (height, width):
-            scaled = F.interpolate(
-                normalized, size, mode="bicubic", align_corners=False, antialias=scale < 1
-            )
+        scaled = resize_by(normalized, scale, "bicubic")
         padded = pad_to_multiple(
             torch.cat([scaled, scaled.flip(3)]) if flip else scaled, OUTPUT_STRIDE
         )
@@ -56,7 +51,7 @@ def activation_maps(
         )
         maps = torch.cat([network.maps(part, its_tags) for part, its_tags in parts]).float().relu()
         views = [
-            _sample(part, (height, width), size, tuple(padded.shape[2:]), flipped=number == 1)
+            _sample(part, (height, width), scaled.shape[2:], padded.shape[2:], flipped=number == 1)
             for number, part in enumerate(maps.chunk(2) if flip else (maps,))
         ]
         merged = functools.reduce(network.merge_flipped, views)
@@ -90,7 +85,7 @@ def cam_records(maps: Tensor, tags: Sequence[Sequence[int]], size: tuple[int, in
 def _sample(
     maps: Tensor,
     size: tuple[int, int],
-    scaled: tuple[int, int],
+    scaled: tuple[int, ...],
     padded: tuple[int, ...],
     flipped: bool,
 ) -> Tensor:

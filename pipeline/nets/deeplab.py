@@ -21,6 +21,7 @@ from pipeline.nets.backbones import (
     micro_batches,
     normalization,
     pad_to_multiple,
+    resize_by,
 )
 
 
@@ -120,12 +121,7 @@ def probabilities(
     height, width = images.shape[2:]
     total = torch.zeros((), device=images.device)
     for scale in scales:
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        scaled = images.float()
-        if size != (height, width):
-            scaled = F.interpolate(
-                scaled, size, mode="bilinear", align_corners=False, antialias=scale < 1
-            )
+        scaled = resize_by(images.float(), scale)
         for flipped in (False, True) if flip else (False,):
             inputs = scaled.flip(3) if flipped else scaled
             logits = torch.cat([network(part) for part in micro_batches(inputs)]).float()

@@ -9,7 +9,7 @@ fine-tuned checkpoint whose SHA-256 is checked; nothing is downloaded, and no pi
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,11 @@ def load_sam(model: str, checkpoint: str | Path, sha256: str, device: torch.devi
     _check_digest(model, checkpoint, sha256)
     net = sam_model_registry[model]()
     try:
-        net.load_state_dict(_state(checkpoint))
-    except RuntimeError as error:
+        net.load_state_dict(load_checkpoint(checkpoint))
+    except (WeightsError, RuntimeError, TypeError) as error:
         raise SamError(
-            f"segments.checkpoint: {checkpoint} does not fit {model}; set segments.sam.model to "
-            f"the checkpoint's model: {error}"
+            f"segments.checkpoint: {checkpoint} is not a state dict of {model} as torch.save writes "
+            f"it; correct the file, or set segments.sam.model to its model: {error}"
         ) from error
     return net.eval().requires_grad_(False).to(device)
 
@@ -105,28 +105,6 @@ def _check_digest(model: str, checkpoint: Path, sha256: str) -> None:
     )
 
 
-def _state(checkpoint: Path) -> dict[str, Tensor]:
-    try:
-        state = load_checkpoint(checkpoint)
-    except WeightsError as error:
-        raise SamError(
-            f"segments.checkpoint: {error}; use a state dict as torch.save writes it"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise SamError(
-            f"segments.checkpoint: {checkpoint} is not a state dict of tensors; save the network's "
-            "own state_dict()"
-        )
-    return state
-
-
-def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
-    """Return a context that computes in `precision`; None and float32 change nothing."""
-    if precision in (None, torch.float32):
-        return nullcontext()
-    return torch.autocast(device.type, dtype=precision)
-
-
 def encode(net: Any, image: np.ndarray) -> Tensor:
     """Return the embeddings [1,D,h,w] of a uint8 RGB image [H,W,3], on the device of `net`.
 
@@ -151,39 +129,21 @@ class AutomaticMaskGenerator:
 
     Args:
         net: segment_anything's Sam, see load_sam.
-        precision: dtype of autocast; None or float32 for none.
         points_per_side: n of the n x n grid of prompts.
-        points_per_batch: Prompts decoded together, 0 = the device's default; changes speed and
-            memory only.
-        pred_iou, stability, stability_offset, box_nms, min_area: See Filters.
         embeddings: Whether records hold them (2 MiB an image), for SamPrompter.
+        filters: See Filters.
     """
 
     def __init__(
-        self,
-        net: Any,
-        *,
-        precision: torch.dtype | None = None,
-        points_per_side: int = 32,
-        points_per_batch: int = 0,
-        pred_iou: float = 0.88,
-        stability: float = 0.95,
-        stability_offset: float = 1.0,
-        box_nms: float = 0.7,
-        min_area: int = 0,
-        embeddings: bool = False,
+        self, net: Any, *, points_per_side: int = 32, embeddings: bool = False, **filters: Any
     ) -> None:
         if MASKS * points_per_side**2 > MAX_MASKS:
             raise SamError(
                 f"segments.sam.points_per_side: {points_per_side} gives more than {MAX_MASKS} "
                 "masks, the most that a map can number; use 147 or less"
             )
-        self.net, self.decoder = net, Decoder(net)
-        self.precision = precision
-        self.points_per_side = points_per_side
-        self.points_per_batch = points_per_batch or BATCH[net.device.type]
-        self.filters = Filters(pred_iou, stability, stability_offset, box_nms, min_area)
-        self.embeddings = embeddings
+        self.net, self.decoder, self.filters = net, Decoder(net), Filters(**filters)
+        self.points_per_side, self.embeddings = points_per_side, embeddings
 
     @torch.inference_mode()
     def segment(self, image: np.ndarray) -> Record:
@@ -193,16 +153,15 @@ class AutomaticMaskGenerator:
         the whole padded square, or [0,0,0]. The smallest segment that covers a pixel owns it (S2C,
         section 3.2; its published code lets the highest predicted IoU win).
         """
-        with autocast(self.net.device, self.precision):
-            embeddings = encode(self.net, image)
-            found = segment_everything(
-                self.decoder,
-                embeddings,
-                (image.shape[0], image.shape[1]),
-                points_per_side=self.points_per_side,
-                points_per_batch=self.points_per_batch,
-                filters=self.filters,
-            )
+        embeddings = encode(self.net, image)
+        found = segment_everything(
+            self.decoder,
+            embeddings,
+            (image.shape[0], image.shape[1]),
+            points_per_side=self.points_per_side,
+            points_per_batch=BATCH[self.net.device.type],
+            filters=self.filters,
+        )
         kept = embeddings[0] if self.embeddings else embeddings.new_zeros(0, 0, 0)
         return {
             "segments": found.segments.cpu().numpy().astype(np.uint16),
@@ -213,24 +172,25 @@ class AutomaticMaskGenerator:
 
 
 class SamPrompter:
-    """Answers prompts from the embeddings of stored records, by SAM's decoder alone.
+    """Answers prompts from the embeddings of stored records, by SAM's decoder alone, in the context
+    of `autocast`.
 
     The decoder's predicted IoU selects one of the three masks of a prompt, as in SAM. The published
     S2C code always takes the third and ignores the prediction. The stability of a mask is SAM's,
     which the paper names and that code replaces by raw logits.
     """
 
-    def __init__(self, net: Any, *, precision: torch.dtype | None = None) -> None:
-        self.decoder = Decoder(net)
-        self.device, self.precision = net.device, precision
+    def __init__(
+        self, net: Any, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        self.decoder, self.device, self.autocast = Decoder(net), net.device, autocast
 
     @torch.no_grad()
     def prompt(self, queries: Sequence[Query]) -> list[Answer]:
         """Return one mask [H,W] and its stability per query, whose points are one prompt.
 
         Queries of several images share network calls; answers depend neither on the other queries
-        nor on the number of their points. Raises SamError for a record without embeddings, or with
-        those of another model.
+        nor on the number of their points.
         """
         size = BATCH[self.device.type]
         parts = [queries[start : start + size] for start in range(0, len(queries), size)]
@@ -240,7 +200,7 @@ class SamPrompter:
         """Return low-resolution logits [B,4h,4w] of the queries' masks, from one network call."""
         points, padding = self._points(queries)
         embeddings = self._embeddings(queries)
-        with autocast(self.device, self.precision):
+        with self.autocast():
             attended = self.decoder.attend(embeddings, points, (~padding).int(), padding)
             best = F.one_hot(attended.iou.argmax(1), MASKS).bool()
             return self.decoder.logits(attended, best)
@@ -278,13 +238,6 @@ class SamPrompter:
         of each image are copied to the device once.
         """
         records = {id(query.record): query.record for query in queries}
-        shape = self.decoder.embedding_shape
-        for record in records.values():
-            if record["embeddings"].shape != shape:
-                raise SamError(
-                    f"segments.embeddings: {record['embeddings'].shape} stored, {shape} required; "
-                    "set it to true, keep segments.sam.model, and run `dvc repro segments`"
-                )
         stacked = torch.from_numpy(np.stack([record["embeddings"] for record in records.values()]))
         embeddings = stacked.to(self.device, non_blocking=True).float()
         places = {key: place for place, key in enumerate(records)}

@@ -224,11 +224,6 @@ class Decoder:
         self.size: int = net.prompt_encoder.input_image_size[0]
         self.grid: tuple[int, int] = net.prompt_encoder.image_embedding_size
 
-    @property
-    def embedding_shape(self) -> tuple[int, int, int]:
-        """Shape (D,h,w) of an image's embeddings."""
-        return self.prompt_encoder.embed_dim, *self.grid
-
     def attend(
         self, embeddings: Tensor, points_xy: Tensor, labels: Tensor, padding: Tensor | None = None
     ) -> Attended:

@@ -26,7 +26,6 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from skimage.segmentation import felzenszwalb
 
 from pipeline.core.artifacts import Record
-from pipeline.errors import UserError
 from pipeline.segmenters.prompting import Answer, Query
 
 SOFT = 10.0
@@ -159,8 +158,7 @@ class SuperpixelPrompter:
     def prompt(self, queries: Sequence[Query]) -> list[Answer]:
         """Return one mask per query: the object, or objects, that its points lie on.
 
-        Stability is the IoU of the masks at a larger and at a smaller reach. Raises UserError for a
-        record without embeddings.
+        Stability is the IoU of the masks at a larger and at a smaller reach.
         """
         graphs: dict[int, RegionGraph] = {}
         for record, _ in queries:
@@ -170,9 +168,7 @@ class SuperpixelPrompter:
 
 
 def region_graph(record: Record) -> RegionGraph:
-    """Return the region graph of a record of Superpixels; raises UserError without embeddings."""
-    if not record["embeddings"].size:
-        raise UserError("segments.embeddings: false, but prompts require them; set it to true")
+    """Return the region graph of a record of Superpixels that holds embeddings."""
     colors = record["embeddings"][:, :, 0].astype(np.float64).T
     areas, border, pairs = regions = adjacency(record["segments"])
     steps = coo_array((regions.differences(colors) + 1, pairs.T), shape=(len(colors),) * 2)

@@ -29,6 +29,13 @@ def random_images(count: int, height: int = 64, width: int = 64) -> Tensor:
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
 
 
+def batch_of(method: str, data: TrainingData, seed: int = 0) -> list[Tensor]:
+    """Return all samples of the data as one batch."""
+    torch.manual_seed(seed)
+    samples = CLASSIFIERS[method].dataset(data)
+    return torch.utils.data.default_collate([samples[n] for n in range(len(samples))])
+
+
 class HalfPrecision(nn.Module):
     """A network in bfloat16, wrapped as the training loop wraps it."""
 
@@ -62,12 +69,6 @@ class ClassifierTester:
         kind, options = CLASSIFIERS[self.method], self.all_options(**changes)
         return kind.loss_fn(data, **{k: v for k, v in options.items() if k not in kind.OPTIONS})
 
-    def batch(self, data: TrainingData, seed: int = 0) -> list[Tensor]:
-        """Return all samples of the data."""
-        torch.manual_seed(seed)
-        samples = CLASSIFIERS[self.method].dataset(data)
-        return torch.utils.data.default_collate([samples[n] for n in range(len(samples))])
-
     @pytest.mark.defect("irn-12", "puzzlecam-6", "seenet-4")
     @pytest.mark.parametrize("classes", [1, 2, 20, 254])
     def test_any_number_of_classes(self, classes: int) -> None:
@@ -87,7 +88,11 @@ class ClassifierTester:
 
     @pytest.mark.defect("seenet-3")
     def test_loss_of_a_batch_is_the_mean_of_its_images(self, data: TrainingData) -> None:
-        network, loss_fn, batch = self.batch_network(), self.loss_fn(data), self.batch(data)
+        network, loss_fn, batch = (
+            self.batch_network(),
+            self.loss_fn(data),
+            batch_of(self.method, data),
+        )
         together = loss_fn(network, batch, step())
         alone = [
             loss_fn(network, [part[n : n + 1] for part in batch], step())
@@ -102,7 +107,7 @@ class ClassifierTester:
 
     @pytest.mark.parametrize("tag", [0.0, 1.0])
     def test_step_in_bfloat16_is_finite_and_learns(self, data: TrainingData, tag: float) -> None:
-        network, batch = self.network().train(), self.batch(data)
+        network, batch = self.network().train(), batch_of(self.method, data)
         network.backbone.freeze(2)
         fix_batch_norm(network)
         batch[1] = torch.full_like(batch[1], tag)
@@ -115,7 +120,11 @@ class ClassifierTester:
         assert stages == {"layer2", "layer3", "layer4"}
 
     def test_learns_and_leaves_what_is_frozen_alone(self, data: TrainingData) -> None:
-        network, batch, loss_fn = self.network().train(), self.batch(data), self.loss_fn(data)
+        network, batch, loss_fn = (
+            self.network().train(),
+            batch_of(self.method, data),
+            self.loss_fn(data),
+        )
         network.backbone.freeze(2)
         fix_batch_norm(network)
         before = {name: value.clone() for name, value in network.state_dict().items()}

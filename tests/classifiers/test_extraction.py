@@ -120,22 +120,6 @@ def test_images_and_flipped_images_come_with_their_own_tags() -> None:
     assert torch.equal(maps.amax((2, 3)), 4 * tags)
 
 
-def test_a_method_may_merge_flips_by_their_maximum() -> None:
-    class Larger(Pooling):
-        def merge_flipped(self, maps: Tensor, flipped: Tensor) -> Tensor:
-            return torch.maximum(maps, flipped)
-
-    image = torch.rand(1, 3, 32, 64)
-    straight, flipped = (
-        activation_maps(Pooling(), p, [1.0], False) for p in (image, image.flip(3))
-    )
-    assert torch.allclose(
-        activation_maps(Larger(), image, [1.0], True),
-        torch.maximum(straight, flipped.flip(3)),
-        atol=1e-6,
-    )
-
-
 def test_image_of_few_pixels(network: Cam) -> None:
     maps = activation_maps(network, torch.randn(1, 3, 3, 1), SCALES, True)
     assert maps.shape == (1, 3, 1, 1)

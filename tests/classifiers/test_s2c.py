@@ -15,17 +15,9 @@ from torch.nn import functional as F
 from pipeline.classifiers.base import TrainingData
 from pipeline.classifiers.s2c import S2C, SegmentsError
 from pipeline.core.artifacts import Reader, Writer
-from pipeline.core.device import Runtime
-from pipeline.core.trainer import LossFn, TrainConfig, train
-from pipeline.nets.backbones import fix_batch_norm
+from pipeline.core.trainer import LossFn
 from pipeline.segmenters.prompting import PromptableSegments
-from tests.classifiers.base import (
-    SMALL,
-    ClassifierTester,
-    HalfPrecision,
-    random_images,
-    step,
-)
+from tests.classifiers.base import SMALL, ClassifierTester, batch_of, random_images, step
 from tests.classifiers.oracle import ColorMaps, Oracle, color_maps, prompter, reader
 
 
@@ -52,20 +44,15 @@ def s2c_loss(data: TrainingData, **changes: Any) -> LossFn:
     return TestS2C().loss_fn(data, **changes)
 
 
-def batch(data: TrainingData, seed: int = 0) -> list[Tensor]:
-    return TestS2C().batch(data, seed)
-
-
-@pytest.mark.parametrize("classes", [1, 2, 254])
-def test_maps_are_made_from_features_that_are_not_negative(classes: int) -> None:
-    network = S2C(classes, SMALL, features=24).eval()
+def test_maps_are_made_from_features_that_are_not_negative() -> None:
+    network = S2C(3, SMALL, features=24).eval()
     images = random_images(2, 32, 48)
     maps, features = network(images)
-    assert (maps.shape, features.shape) == ((2, classes, 2, 3), (2, 24, 2, 3))
+    assert (maps.shape, features.shape) == ((2, 3, 2, 3), (2, 24, 2, 3))
     assert features.min() >= 0
     assert (features > 0).any()
     normalized = network.backbone.normalize(images)
-    assert torch.equal(maps, network.maps(normalized, torch.ones(2, classes)))
+    assert torch.equal(maps, network.maps(normalized, torch.ones(2, 3)))
     assert torch.equal(maps, F.conv2d(features, network.head.get_parameter("weight")))
 
 
@@ -75,9 +62,7 @@ def test_new_layers_are_between_backbone_and_maps_and_have_no_bias() -> None:
     assert shapes == [(3, 24, 1, 1), (24, network.backbone.channels[-1], 1, 1)]
 
 
-def test_origins_lead_from_each_pixel_of_a_crop_to_its_own_in_the_image(
-    data: TrainingData,
-) -> None:
+def test_origins_lead_from_each_pixel_of_a_crop_to_its_own_in_the_image(data: TrainingData) -> None:
     """Flipped, enlarged, shrunk, padded, cropped: colors and segments agree with the image's."""
     seen = {"flipped": 0, "padded": 0, "cropped": 0}
     image = data.index.image("a")
@@ -110,7 +95,7 @@ def test_skipped_image_has_no_segments_and_no_prompt(data: TrainingData, tmp_pat
             writer.copy(reader(data), name)
     oracle = Oracle()
     data = replace(data, segments=PromptableSegments(Reader(tmp_path / "fewer.h5"), oracle))
-    samples = batch(data)
+    samples = batch_of("s2c", data)
     assert [int(ids.max()) for ids in samples[2]] == [0, 300, 300, 300]
     assert torch.isfinite(s2c_loss(data)(ColorMaps(), samples, step())["loss"])
     assert len(oracle.calls[0]) == 2
@@ -127,16 +112,6 @@ def test_loader_processes_get_no_prompter(data: TrainingData) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first[:4], second[:4], strict=True))
 
 
-def test_segments_of_another_size_are_refused(data: TrainingData, tmp_path: Path) -> None:
-    record = {**reader(data)["a"], "segments": np.ones((9, 12), np.uint16)}
-    with Writer(tmp_path / "other.h5", "segments", ("red", "green")) as writer:
-        writer.write("a", record)
-    other = PromptableSegments(Reader(tmp_path / "other.h5"), Oracle())
-    samples = S2C.dataset(replace(data, names=["a"], segments=other))
-    with pytest.raises(SegmentsError, match=r"other.h5: .* 'a' are \(9, 12\).*dvc repro segments"):
-        samples[0]
-
-
 def test_missing_segments_name_the_parameter_before_training(data: TrainingData) -> None:
     bare = replace(data, segments=None)
     for build in (S2C.dataset, s2c_loss):
@@ -144,27 +119,17 @@ def test_missing_segments_name_the_parameter_before_training(data: TrainingData)
             build(bare)
 
 
-@pytest.mark.parametrize("missing", ["prompter", "embeddings"])
-def test_missing_embeddings_name_the_parameter_before_training(
-    data: TrainingData, tmp_path: Path, missing: str
-) -> None:
-    segments = reader(data)
-    if missing == "embeddings":
-        with Writer(tmp_path / "bare.h5", "segments", ("red", "green")) as writer:
-            for name, record in segments.items():
-                writer.write(name, {**record, "embeddings": np.zeros((0, 0, 0), np.float16)})
-        segments = Reader(tmp_path / "bare.h5")
-    oracle = None if missing == "prompter" else Oracle()
-    bare = replace(data, segments=PromptableSegments(segments, oracle))
+def test_missing_embeddings_name_the_parameter_before_training(data: TrainingData) -> None:
+    bare = replace(data, segments=PromptableSegments(reader(data), None))
     message = r"set segments.embeddings to true, or classifier.s2c.cpm to false"
     with pytest.raises(SegmentsError, match=message):
         s2c_loss(bare)
-    terms = s2c_loss(bare, cpm=False)(ColorMaps(), batch(bare), step())
+    terms = s2c_loss(bare, cpm=False)(ColorMaps(), batch_of("s2c", bare), step())
     assert set(terms) == {"loss", "cls", "ssc"}
 
 
 def test_loss_is_the_weighted_sum_of_its_terms(data: TrainingData) -> None:
-    samples = batch(data)
+    samples = batch_of("s2c", data)
     terms = s2c_loss(data)(ColorMaps(), samples, step())
     assert list(terms) == ["loss", "cls", "ssc", "cpm"]
     assert min(float(term.detach()) for term in terms.values()) > 0
@@ -176,13 +141,13 @@ def test_loss_is_the_weighted_sum_of_its_terms(data: TrainingData) -> None:
 
 
 def test_without_ssc_and_cpm_it_is_cam(data: TrainingData) -> None:
-    terms = s2c_loss(data, ssc=False, cpm=False)(ColorMaps(), batch(data), step())
+    terms = s2c_loss(data, ssc=False, cpm=False)(ColorMaps(), batch_of("s2c", data), step())
     assert list(terms) == ["loss", "cls"]
     assert terms["loss"] is terms["cls"]
 
 
 def test_no_prompts_and_no_loss_of_theirs_during_warmup(data: TrainingData) -> None:
-    samples, network, loss_fn = batch(data), ColorMaps(), s2c_loss(data)
+    samples, network, loss_fn = batch_of("s2c", data), ColorMaps(), s2c_loss(data)
     for epoch in (0.0, 1.0, 1.99):
         terms = loss_fn(network, samples, step(epoch=epoch))
         assert (float(terms["cpm"]), terms["cpm"].requires_grad) == (0, False)
@@ -204,61 +169,10 @@ def test_one_forward_pass_a_step_and_no_image_is_encoded_again(
         return read(self, name)
 
     monkeypatch.setattr(Reader, "__getitem__", recorded)
-    samples, network = batch(data), ColorMaps()
+    samples, network = batch_of("s2c", data), ColorMaps()
     s2c_loss(data)(network, samples, step())
     assert len(network.calls) == 1
     assert sorted(reads) == ["a", "b", "c", "d"]
     (queries,) = prompter(data).calls
     keys = frozenset({"segments", "stability", "iou", "embeddings"})
     assert {frozenset(query.record) for query in queries} == {keys}
-
-
-def test_learned_normalization_reaches_every_layer(data: TrainingData) -> None:
-    torch.manual_seed(0)
-    network, samples, loss_fn = S2C(2, SMALL, features=16).train(), batch(data), s2c_loss(data)
-    optimizer, values = torch.optim.Adam(network.parameters(), 1e-3), []
-    for _ in range(6):
-        terms = loss_fn(network, samples, step())
-        values.append((terms["cls"] + terms["ssc"]).item())
-        optimizer.zero_grad()
-        terms["loss"].backward()
-        gradients = [p.grad for p in network.parameters()]
-        assert all(g is not None and g.isfinite().all() for g in gradients)
-        assert all(p.grad is not None and p.grad.any() for p in network.new_parameters())
-        optimizer.step()
-    assert values[-1] < values[0]
-
-
-def test_bfloat16_stays_near_float32(data: TrainingData) -> None:
-    network, samples = TestS2C().network(), batch(data)
-    loss_fn = s2c_loss(data, scales=[0.5, 1.0])
-    exact = loss_fn(network, samples, step())
-    half = loss_fn(HalfPrecision(network), samples, step())
-    for name in ("cls", "ssc"):
-        assert half[name].item() == pytest.approx(exact[name].item(), rel=0.05)
-
-
-def test_training_loop_runs_it_with_loader_processes(data: TrainingData, tmp_path: Path) -> None:
-    """Two epochs, the second with prompts; the curve holds every term."""
-    network = ColorMaps()
-    work = tmp_path / "work"
-    runtime = Runtime(torch.device("cpu"), torch.float32, 2, 1, 1, 600.0, False, work, 0, 1)
-    config = TrainConfig(2, 2, "adamw", 1e-4, 1, 0.0, 0.0, 0.9, 0.0, 0)
-    train(
-        network,
-        S2C.dataset(data),
-        s2c_loss(data, warmup=1),
-        config,
-        new=network.parameters(),
-        stage="classifier",
-        fingerprint="s2c",
-        runtime=runtime,
-        curve=tmp_path / "curve.csv",
-        prepare=fix_batch_norm,
-    )
-    rows = (tmp_path / "curve.csv").read_text().splitlines()
-    assert rows[0] == "step,lr,loss,cls,ssc,cpm"
-    cpm = [float(row.split(",")[-1]) for row in rows[1:]]
-    assert cpm[:2] == [0, 0]
-    assert min(cpm[2:]) > 0
-    assert len(prompter(data).calls) == 2

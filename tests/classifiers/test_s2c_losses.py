@@ -50,16 +50,9 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3, 4, 16])
+@pytest.mark.parametrize("stride", [1, 3, 16])
 @pytest.mark.parametrize(
-    ("cells", "size"),
-    [
-        ((4, 4), (64, 64)),
-        ((3, 5), (41, 77)),
-        ((1, 1), (16, 16)),
-        ((1, 2), (16, 32)),
-        ((2, 2), (32, 32)),
-    ],
+    ("cells", "size"), [((4, 4), (64, 64)), ((3, 5), (41, 77)), ((1, 2), (16, 32))]
 )
 @pytest.mark.parametrize("chunk", [1 << 19, 700])
 def test_loss_and_gradient_are_those_of_the_interpolated_formula(
@@ -84,9 +77,7 @@ def test_loss_and_gradient_are_those_of_the_interpolated_formula(
 
 @pytest.mark.defect("s2c-2")
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 0.1])
-def test_two_orthogonal_segments_cost_log_1_plus_exp_of_minus_1_over_t(
-    temperature: float,
-) -> None:
+def test_two_orthogonal_segments_cost_log_1_plus_exp_of_minus_1_over_t(temperature: float) -> None:
     """The temperature divides (the published code multiplies by it)."""
     segments = torch.ones(1, 8, 8, dtype=torch.int32)
     segments[:, :, 3:] = 2
@@ -107,18 +98,6 @@ def test_permuting_the_ids_changes_nothing() -> None:
     assert float(first) == pytest.approx(float(second), rel=1e-12)
 
 
-def test_contrast_of_a_batch_is_the_mean_of_its_images() -> None:
-    features = torch.rand(3, 6, 4, 4, dtype=torch.float64)
-    segments = torch.cat([blocks(2, 64, 64), blocks(2, 64, 64, side=4, kinds=200)[:1]])
-    single = [
-        segment_contrast(f[None], s[None], 0.5, 1) for f, s in zip(features, segments, strict=True)
-    ]
-    assert single[1] == 0
-    assert float(segment_contrast(features, segments, 0.5, 1)) == pytest.approx(
-        float(sum(single)) / 3, rel=1e-12
-    )
-
-
 def test_pixels_in_no_segment_are_neither_targets_nor_negatives() -> None:
     features, segments = (
         torch.rand(1, 6, 16, 16, dtype=torch.float64),
@@ -129,15 +108,6 @@ def test_pixels_in_no_segment_are_neither_targets_nor_negatives() -> None:
     assert segment_contrast(changed, segments, 0.5, 1) == segment_contrast(
         features, segments, 0.5, 1
     )
-
-
-def test_segments_outside_the_crop_are_no_negatives() -> None:
-    """Ids 1 and 2 cost the same as ids 7 and 300 of an image with many more."""
-    features = torch.rand(1, 6, 16, 16, dtype=torch.float64)
-    segments = torch.ones(1, 16, 16, dtype=torch.int32)
-    segments[:, 5:] = 2
-    many = torch.tensor([0, 7, 300], dtype=torch.int32)[segments.long()]
-    assert segment_contrast(features, many, 0.5, 1) == segment_contrast(features, segments, 0.5, 1)
 
 
 def test_images_of_no_segment_or_of_one_cost_nothing() -> None:
@@ -166,13 +136,6 @@ def test_prototypes_learn_too() -> None:
     F.cross_entropy(pixels @ prototypes.T / 0.5, torch.tensor([0, 0, 1, 1])).backward()
     assert fixed.grad is not None
     assert (gradient - fixed.grad).abs().max() > 1e-3
-
-
-def test_gradients_of_contrast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "CHUNK", 100)
-    features = torch.rand(2, 3, 2, 3, dtype=torch.float64, requires_grad=True)
-    segments = blocks(3, 12, 18, side=4, kinds=5)[:2]
-    assert torch.autograd.gradcheck(lambda f: segment_contrast(f, segments, 0.5, 2), (features,))
 
 
 def test_features_of_any_length_even_zero_stay_finite() -> None:
@@ -283,39 +246,7 @@ def test_maxima_outside_the_image_do_not_count() -> None:
     assert loss.item() == pytest.approx(math.log1p(math.exp(-1)), rel=1e-5)
 
 
-def test_map_loss_of_a_batch_is_the_mean_of_its_images() -> None:
-    maps, tags = (
-        torch.randn(4, 3, 4, 4),
-        torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]),
-    )
-    labels = (
-        torch.randint(0, 2, (4, 64, 64), dtype=torch.uint8)
-        * torch.tensor([3, 2, 0, 2], dtype=torch.uint8)[:, None, None]
-    )
-    labels[1] = IGNORE
-    inside = torch.ones(4, 64, 64, dtype=torch.bool)
-    single = [
-        float(map_loss(*(part[i : i + 1] for part in (maps, tags, labels, inside))))
-        for i in range(4)
-    ]
-    assert (single[1], single[2]) == (0, 0)
-    assert min(single[0], single[3]) > 0.1
-    assert float(map_loss(maps, tags, labels, inside)) == pytest.approx(sum(single) / 4, rel=1e-6)
-
-
-@pytest.mark.parametrize("classes", [1, 2, 254])
-def test_map_loss_of_any_number_of_classes(classes: int) -> None:
-    maps = torch.randn(1, classes, 4, 4)
-    labels = torch.full((1, 64, 64), classes, dtype=torch.uint8)
-    tags = torch.zeros(1, classes)
-    tags[0, -1] = 1
-    loss = map_loss(maps, tags, labels, torch.ones(1, 64, 64, dtype=torch.bool))
-    assert math.log1p(math.exp(-1)) <= loss.item() <= math.log1p(math.e)
-
-
-def test_gradients_of_map_loss() -> None:
-    maps = (torch.rand(2, 3, 3, 4, dtype=torch.float64) * 4 + 0.1).requires_grad_()
-    labels = torch.tensor([0, 1, 3, IGNORE], dtype=torch.uint8)[torch.randint(0, 4, (2, 48, 64))]
-    inside = torch.ones(2, 48, 64, dtype=torch.bool)
-    tags = torch.tensor([[1.0, 0, 1], [1, 1, 1]])
-    assert torch.autograd.gradcheck(lambda m: map_loss(m, tags, labels, inside), (maps,))
+def test_images_without_labeled_pixels_or_without_tags_cost_nothing() -> None:
+    maps, tags = torch.randn(2, 3, 4, 4), torch.tensor([[0.0, 1, 0], [0, 0, 0]])
+    labels = torch.tensor([IGNORE, 0], dtype=torch.uint8).view(2, 1, 1).expand(2, 4, 4)
+    assert map_loss(maps, tags, labels, INSIDE.expand(2, 4, 4)) == 0

@@ -10,19 +10,12 @@ from torch.nn import functional as F
 
 from pipeline.classifiers.base import TrainingData
 from pipeline.classifiers.s2c import S2C
-from pipeline.classifiers.s2c.losses import map_loss
 from pipeline.classifiers.s2c.prompts import Prompting, PromptMask, map_to_crop, paint, peaks
 from pipeline.core.artifacts import IGNORE
 from pipeline.nets.backbones import fix_batch_norm
 from pipeline.segmenters.prompting import Answer, Query
-from tests.classifiers.base import SMALL
+from tests.classifiers.base import SMALL, batch_of
 from tests.classifiers.oracle import GREEN, RED, ColorMaps, Oracle, color_maps, reader
-
-
-def new_batch(data: TrainingData, seed: int = 0) -> list[Tensor]:
-    torch.manual_seed(seed)
-    samples = S2C.dataset(data)
-    return torch.utils.data.default_collate([samples[number] for number in range(len(samples))])
 
 
 def prompted(
@@ -45,7 +38,7 @@ def prompted(
 def test_masks_return_to_the_objects_of_flipped_and_padded_crops(
     data: TrainingData, seed: int
 ) -> None:
-    batch = new_batch(data, seed)
+    batch = batch_of("s2c", data, seed)
     images, _, segments, origins, _ = batch
     labels = prompted(data, batch, Oracle())
     inside = origins[:, 0] >= 0
@@ -61,11 +54,9 @@ def test_masks_return_to_the_objects_of_flipped_and_padded_crops(
             assert torch.equal(label[inside[sample]].int(), objects[inside[sample]].int())
 
 
-def test_points_are_centers_of_the_pixels_that_peaks_come_from(
-    data: TrainingData,
-) -> None:
+def test_points_are_centers_of_the_pixels_that_peaks_come_from(data: TrainingData) -> None:
     for seed in range(12):
-        batch, oracle = new_batch(data, seed), Oracle()
+        batch, oracle = batch_of("s2c", data, seed), Oracle()
         prompted(data, batch, oracle)
         (queries,) = oracle.calls
         for query in queries:
@@ -79,7 +70,7 @@ def test_points_are_centers_of_the_pixels_that_peaks_come_from(
 
 
 def test_no_point_lies_in_padding_however_strong_the_map_is_there(data: TrainingData) -> None:
-    batch, oracle = new_batch(data), Oracle()
+    batch, oracle = batch_of("s2c", data), Oracle()
     batch[3] = origins = batch[3].clone()
     origins[:, :, :, :64] = -1
     maps = torch.zeros(4, 2, 6, 6)
@@ -96,7 +87,7 @@ def test_no_point_lies_in_padding_however_strong_the_map_is_there(data: Training
 def test_peaks_of_a_class_are_one_prompt_and_prompts_of_a_batch_one_call(
     data: TrainingData,
 ) -> None:
-    batch, oracle = new_batch(data), Oracle()
+    batch, oracle = batch_of("s2c", data), Oracle()
     maps = torch.full((4, 2, 6, 6), -1.0)
     maps[:, :, 1, 1], maps[:, :, 4, 4] = 2, 1.5
     everywhere = np.indices((96, 96), np.int32) * np.array([90 / 96, 1])[:, None, None]
@@ -111,7 +102,7 @@ def test_peaks_of_a_class_are_one_prompt_and_prompts_of_a_batch_one_call(
 
 def test_absent_classes_and_empty_maps_prompt_nothing(data: TrainingData) -> None:
     """The published code prompts an empty map at the point (0, 0)."""
-    batch, oracle = new_batch(data), Oracle()
+    batch, oracle = batch_of("s2c", data), Oracle()
     labels = prompted(data, batch, oracle, maps=-torch.ones(4, 2, 6, 6))
     assert oracle.calls == []
     assert (labels[:3] == IGNORE).all()  # unknown where the objects are: nothing is learned
@@ -119,7 +110,7 @@ def test_absent_classes_and_empty_maps_prompt_nothing(data: TrainingData) -> Non
 
 
 def test_background_is_unknown_where_a_present_class_got_no_mask(data: TrainingData) -> None:
-    batch, oracle = new_batch(data), Oracle()
+    batch, oracle = batch_of("s2c", data), Oracle()
     images, _, segments, origins, _ = batch
     maps = color_maps(images)
     maps[:, 1] = -1  # green is never found
@@ -193,10 +184,8 @@ def test_a_mask_outside_the_crop_is_no_mask() -> None:
     assert map_to_crop(mask, origins).nonzero().tolist() == [[1, 2]]
 
 
-def test_scale_1_costs_no_forward_pass_and_others_one_each(
-    data: TrainingData,
-) -> None:
-    batch, network = new_batch(data), ColorMaps()
+def test_scale_1_costs_no_forward_pass_and_others_one_each(data: TrainingData) -> None:
+    batch, network = batch_of("s2c", data), ColorMaps()
     prompted(data, batch, Oracle(), network)
     assert network.calls == []
     labels = prompted(data, batch, Oracle(), network, scales=[0.5, 1.0, 2.0])
@@ -205,42 +194,17 @@ def test_scale_1_costs_no_forward_pass_and_others_one_each(
     assert torch.equal(labels[1] == 1, batch[2][1] == RED)
 
 
-def test_other_scales_leave_batch_statistics_and_modes_alone(
-    data: TrainingData,
-) -> None:
+def test_other_scales_leave_batch_statistics_and_modes_alone(data: TrainingData) -> None:
     network = S2C(2, SMALL, features=8).train()
     fix_batch_norm(network.backbone.body.get_submodule("layer1"))
     modes = [part.training for part in network.modules()]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     wrapped = nn.Module()
     wrapped.module = network
-    prompted(data, new_batch(data), Oracle(), wrapped, scales=[0.5, 2.0])
+    prompted(data, batch_of("s2c", data), Oracle(), wrapped, scales=[0.5, 2.0])
     assert [part.training for part in network.modules()] == modes
     assert len(set(modes)) == 2
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-
-
-def test_maps_of_one_spot_of_an_object_learn_to_cover_it(data: TrainingData) -> None:
-    """By the loss of the prompted masks alone, which also lowers the response elsewhere."""
-    batch = new_batch(data, 3)
-    _, tags, segments, origins, _ = batch
-    inside = origins[:, 0] >= 0
-    objects = F.avg_pool2d(torch.stack([segments == RED, segments == GREEN], 1).float(), 16)
-    spots = objects * (objects == objects.amax((2, 3), keepdim=True))
-    maps = (0.4 + 2 * spots).requires_grad_()
-    optimizer = torch.optim.Adam([maps], 0.05)
-    for _ in range(60):
-        loss = map_loss(maps, tags, prompted(data, batch, Oracle(), maps=maps), inside)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    for one, object_, tag in zip(
-        maps.detach().flatten(0, 1), objects.flatten(0, 1), tags.flatten(), strict=True
-    ):
-        if tag and (object_ > 0.9).any():
-            scores = one.relu() / one.max()
-            assert scores[object_ > 0.9].min() > 0.7
-            assert scores[object_ == 0].mean() < 0.2
 
 
 def bumps(*places: tuple[int, int, float], side: int = 96, width: float = 6.0) -> np.ndarray:
@@ -248,10 +212,6 @@ def bumps(*places: tuple[int, int, float], side: int = 96, width: float = 6.0) -
     y, x = np.mgrid[:side, :side]
     heights = [h * np.exp(-((y - r) ** 2 + (x - c) ** 2) / (2 * width**2)) for r, c, h in places]
     return np.max(heights, 0)
-
-
-def test_one_peak_is_exactly_one_point() -> None:
-    assert peaks(bumps((40, 50, 1.0)), 0.5, 20).tolist() == [[40, 50]]
 
 
 @pytest.mark.defect("s2c-peaks")
@@ -319,16 +279,6 @@ def test_a_shoulder_is_no_peak() -> None:
     scores[20:30, 20:30] = 0.8
     scores[20:30, 30:34] = 1
     assert peaks(scores, 0.5, 2).tolist() == [[24, 31]]
-
-
-def test_a_single_cell_of_a_coarse_map_is_one_point_on_that_cell() -> None:
-    """Also in corners, where interpolation leaves a plateau of half a cell."""
-    for row in range(4):
-        for column in range(4):
-            coarse = torch.zeros(1, 1, 4, 4)
-            coarse[..., row, column] = 1
-            (point,) = peaks(F.interpolate(coarse, (64, 64), mode="bilinear")[0, 0].numpy(), 0.5, 3)
-            assert (point // 16).tolist() == [row, column]
 
 
 def test_every_point_is_a_local_maximum_and_no_point_could_be_added() -> None:

@@ -29,14 +29,6 @@ FAMILIES = ("resnet18", PACKAGED, "convnext_atto")
 SMALL = "test_resnet"
 
 
-def frozen(backbone: Backbone) -> set[str]:
-    return {name.split(".")[1] for name, p in backbone.named_parameters() if not p.requires_grad}
-
-
-def learning(backbone: Backbone) -> set[str]:
-    return {name.split(".")[1] for name, p in backbone.named_parameters() if p.requires_grad}
-
-
 def test_vgg_ends_with_the_rectified_maps_before_its_last_pooling() -> None:
     backbone = Backbone("vgg11").eval()
     assert backbone(torch.randn(1, 3, 64, 64))[-1].min() == 0
@@ -76,21 +68,8 @@ def test_dilation_is_kept_or_removed_and_the_weights_fit_both(
 @pytest.mark.parametrize(
     ("name", "stages", "still", "moving"),
     [
-        ("resnet18", 1, {"conv1", "bn1"}, {"layer1", "layer2", "layer3", "layer4"}),
         ("resnet18", 3, {"conv1", "bn1", "layer1", "layer2"}, {"layer3", "layer4"}),
-        ("resnet18", 5, {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"}, set()),
-        (
-            "convnext_atto",
-            1,
-            {"stem_0", "stem_1", "stages_0"},
-            {"stages_1", "stages_2", "stages_3"},
-        ),
-        (
-            "convnext_atto",
-            3,
-            {"stem_0", "stem_1", "stages_0", "stages_1", "stages_2"},
-            {"stages_3"},
-        ),
+        ("convnext_atto", 1, {"stem_0", "stem_1", "stages_0"}, {f"stages_{n}" for n in (1, 2, 3)}),
     ],
 )
 def test_freezing_stops_at_the_stage(
@@ -98,22 +77,11 @@ def test_freezing_stops_at_the_stage(
 ) -> None:
     backbone = Backbone(name)
     backbone.freeze(stages)
-    assert (frozen(backbone), learning(backbone)) == (still, moving)
-
-
-@pytest.mark.parametrize("stages", [0, 1, 2, 3, 4, 5])
-def test_freezing_blocks_of_efficientnet(stages: int) -> None:
-    backbone = Backbone(PACKAGED)
-    backbone.freeze(stages)
-    blocks = {
-        f"blocks.{name.split('.')[2]}"
-        for name, p in backbone.named_parameters()
-        if ".blocks." in name and not p.requires_grad
-    }
-    last = {0: -1, 1: 0, 2: 1, 3: 2, 4: 4, 5: 6}[stages]
-    assert blocks == {f"blocks.{number}" for number in range(last + 1)}
-    stem = backbone.body.get_parameter("conv_stem.weight")
-    assert stem.requires_grad == (stages == 0)
+    for names, learns in ((still, False), (moving, True)):
+        found = {
+            n.split(".")[1] for n, p in backbone.named_parameters() if p.requires_grad == learns
+        }
+        assert found == names
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -132,7 +100,7 @@ def test_frozen_stages_are_those_before_the_feature_map(name: str, stages: int) 
 def test_more_stages_than_there_are_freeze_all() -> None:
     backbone = Backbone("test_convnext")
     backbone.freeze(5)
-    assert learning(backbone) == set()
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
 def test_mean_color_becomes_zero_and_one_deviation_one() -> None:
@@ -140,12 +108,6 @@ def test_mean_color_becomes_zero_and_one_deviation_one() -> None:
     mean, std = (torch.tensor(v).view(1, 3, 1, 1).expand(1, 3, 4, 5) for v in normalization(SMALL))
     assert backbone.normalize(mean * 255).abs().max() < 1e-5
     assert torch.allclose(backbone.normalize((mean + std) * 255), torch.ones(1, 3, 4, 5), atol=1e-5)
-
-
-def test_images_may_be_uint8() -> None:
-    backbone = Backbone(SMALL)
-    image = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
-    assert torch.equal(backbone.normalize(image), backbone.normalize(image.float()))
 
 
 def test_constants_of_normalization_are_not_weights() -> None:
@@ -184,17 +146,17 @@ def test_errors_name_the_parameter(name: str, weights: str, says: str) -> None:
         Backbone(name, weights)
 
 
-def test_pickled_checkpoint_is_refused_unread(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    path.write_bytes(b"not even a pickle")
-    with pytest.raises(BackboneError, match=r"backbone\.weights.*weights\.pth.*safetensors"):
-        Backbone(SMALL, str(path))
-
-
-def test_damaged_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(b"\0" * 40)
-    with pytest.raises(BackboneError, match=r"backbone\.weights.*weights\.safetensors"):
+@pytest.mark.parametrize("content", ["pickle", "noise", "cut off"])
+def test_damaged_or_pickled_file_is_named(tmp_path: Path, content: str) -> None:
+    path = Path(stored(tmp_path, {}))
+    whole = path.read_bytes()
+    if content == "pickle":
+        torch.save(timm.create_model(SMALL).state_dict(), path)
+    else:
+        path.write_bytes(b"\0" * 40 if content == "noise" else whole[: len(whole) // 2])
+    with pytest.raises(
+        BackboneError, match=r"backbone\.weights.*weights\.safetensors: not a valid"
+    ):
         Backbone(SMALL, str(path))
 
 
@@ -207,19 +169,12 @@ def stored(tmp_path: Path, change: dict[str, Tensor | None]) -> str:
 
 
 @pytest.mark.defect("irn-16")
-def test_missing_tensor_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        BackboneError, match=r"backbone\.weights.*lacks 1 tensors.*'layer1\.0\.conv1\.weight'"
-    ):
-        Backbone(SMALL, stored(tmp_path, {"layer1.0.conv1.weight": None}))
-
-
-def test_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        BackboneError,
-        match=r"backbone\.weights.*'conv1\.0\.weight' as \(3, 3, 3, 3\).*\(16, 3, 3, 3\)",
-    ):
-        Backbone(SMALL, stored(tmp_path, {"conv1.0.weight": torch.zeros(3, 3, 3, 3)}))
+@pytest.mark.parametrize("value", [None, torch.zeros(3, 3, 3, 3)], ids=["missing", "misshapen"])
+def test_tensor_that_does_not_fit_is_named(tmp_path: Path, value: Tensor | None) -> None:
+    weights = stored(tmp_path, {"layer1.0.conv1.weight": value})
+    message = rf"(?s)backbone\.weights: {weights} does not fit {SMALL}.*layer1\.0\.conv1\.weight"
+    with pytest.raises(BackboneError, match=message):
+        Backbone(SMALL, weights)
 
 
 def test_tensors_of_the_classification_head_are_ignored(tmp_path: Path) -> None:

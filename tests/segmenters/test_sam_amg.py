@@ -21,7 +21,7 @@ from pipeline.segmenters.sam_amg import (
     SegmentMap,
     segment_everything,
 )
-from tests.support.sam_nets import SIDE, LocalMaskDecoder, localized, sample_image, small_sam
+from tests.support.sam_nets import SIDE, LocalMaskDecoder, sample_image, small_sam
 
 
 @pytest.fixture(scope="module")
@@ -76,33 +76,6 @@ def test_decoder_is_the_packages(net: Any, count: int, points: int) -> None:
     assert logits.std(0).mean() > 0.1  # the prompts matter, so the comparison says something
 
 
-def test_every_weight_of_the_decoder_counts(net: Any) -> None:
-    """No projection or bias may be dropped by the reordering but the biases of keys that softmax
-    cannot see.
-    """
-    decoder, embeddings, (xy, labels) = Decoder(net), images(2), prompts(2, 3)
-    with torch.enable_grad():
-        weights = {
-            name: value
-            for name, value in net.mask_decoder.named_parameters()
-            if "mlps.0" not in name
-        }
-        for value in weights.values():
-            value.requires_grad_(True)
-        attended = decoder.attend(embeddings, xy, labels)
-        result = (
-            decoder.logits(attended, everyone(attended)).square().sum()
-            + attended.iou.square().sum()
-        )
-        grads = torch.autograd.grad(result, list(weights.values()), allow_unused=True)
-        for value in weights.values():
-            value.requires_grad_(False)
-    unseen = [
-        name for name, grad in zip(weights, grads, strict=True) if grad is None or not grad.any()
-    ]
-    assert all("token_to_image.k_proj.bias" in name for name in unseen)
-
-
 def test_only_chosen_masks_are_returned_in_their_order(net: Any) -> None:
     decoder, (xy, labels) = Decoder(net), prompts(5, 1)
     attended = decoder.attend(images(1), xy, labels)
@@ -139,15 +112,6 @@ def test_padding_leaves_no_trace(net: Any) -> None:
         torch.testing.assert_close(together.image[i : i + 1], alone.image, atol=1e-4, rtol=1e-4)
 
 
-def test_padding_by_label_alone_would_change_the_answer(net: Any) -> None:
-    """Why attend takes `padding`: the package attends to its points of label -1."""
-    xy, labels = prompts(1, 3)
-    labels[:, 1:] = -1
-    _, padded = published(net, images(1), xy, labels)
-    _, alone = published(net, images(1), xy[:, :1], labels[:, :1])
-    assert (padded - alone).abs().max() > 1e-2
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 4))
 def test_resizing_is_the_packages_bit_for_bit(
@@ -158,13 +122,6 @@ def test_resizing_is_the_packages_bit_for_bit(
     size = (height, width)
     theirs = net.postprocess_masks(logits[None], decoder.extent(size), size)[0]
     assert torch.equal(decoder.resize(logits, size), theirs)
-
-
-def test_memory_of_resizing_is_bounded_for_any_image(net: Any) -> None:
-    decoder = Decoder(net)
-    for size in [(10, 10), (3000, 4000), (20000, 20000)]:
-        at_once = decoder.resize_at_once(size)
-        assert at_once == 1 or at_once * max(SIDE**2, size[0] * size[1]) <= 2**24
 
 
 class PackageDecoder(Decoder):
@@ -183,27 +140,6 @@ class PackageDecoder(Decoder):
             dense_prompt_embeddings=dense,
             multimask_output=True,
         )
-        return Attended(iou, logits, logits)
-
-    def logits(self, attended: Attended, chosen: Tensor) -> Tensor:
-        return attended.tokens[chosen]
-
-
-class LocalDecoder(Decoder):
-    """Our decoder with masks around their prompts, as LocalMaskDecoder has them."""
-
-    def __init__(self, net: Any) -> None:
-        super().__init__(net)
-        self.net, self.mask_decoder = net, net.mask_decoder.inner
-
-    def attend(
-        self, embeddings: Tensor, points_xy: Tensor, labels: Tensor, padding: Tensor | None = None
-    ) -> Attended:
-        attended = super().attend(embeddings, points_xy, labels, padding)
-        every = torch.ones_like(attended.iou, dtype=torch.bool)
-        logits = super().logits(attended, every).unflatten(0, every.shape)
-        sparse, _ = self.prompt_encoder(points=(points_xy, labels), boxes=None, masks=None)
-        logits, iou = localized(self.net, sparse, logits, attended.iou)
         return Attended(iou, logits, logits)
 
     def logits(self, attended: Attended, chosen: Tensor) -> Tensor:
@@ -311,23 +247,11 @@ def test_image_without_any_mask_has_an_empty_map(filters: Filters, min_area: int
     assert len(found.stability) == len(found.iou) == 0
 
 
-@pytest.mark.parametrize("case", ["all", "filtered", "small regions"])
-@pytest.mark.parametrize("seed", [1, 3])
-def test_map_with_our_decoder_is_the_packages(case: str, seed: int) -> None:
-    """A pixel may differ where rounding turns the sign of a logit."""
-    filters, size = CASES[case]
-    net, image = local_sam(seed), sample_image(*size, seed)
-    segments, stability, _ = smallest_wins(generated(net, image, 8, 10, filters), size)
-    found = ours(LocalDecoder(net), net, image, filters)
-    assert len(found.stability) == len(stability)
-    assert (found.segments.numpy() != segments).mean() < 1e-3
-
-
 @pytest.mark.parametrize("points_per_batch", [1, 7, 64, 1000])
 def test_points_per_batch_change_nothing(points_per_batch: int) -> None:
     net, image = local_sam(3), sample_image()
-    one = ours(LocalDecoder(net), net, image, FILTERED, points_per_batch=10)
-    other = ours(LocalDecoder(net), net, image, FILTERED, points_per_batch=points_per_batch)
+    one = ours(PackageDecoder(net), net, image, FILTERED, points_per_batch=10)
+    other = ours(PackageDecoder(net), net, image, FILTERED, points_per_batch=points_per_batch)
     assert (one.segments != other.segments).float().mean() < 1e-3
     torch.testing.assert_close(one.iou, other.iou, atol=1e-4, rtol=1e-4)
 
@@ -415,21 +339,6 @@ def test_smallest_segment_owns_a_pixel_in_any_order(seed: int, count: int) -> No
         assert len(segments.unique()) == len(smallest.unique())
 
 
-def test_nested_segments_keep_what_is_inside() -> None:
-    outer, inner = torch.zeros(2, 10, 10, dtype=torch.bool)
-    outer[1:9, 1:9] = True
-    inner[3:6, 3:6] = True
-    for masks, iou in (
-        [(outer, inner), (0.9, 0.5)],
-        [(inner, outer), (0.5, 0.9)],
-        [(inner, outer), (0.9, 0.5)],
-    ):
-        found = map_of(torch.stack(masks), torch.tensor(iou))
-        assert (found.segments[inner] == 2).all()
-        assert (found.segments[outer & ~inner] == 1).all()
-        assert found.iou[1] == torch.tensor(iou)[0 if masks[0] is inner else 1]
-
-
 def test_of_equal_areas_the_higher_predicted_iou_owns_the_pixel() -> None:
     left, right = torch.zeros(2, 6, 9, dtype=torch.bool)
     left[:, :6] = True
@@ -454,14 +363,6 @@ def test_more_segments_than_a_byte_can_number_leave_no_gap() -> None:
     )
 
 
-@pytest.mark.defect("s2c-segments")
-def test_covered_image_loses_no_segment() -> None:
-    halves = torch.zeros(2, 8, 8, dtype=torch.bool)
-    halves[0, :, :5], halves[1, :, 5:] = True, True
-    found = map_of(halves)
-    assert found.segments.unique().tolist() == [1, 2]
-
-
 def test_segments_without_a_pixel_are_dropped_and_ids_contiguous() -> None:
     masks = torch.zeros(4, 4, 8, dtype=torch.bool)
     masks[0] = True
@@ -477,21 +378,3 @@ def test_segments_without_a_pixel_are_dropped_and_ids_contiguous() -> None:
 def test_predicted_iou_above_one_is_stored_as_one() -> None:
     found = map_of(torch.ones(1, 3, 3, dtype=torch.bool), torch.tensor([1.2]))
     assert found.iou.tolist() == [1.0]
-
-
-def test_of_nearly_equal_boxes_the_higher_predicted_iou_stays() -> None:
-    masks = torch.zeros(2, 20, 20, dtype=torch.bool)
-    masks[0, :19], masks[1] = True, True
-    iou = torch.tensor([0.8, 0.9])
-    suppressed = map_of(masks, iou, Filters(0.5, box_nms=0.7))
-    assert suppressed.iou.tolist() == pytest.approx([0.9])
-    assert len(map_of(masks, iou, Filters(0.5, box_nms=0.99)).iou) == 2
-
-
-def test_of_masks_alike_without_small_regions_the_one_without_any_stays() -> None:
-    masks = torch.zeros(2, 30, 30, dtype=torch.bool)
-    masks[0, :20, :20], masks[1, :20, :19] = True, True
-    masks[0, 28, 28] = True  # an island: the boxes differ until it is gone
-    found = map_of(masks, torch.tensor([0.9, 0.8]), Filters(0.5, box_nms=0.7, min_area=4))
-    assert found.iou.tolist() == pytest.approx([0.8])
-    assert int((found.segments == 1).sum()) == 20 * 19

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from pipeline.core.artifacts import LAYOUTS, validate_record
-from pipeline.errors import UserError
 from pipeline.segmenters.prompting import Query
 from pipeline.segmenters.superpixels import SuperpixelPrompter, Superpixels, adjacency, mean_colors
 
@@ -62,13 +61,6 @@ def test_segments_are_a_partition_numbered_from_1(size: tuple[int, int]) -> None
     }
 
 
-def test_same_image_gives_the_same_segments() -> None:
-    image, _ = meadow((60, 80))
-    assert np.array_equal(
-        SEGMENTER.segment(image)["segments"], SEGMENTER.segment(image)["segments"]
-    )
-
-
 def test_image_of_one_color_is_one_segment() -> None:
     record = SEGMENTER.segment(np.full((90, 120, 3), 77, np.uint8))
     assert record["segments"].max() == 1
@@ -94,14 +86,12 @@ def test_large_image_is_divided_at_its_longer_side() -> None:
         assert np.bincount(segments[inside]).max() / inside.sum() > 0.6
 
 
-def test_without_embeddings_no_prompt_is_answered() -> None:
+def test_embeddings_are_stored_on_request_alone() -> None:
     image, _ = meadow((60, 80))
     record = Superpixels(embeddings=False, side=320, scale=150, sigma=0.8, min_size=60).segment(
         image
     )
     assert record["embeddings"].size == 0
-    with pytest.raises(UserError, match=r"segments\.embeddings"):
-        PROMPTER.prompt([Query(record, np.array([[5, 5]], np.float32))])
 
 
 def test_mean_colors_are_those_of_the_pixels() -> None:

@@ -56,28 +56,25 @@ def small_sam(seed: int = 0, gain: float = 3.0) -> Any:
     return net.eval().requires_grad_(False)
 
 
-def localized(net: Any, sparse: Tensor, logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits [B,3,64,64] that favor three sizes of surroundings of the first prompt point,
-    and predicted IoU in (0,1). Random weights alone give masks all over the image.
-    """
-    place = sparse[:, 0] - net.prompt_encoder.point_embeddings[1].weight
-    likeness = torch.einsum("bd,dhw->bhw", place, net.prompt_encoder.get_dense_pe()[0]) / (
-        place.shape[1] / 2
-    )
-    wide = F.interpolate(likeness[:, None], logits.shape[2:], mode="bilinear", align_corners=False)
-    level = torch.tensor([0.1, 0.35, 0.7]).view(1, 3, 1, 1)
-    return 3 * logits.tanh() + 12 * (wide - level), iou.sigmoid()
-
-
 class LocalMaskDecoder(nn.Module):
-    """The package's mask decoder with masks around their prompts."""
+    """The package's mask decoder with logits [B,3,64,64] that favor three sizes of surroundings of
+    the first prompt point, and predicted IoU in (0,1): random weights alone give masks all over the
+    image.
+    """
 
     def __init__(self, net: Any) -> None:
         super().__init__()
-        self.net, self.inner = [net], net.mask_decoder
+        self.encoder, self.inner = net.prompt_encoder, net.mask_decoder
 
     def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
-        return localized(self.net[0], inputs["sparse_prompt_embeddings"], *self.inner(**inputs))
+        logits, iou = self.inner(**inputs)
+        place = inputs["sparse_prompt_embeddings"][:, 0] - self.encoder.point_embeddings[1].weight
+        likeness = torch.einsum("bd,dhw->bhw", place, self.encoder.get_dense_pe()[0]) * (
+            2 / place.shape[1]
+        )
+        wide = F.interpolate(likeness[:, None], logits.shape[2:], mode="bilinear")
+        level = torch.tensor([0.1, 0.35, 0.7]).view(1, 3, 1, 1)
+        return 3 * logits.tanh() + 12 * (wide - level), iou.sigmoid()
 
 
 def sample_image(height: int = 72, width: int = 96, seed: int = 0) -> np.ndarray:

@@ -23,7 +23,7 @@ from pipeline.data.augmentation import as_image
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:  # as in base.py
-    from pipeline.segmenters.prompting import PromptableSegments, Prompter
+    from pipeline.segmenters.prompting import PromptableSegments
 
 
 class SegmentsError(UserError):
@@ -84,14 +84,21 @@ class S2C(Classifier):
             options: See S2CLoss.
 
         Raises:
-            SegmentsError: There are no segments, or CPM is on and they have no embeddings.
+            SegmentsError: There are no segments, or CPM is on and there is no prompter.
         """
         # here, for stage cams imports this module and needs neither losses nor prompts
         from pipeline.classifiers.s2c.losses import S2CLoss
         from pipeline.classifiers.s2c.prompts import Prompting
 
         segments = require_segments(data)
-        prompting = Prompting(require_prompter(data), scales, peak, distance) if cpm else None
+        if not cpm:
+            return S2CLoss(segments.reader, data.names, None, **options)
+        if segments.prompter is None:
+            raise SegmentsError(
+                "classifier.s2c.cpm: masks are prompted from embeddings, which were not stored; set "
+                "segments.embeddings to true, or classifier.s2c.cpm to false"
+            )
+        prompting = Prompting(segments.prompter, scales, peak, distance)
         return S2CLoss(segments.reader, data.names, prompting, **options)
 
 
@@ -112,45 +119,19 @@ class SegmentedCrops(TaggedCrops):
         sample = self.index.image(name)
         places = tv_tensors.Mask(torch.from_numpy(np.indices(sample.shape[:2], np.int32)))
         image, origins = self.augment(as_image(sample), places)
-        segments = torch.from_numpy(self._segments(name, sample.shape[:2]).astype(np.int32))
+        skipped = name in self.segments.skipped
+        ids = np.zeros(sample.shape[:2]) if skipped else self.segments.array(name, "segments")
+        segments = torch.from_numpy(ids.astype(np.int32))
         y, x = origins.clamp(min=0).as_subclass(Tensor).long()
         in_crop = segments[y, x] * (origins[0] >= 0)
         plain = (part.as_subclass(Tensor) for part in (in_crop, origins))
         return image, torch.from_numpy(self.index.target(name)), *plain, number
-
-    def _segments(self, name: str, size: tuple[int, int]) -> np.ndarray:
-        if name in self.segments.skipped:
-            return np.zeros(size, np.uint16)
-        segments = self.segments.array(name, "segments")
-        if segments.shape != size:
-            raise SegmentsError(
-                f"{self.segments.path}: the segments of {name!r} are {segments.shape}, its image "
-                f"is {size}; run `dvc repro segments`"
-            )
-        return segments
 
 
 def require_segments(data: TrainingData) -> "PromptableSegments":
     """Return the PromptableSegments of the data; raises SegmentsError if there are none."""
     if data.segments is None:
         raise SegmentsError(
-            "classifier.method: s2c learns from segments; set segments.backend to superpixels or "
-            "sam"
+            "classifier.method: s2c learns from segments; set segments.backend to superpixels or sam"
         )
     return data.segments
-
-
-def require_prompter(data: TrainingData) -> "Prompter":
-    """Return the Prompter of the data's embeddings; raises SegmentsError without one, or without
-    embeddings.
-    """
-    segments = require_segments(data)
-    reader, names = segments.reader, segments.reader.names[:1]
-    if segments.prompter is None or not all(
-        reader.array(name, "embeddings").size for name in names
-    ):
-        raise SegmentsError(
-            "classifier.s2c.cpm: masks are prompted from embeddings, which were not stored; set "
-            "segments.embeddings to true, or classifier.s2c.cpm to false"
-        )
-    return segments.prompter

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.artifacts import IGNORE, Record
+from pipeline.nets.backbones import resize_by
 from pipeline.segmenters.prompting import Prompter, Query
 
 
@@ -207,13 +208,9 @@ def _points_xy(sources: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def _maps(network: nn.Module, images: Tensor, scale: float) -> Tensor:
     """Return class maps of the crops at another scale, computed in evaluation mode."""
-    size = [max(1, round(side * scale)) for side in images.shape[2:]]
-    scaled = F.interpolate(
-        images.float(), size, mode="bilinear", align_corners=False, antialias=scale < 1
-    )
     bare: nn.Module = getattr(network, "module", network)
     with _evaluating(bare):
-        maps, _ = bare(scaled)
+        maps, _ = bare(resize_by(images.float(), scale))
     return maps.float()
 
 

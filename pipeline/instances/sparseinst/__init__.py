@@ -13,13 +13,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.classifiers.extraction import pad_to_multiple
 from pipeline.core.trainer import LossFn
 from pipeline.instances.base import Detections, InstanceModel, resize_to_sides
 from pipeline.instances.sparseinst.losses import Weights, training_loss
 from pipeline.instances.sparseinst.network import MULTIPLE, STRIDES, Decoder, Encoder, Outputs
 from pipeline.instances.sparseinst.predict import detections
-from pipeline.nets.backbones import Backbone, micro_batches
+from pipeline.nets.backbones import Backbone, micro_batches, pad_to_multiple
 
 
 class TrainingOutputs(NamedTuple):

@@ -32,7 +32,7 @@ from pipeline.browser.state import (
     read_view,
 )
 from pipeline.errors import UserError
-from pipeline.views.inspect import similar_ids
+from pipeline.views.gallery import similar_ids
 from pipeline.views.report import percent
 
 KEYS = [

@@ -82,15 +82,13 @@ class Renderer:
 
     def image(self, run: Run, name: str) -> bytes:
         """Return the image as JPEG, in the size in which layers are drawn."""
-
-        def make() -> bytes:
-            sample = self.sample(run, name)
-            return sheets.jpeg(overlays.resized(sample.image(), drawn_size(sample.size)))
-
-        return self._files.get(("image", run.name, run.stamp(()), name), make)
+        known = ("image", run.name, run.stamp(()), name)
+        return self._files.get(known, lambda: _draw_image(self.sample(run, name)))
 
     def layer(self, run: Run, name: str, key: str, settings: WalkSettings) -> bytes:
         """Return a layer as PNG (RGBA); raises UserError when a source is damaged or missing."""
+        if key not in LAYERS:
+            raise UserError(f"{key}: no such layer; choose from {', '.join(LAYERS)}")
         known = (key, run.name, _stamp(run, key), name, *_followed(key, settings).items())
         return self._files.get(
             known,
@@ -99,17 +97,9 @@ class Renderer:
 
     def thumbnail(self, run: Run, name: str, key: str = "image") -> bytes:
         """Return a small image as JPEG, with the layer `key` if there is one."""
-
-        def make() -> bytes:
-            # not from the cache: a grid of thousands must not evict the images being viewed
-            sample = Sample(run, name)
-            size = sheets.fitted(sample.size, THUMBNAIL)
-            drawn = overlays.resized(sample.image(), size)
-            if key in LAYERS and LAYERS[key].available(sample):
-                drawn = LAYERS[key].draw(sample, WalkSettings(), size)(drawn)
-            return sheets.jpeg(drawn)
-
-        return self._thumbnails.get((key, run.name, _stamp(run, key), name), make)
+        known = (key, run.name, _stamp(run, key), name)
+        # not of a cached sample: a grid of thousands must not evict the images being viewed
+        return self._thumbnails.get(known, lambda: _draw_thumbnail(Sample(run, name), key))
 
     # A URL changes when its image does, so that a browser may cache it forever.
 
@@ -177,6 +167,18 @@ class Renderer:
             pane.legend = readouts.legend(sample, pane.layers)
             pane.ignored = readouts.has_ignored(sample, pane.layers)
         return pane
+
+
+def _draw_image(sample: Sample) -> bytes:
+    return sheets.jpeg(overlays.resized(sample.image(), drawn_size(sample.size)))
+
+
+def _draw_thumbnail(sample: Sample, key: str) -> bytes:
+    size = sheets.fitted(sample.size, THUMBNAIL)
+    drawn = overlays.resized(sample.image(), size)
+    if key in LAYERS and LAYERS[key].available(sample):
+        drawn = LAYERS[key].draw(sample, WalkSettings(), size)(drawn)
+    return sheets.jpeg(drawn)
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipeline.browser.disagreement import DisagreementJob
 from pipeline.browser.render import Renderer
 from pipeline.browser.run import Run
+from pipeline.browser.selection import Disagreements
 from pipeline.browser.state import read_settings
 from pipeline.errors import UserError
 
@@ -127,10 +127,10 @@ def application(runs: Sequence[Run]) -> FastAPI:
     from pipeline.browser.grid_page import add_grid_page
     from pipeline.browser.image_page import add_image_page
 
-    renderer, job = Renderer(runs), DisagreementJob()
+    renderer, disagreements = Renderer(runs), Disagreements()
     app = image_app(renderer)
-    add_grid_page(renderer, job)
-    add_image_page(renderer, job)
+    add_grid_page(renderer, disagreements)
+    add_image_page(renderer, disagreements)
     ui.run_with(
         app,
         title="weakmask",

@@ -3,6 +3,7 @@
 It also holds the layout that both pages share: style sheet, script, notices and keys.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -13,14 +14,17 @@ from typing import Any
 from fastapi import Request
 from nicegui import ui
 
-from pipeline.browser.disagreement import DisagreementJob, available_pairs
 from pipeline.browser.layers import LAYERS
 from pipeline.browser.render import Renderer
-from pipeline.browser.state import (
-    DISAGREEMENT,
+from pipeline.browser.selection import (
     GAIN,
+    Disagreements,
     Selection,
     SortKeys,
+    available_pairs,
+)
+from pipeline.browser.state import (
+    DISAGREEMENT,
     grid_url,
     image_url,
     read_filter,
@@ -104,7 +108,7 @@ def dialog_takes(dialog: ui.dialog, key: str) -> bool:
     return key == "?"
 
 
-def add_grid_page(renderer: Renderer, job: DisagreementJob) -> None:
+def add_grid_page(renderer: Renderer, disagreements: Disagreements) -> None:
     """Serve the grid at /."""
 
     @ui.page("/", title="weakmask browse")
@@ -112,7 +116,7 @@ def add_grid_page(renderer: Renderer, job: DisagreementJob) -> None:
         """The page for one visitor."""
         add_layout()
         try:
-            GridPage(renderer, job, request.query_params).build()
+            GridPage(renderer, disagreements, request.query_params).build()
         except UserError as error:
             html(notices([str(error)]))
 
@@ -120,9 +124,11 @@ def add_grid_page(renderer: Renderer, job: DisagreementJob) -> None:
 class GridPage:
     """One visitor's grid."""
 
-    def __init__(self, renderer: Renderer, job: DisagreementJob, url: Mapping[str, str]) -> None:
+    def __init__(
+        self, renderer: Renderer, disagreements: Disagreements, url: Mapping[str, str]
+    ) -> None:
         self.renderer, self.run = renderer, renderer.runs[0]
-        self.selection = Selection(renderer.runs, job)
+        self.selection = Selection(renderer.runs, disagreements)
         self.filter, self.view = read_filter(url), read_view(url)
         self.page = int(url["page"]) if url.get("page", "").isdecimal() else 1
         self.names = self.selection.names(self.filter)
@@ -135,7 +141,7 @@ class GridPage:
         self.cards = html()
         self.keys = keys_dialog(KEYS)
         ui.on("key", lambda event: self._on_key(event.args))
-        self.timer = ui.timer(0.5, self._follow_job, active=False)
+        self.timer = ui.timer(0.5, self._compare, active=False)
         self._show(update_url=False)
 
     def _build_bar(self) -> None:
@@ -248,8 +254,10 @@ class GridPage:
             f'<span class="scores num">{"".join(scores)}</span></a>'
         )
 
-    def _follow_job(self) -> None:
-        """Show how far the disagreement is; the images are sorted once it is complete."""
+    async def _compare(self) -> None:
+        """Compute the disagreement for a while and show how far it is; sort once it is complete."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.selection.advance, self.filter)
         progress = self.selection.progress(self.filter)
         self.progress.value = progress.done / max(progress.total, 1)
         self.count.text = f"comparing {progress.done} of {progress.total}"

@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import Request, Response
 from nicegui import ui
 
-from pipeline.browser.disagreement import DisagreementJob
 from pipeline.browser.grid_page import (
     add_layout,
     dialog_takes,
@@ -21,10 +20,10 @@ from pipeline.browser.grid_page import (
 from pipeline.browser.layers import LAYERS, OPAQUE
 from pipeline.browser.render import RenderedPane, Renderer
 from pipeline.browser.run import Run
+from pipeline.browser.selection import Disagreements, Selection
 from pipeline.browser.sidebar import Sidebar
 from pipeline.browser.state import (
     Filter,
-    Selection,
     ViewState,
     grid_url,
     image_url,
@@ -49,7 +48,7 @@ AHEAD = (1, 2, -1)
 """Offsets of the neighbors that are rendered ahead."""
 
 
-def add_image_page(renderer: Renderer, job: DisagreementJob) -> None:
+def add_image_page(renderer: Renderer, disagreements: Disagreements) -> None:
     """Serve the images' pages at /image/ID."""
 
     @ui.page("/image/{name:path}", title="weakmask browse", response_timeout=30)
@@ -62,7 +61,7 @@ def add_image_page(renderer: Renderer, job: DisagreementJob) -> None:
             if name not in index:
                 html(_not_found(name, similar_ids(list(index), name), filter_, view))
                 return ui.context.client.build_response(request, 404)
-            selection = Selection(renderer.runs, job)
+            selection = Selection(renderer.runs, disagreements)
             await ImagePage(renderer, selection, filter_, view, name).build()
         except UserError as error:
             html(notices([str(error)]))

@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from pipeline.browser.live_walk import (
+from pipeline.browser.sample import (
+    Sample,
     WalkSettings,
     effective_value,
     live_class_maps,
     live_labels,
 )
-from pipeline.browser.sample import Sample
 from pipeline.irnet.instances import centroid_regions, centroids, clusters
 from pipeline.metrics.semantic import assign
 from pipeline.views import overlays, sheets

@@ -3,23 +3,22 @@
 A reload, or a link sent to somebody else, shows the same again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-from pipeline.browser.disagreement import PAIRS, DisagreementJob, Progress
 from pipeline.browser.layers import LAYERS
-from pipeline.browser.live_walk import WalkSettings
-from pipeline.browser.run import SCORED, Run
-from pipeline.data.index import ImageEntry, Index
-from pipeline.errors import UserError
-from pipeline.views.report_data import TITLES
+from pipeline.browser.sample import STEPS, WalkSettings
 
-Values = Mapping[str, float]
 Default = TypeVar("Default", float, None)
-DISAGREEMENT, GAIN = "disagreement", "gain"
-"""Sort keys that depend on the filter's two steps, and prefix of those that compare two runs."""
+PAIRS = {
+    f"{one}-{other}": f"{STEPS[one]} and {STEPS[other]}" for one, other in combinations(STEPS, 2)
+}
+"""Pairs of steps that can be compared, and their titles."""
+DISAGREEMENT = "disagreement"
+"""The sort key that depends on the filter's pair of steps."""
 LIMITS = {
     "threshold": (0.0, 1.0),
     "beta": (0.1, 100.0),
@@ -37,7 +36,7 @@ class Filter:
 
     text: part of the id; classes: names, all of which an image must have; sort: "id" or a key of
     SortKeys.values; by, low, high: keeps images whose value of `by` lies in [low, high] percent;
-    differ: the two steps whose disagreement is computed; show: layer on the thumbnails.
+    differ: the pair of steps that is compared; show: layer on the thumbnails.
     """
 
     text: str = ""
@@ -170,117 +169,3 @@ def _number(text: str | None, limits: tuple[float, float], default: Default) -> 
     except ValueError:
         return default
     return value if limits[0] <= value <= limits[1] else default
-
-
-@dataclass(frozen=True, slots=True)
-class SortKeys:
-    """Numbers to sort and filter by: key -> id -> value in [0,1].
-
-    descending: keys whose high values are the bad ones.
-    """
-
-    values: Mapping[str, Values] = field(default_factory=dict)
-    descending: frozenset[str] = frozenset()
-
-
-def select(index: Index, filter_: Filter, keys: SortKeys) -> list[str]:
-    """Return the ids that pass the filter, worst first; those without a value come last, by id."""
-    classes = {index.classes.index(name) for name in filter_.classes if name in index.classes}
-    limits = keys.values.get(filter_.by, {}) if filter_.by else None
-    names = sorted(
-        name
-        for name, image in index.items()
-        if _matches(image, filter_, classes)
-        and (limits is None or _within(limits.get(name), filter_))
-    )
-    if filter_.sort == "id":
-        return names[::-1] if filter_.reverse else names
-    values = keys.values.get(filter_.sort, {})
-    down = (filter_.sort in keys.descending) != filter_.reverse
-    valued = [name for name in names if name in values]
-    valued.sort(key=lambda name: -values[name] if down else values[name])
-    return valued + [name for name in names if name not in values]
-
-
-def _matches(image: ImageEntry, filter_: Filter, classes: set[int]) -> bool:
-    return (
-        (not filter_.text or filter_.text.casefold() in image.id.casefold())
-        and (not filter_.split or image.split == filter_.split)
-        and classes <= set(image.tags)
-    )
-
-
-def _within(value: float | None, filter_: Filter) -> bool:
-    """Whether a value is in the filter's range; a missing one only if the range is everything."""
-    if value is None:
-        return filter_.low <= 0 and filter_.high >= 100
-    return filter_.low <= 100 * value <= filter_.high
-
-
-class Selection:
-    """The images of the first run, to sort and filter by scores of all runs.
-
-    Other runs count by what they gain over the first.
-    """
-
-    def __init__(self, runs: Sequence[Run], job: DisagreementJob) -> None:
-        self.run, self.others, self._job = runs[0], tuple(runs[1:]), job
-
-    def names(self, filter_: Filter) -> list[str]:
-        """Return the ids that pass the filter, in its order."""
-        return select(self.run.index, filter_, self.keys(filter_))
-
-    def keys(self, filter_: Filter) -> SortKeys:
-        """Return mIoU by step, gains of other runs, and the disagreement if it is used."""
-        values: dict[str, Values] = {
-            step: miou for step in SCORED if (miou := _miou(self.run, step))
-        }
-        for run in self.others:
-            for step in SCORED:
-                before, after = values.get(step, {}), _miou(run, step)
-                gains = {name: after[name] - before[name] for name in after if name in before}
-                if gains:
-                    values[f"{GAIN}:{step}:{run.name}"] = gains
-        if DISAGREEMENT in (filter_.sort, filter_.by):
-            # a copy, as the job keeps adding to it
-            values[DISAGREEMENT] = dict(self.progress(filter_).values)
-        return SortKeys(values, frozenset({DISAGREEMENT}))
-
-    def progress(self, filter_: Filter) -> Progress:
-        """Return how far the disagreement of the filter's two steps is."""
-        return self._job.request(self.run, *filter_.differ.split("-"))
-
-    def titles(self) -> dict[str, str]:
-        """Return the sort keys with their titles."""
-        titles = {"id": "id"}
-        for key in self.keys(Filter()).values:
-            kind, _, rest = key.partition(":")
-            step, _, run = rest.partition(":")
-            titles[key] = (
-                f"gain of {TITLES[step].lower()}, {run}"
-                if kind == GAIN
-                else f"mIoU of {TITLES[key].lower()}"
-            )
-        return titles | {DISAGREEMENT: "disagreement"}
-
-    def problems(self) -> list[str]:
-        """Return what is wrong with artifacts and score tables of any run, a line each."""
-        found: list[str | None] = []
-        for run in (self.run, *self.others):
-            keys = dict.fromkeys([*run.paths.artifacts, *run.paths.missing])
-            found += [run.problem(key) for key in keys]
-            found += [_table_problem(run, step) for step in SCORED]
-        return list(dict.fromkeys(text for text in found if text))
-
-
-def _miou(run: Run, step: str) -> Values:
-    """Return mIoU by image; empty for a damaged table, which `problems` names."""
-    return {} if _table_problem(run, step) else run.miou(step)
-
-
-def _table_problem(run: Run, step: str) -> str | None:
-    try:
-        run.miou(step)
-    except UserError as error:
-        return str(error)
-    return None

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import h5py
@@ -17,7 +18,7 @@ def test_everything_is_found(run: Run) -> None:
     assert run.miou("labels") == {
         name: pytest.approx(0.9 - 0.1 * n) for n, name in enumerate(NAMES)
     }
-    assert not [run.problem(format_) for format_ in FORMATS if run.problem(format_)]
+    assert run.problems() == []
 
 
 def test_nothing_but_the_dataset_is_no_problem(folder: Path) -> None:
@@ -78,8 +79,9 @@ def test_score_tables_follow_the_file_and_name_what_is_wrong(folder: Path) -> No
     write_table(folder, "cams", best=0.8)
     assert run.miou("cams")["f"] == pytest.approx(0.3)
     (folder / "scores/cams/images.csv").write_text("id,miou\nf,much\n")
-    with pytest.raises(UserError, match=r"images.csv.*dvc repro -f scores@cams"):
-        run.miou("cams")
+    assert run.miou("cams") == {}
+    (problem,) = run.problems()
+    assert re.search(r"images.csv.*dvc repro -f scores@cams", problem)
 
 
 def test_index_that_is_rewritten_is_read_again(folder: Path) -> None:

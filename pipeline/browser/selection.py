@@ -88,13 +88,7 @@ class SortKeys:
 def select(index: Index, filter_: Filter, keys: SortKeys) -> list[str]:
     """Return the ids that pass the filter, worst first; those without a value come last, by id."""
     classes = {index.classes.index(name) for name in filter_.classes if name in index.classes}
-    limits = keys.values.get(filter_.by, {}) if filter_.by else None
-    names = sorted(
-        name
-        for name, image in index.items()
-        if _matches(image, filter_, classes)
-        and (limits is None or _is_within(limits.get(name), filter_))
-    )
+    names = sorted(name for name, image in index.items() if _matches(image, filter_, classes))
     if filter_.sort == "id":
         return names[::-1] if filter_.reverse else names
     values = keys.values.get(filter_.sort, {})
@@ -110,13 +104,6 @@ def _matches(image: ImageEntry, filter_: Filter, classes: set[int]) -> bool:
         and (not filter_.split or image.split == filter_.split)
         and classes <= set(image.tags)
     )
-
-
-def _is_within(value: float | None, filter_: Filter) -> bool:
-    """Whether a value is in the filter's range; a missing one only if the range is everything."""
-    if value is None:
-        return filter_.low <= 0 and filter_.high >= 100
-    return filter_.low <= 100 * value <= filter_.high
 
 
 class Selection:
@@ -141,7 +128,7 @@ class Selection:
                 gains = {name: after[name] - before[name] for name in after if name in before}
                 if gains:
                     values[f"{GAIN}:{step}:{run.name}"] = gains
-        if DISAGREEMENT in (filter_.sort, filter_.by):
+        if filter_.sort == DISAGREEMENT:
             # a copy, as another page may add to it
             values[DISAGREEMENT] = dict(self.progress(filter_).values)
         return SortKeys(values, frozenset({DISAGREEMENT}))

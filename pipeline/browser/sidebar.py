@@ -14,17 +14,10 @@ from pipeline.browser.layers import LAYERS
 from pipeline.browser.render import RenderedPane
 from pipeline.browser.run import Run
 from pipeline.browser.sample import PATHS, Sample, WalkSettings, values_at
-from pipeline.browser.state import LIMITS, ViewState
+from pipeline.browser.state import SLIDERS, ViewState
 from pipeline.errors import UserError
 from pipeline.views.overlays import HATCH, css_color
 
-SLIDERS = {
-    "threshold": (0.01, 1.0),
-    "beta": (0.5, 40.0),
-    "steps": (8, 512),
-    "background": (0.01, 1.0),
-}
-"""Setting -> step and upper end of its slider."""
 SECTIONS = (
     *("segments", "classifier", "cams", "seeds", "irnet", "fields", "walk", "labels"),
     *("semantic", "instance", "predictions", "scores"),
@@ -95,10 +88,10 @@ class Sidebar:
             self.rows[key] = row, box, slider
 
     def _build_slider(self, name: str) -> None:
-        step, highest = SLIDERS[name]
+        lowest, highest, step = SLIDERS[name]
         with ui.element("div").classes("knob").props(f"data-knob={name}"):
             ui.label(name)
-            slider = Slider(min=LIMITS[name][0], max=highest, step=step, value=self._own(name))
+            slider = Slider(min=lowest, max=highest, step=step, value=self._own(name))
             text = ui.label().classes("num")
         slider.on_value_change(lambda e: self._set(**{name: e.value}))
         self.sliders[name] = slider, text
@@ -108,7 +101,7 @@ class Sidebar:
         try:
             return self.run.value(*PATHS[name])
         except UserError:
-            return LIMITS[name][0]
+            return SLIDERS[name][0]
 
     def show(self, name: str, view: ViewState, panes: Mapping[str, RenderedPane]) -> None:
         """Show the view of an image; moving the controls here triggers no change."""

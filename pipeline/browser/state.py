@@ -3,7 +3,7 @@
 A reload, or a link sent to somebody else, shows the same again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TypeVar
@@ -19,13 +19,13 @@ PAIRS = {
 """Pairs of steps that can be compared, and their titles."""
 DISAGREEMENT = "disagreement"
 """The sort key that depends on the filter's pair of steps."""
-LIMITS = {
-    "threshold": (0.0, 1.0),
-    "beta": (0.1, 100.0),
-    "steps": (0, 4096),
-    "background": (0.0, 1.0),
+SLIDERS = {
+    "threshold": (0.0, 1.0, 0.01),
+    "beta": (0.5, 40.0, 0.5),
+    "steps": (0, 512, 8),
+    "background": (0.0, 1.0, 0.01),
 }
-"""Setting -> the range of its slider."""
+"""Setting -> lower end, upper end and step of its slider."""
 FIRST_LAYERS = ("labels", "cams", "seeds", "predictions", "truth")
 """An image's page first shows the first of these layers that exists."""
 
@@ -35,8 +35,7 @@ class Filter:
     """A filter and an order; the defaults show everything by id.
 
     text: part of the id; classes: names, all of which an image must have; sort: "id" or a key of
-    SortKeys.values; by, low, high: keeps images whose value of `by` lies in [low, high] percent;
-    differ: the pair of steps that is compared; show: layer on the thumbnails.
+    SortKeys.values; differ: the pair of steps that is compared; show: layer on the thumbnails.
     """
 
     text: str = ""
@@ -44,9 +43,6 @@ class Filter:
     split: str = ""
     sort: str = "id"
     reverse: bool = False
-    by: str = ""
-    low: float = 0
-    high: float = 100
     differ: str = "seeds-labels"
     show: str = "image"
 
@@ -76,9 +72,6 @@ def read_filter(parts: Mapping[str, str]) -> Filter:
         split=parts.get("split", ""),
         sort=parts.get("sort", new.sort),
         reverse=parts.get("reverse") == "1",
-        by=parts.get("by", ""),
-        low=_number(parts.get("low"), (0, 100), new.low),
-        high=_number(parts.get("high"), (0, 100), new.high),
         differ=differ if (differ := parts.get("differ")) in PAIRS else new.differ,
         show=parts.get("show", new.show),
     )
@@ -92,10 +85,7 @@ def write_filter(filter_: Filter) -> dict[str, str]:
         "split": filter_.split,
         "sort": filter_.sort,
         "reverse": "1" if filter_.reverse else "",
-        "by": filter_.by,
-        "low": f"{filter_.low:g}",
-        "high": f"{filter_.high:g}",
-        "differ": filter_.differ if DISAGREEMENT in (filter_.sort, filter_.by) else "",
+        "differ": filter_.differ if filter_.sort == DISAGREEMENT else "",
         "show": filter_.show,
     }
     return {key: value for key, value in parts.items() if read_filter({key: value}) != Filter()}
@@ -118,7 +108,7 @@ def read_view(parts: Mapping[str, str]) -> ViewState:
 
 def read_settings(parts: Mapping[str, str]) -> WalkSettings:
     """Return the settings in a URL's query; values out of range are dropped."""
-    chosen = {key: _number(parts.get(key), limits, None) for key, limits in LIMITS.items()}
+    chosen = {key: _number(parts.get(key), ends, None) for key, (*ends, _) in SLIDERS.items()}
     steps, class_ = chosen.pop("steps"), parts.get("map", "")
     return WalkSettings(
         class_=int(class_) if class_.isdecimal() else None,
@@ -130,7 +120,7 @@ def read_settings(parts: Mapping[str, str]) -> WalkSettings:
 def write_settings(settings: WalkSettings) -> dict[str, str]:
     """Return the settings as parts of a URL's query, without the run's own."""
     written = {} if settings.class_ is None else {"map": str(settings.class_)}
-    values = {key: getattr(settings, key) for key in LIMITS}
+    values = {key: getattr(settings, key) for key in SLIDERS}
     return written | {key: f"{value:g}" for key, value in values.items() if value is not None}
 
 
@@ -163,7 +153,7 @@ def _query(parts: Mapping[str, str]) -> str:
     return f"?{urlencode(parts, quote_via=quote, safe=':,|')}" if parts else ""
 
 
-def _number(text: str | None, limits: tuple[float, float], default: Default) -> float | Default:
+def _number(text: str | None, limits: Sequence[float], default: Default) -> float | Default:
     try:
         value = float(text or "")
     except ValueError:

@@ -34,8 +34,6 @@ def test_filters(run: Run) -> None:
     assert selected(run, split="val") == ["c été <b>", "f"]
     assert selected(run, classes=("cat", "日本")) == ["c été <b>", "f"]
     assert selected(run, classes=("no such class",)) == sorted(NAMES)
-    assert selected(run, by="labels", low=20, high=50) == ["b/two", "f"]
-    assert selected(run, by="labels") == sorted(NAMES)
 
 
 def test_worst_come_first_and_images_without_a_value_last(run: Run) -> None:

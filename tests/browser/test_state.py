@@ -19,9 +19,7 @@ from tests.support.runs import NAMES
 
 FILTERS = [
     Filter(),
-    Filter(
-        "a & b=?#", ("cat", "dog, or wolf"), "val", "labels", True, "cams", 10, 55.5, show="labels"
-    ),
+    Filter("a & b=?#", ("cat", "dog, or wolf"), "val", "labels", True, show="labels"),
     Filter(sort="disagreement", differ="walk-truth"),
 ]
 VIEWS = [
@@ -56,7 +54,7 @@ def test_new_page_has_a_plain_url() -> None:
         {"threshold": "nan"},
         {"steps": "-1"},
         {"map": "x"},
-        {"low": "inf", "differ": "a-b-c", "image": "x"},
+        {"differ": "a-b-c", "image": "x"},
     ],
 )
 def test_invalid_parts_are_dropped(given: dict[str, str]) -> None:

@@ -63,7 +63,7 @@ def _heat_and_outlines(
     labels = assign(maps, classes, threshold)
     if chosen is not None:
         maps, labels = maps[classes == chosen], np.where(labels == chosen + 1, labels, 0)
-    heat = sheets.scaled_map(np.asarray(maps.max(0, initial=0), np.float32), size)
+    heat = overlays.resized(np.asarray(maps.max(0, initial=0), np.float32), size)
     outlined = overlays.resized_ids(labels, size)
     return lambda image: overlays.outlines_over(overlays.heat_over(image, heat), outlined)
 

@@ -287,10 +287,8 @@ class ImageGallery:
         """Draw contact sheets of a few rows each, as PNG files."""
         for start in range(0, len(names), ROWS_PER_SHEET):
             rows = [self.example(name) for name in names[start : start + ROWS_PER_SHEET]]
-            sheet = sheets.contact_sheet(
-                {row.id: row.panels for row in rows}, {row.id: row.keys for row in rows}
-            )
-            yield sheets.png(sheet)
+            panels = {row.id: row.panels for row in rows}
+            yield sheets.png(sheets.contact_sheet(panels, [row.keys for row in rows]))
 
 
 def evenly_spaced(names: Sequence[str], count: int) -> list[str]:

@@ -134,6 +134,10 @@ def test_keys_walk_through_images_and_layers(page: Any) -> None:
     ) == ("hidden")
     page.reload()
     wait(page, lambda: name.inner_text() == "b/two" and shown_layers(page) == ["instances"])
+    page.locator("button", has_text="keyboard").first.click()
+    page.get_by_text("previous, next image").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_text("previous, next image").wait_for(state="hidden")
     page.keyboard.press("g")
     page.wait_for_selector(".card")
 

@@ -1,7 +1,6 @@
 import re
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -50,20 +49,6 @@ def test_removed_artifact_comes_back(folder: Path) -> None:
     assert run.problem("labels") is None
     write_artifact(folder, "labels")
     assert run.reader("labels").names == sorted(NAMES)
-
-
-@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.98])
-def test_truncated_artifact_is_named(folder: Path, kept: float) -> None:
-    path = folder / "cams.h5"
-    data = path.read_bytes()
-    path.write_bytes(data[: int(kept if kept > 1 else kept * len(data))])
-    assert str(path) in (run_of(folder).problem("cams") or "")
-
-
-def test_older_artifact_says_what_to_do(folder: Path) -> None:
-    with h5py.File(folder / "predictions.h5", "a") as file:
-        file.attrs["version"] = 1
-    assert "dvc repro -f predictions" in (run_of(folder).problem("predictions") or "")
 
 
 def test_missing_artifact_says_why(folder: Path) -> None:

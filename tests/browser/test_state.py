@@ -15,7 +15,6 @@ from pipeline.browser.state import (
     write_filter,
     write_view,
 )
-from tests.support.runs import NAMES
 
 FILTERS = [
     Filter(),
@@ -32,8 +31,8 @@ VIEWS = [
 
 @pytest.mark.parametrize("filter_", FILTERS)
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("name", NAMES)
-def test_url_restores_filter_and_view(name: str, filter_: Filter, view: ViewState) -> None:
+def test_url_restores_filter_and_view(filter_: Filter, view: ViewState) -> None:
+    name = "c été <b>/100%"
     parts = urlsplit(image_url(name, filter_, view))
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     assert unquote(parts.path) == f"/image/{name}"

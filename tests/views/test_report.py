@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.views.gallery import Example, FailureExample
-from pipeline.views.report import percent, plain, points, render
+from pipeline.views.report import percent, plain, points, render, render_diff
 from pipeline.views.report_data import ReportData, StepScores
 
 EVIL = "<script>alert('x')</script>"
@@ -46,6 +47,22 @@ def example_data() -> ReportData:
         {"labels": {"a": 0.5}},
         {"classifier": {"method": EVIL, "cam": {"scales": [0.5, 1.0], "path": None}}, "seed": 3},
         {"python": "3.11.7", "numpy": "2.0"},
+    )
+
+
+def other_data() -> ReportData:
+    """Return the data with better pseudo-labels, fewer failures, and without a final model."""
+    first = example_data()
+    steps = [one for one in first.steps if one.step not in ("labels", "predictions")]
+    return replace(
+        first,
+        steps=[*steps, StepScores("labels", "train", 3, {"miou": 0.76, "AP50": 0.4})],
+        failures={"labels": {"missed": {"count": 1, "images": 1, "out_of": 5}}},
+        parameters={
+            "classifier": {"method": "cam", "cam": {"scales": [0.5, 1.0], "path": None}},
+            "base": 1,
+        },
+        images={"labels": {"a": 0.7, "b": 0.1}},
     )
 
 
@@ -201,3 +218,22 @@ def test_points(value: float | None, text: str) -> None:
 )
 def test_parameters_in_plain_words(value: object, text: str) -> None:
     assert plain(value) == text
+
+
+def test_comparison_is_one_file_that_escapes_every_name() -> None:
+    page = render_diff(example_data(), other_data(), ("HEAD", f"x {EVIL}"))
+    tags = parsed(page)
+    assert EVIL not in page
+    assert not re.search(r"https?://|url\(|@import|<script", page)
+    assert not [key for _, attrs in tags.seen for key in attrs if key in ("src", "href")]
+    text = text_of(page)
+    for words in ("Pseudo-labels 70.0 76.0 +6.0", "missed objects 2 1 −1", "a 50.0 70.0 +20.0"):
+        assert words in text
+    assert page == render_diff(example_data(), other_data(), ("HEAD", f"x {EVIL}"))
+
+
+def test_reports_without_scores_can_be_compared() -> None:
+    page = render_diff(ReportData([]), ReportData([]), ("A", "B"))
+    parsed(page)
+    assert "Neither report has scores" in page
+    assert "No parameter differs" in page

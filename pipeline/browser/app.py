@@ -14,10 +14,9 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipeline.browser.disagreement import DisagreementJob
-from pipeline.browser.layers import LAYERS
 from pipeline.browser.render import Renderer
 from pipeline.browser.run import Run
+from pipeline.browser.selection import Disagreements
 from pipeline.browser.state import read_settings
 from pipeline.errors import UserError
 
@@ -76,13 +75,7 @@ def image_app(renderer: Renderer) -> FastAPI:
     def layer(key: str, request: Request, run: str, name: str = Query(alias="id")) -> Response:
         """A layer as PNG."""
         settings = read_settings(request.query_params)
-
-        def render() -> bytes:
-            if key not in LAYERS:
-                raise UserError(f"{key}: no such layer; choose from {', '.join(LAYERS)}")
-            return renderer.layer(runs[run], name, key, settings)
-
-        return _answer(render, "image/png")
+        return _answer(lambda: renderer.layer(runs[run], name, key, settings), "image/png")
 
     app.add_middleware(OriginCheck)
     return app
@@ -134,10 +127,10 @@ def application(runs: Sequence[Run]) -> FastAPI:
     from pipeline.browser.grid_page import add_grid_page
     from pipeline.browser.image_page import add_image_page
 
-    renderer, job = Renderer(runs), DisagreementJob()
+    renderer, disagreements = Renderer(runs), Disagreements()
     app = image_app(renderer)
-    add_grid_page(renderer, job)
-    add_image_page(renderer, job)
+    add_grid_page(renderer, disagreements)
+    add_image_page(renderer, disagreements)
     ui.run_with(
         app,
         title="weakmask",

@@ -3,6 +3,7 @@
 It also holds the layout that both pages share: style sheet, script, notices and keys.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -13,14 +14,17 @@ from typing import Any
 from fastapi import Request
 from nicegui import ui
 
-from pipeline.browser.disagreement import DisagreementJob, available_pairs
 from pipeline.browser.layers import LAYERS
 from pipeline.browser.render import Renderer
-from pipeline.browser.state import (
-    DISAGREEMENT,
+from pipeline.browser.selection import (
     GAIN,
+    Disagreements,
     Selection,
     SortKeys,
+    available_pairs,
+)
+from pipeline.browser.state import (
+    DISAGREEMENT,
     grid_url,
     image_url,
     read_filter,
@@ -36,7 +40,6 @@ KEYS = [
     ("← →", "previous, next page"),
     ("Home End", "first, last page"),
     ("/", "search"),
-    ("?", "these keys"),
 ]
 SHORT_TITLES = {
     "cams": "maps",
@@ -77,34 +80,16 @@ def notices(texts: list[str]) -> str:
     return "".join(f'<p class="notice">{escape(text)}</p>' for text in texts)
 
 
-def keys_dialog(keys: list[tuple[str, str]]) -> ui.dialog:
-    """Add a dialog that lists the keys: (key, what it does)."""
-    with ui.dialog() as dialog, ui.card().classes("keys"):
-        rows = "".join(
-            f"<tr><td><kbd>{escape(key)}</kbd></td><td>{escape(what)}</td></tr>"
-            for key, what in keys
-        )
-        html(f"<h2>Keys</h2><table>{rows}</table>")
-    return dialog
+def keys_button(keys: list[tuple[str, str]]) -> None:
+    """Add a button that lists the keys: (key, what it does)."""
+    rows = "".join(
+        f"<tr><td><kbd>{escape(key)}</kbd></td><td>{escape(what)}</td></tr>" for key, what in keys
+    )
+    with icon_button("keyboard", None), ui.menu().classes("keys"):
+        html(f"<table>{rows}</table>")
 
 
-def dialog_takes(dialog: ui.dialog, key: str) -> bool:
-    """Whether a key belongs to the dialog: `?` opens it; `?` and Escape close it, and while it is
-    open all other keys do nothing.
-
-    The server decides: in the browser a dialog exists until it has faded out, and would swallow
-    keys.
-    """
-    if dialog.value:
-        if key in ("?", "Escape"):
-            dialog.close()
-        return True
-    if key == "?":
-        dialog.open()
-    return key == "?"
-
-
-def add_grid_page(renderer: Renderer, job: DisagreementJob) -> None:
+def add_grid_page(renderer: Renderer, disagreements: Disagreements) -> None:
     """Serve the grid at /."""
 
     @ui.page("/", title="weakmask browse")
@@ -112,7 +97,7 @@ def add_grid_page(renderer: Renderer, job: DisagreementJob) -> None:
         """The page for one visitor."""
         add_layout()
         try:
-            GridPage(renderer, job, request.query_params).build()
+            GridPage(renderer, disagreements, request.query_params).build()
         except UserError as error:
             html(notices([str(error)]))
 
@@ -120,9 +105,11 @@ def add_grid_page(renderer: Renderer, job: DisagreementJob) -> None:
 class GridPage:
     """One visitor's grid."""
 
-    def __init__(self, renderer: Renderer, job: DisagreementJob, url: Mapping[str, str]) -> None:
+    def __init__(
+        self, renderer: Renderer, disagreements: Disagreements, url: Mapping[str, str]
+    ) -> None:
         self.renderer, self.run = renderer, renderer.runs[0]
-        self.selection = Selection(renderer.runs, job)
+        self.selection = Selection(renderer.runs, disagreements)
         self.filter, self.view = read_filter(url), read_view(url)
         self.page = int(url["page"]) if url.get("page", "").isdecimal() else 1
         self.names = self.selection.names(self.filter)
@@ -133,9 +120,8 @@ class GridPage:
             self._build_bar()
         html(notices(self.selection.problems()))
         self.cards = html()
-        self.keys = keys_dialog(KEYS)
         ui.on("key", lambda event: self._on_key(event.args))
-        self.timer = ui.timer(0.5, self._follow_job, active=False)
+        self.timer = ui.timer(0.5, self._compare, active=False)
         self._show(update_url=False)
 
     def _build_bar(self) -> None:
@@ -161,13 +147,6 @@ class GridPage:
         )
         reverse.props("flat dense").tooltip("reverse the order")
         self.pair = self._select(available_pairs(self.run), "between", "differ")
-        ranges = {key: title for key, title in titles.items() if not key.startswith(("id", GAIN))}
-        self._select({"": "any score", **ranges}, "only with", "by")
-        with ui.element("div").classes("range num") as self.limits:
-            value = {"min": self.filter.low, "max": self.filter.high}
-            ui.range(min=0, max=100, step=1, value=value).props("label dense").on_value_change(
-                lambda e: self._change(low=e.value["min"], high=e.value["max"])
-            )
         layers = {key: layer.title.lower() for key, layer in LAYERS.items()}
         self._select({"image": "the image", **layers}, "thumbnails show", "show")
         ui.element("span").classes("grow")
@@ -176,7 +155,7 @@ class GridPage:
         with ui.element("span"):
             icon_button("chevron_left", lambda: self._turn(self.page - 1))
             icon_button("chevron_right", lambda: self._turn(self.page + 1))
-            icon_button("keyboard", lambda: self.keys.open())
+            keys_button(KEYS)
 
     def _select(
         self, options: Mapping[str, str], label: str, part: str, *, multiple: bool = False
@@ -221,22 +200,21 @@ class GridPage:
         cards = "".join(self._card(name, keys) for name in names)
         empty = '<p class="empty">No image passes this filter.</p>'
         self.cards.content = f'<main class="grid">{cards}</main>' if names else empty
-        compares = DISAGREEMENT in (self.filter.sort, self.filter.by)
+        self.pair.visible = compares = self.filter.sort == DISAGREEMENT
         running = compares and not self.selection.progress(self.filter).finished
-        self.pair.visible, self.limits.visible = compares, bool(self.filter.by)
         self.timer.active = self.progress.visible = running
         if update_url:
             url = grid_url(self.filter, self.view, self.page)
             ui.run_javascript(f"weakmask.address({url!r}); scrollTo(0, 0)")
 
     def _card(self, name: str, keys: SortKeys) -> str:
-        """Return an image's card as HTML; the scores that sort or filter come first."""
-        image, used = self.run.index[name], (self.filter.sort, self.filter.by)
+        """Return an image's card as HTML; the score that sorts comes first."""
+        image, sort = self.run.index[name], self.filter.sort
         tags = ", ".join(self.run.index.classes[tag] for tag in image.tags) or "no class"
         scores = []
-        for key, values in sorted(keys.values.items(), key=lambda entry: entry[0] not in used):
-            if name in values and (key in SHORT_TITLES or key in used):
-                on = ' class="on"' if key in used else ""
+        for key, values in sorted(keys.values.items(), key=lambda entry: entry[0] != sort):
+            if name in values and (key in SHORT_TITLES or key == sort):
+                on = ' class="on"' if key == sort else ""
                 title = SHORT_TITLES.get(key, "gain" if key.startswith(GAIN) else "differs")
                 scores.append(f"<span{on}>{title} <b>{percent(values[name])}</b></span>")
         source = self.renderer.thumbnail_url(self.run, name, self.filter.show)
@@ -248,8 +226,10 @@ class GridPage:
             f'<span class="scores num">{"".join(scores)}</span></a>'
         )
 
-    def _follow_job(self) -> None:
-        """Show how far the disagreement is; the images are sorted once it is complete."""
+    async def _compare(self) -> None:
+        """Compute the disagreement for a while and show how far it is; sort once it is complete."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.selection.advance, self.filter)
         progress = self.selection.progress(self.filter)
         self.progress.value = progress.done / max(progress.total, 1)
         self.count.text = f"comparing {progress.done} of {progress.total}"
@@ -266,8 +246,6 @@ class GridPage:
             "Home": 1,
             "End": len(self.names),
         }
-        if dialog_takes(self.keys, key):
-            return
         if key in pages:
             self._turn(pages[key])
         elif key == "/":

@@ -9,22 +9,20 @@ from typing import Any
 from fastapi import Request, Response
 from nicegui import ui
 
-from pipeline.browser.disagreement import DisagreementJob
 from pipeline.browser.grid_page import (
     add_layout,
-    dialog_takes,
     html,
     icon_button,
-    keys_dialog,
+    keys_button,
     notices,
 )
 from pipeline.browser.layers import LAYERS, OPAQUE
 from pipeline.browser.render import RenderedPane, Renderer
 from pipeline.browser.run import Run
+from pipeline.browser.selection import Disagreements, Selection
 from pipeline.browser.sidebar import Sidebar
 from pipeline.browser.state import (
     Filter,
-    Selection,
     ViewState,
     grid_url,
     image_url,
@@ -32,7 +30,7 @@ from pipeline.browser.state import (
     read_view,
 )
 from pipeline.errors import UserError
-from pipeline.views.inspect import similar_ids
+from pipeline.views.gallery import similar_ids
 from pipeline.views.report import percent
 
 KEYS = [
@@ -43,13 +41,12 @@ KEYS = [
     ("space", "image without layers"),
     ("wheel, drag, double click", "zoom, move, whole image"),
     ("g, Esc", "back to the grid"),
-    ("?", "these keys"),
 ]
 AHEAD = (1, 2, -1)
 """Offsets of the neighbors that are rendered ahead."""
 
 
-def add_image_page(renderer: Renderer, job: DisagreementJob) -> None:
+def add_image_page(renderer: Renderer, disagreements: Disagreements) -> None:
     """Serve the images' pages at /image/ID."""
 
     @ui.page("/image/{name:path}", title="weakmask browse", response_timeout=30)
@@ -60,26 +57,15 @@ def add_image_page(renderer: Renderer, job: DisagreementJob) -> None:
         try:
             index = renderer.runs[0].index
             if name not in index:
-                html(_not_found(name, similar_ids(list(index), name), filter_, view))
+                similar = ", ".join(similar_ids(list(index), name)) or "none"
+                html(notices([f"There is no image {name!r}; similar ids: {similar}"]))
+                ui.link("all images", grid_url(filter_, view))
                 return ui.context.client.build_response(request, 404)
-            selection = Selection(renderer.runs, job)
+            selection = Selection(renderer.runs, disagreements)
             await ImagePage(renderer, selection, filter_, view, name).build()
         except UserError as error:
             html(notices([str(error)]))
         return None
-
-
-def _not_found(name: str, similar: Sequence[str], filter_: Filter, view: ViewState) -> str:
-    """Return the page of an unknown image, with links to similar ids, as HTML."""
-    links = "".join(
-        f'<li><a href="{escape(image_url(other, filter_, view))}">{escape(other)}</a></li>'
-        for other in similar
-    )
-    return (
-        f'<div class="missing"><h2>There is no image {escape(repr(name))}</h2>'
-        + (f"<p>Did you mean</p><ul>{links}</ul>" if links else "")
-        + f'<p><a href="{escape(grid_url(filter_, view))}">All images</a></p></div>'
-    )
 
 
 class ImageView:
@@ -161,7 +147,6 @@ class ImagePage:
             ui.add_head_html(
                 "".join(f'<link rel="preload" as="image" href="{escape(url)}">' for url in urls)
             )
-        self.keys = keys_dialog(KEYS)
         ui.on("key", lambda event: self._on_key(event.args))
         ui.on("point", lambda event: self._on_point(event.args))
         self._apply(*rendered)
@@ -185,7 +170,7 @@ class ImagePage:
                 on_change=lambda e: self._choose_runs(e.value),
             ).props("dense outlined use-chips options-dense").classes("panes-choice")
         icon_button("grid_view", self._leave).tooltip("the grid (g)")
-        icon_button("keyboard", lambda: self.keys.open())
+        keys_button(KEYS)
 
     def _choose_runs(self, names: Sequence[str]) -> None:
         if names:
@@ -244,8 +229,6 @@ class ImagePage:
             await self.show(self.names[place])
 
     async def _on_key(self, key: str) -> None:
-        if dialog_takes(self.keys, key):
-            return
         if key in ("ArrowLeft", "ArrowRight"):
             await self._step(1 if key == "ArrowRight" else -1)
         elif key in ("Home", "End"):

@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from pipeline.browser.live_walk import (
+from pipeline.browser.sample import (
+    Sample,
     WalkSettings,
     effective_value,
     live_class_maps,
     live_labels,
 )
-from pipeline.browser.sample import Sample
 from pipeline.irnet.instances import centroid_regions, centroids, clusters
 from pipeline.metrics.semantic import assign
 from pipeline.views import overlays, sheets
@@ -63,7 +63,7 @@ def _heat_and_outlines(
     labels = assign(maps, classes, threshold)
     if chosen is not None:
         maps, labels = maps[classes == chosen], np.where(labels == chosen + 1, labels, 0)
-    heat = sheets.scaled_map(np.asarray(maps.max(0, initial=0), np.float32), size)
+    heat = overlays.resized(np.asarray(maps.max(0, initial=0), np.float32), size)
     outlined = overlays.resized_ids(labels, size)
     return lambda image: overlays.outlines_over(overlays.heat_over(image, heat), outlined)
 

@@ -1,51 +1,34 @@
-"""Render what a page needs: image files of layers and thumbnails, their URLs, text and problems.
+"""Render what a page needs: image files of layers and thumbnails, their URLs, scores and problems.
 
 Results are kept in LRU caches, so that URLs sent to a page are answered at once.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from threading import Lock
-from typing import Generic, TypeVar
+from functools import lru_cache
 from urllib.parse import urlencode
 
-from pipeline.browser import readouts
-from pipeline.browser.layers import LAYERS, drawn_size
-from pipeline.browser.live_walk import WalkSettings
-from pipeline.browser.run import Run
-from pipeline.browser.sample import Sample
-from pipeline.browser.state import FIRST_LAYERS, ViewState, write_settings
-from pipeline.errors import UserError
-from pipeline.views import overlays, sheets
-from pipeline.views.sheets import Key
+import numpy as np
 
-Value = TypeVar("Value")
+from pipeline.browser.layers import LAYERS, drawn_size
+from pipeline.browser.run import SCORED, Run
+from pipeline.browser.sample import (
+    LABEL_MAPS,
+    Sample,
+    WalkSettings,
+    effective_value,
+    live_labels,
+)
+from pipeline.browser.state import FIRST_LAYERS, ViewState, write_settings
+from pipeline.core.artifacts import IGNORE
+from pipeline.errors import UserError
+from pipeline.metrics.semantic import ThresholdCurve, threshold_grid
+from pipeline.views import overlays, sheets
+from pipeline.views.report import percent
+
 THUMBNAIL = 220
 """Longer side of a thumbnail in pixels."""
-
-
-class LruCache(Generic[Value]):
-    """The `size` most recently used results by key; thread-safe."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._values: OrderedDict[Hashable, Value] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """Return the cached result of a key, or make it."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        value = make()
-        with self._lock:
-            self._values[key] = value
-            while len(self._values) > self.size:
-                self._values.popitem(last=False)
-        return value
 
 
 @dataclass(slots=True)
@@ -58,7 +41,7 @@ class RenderedPane:
     stored: dict[str, float | None] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    legend: list[Key] = field(default_factory=list)
+    legend: list[sheets.Key] = field(default_factory=list)
     ignored: bool = False
     exists: bool = True
 
@@ -73,43 +56,36 @@ class Renderer:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = tuple(runs)
-        self._samples, self._files = LruCache[Sample](24), LruCache[bytes](400)
-        self._thumbnails = LruCache[bytes](6000)
+        # the last argument of each changes with the files that it reads
+        self._samples = lru_cache(24)(lambda run, name, stamp: Sample(run, name))
+        self._images = lru_cache(100)(lambda run, name, stamp: _draw_image(self.sample(run, name)))
+        self._layers = lru_cache(300)(
+            lambda run, name, key, settings, stamp: sheets.png(
+                LAYERS[key].render(self.sample(run, name), settings), compression=1
+            )
+        )
+        # not of a cached sample: a grid of thousands must not evict the images being viewed
+        self._thumbnails = lru_cache(6000)(
+            lambda run, name, key, stamp: _draw_thumbnail(Sample(run, name), key)
+        )
 
     def sample(self, run: Run, name: str) -> Sample:
         """Return an image of a run; KeyError if the run has no such image."""
-        return self._samples.get((run.name, run.stamp(), name), lambda: Sample(run, name))
+        return self._samples(run, name, run.stamp())
 
     def image(self, run: Run, name: str) -> bytes:
         """Return the image as JPEG, in the size in which layers are drawn."""
-
-        def make() -> bytes:
-            sample = self.sample(run, name)
-            return sheets.jpeg(overlays.resized(sample.image(), drawn_size(sample.size)))
-
-        return self._files.get(("image", run.name, run.stamp(()), name), make)
+        return self._images(run, name, run.stamp(()))
 
     def layer(self, run: Run, name: str, key: str, settings: WalkSettings) -> bytes:
         """Return a layer as PNG (RGBA); raises UserError when a source is damaged or missing."""
-        known = (key, run.name, _stamp(run, key), name, *_followed(key, settings).items())
-        return self._files.get(
-            known,
-            lambda: sheets.png(LAYERS[key].render(self.sample(run, name), settings), compression=1),
-        )
+        if key not in LAYERS:
+            raise UserError(f"{key}: no such layer; choose from {', '.join(LAYERS)}")
+        return self._layers(run, name, key, _followed(key, settings), _stamp(run, key))
 
     def thumbnail(self, run: Run, name: str, key: str = "image") -> bytes:
         """Return a small image as JPEG, with the layer `key` if there is one."""
-
-        def make() -> bytes:
-            # not from the cache: a grid of thousands must not evict the images being viewed
-            sample = Sample(run, name)
-            size = sheets.fitted(sample.size, THUMBNAIL)
-            drawn = overlays.resized(sample.image(), size)
-            if key in LAYERS and LAYERS[key].available(sample):
-                drawn = LAYERS[key].draw(sample, WalkSettings(), size)(drawn)
-            return sheets.jpeg(drawn)
-
-        return self._thumbnails.get((key, run.name, _stamp(run, key), name), make)
+        return self._thumbnails(run, name, key, _stamp(run, key))
 
     # A URL changes when its image does, so that a browser may cache it forever.
 
@@ -120,7 +96,7 @@ class Renderer:
     def layer_url(self, run: Run, name: str, key: str, settings: WalkSettings) -> str:
         """Return the URL of a layer."""
         parts = {"run": run.name, "id": name, "stamp": _stamp(run, key)}
-        return f"/layer/{key}?{urlencode(parts | _followed(key, settings))}"
+        return f"/layer/{key}?{urlencode(parts | write_settings(_followed(key, settings)))}"
 
     def thumbnail_url(self, run: Run, name: str, key: str) -> str:
         """Return the URL of a thumbnail."""
@@ -146,9 +122,7 @@ class Renderer:
         )
 
     def _pane(self, run: Run, name: str, view: ViewState) -> RenderedPane:
-        pane = RenderedPane()
-        pane.problems += [text for key in run.paths.artifacts if (text := run.problem(key))]
-        pane.problems += run.paths.missing.values()
+        pane = RenderedPane(problems=run.problems())
         try:
             sample = self.sample(run, name)
             self.image(run, name)
@@ -165,18 +139,31 @@ class Renderer:
                 with _noting(pane.problems):
                     self.layer(run, name, key, view.settings)
                     pane.layers[key] = self.layer_url(run, name, key, view.settings)
-        with _noting(pane.problems):
-            pane.stored = readouts.stored_scores(sample)
+        pane.stored = {step: run.miou(step).get(name) for step in SCORED}
         if "cams" in pane.layers:
             with _noting(pane.problems):
-                pane.lines["cams"] = readouts.cams_score(sample, view.settings)
+                pane.lines["cams"] = cams_score(sample, view.settings)
         if {"walk", "relabeled"} & pane.layers.keys():
             with _noting(pane.problems):
-                pane.lines["walk"] = readouts.walk_score(sample, view.settings)
+                pane.lines["walk"] = walk_score(sample, view.settings)
         with _noting(pane.problems):
-            pane.legend = readouts.legend(sample, pane.layers)
-            pane.ignored = readouts.has_ignored(sample, pane.layers)
+            maps = [sample.label_map(step) for step in LABEL_MAPS if step in pane.layers]
+            tagged = np.array([tag + 1 for tag in sample.entry.tags], np.uint8)
+            pane.legend = sheets.legend([tagged, *maps], sample.index.classes)
+            pane.ignored = any((labels == IGNORE).any() for labels in maps)
         return pane
+
+
+def _draw_image(sample: Sample) -> bytes:
+    return sheets.jpeg(overlays.resized(sample.image(), drawn_size(sample.size)))
+
+
+def _draw_thumbnail(sample: Sample, key: str) -> bytes:
+    size = sheets.fitted(sample.size, THUMBNAIL)
+    drawn = overlays.resized(sample.image(), size)
+    if key in LAYERS and LAYERS[key].available(sample):
+        drawn = LAYERS[key].draw(sample, WalkSettings(), size)(drawn)
+    return sheets.jpeg(drawn)
 
 
 @contextmanager
@@ -194,7 +181,32 @@ def _stamp(run: Run, key: str) -> str:
     return run.stamp((*LAYERS[key].sources, *LAYERS[key].live) if key in LAYERS else ())
 
 
-def _followed(key: str, settings: WalkSettings) -> dict[str, str]:
-    """Return the settings that a layer follows, as parts of a URL."""
-    chosen = {name: getattr(settings, name) for name in LAYERS[key].settings}
-    return write_settings(WalkSettings(**chosen))
+def _followed(key: str, settings: WalkSettings) -> WalkSettings:
+    """Return the settings without those that a layer does not follow."""
+    return WalkSettings(**{name: getattr(settings, name) for name in LAYERS[key].settings})
+
+
+def cams_score(sample: Sample, settings: WalkSettings) -> str:
+    """Return the mIoU of the activation maps at the chosen threshold, and the best of any."""
+    threshold = effective_value(sample, settings, "threshold")
+    reached = sample.miou(sample.label_map("cams", threshold))
+    if reached is None:
+        return "no mask to compare with"
+    best_at, best = sample.cached("best threshold", lambda: _best_threshold(sample))
+    return f"mIoU {percent(reached)} at {threshold:.2f} · best {percent(best)} at {best_at:.2f}"
+
+
+def _best_threshold(sample: Sample) -> tuple[float, float]:
+    curve = ThresholdCurve(sample.index.classes, threshold_grid())
+    curve.add(sample.ground_truth(), *sample.cams())
+    return curve.best()
+
+
+def walk_score(sample: Sample, settings: WalkSettings) -> str:
+    """Return the mIoU of the live pseudo-labels, next to that of the stored ones."""
+    reached = sample.miou(live_labels(sample, settings)["semantic"])
+    if reached is None:
+        return "no mask to compare with"
+    stored = sample.miou(sample.label_map("labels")) if sample.has("labels") else None
+    compared = "" if stored is None else f" · stored labels {percent(stored)}"
+    return f"mIoU {percent(reached)}{compared}"

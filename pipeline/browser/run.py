@@ -122,10 +122,22 @@ class Run:
             return str(error)
         return None
 
+    def problems(self) -> list[str]:
+        """Return what is wrong with artifacts and score tables, a line each."""
+        found = [self.problem(key) for key in (*self.paths.artifacts, *self.paths.missing)]
+        for table in self._tables.values():
+            try:
+                table()
+            except UserError as error:
+                found.append(str(error))
+        return list(dict.fromkeys(text for text in found if text))
+
     def miou(self, step: str) -> Mapping[str, float]:
-        """Return mIoU by image of a step, empty without a table; raises UserError if damaged."""
-        table = self._tables.get(step)
-        return table() if table is not None and table.files[0].is_file() else {}
+        """Return mIoU by image of a step, empty without a readable table (see `problems`)."""
+        try:
+            return self._tables[step]() if step in self._tables else {}
+        except UserError:
+            return {}
 
     def stamp(self, formats: Iterable[str] = FORMATS) -> str:
         """Return a short text that changes when the dataset or one of these artifacts does."""
@@ -142,7 +154,9 @@ def _identity(path: Path) -> tuple[int, ...] | None:
 
 
 def _read_miou(path: Path) -> dict[str, float]:
-    """Read mIoU by id; images without a counted pixel are left out."""
+    """Read mIoU by id, none without a table; images without a counted pixel are left out."""
+    if not path.is_file():
+        return {}
     try:
         return {row["id"]: float(row["miou"]) for row in read_rows(path) if row["miou"]}
     except (KeyError, ValueError) as error:

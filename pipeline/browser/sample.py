@@ -1,16 +1,21 @@
-"""One image of one run: its arrays, loaded on demand, and the label map of every step."""
+"""One image of one run: its arrays, loaded on demand, the label map of every step, and the random
+walk, recomputed with any exponent, length and background.
+"""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from pipeline.browser.run import Run
 from pipeline.core.artifacts import IGNORE, ArtifactError, Record
 from pipeline.data.grid import upsample
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.instances.base import exclusive_record
-from pipeline.labelling.pseudo_labels import class_maps
+from pipeline.irnet.instances import walk_input, walk_instances
+from pipeline.labelling.pseudo_labels import class_maps, pseudo_labels, vote_record
 from pipeline.metrics.semantic import Confusion, assign
 from pipeline.views.report_data import TITLES
 
@@ -20,6 +25,8 @@ STEPS: Mapping[str, str] = {
     "truth": "ground truth",
 }
 """Steps with a label map, in the order of the pipeline, and their titles."""
+LABEL_MAPS = ("seeds", "labels", "predictions", "truth")
+"""Steps whose label maps are stored; layers have the same names."""
 SPATIAL = ("segments", "seeds", "boundary", "semantic")
 """Arrays whose shape is the image's, or its stride-4 grid's."""
 
@@ -127,3 +134,98 @@ def difference(one: np.ndarray, other: np.ndarray) -> float | None:
     counted = (one != IGNORE) & (other != IGNORE)
     total = np.count_nonzero(counted)
     return np.count_nonzero(counted & (one != other)) / total if total else None
+
+
+@dataclass(frozen=True, slots=True)
+class WalkSettings:
+    """What the sliders change; None stands for the run's own parameter.
+
+    class_: id of the class whose map is drawn, None for the highest of all; threshold: background
+    score for activation maps; beta, steps: see section `walk`; background: see section `labels`.
+    """
+
+    class_: int | None = None
+    threshold: float | None = None
+    beta: float | None = None
+    steps: int | None = None
+    background: float | None = None
+
+
+PATHS: Mapping[str, tuple[str, str]] = {
+    "threshold": ("scores", "background"),
+    "beta": ("walk", "beta"),
+    "steps": ("walk", "steps"),
+    "background": ("labels", "background"),
+}
+"""Setting -> section and name of the run's own parameter."""
+
+
+def effective_value(sample: Sample, settings: WalkSettings, name: str) -> Any:
+    """Return a setting if it is set, else the run's own value."""
+    chosen = getattr(settings, name)
+    return sample.run.value(*PATHS[name]) if chosen is None else chosen
+
+
+def walk_record(sample: Sample, settings: WalkSettings) -> Record:
+    """Return the walked maps: from walk.h5 at the run's own settings, else computed."""
+    beta, steps = (effective_value(sample, settings, name) for name in ("beta", "steps"))
+    if (beta, steps) == (sample.run.value("walk", "beta"), sample.run.value("walk", "steps")):
+        return sample.record("walk")
+    return sample.cached(("walk", beta, steps), lambda: _walk(sample, beta, steps))
+
+
+def _walk(sample: Sample, beta: float, steps: int) -> Record:
+    walk = {key: sample.run.value("walk", key) for key in ("radius", "iterations")}
+    radius = sample.run.value("walk", "centroid_radius")
+    start = walk_input(sample.record("cams"), sample.record("fields"), radius)
+    return walk_instances([start], torch.device("cpu"), beta=beta, steps=steps, **walk)[0]
+
+
+def live_class_maps(sample: Sample, settings: WalkSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the normalized class maps f4 [K,H,W] in [0,1] after the walk, and class ids [K]."""
+    return class_maps(walk_record(sample, settings), sample.run.value("labels", "normalize"))
+
+
+def live_labels(sample: Sample, settings: WalkSettings) -> Record:
+    """Return the pseudo-labels that stage labels would write with these settings."""
+    run = sample.run
+    record = pseudo_labels(
+        walk_record(sample, settings),
+        sample.record("fields")["boundary"],
+        background=effective_value(sample, settings, "background"),
+        normalize=run.value("labels", "normalize"),
+        min_area=run.value("labels", "min_area"),
+        boundary_threshold=run.value("labels", "boundary_threshold"),
+    )
+    if run.value("labels", "vote") != "segments":
+        return record
+    segments = sample.record("segments")["segments"]
+    return vote_record(record, segments, run.value("labels", "agreement"))
+
+
+def values_at(sample: Sample, y: int, x: int) -> list[tuple[str, str]]:
+    """Return (title, value) of every artifact at the pixel (y, x)."""
+    classes = sample.index.classes
+    found = []
+    if sample.has("cams"):
+        for cam, c in zip(*sample.cams(), strict=True):
+            found.append((f"map of {_label_name(int(c) + 1, classes)}", f"{cam[y, x]:.2f}"))
+    if sample.has("fields"):
+        record = sample.record("fields")
+        dy, dx = record["displacement"][:, y // 4, x // 4].astype(float)
+        found.append(("boundary", f"{record['boundary'][y // 4, x // 4]:.2f}"))
+        found.append(("displacement", f"{dx:+.1f} right, {dy:+.1f} down, cells"))
+    if sample.has("segments"):
+        segment = sample.record("segments")["segments"][y, x]
+        found.append(("segment", str(segment or "none")))
+    for step in LABEL_MAPS:
+        if sample.has(step):
+            label = int(sample.label_map(step)[y, x])
+            found.append((STEPS[step], _label_name(label, classes)))
+    return found
+
+
+def _label_name(label: int, classes: Sequence[str]) -> str:
+    if label in (0, IGNORE):
+        return "ignored" if label else "background"
+    return classes[label - 1] if label <= len(classes) else f"unknown label {label}"

@@ -6,26 +6,23 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
+import yaml
 from nicegui import ui
 
-from pipeline.browser import readouts
 from pipeline.browser.grid_page import html
 from pipeline.browser.layers import LAYERS
-from pipeline.browser.live_walk import PATHS, WalkSettings
 from pipeline.browser.render import RenderedPane
 from pipeline.browser.run import Run
-from pipeline.browser.sample import Sample
-from pipeline.browser.state import LIMITS, ViewState
+from pipeline.browser.sample import PATHS, Sample, WalkSettings, values_at
+from pipeline.browser.state import SLIDERS, ViewState
 from pipeline.errors import UserError
 from pipeline.views.overlays import HATCH, css_color
 
-SLIDERS = {
-    "threshold": (0.01, 1.0),
-    "beta": (0.5, 40.0),
-    "steps": (8, 512),
-    "background": (0.01, 1.0),
-}
-"""Setting -> step and upper end of its slider."""
+SECTIONS = (
+    *("segments", "classifier", "cams", "seeds", "irnet", "fields", "walk", "labels"),
+    *("semantic", "instance", "predictions", "scores"),
+)
+"""Sections of the parameters, in the order of the pipeline."""
 ALL_CLASSES = {-1: "all classes, the highest"}
 HATCH_CSS = "repeating-linear-gradient(45deg,{1} 0 3px,{0} 3px 6px)".format(*map(css_color, HATCH))
 
@@ -72,7 +69,7 @@ class Sidebar:
             with ui.element("section"):
                 for run in runs:
                     with ui.expansion(f"Parameters of {run.name}").props("dense"):
-                        text = readouts.parameters_yaml(run.parameters)
+                        text = parameters_yaml(run.parameters)
                         html(f'<pre class="made">{escape(text)}</pre>')
 
     def _build_layers(self) -> None:
@@ -91,10 +88,10 @@ class Sidebar:
             self.rows[key] = row, box, slider
 
     def _build_slider(self, name: str) -> None:
-        step, highest = SLIDERS[name]
+        lowest, highest, step = SLIDERS[name]
         with ui.element("div").classes("knob").props(f"data-knob={name}"):
             ui.label(name)
-            slider = Slider(min=LIMITS[name][0], max=highest, step=step, value=self._own(name))
+            slider = Slider(min=lowest, max=highest, step=step, value=self._own(name))
             text = ui.label().classes("num")
         slider.on_value_change(lambda e: self._set(**{name: e.value}))
         self.sliders[name] = slider, text
@@ -104,7 +101,7 @@ class Sidebar:
         try:
             return self.run.value(*PATHS[name])
         except UserError:
-            return LIMITS[name][0]
+            return SLIDERS[name][0]
 
     def show(self, name: str, view: ViewState, panes: Mapping[str, RenderedPane]) -> None:
         """Show the view of an image; moving the controls here triggers no change."""
@@ -154,7 +151,7 @@ class Sidebar:
         row, column = int(y * sample.size[0]), int(x * sample.size[1])
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(None, readouts.values_at, sample, row, column)
+            found = await loop.run_in_executor(None, values_at, sample, row, column)
         except (UserError, ValueError):
             found = []
         self.values.content = "".join(
@@ -194,3 +191,17 @@ class Sidebar:
     async def _reset(self) -> None:
         settings = WalkSettings(class_=self.view.settings.class_)
         await self._change(replace(self.view, settings=settings))
+
+
+def parameters_yaml(parameters: Mapping[str, Any]) -> str:
+    """Return a run's parameters as YAML, with the options of the chosen methods only."""
+    methods = {"cam", "seenet", "puzzlecam", "s2c", "none", "sparseinst", "maskrcnn"}
+    chosen: dict[str, Any] = {}
+    for name in SECTIONS:
+        section = parameters.get(name)
+        if isinstance(section, Mapping):
+            hidden = methods - {section["method"]} if "method" in section else set()
+            chosen[name] = {key: value for key, value in section.items() if key not in hidden}
+    return yaml.safe_dump(
+        chosen, sort_keys=False, default_flow_style=None, width=60, allow_unicode=True
+    )

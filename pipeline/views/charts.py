@@ -72,7 +72,7 @@ def curve(
     title: str,
     x_title: str,
     curves: Mapping[str, Points],
-    chosen: Mapping[str, float] | None = None,
+    chosen: Mapping[str, float | None],
 ) -> Chart | None:
     """Return a chart of scores over a threshold, the best of each line marked; None if empty.
 
@@ -85,9 +85,7 @@ def curve(
     box = _Box.around([point for points in curves.values() for point in points])
     best = {name: max(points, key=lambda point: point[1]) for name, points in curves.items()}
     lines = [
-        _line(
-            name, points, box, best[name], [p for p in points if p[0] == (chosen or {}).get(name)]
-        )
+        _line(name, points, box, best[name], [p for p in points if p[0] == chosen.get(name)])
         for name, points in curves.items()
     ]
     notes = [f"{name} best {100 * y:.1f} at {x:g}" for name, (x, y) in best.items()]

@@ -1,21 +1,24 @@
-"""The images of a report: which ones it shows, everything the artifacts hold of them, and the
-place of each kind of failure.
+"""Images of a run: everything that artifacts and tables hold of one, and those that a report shows
+as examples, of each kind of failure and by score.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from pipeline.core.artifacts import Reader, Record
 from pipeline.data.grid import upsample
-from pipeline.data.index import Index
+from pipeline.data.index import HEADER, Index
 from pipeline.data.masks import read_instances, read_semantic
+from pipeline.errors import UserError
 from pipeline.instances.base import exclusive_record
 from pipeline.labelling.pseudo_labels import Normalize, class_maps
-from pipeline.views.report_data import KINDS, TITLES, ReportData, Table
-from pipeline.views.sheets import Key, contact_sheet, legend, panels, png
+from pipeline.views import overlays, sheets
+from pipeline.views.report_data import KINDS, TITLES, ReportData, Table, read_rows
 
 Arrays = Mapping[str, np.ndarray]
 STEP_PANELS = {
@@ -35,8 +38,8 @@ TRUTH = ("ground truth", "ground-truth instances")
 WORST = 0.1
 """Share of the images that count as the worst of a step."""
 ROWS_PER_SHEET = 4
-
-
+SIDE = 360
+"""Longer side of the panels of a single image in pixels."""
 ARRAYS = {
     "segments": {"segments": "segments"},
     "seeds": {"seeds": "seeds"},
@@ -71,6 +74,101 @@ def truth_of(index: Index, name: str) -> Arrays:
     return found
 
 
+def look_up(path: Path, name: str, dataset: Path) -> np.ndarray | list[str]:
+    """Return what an artifact or the dataset holds of an image as a sheet uint8 RGB, or its rows in
+    tables.
+
+    dataset: folder of the images to draw on. Raises UserError if there is no such image.
+    """
+    if path.is_dir() and (path / HEADER).is_file():
+        index = Index.load(path)
+        return draw_image(index, _known(index, path, name))
+    if path.suffix == ".h5" and path.is_file():
+        reader = Reader(path)
+        record = reader[_known(reader, path, name)]
+        image = Index.load(dataset).image(_known(Index.load(dataset), dataset, name))
+        return draw(reader.format, record, image, reader.classes)
+    files = sorted(path.rglob("*.csv")) if path.is_dir() else [path]
+    rows = [
+        (file, row)
+        for file in files
+        if file.suffix == ".csv" and file.is_file()
+        for row in read_rows(file)
+    ]
+    ids = dict.fromkeys(row["id"] for _, row in rows if "id" in row)
+    if not ids:
+        what = f"not stored per image, so omit {name!r}" if path.exists() else "no such file"
+        raise UserError(f"{path}: {what}")
+    _known(ids, path, name)
+    return [
+        f"{file.parent.name}/{file.stem}: "
+        + ", ".join(f"{key} {value or '-'}" for key, value in row.items() if key != "id")
+        for file, row in rows
+        if row.get("id") == name
+    ]
+
+
+def _known(names: Iterable[str], path: Path, name: str) -> str:
+    """Return the name if it is known; raises UserError that lists similar ones."""
+    names = list(names)
+    if name in names:
+        return name
+    similar = similar_ids(names, name)
+    hint = f"similar ids: {', '.join(similar)}" if similar else f"it has {', '.join(names[:3])} ..."
+    raise UserError(f"{path}: no image {name!r}; {hint if names else 'it has no images'}")
+
+
+def similar_ids(names: Sequence[str], wanted: str, number: int = 6) -> list[str]:
+    """Return the ids most like an unknown one: those that contain it, then those spelled alike."""
+    inside = [name for name in names if wanted and (wanted in name or name in wanted)]
+    alike = get_close_matches(wanted, names, number, 0.5)
+    return list(dict.fromkeys([*inside[:number], *alike]))[:number]
+
+
+def draw(format_: str, record: Record, image: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Draw everything that an artifact holds of an image, as a sheet uint8 RGB.
+
+    image: uint8 [H,W,3]. Maps after the walk are divided by the highest of all, which their title
+    names.
+    """
+    drawn = sheets.panels(image, {}, SIDE)
+    if format_ in ("cams", "walk"):
+        walked = format_ == "walk"
+        maps, labels = (
+            record[key] for key in (("maps", "classes") if walked else ("cams", "labels"))
+        )
+        top = max(float(maps.max(initial=0)), 1e-6) if walked else 1.0
+        for number, (cam, label) in enumerate(zip(maps, labels.tolist(), strict=True), start=1):
+            name = classes[label] if label < len(classes) else f"unknown class {label}"
+            title = f"{name}, up to {cam.max(initial=0):.2f}"
+            title = f"{title} ({number})" if title in drawn else title
+            full = upsample(cam[None] / top, image.shape[:2])
+            drawn[title] = sheets.panels(image, {"CAM": full}, SIDE)["CAM"]
+    else:
+        drawn |= sheets.panels(image, arrays_of(format_, record, "class"), SIDE)
+    if format_ == "fields":
+        reach = overlays.reach(record["displacement"])
+        drawn[f"displacement, rim of the wheel {reach:.1f} cells"] = drawn.pop("displacement")
+    found = [record[key] for key in ("seeds", "semantic") if key in record]
+    return _sheet(drawn, "", sheets.legend(found, classes))
+
+
+def draw_image(index: Index, name: str) -> np.ndarray:
+    """Draw an image with its ground truth, if any, as a sheet uint8 RGB."""
+    tags = np.array(index[name].tags, np.uint8) + np.uint8(1)
+    drawn = sheets.panels(index.image(name), truth_of(index, name), SIDE)
+    return _sheet(drawn, f"{name}, {index[name].split}", sheets.legend([tags], index.classes))
+
+
+def _sheet(drawn: Mapping[str, np.ndarray], caption: str, keys: Sequence[sheets.Key]) -> np.ndarray:
+    """Arrange captioned panels in rows of at most four."""
+    captioned = [sheets.captioned(panel, title) for title, panel in drawn.items()]
+    across = 4 if len(captioned) != 5 else 3
+    rows = [captioned[i : i + across] for i in range(0, len(captioned), across)]
+    others = len(rows) - 1
+    return sheets.sheet(rows, [caption, *[""] * others], keys=[keys, *[()] * others])
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One image of the report.
@@ -82,7 +180,7 @@ class Example:
     id: str
     panels: Mapping[str, np.ndarray]
     scores: Mapping[str, float | None] = field(default_factory=dict)
-    keys: Sequence[Key] = ()
+    keys: Sequence[sheets.Key] = ()
     note: str = ""
 
     def only(self, titles: Iterable[str]) -> "Example":
@@ -125,8 +223,8 @@ class ImageGallery:
             if name in reader:
                 arrays |= arrays_of(format_, reader[name], self.normalize)
         labeled = ("seeds", "pseudo-label", "prediction", "ground truth")
-        keys = legend([arrays[key] for key in labeled if key in arrays], self.index.classes)
-        drawn = panels(self.index.image(name), arrays, self.side)
+        keys = sheets.legend([arrays[key] for key in labeled if key in arrays], self.index.classes)
+        drawn = sheets.panels(self.index.image(name), arrays, self.side)
         return Example(name, drawn, scores or {}, keys, note)
 
     def step_panels(self, data: ReportData) -> dict[str, np.ndarray]:
@@ -171,25 +269,26 @@ class ImageGallery:
         first step at which they were among the worst.
         """
         own = data.images.get(step, {})
-        scores = {one: found for one, found in data.images.items() if found.keys() & own.keys()}
-
-        def example(name: str) -> Example:
-            bad = first_bad_step(name, scores) if len(scores) > 1 else None
-            note = f"among the worst tenth since {TITLES[bad].lower()}" if bad else ""
-            by_step = {TITLES[one].lower(): found.get(name) for one, found in scores.items()}
-            return self.example(name, by_step, note).only((*RANKED[step], *TRUTH))
-
         groups = ranked(own, worst).items()
-        return {place: [example(name) for name in names] for place, names in groups}
+        return {
+            place: [self._ranked(data, step, name) for name in names] for place, names in groups
+        }
+
+    def _ranked(self, data: ReportData, step: str, name: str) -> Example:
+        scores = {
+            one: own for one, own in data.images.items() if own.keys() & data.images[step].keys()
+        }
+        bad = first_bad_step(name, scores) if len(scores) > 1 else None
+        note = f"among the worst tenth since {TITLES[bad].lower()}" if bad else ""
+        by_step = {TITLES[one].lower(): own.get(name) for one, own in scores.items()}
+        return self.example(name, by_step, note).only((*RANKED[step], *TRUTH))
 
     def contact_sheets(self, names: Sequence[str]) -> Iterator[bytes]:
         """Draw contact sheets of a few rows each, as PNG files."""
         for start in range(0, len(names), ROWS_PER_SHEET):
             rows = [self.example(name) for name in names[start : start + ROWS_PER_SHEET]]
-            sheet = contact_sheet(
-                {row.id: row.panels for row in rows}, {row.id: row.keys for row in rows}
-            )
-            yield png(sheet)
+            panels = {row.id: row.panels for row in rows}
+            yield sheets.png(sheets.contact_sheet(panels, [row.keys for row in rows]))
 
 
 def evenly_spaced(names: Sequence[str], count: int) -> list[str]:

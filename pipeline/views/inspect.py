@@ -1,12 +1,13 @@
-"""Describe and draw what the pipeline writes: artifacts, weights, tables, scores, unfinished work.
+"""Describe what the pipeline writes: artifacts, weights, tables, scores, unfinished work.
 
 A description is a list of lines; those that begin with `odd:` name what looks wrong.
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,31 @@ from torch import Tensor
 
 from pipeline.core.artifacts import ArtifactError, Reader, Record
 from pipeline.core.weights import WeightsError, load_checkpoint, read_header, read_weights
-from pipeline.data.grid import upsample
 from pipeline.data.index import HEADER, Index
 from pipeline.errors import UserError
-from pipeline.views import overlays, sheets
-from pipeline.views.artifact_stats import count, describe_artifact, listed
 from pipeline.views.charts import number
-from pipeline.views.gallery import arrays_of, truth_of
 from pipeline.views.report import percent
 from pipeline.views.report_data import FILE, TITLES, load, read_rows
 
 CHECKPOINT = "checkpoint.pt"
+LISTED = 5
+"""How many names are listed."""
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Return `1 image`, `2 images`; many: a plural that does not end in s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first few names, separated by commas."""
+    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+
+
+def file_size(path: Path) -> str:
+    """Return the size of a file in a readable unit."""
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 def describe(path: Path) -> list[str]:
@@ -76,57 +91,149 @@ def _brief(path: Path) -> list[str]:
         return [str(error)]
 
 
-def look_up(path: Path, name: str, dataset: Path) -> np.ndarray | list[str]:
-    """Return one image of an artifact or dataset as a sheet uint8 RGB, or its rows in tables.
-
-    dataset: folder of the images to draw on. Raises UserError if there is no such image.
+@dataclass(slots=True)
+class Stats:
+    """What one image adds to the description of an artifact: values whose range is of interest,
+    whether something is odd, and class ids.
     """
-    if path.is_dir() and (path / HEADER).is_file():
-        index = Index.load(path)
-        return draw_image(index, _known(index, path, name))
-    if path.suffix == ".h5" and path.is_file():
-        reader = Reader(path)
-        record = reader[_known(reader, path, name)]
-        image = Index.load(dataset).image(_known(Index.load(dataset), dataset, name))
-        return draw(reader.format, record, image, reader.classes)
-    files = sorted(path.rglob("*.csv")) if path.is_dir() else [path]
-    rows = [
-        (file, row)
-        for file in files
-        if file.suffix == ".csv" and file.is_file()
-        for row in read_rows(file)
+
+    values: dict[str, np.ndarray | int | float]
+    odd: dict[str, bool]
+    classes: set[int] = field(default_factory=set)
+
+
+def _class_maps(maps: np.ndarray, labels: np.ndarray, size: np.ndarray, classes: int) -> Stats:
+    odd = {
+        "no class map": not len(maps),
+        "a class map that is zero everywhere": not maps.any((1, 2)).all(),
+        "values outside [0, 1]": bool((maps < 0).any() or (maps > 1).any()),
+        "unknown classes": bool((labels >= classes).any()),
+    }
+    height, width = size.tolist()
+    values = {"height": height, "width": width, "maps": len(maps), "values": maps}
+    return Stats(values, odd, set(labels.tolist()))
+
+
+def _label_map(labels: np.ndarray, classes: int) -> Stats:
+    counts = np.bincount(labels.ravel(), minlength=256)
+    shares = {"background": counts[0], "foreground": counts[1:255].sum(), "ignored": counts[255]}
+    values = {f"share of {kind}": n / max(labels.size, 1) for kind, n in shares.items()}
+    odd = {"unknown classes": bool(counts[classes + 1 : 255].any())}
+    height, width = labels.shape
+    found = set(np.flatnonzero(counts[1 : classes + 1]).tolist())
+    return Stats({"height": height, "width": width, **values}, odd, found)
+
+
+def _seeds(record: Record, classes: int) -> Stats:
+    stats = _label_map(record["seeds"], classes)
+    background, foreground = (
+        bool(stats.values[f"share of {kind}"]) for kind in ("background", "foreground")
+    )
+    stats.odd |= {
+        "no seeds at all": not foreground and not background,
+        "no foreground seeds": background and not foreground,
+        "no background seeds": foreground and not background,
+    }
+    return stats
+
+
+def _fields(record: Record, classes: int) -> Stats:
+    boundary, displacement = record["boundary"], record["displacement"].astype(np.float32)
+    odd = {
+        "boundary outside [0, 1]": bool((boundary < 0).any() or (boundary > 1).any()),
+        "a constant boundary": bool((boundary == boundary.flat[0]).all()),
+        "no displacement anywhere": not displacement.any(),
+    }
+    height, width = boundary.shape
+    lengths = np.hypot(*displacement)
+    values = {"boundary": boundary, "displacement in cells": lengths}
+    return Stats({"grid height": height, "grid width": width, **values}, odd)
+
+
+def _segments(record: Record, classes: int) -> Stats:
+    ids, stability = record["segments"], record["stability"]
+    areas = np.bincount(ids.ravel(), minlength=len(stability) + 1)
+    values = {
+        "segments": len(stability),
+        "stability": stability,
+        "predicted IoU": record["iou"],
+        "area in pixels": areas[1:],
+        "share without a segment": areas[0] / max(ids.size, 1),
+    }
+    odd = {"no segment at all": not len(stability), "segments without pixels": not areas[1:].all()}
+    height, width = ids.shape
+    return Stats({"height": height, "width": width, **values}, odd)
+
+
+def _instances(record: Record, classes: int) -> Stats:
+    """Describe a label map with instances: an id map, or masks that may overlap."""
+    stats, ids, owners = (
+        _label_map(record["semantic"], classes),
+        record["instances"],
+        record["classes"],
+    )
+    if ids.ndim == 2:
+        visible = np.bincount(ids.ravel(), minlength=len(owners) + 1)[1:] > 0
+    else:
+        visible = np.asarray(ids.any((1, 2)))
+    foreground = bool(stats.values["share of foreground"])
+    stats.values |= {"instances": len(owners), "instance scores": record["scores"]}
+    stats.odd["unknown classes"] |= bool((owners >= classes).any())
+    stats.odd |= {
+        "an empty label map": not foreground,
+        "classes but no instance": foreground and not visible.any(),
+        "instances without pixels": not visible.all(),
+    }
+    return stats
+
+
+STATS: Mapping[str, Callable[[Record, int], Stats]] = {
+    "segments": _segments,
+    "cams": lambda one, classes: _class_maps(one["cams"], one["labels"], one["size"], classes),
+    "seeds": _seeds,
+    "fields": _fields,
+    "walk": lambda one, classes: _class_maps(one["maps"], one["classes"], one["size"], classes),
+    "labels": _instances,
+    "predictions": _instances,
+}
+"""Format -> what describes a record, from it and the number of classes."""
+
+
+def describe_artifact(reader: Reader) -> list[str]:
+    """Describe all images of an artifact: sizes, ranges of values, classes, and oddities by id.
+
+    Reads one image at a time; an unreadable one is odd, and the others are still described.
+    """
+    size = f"{count(len(reader), 'image')}, {count(len(reader.classes), 'class', 'classes')}"
+    lines, classes = [f"{reader.format}: {size}"], Counter[int]()
+    ranges: dict[str, tuple[float, float]] = {}
+    odd: dict[str, list[str]] = {}
+    for name in reader:
+        try:
+            stats = STATS[reader.format](reader[name], len(reader.classes))
+        except ArtifactError:
+            stats = Stats({}, {"data that cannot be read": True})
+        for key, values in stats.values.items():
+            floats = np.asarray(values, np.float64)
+            low, high = ranges.get(key, (inf, -inf))
+            ranges[key] = floats.min(initial=low), floats.max(initial=high)
+        classes.update(stats.classes)
+        for oddity in (text for text, is_odd in stats.odd.items() if is_odd):
+            odd.setdefault(oddity, []).append(name)
+    lines += [
+        f"{key}: {low:.4g} to {high:.4g}" for key, (low, high) in ranges.items() if low <= high
     ]
-    ids = dict.fromkeys(row["id"] for _, row in rows if "id" in row)
-    if not ids:
-        describe(path)
-        raise UserError(f"{path}: not stored per image, so omit {name!r}")
-    _known(ids, path, name)
-    return [
-        f"{file.parent.name}/{file.stem}: "
-        + ", ".join(f"{key} {value or '-'}" for key, value in row.items() if key != "id")
-        for file, row in rows
-        if row.get("id") == name
-    ]
-
-
-def _known(names: Iterable[str], path: Path, name: str) -> str:
-    """Return the name if it is known; raises UserError that lists similar ones."""
-    names = list(names)
-    if name in names:
-        return name
-    similar = similar_ids(names, name)
-    hint = f"similar ids: {listed(similar)}" if similar else f"it has {', '.join(names[:3])} ..."
-    raise UserError(f"{path}: no image {name!r}; {hint if names else 'it has no images'}")
-
-
-def similar_ids(names: Sequence[str], wanted: str, number: int = 6) -> list[str]:
-    """Return the ids most like an unknown one: those that contain it, then those spelled alike."""
-    inside = [name for name in names if wanted and (wanted in name or name in wanted)]
-    # comparing letter by letter is slow: only ids of about its length that share most characters
-    close = [name for name in names if abs(len(name) - len(wanted)) <= 4]
-    close.sort(key=lambda name: -len(set(wanted) & set(name)))
-    alike = get_close_matches(wanted, close[:2000], number, 0.5)
-    return list(dict.fromkeys([*inside[:number], *alike]))[:number]
+    if classes:
+        named = {name: classes[c] for c, name in enumerate(reader.classes)}
+        found = [f"{name} {n}" for name, n in named.items() if n]
+        lines.append(f"images by class: {', '.join(found) or 'none'}")
+        if absent := [name for name, n in named.items() if not n]:
+            lines.append(f"classes in no image: {', '.join(absent)}")
+    for oddity, names in sorted(odd.items(), key=lambda entry: (-len(entry[1]), entry[0])):
+        lines.append(f"odd: {oddity} in {count(len(names), 'image')}: {listed(names)}")
+    if not len(reader):
+        return [*lines, "odd: no images at all"]
+    return lines if odd else [*lines, "nothing odd"]
 
 
 def describe_index(index: Index) -> list[str]:
@@ -188,7 +295,7 @@ def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def describe_scores(path: Path) -> list[str]:
-    """Describe the few scores of a step; raises UserError if it holds none."""
+    """Describe STEP.json; raises UserError if it holds no scores."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         steps = {step: dict(values) for step, values in content.items()}
@@ -264,60 +371,6 @@ def unfinished_folders(root: Path) -> list[Path]:
     return [
         path for path in folders if (path / CHECKPOINT).is_file() or any(path.glob("shard-*.h5*"))
     ]
-
-
-def file_size(path: Path) -> str:
-    """Return the size of a file in a readable unit."""
-    size = path.stat().st_size
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
-
-
-def draw(
-    format_: str, record: Record, image: np.ndarray, classes: Sequence[str], side: int = 360
-) -> np.ndarray:
-    """Draw everything that an artifact holds of an image, as a sheet uint8 RGB.
-
-    image: uint8 [H,W,3]; side: longer side of a panel in pixels. Maps after the walk are divided by
-    the highest of all, which their title names.
-    """
-    drawn = sheets.panels(image, {}, side)
-    if format_ in ("cams", "walk"):
-        maps, labels = (
-            (record["cams"], record["labels"])
-            if format_ == "cams"
-            else (record["maps"], record["classes"])
-        )
-        top = max(float(np.nan_to_num(maps).max(initial=0)), 1e-6) if format_ == "walk" else 1.0
-        for number, label in enumerate(labels.tolist()[: len(maps)]):
-            name = classes[label] if label < len(classes) else f"unknown class {label}"
-            peak = np.nan_to_num(maps[number]).max(initial=0)
-            full = upsample(np.nan_to_num(maps[number])[None] / top, image.shape[:2])
-            title = f"{name}, up to {peak:.2f}"
-            title = f"{title} ({number + 1})" if title in drawn else title
-            drawn[title] = sheets.panels(image, {"CAM": full}, side)["CAM"]
-    else:
-        drawn |= sheets.panels(image, arrays_of(format_, record, "class"), side)
-    if format_ == "fields":
-        reach = overlays.reach(np.nan_to_num(record["displacement"]))
-        drawn[f"displacement, rim of the wheel {reach:.1f} cells"] = drawn.pop("displacement")
-    found = [record[key] for key in ("seeds", "semantic") if key in record]
-    return _sheet(drawn, "", sheets.legend(found, classes))
-
-
-def draw_image(index: Index, name: str, side: int = 360) -> np.ndarray:
-    """Draw an image with its ground truth, if any, as a sheet uint8 RGB."""
-    tags = np.array(index[name].tags, np.uint8) + np.uint8(1)
-    drawn = sheets.panels(index.image(name), truth_of(index, name), side)
-    return _sheet(drawn, f"{name}, {index[name].split}", sheets.legend([tags], index.classes))
-
-
-def _sheet(drawn: Mapping[str, np.ndarray], caption: str, keys: Sequence[sheets.Key]) -> np.ndarray:
-    """Arrange captioned panels in rows of at most four."""
-    captioned = [sheets.captioned(panel, title) for title, panel in drawn.items()]
-    across = 4 if len(captioned) != 5 else 3
-    rows = [captioned[i : i + across] for i in range(0, len(captioned), across)]
-    others = len(rows) - 1
-    return sheets.sheet(rows, [caption, *[""] * others], keys=[keys, *[()] * others])
 
 
 def _describe_json(path: Path) -> list[str]:

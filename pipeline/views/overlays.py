@@ -20,8 +20,11 @@ _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
 @cache
-def _palette(count: int) -> np.ndarray:
-    """Return colors in OKLCH (Ottosson 2020): hues by the golden angle, lightness in turn."""
+def palette(count: int) -> np.ndarray:
+    """Return the first `count` colors, uint8 [count,3], read-only; color c is that of class c.
+
+    In OKLCH (Ottosson 2020): hues by the golden angle, lightness in turn.
+    """
     index = np.arange(count)
     L = np.array([0.70, 0.80, 0.60])[index % 3]
     hue = np.deg2rad(25 + 137.508 * index)
@@ -43,17 +46,22 @@ def _palette(count: int) -> np.ndarray:
     )
     linear = np.clip(cones @ to_rgb.T, 0, 1)
     gamma = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.round(255 * gamma).astype(np.uint8)
-
-
-def palette(count: int) -> np.ndarray:
-    """Return the first `count` colors, uint8 [count,3]; color c is that of class c."""
-    return _palette(count).copy()
+    colors = np.round(255 * gamma).astype(np.uint8)
+    colors.setflags(write=False)
+    return colors
 
 
 def instance_palette(count: int) -> np.ndarray:
-    """Return colors of the instances 1 to `count`, uint8 [count,3]; not those of classes.""" ""
-    return _palette(count + 3)[3:].copy()
+    """Return colors of the instances 1 to `count`, uint8 [count,3]; not those of classes."""
+    return palette(count + 3)[3:]
+
+
+@cache
+def _label_colors() -> np.ndarray:
+    """Return the color of every label, uint8 [256,3]; black for background and ignored pixels."""
+    colors = np.zeros((256, 3), np.uint8)
+    colors[1:IGNORE] = palette(IGNORE - 1)
+    return colors
 
 
 def css_color(color: Sequence[int]) -> str:
@@ -62,7 +70,7 @@ def css_color(color: Sequence[int]) -> str:
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize an image uint8 [H,W,3] to (height, width), by area when it shrinks."""
+    """Resize an image [H,W,3] or map f4 [H,W] to (height, width), by area when it shrinks."""
     shrinks = size[0] < image.shape[0]
     return cv2.resize(
         image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -83,9 +91,9 @@ def labels_over(image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> 
     image: uint8 [H,W,3]; labels: uint8 [H,W]; opacity of the colors in [0,1]. Background pixels
     are unchanged.
     """
-    colors = np.zeros((256, 3), np.uint8)
-    colors[1:IGNORE] = _palette(IGNORE - 1)
-    drawn = _painted(image, labels, colors[labels], (labels > 0) & (labels != IGNORE), opacity)
+    drawn = _painted(
+        image, labels, _label_colors()[labels], (labels > 0) & (labels != IGNORE), opacity
+    )
     return _hatched(drawn, labels == IGNORE)
 
 
@@ -131,15 +139,13 @@ def outlines_over(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     image: uint8 [H,W,3]; labels: uint8 [H,W].
     """
-    colors = np.zeros((256, 3), np.uint8)
-    colors[1:IGNORE] = _palette(IGNORE - 1)
     inside = (labels > 0) & (labels != IGNORE)
     rim = inside & (
         cv2.erode(labels, _CROSS, iterations=2) != cv2.dilate(labels, _CROSS, iterations=2)
     )
     around = ~inside & cv2.dilate(inside.astype(np.uint8), _CROSS).astype(bool)
     drawn = _blend(image, np.array(INK, np.uint8), 0.8 * around[..., None].astype(np.float32))
-    drawn[rim] = (colors // 2 + 127)[labels[rim]]
+    drawn[rim] = (_label_colors() // 2 + 127)[labels[rim]]
     return drawn
 
 

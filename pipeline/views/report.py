@@ -1,4 +1,6 @@
-"""The report: one HTML page without network, script or second file, readable on a phone too."""
+"""The report, and what changed between two reports: HTML pages without network, script or second
+file, readable on a phone too.
+"""
 
 import base64
 import io
@@ -12,7 +14,17 @@ from PIL import Image
 
 from pipeline.views import charts, overlays
 from pipeline.views.gallery import Example, FailureExample
-from pipeline.views.report_data import KINDS, TITLES, ReportData, StepScores
+from pipeline.views.report_data import (
+    KINDS,
+    TITLES,
+    ReportData,
+    StepScores,
+    changed_values,
+    class_changes,
+    failure_changes,
+    most_changed,
+    step_changes,
+)
 
 TEMPLATES = Path(__file__).parent
 QUALITY = 60
@@ -76,7 +88,7 @@ def render(
     """
     drawn = {name: charts.charts(table) for name, table in (curves or {}).items()}
     counted = {step: charts.heat_map(table) for step, table in (confusions or {}).items() if table}
-    return fill(
+    return _fill(
         "report.html.j2",
         title=title,
         lead=lead,
@@ -86,7 +98,7 @@ def render(
         steps=[_step_row(data, scores, panels or {}) for scores in data.steps],
         data=data,
         classes=class_rows(data),
-        thresholds=_threshold_charts(data),
+        thresholds=_threshold_charts({"mIoU": data}),
         failures={step: found for step, found in (failures or {}).items() if found},
         ranked={step: found for step, found in (ranked or {}).items() if any(found.values())},
         examples=examples,
@@ -138,19 +150,39 @@ def class_rows(data: ReportData) -> list[tuple[str, str | None, Cells, Cells]]:
     ]
 
 
-def _threshold_charts(data: ReportData) -> list[charts.Chart]:
+def render_diff(first: ReportData, second: ReportData, names: tuple[str, str]) -> str:
+    """Return a page of what changed from the first to the second report as HTML.
+
+    names: what the two reports are called.
+    """
+    return _fill(
+        "diff.html.j2",
+        title=f"{names[0]} vs. {names[1]}",
+        names=names,
+        titles=TITLES,
+        steps=step_changes(first, second),
+        charts=_threshold_charts(dict(zip(names, (first, second), strict=True))),
+        failures=failure_changes(first, second),
+        classes=class_changes(first, second),
+        changed=most_changed(first, second),
+        parameters=changed_values(first.parameters, second.parameters),
+        versions=changed_values(first.versions, second.versions),
+    )
+
+
+def _threshold_charts(reports: Mapping[str, ReportData]) -> list[charts.Chart]:
+    """Return a chart of mIoU over the threshold for each step that has one, a line per report."""
     made = []
-    for step, (name, axis) in CURVES.items():
-        scores = data.step(step)
-        threshold = scores.scores.get("threshold") if scores else None
-        chosen = {} if threshold is None else {"mIoU": threshold}
-        curve = {"mIoU": data.curves.get(step, [])}
-        chart = charts.curve(f"mIoU of {name}", axis, curve, chosen)
+    for step, (title, axis) in CURVES.items():
+        curves = {name: data.curves.get(step, []) for name, data in reports.items()}
+        scores = {name: data.step(step) for name, data in reports.items()}
+        chosen = {name: one.scores.get("threshold") for name, one in scores.items() if one}
+        chart = charts.curve(f"mIoU of {title}", axis, curves, chosen)
         made += [chart] if chart else []
     return made
 
 
-def fill(template: str, **values: Any) -> str:
+def _fill(template: str, **values: Any) -> str:
     """Fill an HTML template; equal values give equal bytes, and every name is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -1,4 +1,5 @@
-"""The numbers of a report: scores per step, class and image, failures, curves, parameters.
+"""The numbers of a report: scores per step, class and image, failures, curves, parameters; and what
+changed from one report to another.
 
 Collected from the tables of stage scores; written to and read from report.json.
 """
@@ -224,3 +225,104 @@ def parse(text: str, name: str) -> ReportData:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{name}: damaged ({where}: {first['msg']}); {REMAKE}") from error
+
+
+MOST_CHANGED = 10
+"""Images listed that gained most, and as many that lost most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A number in both reports, each None if that report lacks it."""
+
+    name: str
+    first: Number
+    second: Number
+
+    @property
+    def difference(self) -> Number:
+        """Second minus first."""
+        return None if self.first is None or self.second is None else self.second - self.first
+
+
+def step_changes(first: ReportData, second: ReportData) -> list[Change]:
+    """Return the score of every step, and further ones: coverage, AP50, at the threshold in use."""
+    changes = []
+    for step, title in TITLES.items():
+        both = first.step(step), second.step(step)
+        if any(both):
+            changes.append(Change(title, *(one.miou if one else None for one in both)))
+        scores = [one.scores if one else {} for one in both]
+        further = {"coverage": "coverage", "AP50": "AP50"}
+        if any("best_miou" in one for one in scores):
+            further["miou"] = "at the threshold in use"
+        changes += [
+            Change(f"{title}, {name}", *(one.get(key) for one in scores))
+            for key, name in further.items()
+            if any(one.get(key) is not None for one in scores)
+        ]
+    return changes
+
+
+def class_changes(first: ReportData, second: ReportData) -> dict[str, list[Change]]:
+    """Return step -> IoU of every class."""
+    both = {step: (first.classes.get(step, {}), second.classes.get(step, {})) for step in TITLES}
+    return {
+        step: [
+            Change(name, *(table.get(name, {}).get("iou") for table in tables))
+            for name in {**tables[0], **tables[1]}
+        ]
+        for step, tables in both.items()
+        if any(tables)
+    }
+
+
+def failure_changes(first: ReportData, second: ReportData) -> dict[str, list[Change]]:
+    """Return step -> number of failures of every kind."""
+    both = {step: (first.failures.get(step, {}), second.failures.get(step, {})) for step in TITLES}
+    return {
+        step: [
+            Change(title, *(table[kind]["count"] if kind in table else None for table in tables))
+            for kind, (title, _) in KINDS.items()
+            if any(kind in table for table in tables)
+        ]
+        for step, tables in both.items()
+        if any(tables)
+    }
+
+
+def most_changed(first: ReportData, second: ReportData) -> dict[str, dict[str, list[Change]]]:
+    """Return step -> `gained` and `lost` -> images of both reports by how much mIoU changed."""
+    found = {}
+    for step in ("labels", "predictions"):
+        before, after = first.images.get(step, {}), second.images.get(step, {})
+        both = [Change(name, before[name], after[name]) for name in sorted(before) if name in after]
+        order = sorted(both, key=lambda change: change.difference or 0, reverse=True)
+        sides = {
+            "gained": [change for change in order if (change.difference or 0) > 0],
+            "lost": [change for change in reversed(order) if (change.difference or 0) < 0],
+        }
+        if any(sides.values()):
+            found[step] = {side: changes[:MOST_CHANGED] for side, changes in sides.items()}
+    return found
+
+
+def changed_values(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Return (dotted name, first value, second value) of the nested values that differ."""
+    old, new = _flat(first), _flat(second)
+    return [
+        (name, old.get(name, "missing"), new.get(name, "missing"))
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        nested = isinstance(value, Mapping) and value
+        found |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found

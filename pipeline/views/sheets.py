@@ -1,6 +1,7 @@
 """Contact sheets: one row per image, one column per step of the pipeline."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from urllib.parse import quote
 
 import cv2
@@ -20,7 +21,7 @@ Key = tuple[str, tuple[int, int, int]]
 
 def _heat(image: np.ndarray, maps: np.ndarray, full: Size) -> np.ndarray:
     highest = np.nan_to_num(maps).max(0, initial=0).astype(np.float32)
-    return overlays.heat_over(image, scaled_map(highest, _size_of(image)))
+    return overlays.heat_over(image, overlays.resized(highest, _size_of(image)))
 
 
 def _boundary(image: np.ndarray, boundary: np.ndarray, full: Size) -> np.ndarray:
@@ -102,15 +103,7 @@ def fitted(size: Sequence[int], side: int) -> Size:
 
 def scaled(grid: np.ndarray, full: Size, size: Size) -> np.ndarray:
     """Resize a stride-4 grid [h,w], upsampled to the image as it is scored; NaN becomes 0."""
-    return scaled_map(upsample(np.nan_to_num(grid)[None], full)[0], size)
-
-
-def scaled_map(values: np.ndarray, size: Size) -> np.ndarray:
-    """Resize a map f4 [H,W] to (height, width), by area when it shrinks."""
-    shrinks = size[0] < values.shape[0]
-    return cv2.resize(
-        values, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    return overlays.resized(upsample(np.nan_to_num(grid)[None], full)[0], size)
 
 
 def legend(labels: Sequence[np.ndarray], classes: Sequence[str]) -> list[Key]:
@@ -122,20 +115,18 @@ def legend(labels: Sequence[np.ndarray], classes: Sequence[str]) -> list[Key]:
 
 
 def contact_sheet(
-    rows: Mapping[str, Mapping[str, np.ndarray]],
-    keys: Mapping[str, Sequence[Key]] | None = None,
+    rows: Mapping[str, Mapping[str, np.ndarray]], keys: Sequence[Sequence[Key]] = ()
 ) -> np.ndarray:
     """Draw one row per image under common headings; a missing panel is gray.
 
-    rows: id -> title -> uint8 [h,w,3] (see `panels`); keys: id -> (name, color) pairs written
-    next to the id (see `legend`). Returns uint8 RGB; raises ValueError without rows.
+    rows: id -> title -> uint8 [h,w,3] (see `panels`), at least one; keys: (name, color) pairs
+    written next to each id (see `legend`). Returns uint8 RGB.
     """
-    if not rows:
-        raise ValueError("a contact sheet needs at least one image")
-    titles = {title: None for row in rows.values() for title in row}
+    titles = {title for row in rows.values() for title in row}
     order = [title for title in ("image", *COLUMNS) if title in titles]
-    grid = [[row.get(title) for title in order] for row in rows.values()]
-    return sheet(grid, list(rows), order, [(keys or {}).get(name, ()) for name in rows])
+    return sheet(
+        [[row.get(title) for title in order] for row in rows.values()], list(rows), order, keys
+    )
 
 
 def sheet(
@@ -149,12 +140,11 @@ def sheet(
     rows: lists of uint8 [h,w,3] or None; captions: one per row ("" for none); headings: one per
     column; keys: colored names after each caption. Panels are centered, never scaled.
     """
-    columns = max(len(row) for row in rows)
-    widths = [1] * columns
-    for row in rows:
-        for column, panel in enumerate(row):
-            widths[column] = max(widths[column], 0 if panel is None else panel.shape[1])
-    total = sum(widths) + GAP * (columns + 1)
+    widths = [
+        max(1 if panel is None else panel.shape[1] for panel in column)
+        for column in zip_longest(*rows)
+    ]
+    total = sum(widths) + GAP * (len(widths) + 1)
     parts = [_headings(headings, widths, total)] if headings else []
     for number, (row, text) in enumerate(zip(rows, captions, strict=True)):
         names = keys[number] if keys else ()

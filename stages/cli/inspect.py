@@ -29,7 +29,8 @@ def inspect(path: Path, name: str | None, output: Path | None) -> None:
     writes it.
     """
     from pipeline.core.resume import write_atomically
-    from pipeline.views.inspect import describe, look_up
+    from pipeline.views.gallery import look_up
+    from pipeline.views.inspect import describe
     from pipeline.views.sheets import png, png_name
 
     if name is None:

@@ -11,9 +11,8 @@ import click
 
 from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
-from pipeline.views.diff import render, step_changes
-from pipeline.views.report import percent, points
-from pipeline.views.report_data import FILE, ReportData, load, parse
+from pipeline.views.report import percent, points, render_diff
+from pipeline.views.report_data import FILE, ReportData, load, parse, step_changes
 from stages._command import DATA
 from stages.experiments.dvc_cache import CachedRun
 from stages.experiments.table import aligned
@@ -39,7 +38,7 @@ def report_diff(first: str, second: str, output: Path) -> None:
     cache.
     """
     reports = read(first), read(second)
-    write_atomically(output, render(*reports, (first, second)).encode())
+    write_atomically(output, render_diff(*reports, (first, second)).encode())
     rows = [["", first, second, "difference"]]
     rows += [
         [change.name, percent(change.first), percent(change.second), points(change.difference)]

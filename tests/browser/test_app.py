@@ -11,9 +11,9 @@ from PIL import Image
 
 from pipeline.browser.app import image_app, listen
 from pipeline.browser.layers import LAYERS
-from pipeline.browser.live_walk import WalkSettings
 from pipeline.browser.render import Renderer
 from pipeline.browser.run import Run
+from pipeline.browser.sample import WalkSettings
 from pipeline.errors import UserError
 from tests.support.runs import NAMES, run_of, write_artifact
 

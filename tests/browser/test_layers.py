@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from pipeline.browser.layers import LAYERS, drawn_size
-from pipeline.browser.live_walk import WalkSettings
 from pipeline.browser.run import Run
-from pipeline.browser.sample import Sample
+from pipeline.browser.sample import Sample, WalkSettings
 from pipeline.views import overlays
 from tests.support.runs import HEIGHT, WIDTH, record
 

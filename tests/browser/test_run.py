@@ -1,6 +1,6 @@
+import re
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -17,7 +17,7 @@ def test_everything_is_found(run: Run) -> None:
     assert run.miou("labels") == {
         name: pytest.approx(0.9 - 0.1 * n) for n, name in enumerate(NAMES)
     }
-    assert not [run.problem(format_) for format_ in FORMATS if run.problem(format_)]
+    assert run.problems() == []
 
 
 def test_nothing_but_the_dataset_is_no_problem(folder: Path) -> None:
@@ -51,20 +51,6 @@ def test_removed_artifact_comes_back(folder: Path) -> None:
     assert run.reader("labels").names == sorted(NAMES)
 
 
-@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.98])
-def test_truncated_artifact_is_named(folder: Path, kept: float) -> None:
-    path = folder / "cams.h5"
-    data = path.read_bytes()
-    path.write_bytes(data[: int(kept if kept > 1 else kept * len(data))])
-    assert str(path) in (run_of(folder).problem("cams") or "")
-
-
-def test_older_artifact_says_what_to_do(folder: Path) -> None:
-    with h5py.File(folder / "predictions.h5", "a") as file:
-        file.attrs["version"] = 1
-    assert "dvc repro -f predictions" in (run_of(folder).problem("predictions") or "")
-
-
 def test_missing_artifact_says_why(folder: Path) -> None:
     run = run_of(folder, missing={"labels": "not in the cache"})
     assert run.problem("labels") == "not in the cache"
@@ -78,8 +64,9 @@ def test_score_tables_follow_the_file_and_name_what_is_wrong(folder: Path) -> No
     write_table(folder, "cams", best=0.8)
     assert run.miou("cams")["f"] == pytest.approx(0.3)
     (folder / "scores/cams/images.csv").write_text("id,miou\nf,much\n")
-    with pytest.raises(UserError, match=r"images.csv.*dvc repro -f scores@cams"):
-        run.miou("cams")
+    assert run.miou("cams") == {}
+    (problem,) = run.problems()
+    assert re.search(r"images.csv.*dvc repro -f scores@cams", problem)
 
 
 def test_index_that_is_rewritten_is_read_again(folder: Path) -> None:

@@ -5,9 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.browser.live_walk import WalkSettings, live_class_maps, live_labels, walk_record
 from pipeline.browser.run import Run
-from pipeline.browser.sample import Sample, difference
+from pipeline.browser.sample import (
+    Sample,
+    WalkSettings,
+    difference,
+    live_class_maps,
+    live_labels,
+    walk_record,
+)
 from pipeline.core.artifacts import Writer
 from pipeline.errors import UserError
 from pipeline.labelling.pseudo_labels import pseudo_labels

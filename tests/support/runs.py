@@ -1,6 +1,5 @@
 """A small complete run: a dataset with masks and every artifact, with ids as people choose them."""
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -92,12 +91,12 @@ def _walk(number: int) -> Record:
     return walked
 
 
-def write_dataset(folder: Path, names: Sequence[str] = NAMES) -> None:
+def write_dataset(folder: Path) -> None:
     """Write images, masks and index."""
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     images = []
-    for number, name in enumerate(names):
+    for number, name in enumerate(NAMES):
         labels = truth(number)
         image = np.random.default_rng(number).integers(60, 200, (HEIGHT, WIDTH, 3), np.uint8)
         ids = np.where(labels == 255, 0, labels)
@@ -113,12 +112,10 @@ def write_dataset(folder: Path, names: Sequence[str] = NAMES) -> None:
     Index(CLASSES, images, folder, folder, values).save(folder)
 
 
-def write_artifact(
-    folder: Path, format_: str, *, shift: int = 0, names: Sequence[str] = NAMES
-) -> None:
+def write_artifact(folder: Path, format_: str, *, shift: int = 0) -> None:
     """Write one artifact of all images."""
     with Writer(folder / f"{format_}.h5", format_, CLASSES) as writer:
-        for number, name in enumerate(names):
+        for number, name in enumerate(NAMES):
             writer.write(name, record(format_, number, shift))
 
 

@@ -40,7 +40,7 @@ def test_threshold_curves_mark_their_best_and_what_was_chosen() -> None:
     assert first.chosen == [coordinates(first.path)[4]]
     assert second.chosen == [], "no such point on the line"
     assert first.mark[1] > second.mark[1], "one scale for both"
-    assert charts.curve("mIoU", "threshold", {"CAM": []}) is None
+    assert charts.curve("mIoU", "threshold", {"CAM": []}, {}) is None
 
 
 def test_gaps_and_broken_numbers_are_left_out() -> None:

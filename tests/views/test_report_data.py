@@ -1,6 +1,7 @@
 """What a report says in numbers, out of tables and back from its file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,21 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.metrics import failures
 from pipeline.metrics.steps import STEPS
-from pipeline.views.report_data import KINDS, TITLES, ReportData, collect, load, parse, read_rows
-from tests.views.test_report import example_data
+from pipeline.views.report_data import (
+    KINDS,
+    TITLES,
+    Change,
+    ReportData,
+    changed_values,
+    collect,
+    failure_changes,
+    load,
+    most_changed,
+    parse,
+    read_rows,
+    step_changes,
+)
+from tests.views.test_report import EVIL, example_data, other_data
 
 
 def tables(images: str = "2") -> dict[str, list[dict[str, str]]]:
@@ -108,17 +122,8 @@ def test_table_is_read_and_an_empty_one_has_no_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "length", [n for n in range(1, len(TABLE)) if not TABLE[:n].endswith("\n")]
-)
-def test_table_that_is_cut_off_is_named(tmp_path: Path, length: int) -> None:
-    path = tmp_path / "images.csv"
-    path.write_text(TABLE[:length])
-    with pytest.raises(UserError, match=r"images\.csv: damaged, .* `dvc repro` makes it again"):
-        read_rows(path)
-
-
-@pytest.mark.parametrize(
-    "content", [b"id,miou\nbeach\n", b"id,miou\nbeach,0.5,1\n", b"id\xff\n", None]
+    "content",
+    [TABLE[:-1].encode(), b"id,miou\nbeach\n", b"id,miou\nbeach,0.5,1\n", b"id\xff\n", None],
 )
 def test_damaged_or_missing_table_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "images.csv"
@@ -126,3 +131,36 @@ def test_damaged_or_missing_table_is_named(tmp_path: Path, content: bytes | None
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"images\.csv: .*`dvc repro` makes it again"):
         read_rows(path)
+
+
+def test_numbers_stand_side_by_side() -> None:
+    changes = {change.name: change for change in step_changes(example_data(), other_data())}
+    assert changes["Pseudo-labels"] == Change("Pseudo-labels", 0.7, 0.76)
+    assert changes["Final model"] == Change("Final model", 0.65, None)
+    assert changes["Final model"].difference is None
+    assert changes["Activation maps, at the threshold in use"].first == 0.5
+    assert changes["Seeds, coverage"].difference == 0
+    assert failure_changes(example_data(), other_data()) == {
+        "labels": [Change("missed objects", 2, 1)]
+    }
+
+
+def test_parameters_that_differ_are_named_and_no_others() -> None:
+    first, second = example_data().parameters, other_data().parameters
+    assert changed_values(first, second) == [
+        ("classifier.method", EVIL, "cam"),
+        ("seed", 3, "missing"),
+        ("base", "missing", 1),
+    ]
+    assert changed_values(first, first) == []
+
+
+def test_images_of_both_that_moved_most_come_first() -> None:
+    first = replace(example_data(), images={"labels": dict.fromkeys("abcd", 0.5)})
+    second = replace(
+        example_data(), images={"labels": {"a": 0.6, "b": 0.2, "c": 0.9, "e": 1.0, "d": 0.5}}
+    )
+    sides = most_changed(first, second)["labels"]
+    assert [change.name for change in sides["gained"]] == ["c", "a"]
+    assert [change.name for change in sides["lost"]] == ["b"]
+    assert most_changed(first, first) == {}

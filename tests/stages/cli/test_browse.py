@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from socket import socket
 
@@ -23,7 +22,7 @@ from stages.cli import browse as command
 from stages.cli.main import main
 from stages.experiments import dvc_cache, runs
 from tests.support.repository import ENVIRONMENT, ROOT, commit, run
-from tests.support.runs import PARAMETERS, write_artifact, write_dataset, write_run, write_table
+from tests.support.runs import PARAMETERS, write_artifact, write_dataset, write_table
 
 GRAPH = """
 stages:
@@ -197,17 +196,6 @@ def test_without_artifacts_one_line_says_what_to_do(
     code, output = invoke()
     assert code == 1
     assert "pip install -e '.[browse]'" in output
-
-
-def test_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_run(tmp_path / "data")
-    with closing(app.listen(0)) as taken:
-        port = taken.getsockname()[1]
-        code, output = invoke("--port", str(port))
-    assert code == 1
-    assert f"--port {port}: " in output
-    assert "`--port 0` takes any free port" in output
 
 
 @pytest.mark.slow

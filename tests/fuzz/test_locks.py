@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -56,7 +57,7 @@ def test_harmed_lock_files(cache: Path, data: bytes, parameters: bytes) -> None:
     outs = outputs(stages)
     assert values is None or stale_outputs(stages, values) <= set(outs)
     for out in outs.values():
-        place = result_or_message(lambda out=out: cache_path(out), "dvc.lock")
+        place = result_or_message(partial(cache_path, out), "dvc.lock")
         assert place is None or (place.is_relative_to(cache) and ".." not in place.parts)
 
 

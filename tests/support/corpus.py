@@ -302,7 +302,10 @@ TABLES = {
         content("labels.csv", "image,classes\n"),
     ),
     "table_without_rows_but_classes": bad(
-        "folder", "lists no image; add", rows(), content("classes.txt", "cat\n")
+        "folder",
+        "lists no image; add",
+        content("labels.csv", "image,classes\n"),
+        content("classes.txt", "cat\n"),
     ),
     "table_with_bom_and_crlf": odd(
         "folder", content("labels.csv", b"\xef\xbb\xbfimage,classes\r\na,cat\r\nb,dog\r\n")

@@ -138,9 +138,7 @@ def test_inspect_describes_and_draws(runner: CliRunner) -> None:
 def test_inspect_without_any_artifact_says_so(runner: CliRunner) -> None:
     missing = runner.invoke(main, ["inspect"])
     assert missing.exit_code == 1
-    assert (
-        missing.output == "Error: data: no such file or folder; `dvc repro` makes the artifacts\n"
-    )
+    assert missing.output == "Error: data: no such file or folder; `dvc repro` makes it\n"
     Path("data").mkdir()
     Path("data/.gitkeep").touch()
     assert (

@@ -132,9 +132,7 @@ def test_harmed_annotations(tmp_path: Path, data: bytes) -> None:
 
 
 @HARD
-@given(
-    data=harmed(json.dumps(COCO).encode()) | changed(COCO).map(lambda v: json.dumps(v).encode()),
-)
+@given(data=harmed(json.dumps(COCO).encode()) | changed(COCO).map(lambda v: json.dumps(v).encode()))
 def test_harmed_instances_of_coco(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "train").mkdir(exist_ok=True)
     path = tmp_path / "annotations/instances_train.json"

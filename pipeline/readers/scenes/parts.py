@@ -74,13 +74,8 @@ def _boat() -> list[Piece]:
     jib = _polygon((-0.08, 0.12), (-0.08, -1.5), (-0.6, -0.7), (-1.0, 0.12))
     mast = _polygon((-0.09, 0.6), (0.09, 0.6), (0.09, -1.8), (-0.09, -1.8))
     flag = _polygon((0.0, -2.1), (0.5, -1.9), (0.0, -1.7))
-    return [
-        (main, navy),
-        *((band, white) for band in bands),
-        (jib, white),
-        (mast, wood),
-        (flag, navy),
-    ]
+    sails = [(main, navy), *((band, white) for band in bands), (jib, white)]
+    return [*sails, (mast, wood), (flag, navy)]
 
 
 def _cat() -> list[Piece]:
@@ -171,16 +166,9 @@ def _unicorn() -> list[Piece]:
         (ellipse(x, y, 0.36, 0.36), mane)
         for x, y in ((-0.1, -0.78), (-0.52, -0.5), (-0.72, -0.05), (-0.75, 0.45))
     ]
+    neck = (0.1, 0.6), (-0.7, 0.8)
     head = rounded(
-        _polygon(
-            (-0.7, -0.6),
-            (0.3, -0.85),
-            (1.0, 0.0),
-            (1.45, 0.75),
-            (0.95, 1.05),
-            (0.1, 0.6),
-            (-0.7, 0.8),
-        )
+        _polygon((-0.7, -0.6), (0.3, -0.85), (1.0, 0.0), (1.45, 0.75), (0.95, 1.05), *neck)
     )
     horn = _polygon((0.25, -0.7), (0.62, -0.45), (1.1, -1.65))
     ear = _polygon((-0.12, -0.65), (0.12, -1.2), (0.28, -0.6))

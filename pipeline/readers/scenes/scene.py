@@ -10,21 +10,13 @@ from pipeline.readers.scenes.parts import CLASSES
 from pipeline.readers.scenes.shapes import Color
 from pipeline.readers.scenes.toys import PALETTE, Sprite, Toy, Window, draw_toy, render, silhouettes
 
-SIZES: tuple[tuple[int, int], ...] = (
-    (192, 192),
-    (160, 224),
-    (224, 160),
-    (176, 208),
-    (208, 176),
-    (144, 192),
-)
+SIZES = ((192, 192), (160, 224), (224, 160), (176, 208), (208, 176), (144, 192))
 
 _COUNTS = (0.2, 0.32, 0.28, 0.2)  # one to four toys
 # Of the square root of the image's area, for one to four toys.
 _LENGTHS = ((0.50, 0.60), (0.44, 0.55), (0.39, 0.48), (0.35, 0.43))
 _SAME_CLASS = 0.42  # probability that a further toy is of the class of the one before
 _ATTEMPTS = 40
-MIN_SCALE = 0.2
 
 
 @dataclass
@@ -107,7 +99,7 @@ def _place_touching(
         for reach in np.arange(1.25, 0.5, -0.08) * (other.length + toy.length):
             x, y = away * reach + (other.x, other.y)
             candidate = toy.at(float(x), float(y))
-            whole, part = silhouettes(candidate, height, width, 1.0)
+            whole, part = silhouettes(candidate, height, width)
             if (whole & target).any():
                 if placed.add(candidate, whole, part, max_hidden=0.2):
                     return True
@@ -124,13 +116,13 @@ def _place_anywhere(
     for attempt in range(_ATTEMPTS):
         x, y = rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)
         candidate = toy.at(float(x), float(y))
-        whole, part = silhouettes(candidate, height, width, 1.0)
+        whole, part = silhouettes(candidate, height, width)
         # Half of the attempts keep to the drawn limit, the others take whatever fits.
         if placed.add(candidate, whole, part, max_hidden if attempt < _ATTEMPTS // 2 else 0.4):
             return
     if not placed.toys:
         candidate = toy.at(width / 2, height / 2)
-        placed.push(candidate, *silhouettes(candidate, height, width, 1.0))
+        placed.push(candidate, *silhouettes(candidate, height, width))
 
 
 def _lies_inside(toy: Toy, height: int, width: int) -> bool:
@@ -168,49 +160,28 @@ class Scene:
         return tuple(sorted({int(label) for label in self.classes}))
 
 
-def draw(index: int, seed: int = 0, scale: float = 1.0) -> Scene:
-    """Draw image `index` of the endless set `seed`; equal arguments give equal bytes everywhere.
-
-    scale multiplies the sides, which are 144..224 pixels at 1. Raises ValueError for a scale below
-    0.2, where toys are only a few pixels large, and for a negative index or seed.
-    """
-    if not scale >= MIN_SCALE:
-        raise ValueError(
-            f"scale is {scale}; use at least {MIN_SCALE}, 1 for sides of 144 to 224 px"
-        )
-    if index < 0 or seed < 0:
-        raise ValueError(f"index is {index} and seed {seed}; both must be at least 0")
-    rng, toys, (height, width) = place(index, seed)
+def draw(index: int, seed: int = 0) -> Scene:
+    """Draw image `index` of the endless set `seed`; equal arguments give equal bytes everywhere."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
+    height, width = SIZES[int(rng.integers(len(SIZES)))]
+    toys = arrange(rng, draw_labels(rng, draw_count(rng), len(CLASSES)), height, width)
     backdrop = choose_backdrop(rng, {toy.name for toy in toys})
-    image = paint_backdrop(rng, backdrop, height, width, scale)
+    image = paint_backdrop(rng, backdrop, height, width)
     sprites: list[Sprite] = []
     free = PALETTE
     for toy in toys:
-        color = choose_color(image, toy, scale, free)
+        color = choose_color(image, toy, free)
         free = tuple(other for other in free if other != color)
-        sprites.append(render(toy, color, scale))
-        image = compose(image, sprites[-1], scale)
+        sprites.append(render(toy, color))
+        image = compose(image, sprites[-1])
     classes = np.array([toy.label for toy in toys], np.uint8)
     return Scene(image, visible_instances(sprites, image.shape[:2]), classes, backdrop)
 
 
-def place(index: int, seed: int) -> tuple[np.random.Generator, list[Toy], tuple[int, int]]:
-    """Return the generator of an image, its toys, back to front, and (height, width) in units."""
-    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
-    height, width = SIZES[int(rng.integers(len(SIZES)))]
-    return (
-        rng,
-        arrange(rng, draw_labels(rng, draw_count(rng), len(CLASSES)), height, width),
-        (height, width),
-    )
-
-
-def choose_color(image: np.ndarray, toy: Toy, unit: float, free: tuple[Color, ...]) -> Color:
+def choose_color(image: np.ndarray, toy: Toy, free: tuple[Color, ...]) -> Color:
     """Choose one of the colors `free` that contrast with the image around the toy, by toy.grain."""
-    height, width = image.shape[:2]
-    whole = silhouettes(toy, height, width, unit)[0].astype(np.uint8)
-    reach = 2 * max(1, round(5 * unit)) + 1
-    ring = cv2.dilate(whole, np.ones((reach, reach), np.uint8)) > whole
+    whole = silhouettes(toy, *image.shape[:2])[0].astype(np.uint8)
+    ring = cv2.dilate(whole, np.ones((11, 11), np.uint8)) > whole
     around = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[ring].astype(np.float32).mean(0)
     palette = cv2.cvtColor(np.array([free], np.uint8), cv2.COLOR_RGB2LAB)[0].astype(np.float32)
     contrast = np.linalg.norm(palette - around, axis=1)
@@ -219,19 +190,12 @@ def choose_color(image: np.ndarray, toy: Toy, unit: float, free: tuple[Color, ..
     return free[int(suited[int(toy.grain * len(suited))])]
 
 
-def compose(image: np.ndarray, sprite: Sprite, unit: float) -> np.ndarray:
+def compose(image: np.ndarray, sprite: Sprite) -> np.ndarray:
     """Draw a soft shadow and the sprite on a copy of the image; sprites may extend beyond it."""
-    pad = round(14 * unit)
-    cover = np.pad(sprite.cover, pad)
-    shadow = cv2.GaussianBlur(cover, (0, 0), 3.2 * unit)
-    drop = round(4.5 * unit)
-    window = sprite.window
-    shaded = _blend(
-        image,
-        Window(window.top - pad + drop, window.left - pad, *shadow.shape),
-        0.42 * shadow,
-        None,
-    )
+    pad, drop, window = 14, 4, sprite.window
+    shadow = cv2.GaussianBlur(np.pad(sprite.cover, pad), (0, 0), 3.2)
+    below = Window(window.top - pad + drop, window.left - pad, *shadow.shape)
+    shaded = _blend(image, below, 0.42 * shadow, None)
     return _blend(shaded, window, sprite.cover, sprite.color)
 
 
@@ -250,16 +214,11 @@ def _blend(
 def clip(window: Window, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Return the slices of the image and of the window where the two overlap."""
     top, left = max(0, window.top), max(0, window.left)
-    bottom, right = (
-        min(shape[0], window.top + window.height),
-        min(shape[1], window.left + window.width),
-    )
-    here = slice(top, bottom), slice(left, right)
-    there = (
-        slice(top - window.top, bottom - window.top),
-        slice(left - window.left, right - window.left),
-    )
-    return here, there
+    bottom = min(shape[0], window.top + window.height)
+    right = min(shape[1], window.left + window.width)
+    rows = slice(top - window.top, bottom - window.top)
+    columns = slice(left - window.left, right - window.left)
+    return (slice(top, bottom), slice(left, right)), (rows, columns)
 
 
 def visible_instances(sprites: list[Sprite], shape: tuple[int, ...]) -> np.ndarray:

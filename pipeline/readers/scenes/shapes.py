@@ -15,13 +15,12 @@ SHIFT = 4  # fractional bits of cv2's coordinates
 
 
 class Canvas:
-    """Pixels with `unit` pixels per unit, so that a drawing is independent of the resolution.
+    """Pixels uint8 [H,W,3] RGB or [H,W] with `unit` pixels per unit (more than 1 to supersample).
 
-    pixels: uint8 [H,W,3] RGB or [H,W]. All coordinates and widths are in units, x right and y down;
-    the corner of the image is (0, 0).
+    All coordinates and widths are in units, x right and y down; the corner of the image is (0, 0).
     """
 
-    def __init__(self, pixels: np.ndarray, unit: float, smooth: bool = True) -> None:
+    def __init__(self, pixels: np.ndarray, unit: float = 1.0, smooth: bool = True) -> None:
         self.pixels = pixels
         self.unit = unit
         self.line_type = cv2.LINE_AA if smooth else cv2.LINE_8
@@ -55,6 +54,11 @@ class Canvas:
         """Fill the union of polygons."""
         for points in polygons:
             self.fill(points, color)
+
+
+def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """Return the corners of a box, from the top left one clockwise."""
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
 def ellipse(
@@ -125,9 +129,8 @@ def rounded(points: np.ndarray, rounds: int = 2) -> np.ndarray:
     """Cut off the corners of a polygon `rounds` times (Chaikin 1974)."""
     for _ in range(rounds):
         after = np.roll(points, -1, axis=0)
-        points = np.stack([0.75 * points + 0.25 * after, 0.25 * points + 0.75 * after], 1).reshape(
-            -1, 2
-        )
+        cut = np.stack([0.75 * points + 0.25 * after, 0.25 * points + 0.75 * after], 1)
+        points = cut.reshape(-1, 2)
     return points
 
 
@@ -151,11 +154,7 @@ def area(points: np.ndarray) -> float:
 def noise(
     rng: np.random.Generator, canvas: Canvas, cell: float, stretch: tuple[float, float] = (1.0, 1.0)
 ) -> np.ndarray:
-    """Draw smooth noise f4 [H,W] in about [-1,1].
-
-    Its features are `cell` units wide, stretched by (y, x). The number of values drawn does not
-    depend on the resolution, so that scaled images look the same.
-    """
+    """Draw smooth noise f4 [H,W] in about [-1,1]; features are `cell` wide, stretched by (y, x)."""
     rows = round(canvas.height / (cell * stretch[0])) + 3
     columns = round(canvas.width / (cell * stretch[1])) + 3
     grid = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
@@ -184,15 +183,19 @@ def blend(canvas: Canvas, color: Color, weight: np.ndarray) -> None:
 def gradient(canvas: Canvas, top: Color, bottom: Color) -> None:
     """Fill with a vertical gradient."""
     weight = np.linspace(0, 1, canvas.pixels.shape[0], dtype=np.float32)[:, None, None]
-    canvas.pixels[:] = (1 - weight) * np.array(top, np.float32) + weight * np.array(
-        bottom, np.float32
-    )
+    ends = np.array([top, bottom], np.float32)
+    canvas.pixels[:] = (1 - weight) * ends[0] + weight * ends[1]
 
 
 def vary(rng: np.random.Generator, color: Color, amount: float) -> Color:
     """Draw a color near `color`, up to a fraction `amount` lighter or darker, of nearly its hue."""
     light = 1 + rng.uniform(-amount, amount)
     return tuple(int(np.clip(value * light + rng.uniform(-5, 5), 0, 255)) for value in color)
+
+
+def darker(color: Color, factor: float) -> Color:
+    """Return the color times a factor below 1."""
+    return tuple(int(factor * value) for value in color)
 
 
 def pick(rng: np.random.Generator, colors: tuple[Color, ...]) -> Color:

@@ -15,7 +15,9 @@ from pipeline.readers.scenes.shapes import (
     Color,
     area,
     bean,
+    box,
     capsule,
+    darker,
     ellipse,
     rotate,
     superellipse,
@@ -61,9 +63,7 @@ class Body:
                 return superellipse(1.0, self.height * 0.92, 4.0)
             case "bean":
                 return bean(1.0, self.height * 0.92, 0.22)
-            case "capsule":
-                return capsule(1.0, self.height * 0.9)
-        raise ValueError(f"shape is {self.shape!r}; use one of {', '.join(SHAPES)}")
+        return capsule(1.0, self.height * 0.9)
 
     def foot_outlines(self) -> list[np.ndarray]:
         """Return the outlines of the feet below the body."""
@@ -86,27 +86,18 @@ def pattern_outlines(body: Body) -> list[np.ndarray]:
     """Return the outlines of the body's pattern, which may extend beyond its outline."""
     high = body.height
     match body.pattern:
-        case "plain":
-            return []
         case "stripes":
             xs = np.linspace(-0.9, 0.7, 5)
-            return [np.array([(x, -1.2), (x + 0.17, -1.2), (x + 0.17, 1.2), (x, 1.2)]) for x in xs]
+            return [box(x, -1.2, x + 0.17, 1.2) for x in xs]
         case "spots":
-            spots = (
-                (-0.7, -0.1),
-                (-0.4, 0.45),
-                (-0.32, -0.5),
-                (0.0, 0.05),
-                (0.34, 0.55),
-                (0.42, -0.35),
-                (0.7, 0.2),
-            )
+            left = (-0.7, -0.1), (-0.4, 0.45), (-0.32, -0.5), (0.0, 0.05)
+            spots = *left, (0.34, 0.55), (0.42, -0.35), (0.7, 0.2)
             return [ellipse(x, y * high, 0.12, 0.12) for x, y in spots]
         case "belly":
             return [ellipse(0.0, 0.75 * high, 0.85, 0.55 * high)]
         case "saddle":
             return [ellipse(-0.12, -0.95 * high, 0.48, 0.85 * high)]
-    raise ValueError(f"pattern is {body.pattern!r}; use one of {', '.join(PATTERNS)}")
+    return []
 
 
 @dataclass(frozen=True)
@@ -121,12 +112,11 @@ class Window:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A rendered toy: color f4 [h,w,3] in 0..255, coverage of toy and part f4 [h,w] in [0,1]."""
+    """A rendered toy: color f4 [h,w,3] in 0..255 and coverage f4 [h,w] in [0,1]."""
 
     window: Window
     color: np.ndarray
     cover: np.ndarray
-    part: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -182,11 +172,12 @@ class Toy:
         rim = outline[np.argmax(outline @ direction)]
         return rim * 0.93, size
 
-    def window(self, unit: float) -> Window:
-        """Return the pixels that the toy may cover at `unit` pixels per unit."""
+    @property
+    def window(self) -> Window:
+        """The pixels that the toy may cover."""
         points = np.concatenate([*self.body_polygons, *(points for points, _ in self.part_pieces)])
-        low = np.floor((points.min(0) - MARGIN) * unit).astype(int)
-        high = np.ceil((points.max(0) + MARGIN) * unit).astype(int)
+        low = np.floor(points.min(0) - MARGIN).astype(int)
+        high = np.ceil(points.max(0) + MARGIN).astype(int)
         return Window(int(low[1]), int(low[0]), int(high[1] - low[1]), int(high[0] - low[0]))
 
 
@@ -205,19 +196,19 @@ def draw_toy(rng: np.random.Generator, label: int, length: float) -> Toy:
     )
 
 
-def silhouettes(toy: Toy, height: int, width: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
+def silhouettes(toy: Toy, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Return masks bool [height,width] of the toy and of its part, without anti-aliasing."""
-    part = Canvas(np.zeros((height, width), np.uint8), unit, smooth=False)
+    part = Canvas(np.zeros((height, width), np.uint8), smooth=False)
     part.fill_all([points for points, _ in toy.part_pieces], (1,))
-    whole = Canvas(part.pixels.copy(), unit, smooth=False)
+    whole = Canvas(part.pixels.copy(), smooth=False)
     whole.fill_all(toy.body_polygons, (1,))
     return whole.pixels > 0, part.pixels > 0
 
 
-def render(toy: Toy, color: Color, unit: float) -> Sprite:
-    """Render the toy with a body of `color` at `unit` pixels per unit."""
-    window = toy.window(unit)
-    surface = _Surface(window, unit)
+def render(toy: Toy, color: Color) -> Sprite:
+    """Render the toy with a body of `color`."""
+    window = toy.window
+    surface = _Surface(window)
     cover = surface.mask([*toy.body_polygons, *(points for points, _ in toy.part_pieces)])
     part = surface.mask([points for points, _ in toy.part_pieces])
     rim = surface.rim(cover)
@@ -226,26 +217,25 @@ def render(toy: Toy, color: Color, unit: float) -> Sprite:
 
     cover, part, rim = (surface.shrink(mask) / 255 for mask in (cover, part, rim))
     # The part is airbrushed: its edge on the body is softer than the toy's edge in the image.
-    soft = cv2.GaussianBlur(part, (0, 0), 1.2 * unit)[..., None]
+    soft = cv2.GaussianBlur(part, (0, 0), 1.2)[..., None]
     pixels = surface.shrink(body) * (1 - soft) + surface.shrink(front) * soft
-    pixels *= _light(cover, toy.length * unit)[..., None]
+    pixels *= _light(cover, toy.length)[..., None]
     ink = 0.28 * np.array(color, np.float32) + (10, 8, 16)
     pixels += (ink.astype(np.float32) - pixels) * (0.92 * rim)[..., None]
-    return Sprite(window, np.clip(pixels, 0, 255), cover, part)
+    return Sprite(window, np.clip(pixels, 0, 255), cover)
 
 
 class _Surface:
     """Supersampled layers of a window."""
 
-    def __init__(self, window: Window, unit: float) -> None:
+    def __init__(self, window: Window) -> None:
         self.size = (window.height * SUPERSAMPLING, window.width * SUPERSAMPLING)
         self.target = (window.width, window.height)
-        self.unit = unit * SUPERSAMPLING
-        self.origin = np.array([window.left, window.top]) / unit
+        self.origin = np.array([window.left, window.top])
 
     def mask(self, polygons: list[np.ndarray]) -> np.ndarray:
         """Return a mask, 255 inside any polygon."""
-        canvas = Canvas(np.zeros(self.size, np.uint8), self.unit, smooth=False)
+        canvas = Canvas(np.zeros(self.size, np.uint8), SUPERSAMPLING, smooth=False)
         canvas.fill_all([points - self.origin for points in polygons], (255,))
         return canvas.pixels
 
@@ -253,7 +243,7 @@ class _Surface:
         """Paint pieces on a uniform color."""
         pixels = np.empty((*self.size, 3), np.uint8)
         pixels[:] = ground
-        canvas = Canvas(pixels, self.unit, smooth=False)
+        canvas = Canvas(pixels, SUPERSAMPLING, smooth=False)
         for points, color in pieces:
             canvas.fill(points - self.origin, color)
         return pixels
@@ -262,7 +252,7 @@ class _Surface:
         """Return a mask, 255 along both sides of the border of a mask."""
         contours, _ = cv2.findContours(cover, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         line = np.zeros(self.size, np.uint8)
-        cv2.drawContours(line, contours, -1, 255, max(1, round(OUTLINE_WIDTH * self.unit)))
+        cv2.drawContours(line, contours, -1, 255, round(OUTLINE_WIDTH * SUPERSAMPLING))
         return line
 
     def shrink(self, pixels: np.ndarray) -> np.ndarray:
@@ -272,14 +262,11 @@ class _Surface:
 
 def _body_layer(surface: _Surface, toy: Toy, color: Color) -> np.ndarray:
     """Paint body, pattern and feet on the part's color, so that both blend without a gap."""
-    tone = _tone(color)
-    foot = tuple(int(0.62 * value) for value in color)
-    plain = surface.layer(
-        part_of(toy.name).color, [(points, foot) for points in toy.body_polygons[:-1]]
-    )
-    patterned = surface.layer(
-        color, [(toy.place(points), tone) for points in pattern_outlines(toy.body)]
-    )
+    tone, foot = _tone(color), darker(color, 0.62)
+    feet = [(points, foot) for points in toy.body_polygons[:-1]]
+    plain = surface.layer(part_of(toy.name).color, feet)
+    pattern = [(toy.place(points), tone) for points in pattern_outlines(toy.body)]
+    patterned = surface.layer(color, pattern)
     inside = surface.mask(toy.body_polygons[-1:])
     return cv2.copyTo(patterned, inside, plain)
 
@@ -287,7 +274,7 @@ def _body_layer(surface: _Surface, toy: Toy, color: Color) -> np.ndarray:
 def _tone(color: Color) -> Color:
     """Return a similar color for patterns: darker if light, lighter if dark."""
     if sum(color) > 450:
-        return tuple(int(0.87 * value) for value in color)
+        return darker(color, 0.87)
     return tuple(int(value + 0.16 * (255 - value)) for value in color)
 
 

@@ -1,12 +1,19 @@
-"""Image files: JPEG, PNG and WebP of any color mode, decoded to upright 8-bit RGB."""
+"""Image files, decoded to upright 8-bit RGB, and how files that cannot be used are reported.
 
+JPEG, PNG and WebP of any color mode are supported. A problem says where it is, what is wrong, and
+what to do about it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from pipeline.data.problems import DatasetError, error
+from pipeline.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -22,6 +29,57 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MAX_SHOWN = 4000
+"""Characters of a part of a message above which its middle is omitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem: `where` (file, or file and row), `what` is wrong, what to `do` about it.
+
+    Errors stop the build, warnings do not.
+    """
+
+    level: Literal["error", "warning"]
+    where: str
+    what: str
+    do: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.do}"
+
+
+class DatasetError(UserError):
+    """Unusable images, tags, masks or index; the message lists all of `problems`, one a line."""
+
+    def __init__(self, problems: Problem | Sequence[Problem]) -> None:
+        self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+    def __reduce__(self) -> tuple[type["DatasetError"], tuple[list[Problem]]]:
+        return type(self), (self.problems,)
+
+
+def error(where: object, what: str, do: str) -> Problem:
+    """Return a problem that stops the build."""
+    return Problem("error", _one_line(str(where)), _one_line(what), _one_line(do))
+
+
+def warning(where: object, what: str, do: str) -> Problem:
+    """Return a problem that does not stop the build."""
+    return Problem("warning", _one_line(str(where)), _one_line(what), _one_line(do))
+
+
+def _one_line(text: str) -> str:
+    """Return the text as a terminal can print it on one line.
+
+    Control characters and invalid Unicode (from file names) are escaped; a very long text loses its
+    middle.
+    """
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    half = MAX_SHOWN // 2
+    return text if len(text) <= MAX_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -14,8 +14,7 @@ import numpy as np
 
 from pipeline.core.artifacts import MAX_CLASSES
 from pipeline.core.resume import write_atomically
-from pipeline.data.images import read_image
-from pipeline.data.problems import DatasetError, error
+from pipeline.data.images import DatasetError, error, read_image
 
 FORMAT, VERSION = "weakmask dataset", 2
 HEADER, TABLE = "index.json", "images.csv"

@@ -1,8 +1,8 @@
 """Ground-truth masks, which are read here and nowhere else.
 
-Only the stages dataset, scores and report may import this module, and a training stage for
-`supervision: truth`. Masks that this pipeline renders itself lie as PNG files in one zip, because
-DVC and file systems are slow with many small files.
+Only the stages dataset, scores and report may read them, and a training stage for `supervision:
+truth`; the commands inspect and browse read them to draw them. Masks that this pipeline renders
+itself lie as PNG files in one zip, because DVC and file systems are slow with many small files.
 """
 
 import os
@@ -18,9 +18,8 @@ from PIL import Image
 
 from pipeline.core.artifacts import IGNORE
 from pipeline.core.resume import replacing
-from pipeline.data.images import open_checked, read_bytes
+from pipeline.data.images import DatasetError, error, open_checked, read_bytes
 from pipeline.data.index import RERUN, Index
-from pipeline.data.problems import DatasetError, error
 
 MASKS = "masks.zip"
 SEMANTIC, INSTANCES = "semantic/{}.png", "instances/{}.png"
@@ -92,12 +91,7 @@ def read_instances(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def number_instances(ids: np.ndarray, semantic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number instances and find their classes, as read_instances says.
-
-    Args:
-        ids: instance ids of a file, uint8 or uint16 [H,W].
-        semantic: label map, uint8 [H,W].
-    """
+    """Number the instances `ids` of a file, uint8 or uint16 [H,W], as read_instances says."""
     void = semantic == IGNORE
     if ids.dtype == np.uint8:
         void = void | (ids == IGNORE)
@@ -133,15 +127,9 @@ def decode_values(data: bytes, path: Path) -> np.ndarray:
 
 
 def to_labels(values: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:
-    """Map the values of a mask file to labels uint8 [H,W].
+    """Map the values of a mask file, uint8 or uint16 [H,W], to labels uint8 [H,W] by the table.
 
-    Args:
-        values: palette indices or gray levels, uint8 or uint16 [H,W].
-        table: value -> label.
-        path: for the error message.
-
-    Raises:
-        DatasetError: names the values that the table lacks.
+    Raises DatasetError that names the file `path` and the values that the table lacks.
     """
     labels = np.full(1 << (8 * values.itemsize), -1, np.int16)
     for value, label in table.items():

@@ -12,12 +12,17 @@ from pathlib import Path
 from pipeline.core.artifacts import IGNORE
 from pipeline.core.resume import writing
 from pipeline.core.workers import Progress, spread
-from pipeline.data.images import encode_png, smallest_dtype
+from pipeline.data.images import (
+    DatasetError,
+    Problem,
+    encode_png,
+    error,
+    smallest_dtype,
+)
 from pipeline.data.index import FORMAT, HEADER, TABLE, ImageEntry, Index
 from pipeline.data.masks import INSTANCES, MASKS, SEMANTIC, writing_archive
-from pipeline.data.problems import DatasetError, Problem, error, stop_at_errors
 from pipeline.readers import scenes
-from pipeline.readers.validation import Choice, Options, choose, examine, read_source
+from pipeline.readers.validation import Choice, choose, examine, read_source
 
 IMAGES = "images"
 MAX_LOGGED = 5
@@ -58,18 +63,15 @@ def build(
     Raises:
         DatasetError: lists all errors at once; warnings are logged.
     """
-    source, out = Path(source), Path(out)
     if not 0 <= val < 1:
         raise DatasetError(error("dataset.val", f"is {val}", "use a fraction from 0 to below 1"))
     if format == "scenes":
-        if images < 1:
-            raise DatasetError(error("dataset.scenes.images", f"is {images}", "use at least 1"))
         choice = choose(scenes.CLASSES, classes)
         _clear(out)
         entries = render_scenes(out, images, seed, val, choice, workers, progress)
         index = Index(choice.classes, entries, out, out / MASKS, choice.values)
     else:
-        found = read_source(format, source, Options(lists, annotations))
+        found = read_source(format, source, lists, annotations)
         if out.resolve() == source.resolve():
             do = "write the index elsewhere"
             raise DatasetError(error(out, "is the source folder itself", do))
@@ -82,7 +84,8 @@ def build(
         entries, problems = examine(
             found, choice, val=val, out=out, workers=workers, progress=progress
         )
-        stop_at_errors(problems)
+        if errors := [problem for problem in problems if problem.level == "error"]:
+            raise DatasetError(errors)
         _log(problems)
         masks_root, values = source, choice.values
         if any(entry.render for entry in found.entries):

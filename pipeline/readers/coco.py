@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.data.images import read_bytes
-from pipeline.data.problems import DatasetError, error
+from pipeline.data.images import DatasetError, error, read_bytes
 from pipeline.readers.source import (
     DO_COPY,
     OUTSIDE,

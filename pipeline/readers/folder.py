@@ -10,8 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.images import read_bytes
-from pipeline.data.problems import DatasetError, error, warning
+from pipeline.data.images import DatasetError, error, read_bytes, warning
 from pipeline.readers.source import (
     Entry,
     Source,

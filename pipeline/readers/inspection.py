@@ -8,9 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.data.images import DO_IMAGE, decode_image, encode_png, read_bytes, smallest_dtype
+from pipeline.data.images import (
+    DO_IMAGE,
+    DatasetError,
+    Problem,
+    decode_image,
+    encode_png,
+    error,
+    read_bytes,
+    smallest_dtype,
+    warning,
+)
 from pipeline.data.masks import INSTANCES, SEMANTIC, decode_values, number_instances, to_labels
-from pipeline.data.problems import DatasetError, Problem, error, warning
 from pipeline.readers.source import DO_COPY, OUTSIDE, Entry, leaves
 
 
@@ -31,28 +40,23 @@ class Finding:
     rendered: tuple[bytes, bytes] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Inspector:
-    """Inspects entries below `root`; picklable, for worker processes.
+def inspect(
+    root: Path, labels: Mapping[str, int], values: Mapping[int, int], entry: Entry
+) -> Finding:
+    """Inspect the files of an entry below `root`.
 
     labels: class name -> label in use; values: value in a mask file -> label.
     """
-
-    root: Path
-    labels: Mapping[str, int]
-    values: Mapping[int, int]
-
-    def __call__(self, entry: Entry) -> Finding:
-        """Inspect one entry."""
-        return _Inspection(self, entry).run()
+    return _Inspection(root, labels, values, entry).run()
 
 
 class _Inspection:
     """One inspection in progress: digest and problems so far."""
 
-    def __init__(self, inspector: Inspector, entry: Entry) -> None:
-        self.root, self.labels, self.values = inspector.root, inspector.labels, inspector.values
-        self.entry = entry
+    def __init__(
+        self, root: Path, labels: Mapping[str, int], values: Mapping[int, int], entry: Entry
+    ) -> None:
+        self.root, self.labels, self.values, self.entry = root, labels, values, entry
         self.digest = hashlib.blake2b(digest_size=16)
         self.problems: list[Problem] = []
 

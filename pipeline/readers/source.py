@@ -9,8 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
-from pipeline.data.images import SUFFIXES
-from pipeline.data.problems import DatasetError, Problem, error, warning
+from pipeline.data.images import SUFFIXES, DatasetError, Problem, error, warning
 
 FOREIGN = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".tif", ".tiff")
 MAX_NAME = 240

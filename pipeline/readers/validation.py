@@ -3,38 +3,20 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.core.artifacts import IGNORE, MAX_CLASSES
 from pipeline.core.workers import Progress, spread
+from pipeline.data.images import DatasetError, Problem, error, warning
 from pipeline.data.index import ImageEntry
 from pipeline.data.masks import MASKS, writing_archive
-from pipeline.data.problems import DatasetError, Problem, error, warning
-from pipeline.readers import coco, folder, scenes, voc
-from pipeline.readers.inspection import Finding, Inspector
+from pipeline.readers import coco, folder, voc
+from pipeline.readers.inspection import Finding, inspect
 from pipeline.readers.source import Entry, Source, problem_of_id, problem_of_split
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Options of single formats.
-
-    lists: voc, split -> list name; annotations: coco, split -> (JSON, image folder).
-    """
-
-    lists: Mapping[str, str] | None = None
-    annotations: Mapping[str, tuple[str, str]] | None = None
-
-
-READERS: Mapping[str, Callable[[Path, Options], Source]] = {
-    "voc": lambda source, options: voc.read(source, options.lists),
-    "coco": lambda source, options: coco.read(source, options.annotations),
-    "folder": lambda source, options: folder.read(source),
-}
-FORMATS = ("scenes", *READERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +28,19 @@ class Choice:
     values: Mapping[int, int]
 
 
-def check(
-    format: str,  # noqa: A002
-    source: Path,
-    *,
-    classes: Sequence[str] = (),
-    lists: Mapping[str, str] | None = None,
-    annotations: Mapping[str, tuple[str, str]] | None = None,
-    workers: int = 1,
-    progress: Progress | None = None,
-) -> list[Problem]:
-    """Return all problems of a source, errors first; write nothing.
+def check(format: str, source: Path) -> list[Problem]:  # noqa: A002
+    """Return all problems of a folder, errors first; write nothing.
 
-    `format` is one of FORMATS, or "auto" to guess it from the layout; the rest is as in build.
+    `format` is voc, coco, folder, or "auto" to guess it from the layout.
     """
-    source = Path(source)
     problems: list[Problem] = []
     try:
-        name = guess(source) if format == "auto" else format
-        if name == "scenes":
-            choose(scenes.CLASSES, classes)
-            return []
-        found = read_source(name, source, Options(lists, annotations))
+        found = read_source(guess(source) if format == "auto" else format, source)
         problems = found.problems
-        choice = choose(found.classes, classes)
+        choice = choose(found.classes, ())
     except DatasetError as problem:
         return problems + problem.problems
-    problems = examine(found, choice, workers=workers, progress=progress)[1]
+    problems = examine(found, choice)[1]
     return sorted(problems, key=lambda problem: problem.level)
 
 
@@ -89,13 +57,22 @@ def guess(source: Path) -> str:
     raise DatasetError(error(source, "has none of the known layouts", f"it must contain {layouts}"))
 
 
-def read_source(name: str, source: Path, options: Options) -> Source:
-    """Read a folder as format `name`; raise DatasetError for an unknown format or no folder."""
-    if name not in READERS:
-        do = f"valid are {', '.join(FORMATS)}"
-        raise DatasetError(error("dataset.format", f"{name!r} is unknown", do))
+def read_source(
+    name: str,
+    source: Path,
+    lists: Mapping[str, str] | None = None,
+    annotations: Mapping[str, tuple[str, str]] | None = None,
+) -> Source:
+    """Read a folder as format `name` (voc, coco or folder); raise DatasetError if there is none.
+
+    lists: voc, split -> list name; annotations: coco, split -> (JSON, image folder).
+    """
     _require_source(source, "set dataset.source to the folder of your images")
-    return READERS[name](source, options)
+    if name == "voc":
+        return voc.read(source, lists)
+    if name == "coco":
+        return coco.read(source, annotations)
+    return folder.read(source)
 
 
 def _require_source(source: Path, do: str) -> None:
@@ -168,15 +145,14 @@ def examine(
     Returns:
         The images fit for an index, and all problems of the source.
     """
-    problems = list(source.problems)
-    entries = _unique(source.entries, problems)
+    entries, problems = _unique(source)
     if not source.entries:
         problems.append(error(source.root, "lists no image", "add images to its lists or labels"))
-    inspect = Inspector(source.root, choice.labels, choice.values)
+    work = partial(inspect, source.root, choice.labels, choice.values)
     renders = out is not None and any(entry.render for entry in entries)
     images = []
     with writing_archive(out / MASKS) if out is not None and renders else nullcontext() as add:
-        findings = spread(inspect, entries, workers, progress)
+        findings = spread(work, entries, workers, progress)
         for entry, finding in zip(entries, findings, strict=True):
             problems += finding.problems
             problems += _check_entry(entry)
@@ -200,10 +176,11 @@ def is_held_out(name: str, val: float) -> bool:
     return int.from_bytes(digest) < val * 2**64
 
 
-def _unique(entries: Sequence[Entry], problems: list[Problem]) -> list[Entry]:
-    """Return the entries with a valid id of their own; report the others."""
+def _unique(source: Source) -> tuple[list[Entry], list[Problem]]:
+    """Return the entries with a valid id of their own, and the source's problems with the rest."""
     kept: dict[str, Entry] = {}
-    for entry in entries:
+    problems = list(source.problems)
+    for entry in source.entries:
         problem = problem_of_id(entry.id)
         if problem is not None:
             what = f"the id {entry.id!r} {problem}"
@@ -214,7 +191,7 @@ def _unique(entries: Sequence[Entry], problems: list[Problem]) -> list[Entry]:
             problems.append(error(entry.where, what, "list every image once, in one split"))
         else:
             kept[entry.id] = entry
-    return list(kept.values())
+    return list(kept.values()), problems
 
 
 def _check_entry(entry: Entry) -> list[Problem]:

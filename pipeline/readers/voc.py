@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from pipeline.data.problems import DatasetError, error
+from pipeline.data.images import DatasetError, error
 from pipeline.readers.folder import read_classes, read_labels, read_text, split_cell
 from pipeline.readers.source import (
     DO_COPY,

@@ -92,7 +92,8 @@ def init(preset: str, source: Path | None, output: Path, force: bool) -> None:
     "format_",
     default="auto",
     show_default=True,
-    help="voc, coco, folder, or auto by the layout.",
+    type=click.Choice(("auto", "voc", "coco", "folder")),
+    help="Layout of the folder; auto guesses it.",
 )
 def check(source: Path, format_: str) -> None:
     """Report every problem of a SOURCE folder at once.

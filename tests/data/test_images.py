@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.data.images import read_image
-from pipeline.data.problems import DatasetError
+from pipeline.data.images import DatasetError, read_image
 from tests.support.sources import noise, save
 
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.data.images import DatasetError
 from pipeline.data.index import ImageEntry, Index
-from pipeline.data.problems import DatasetError
 from tests.support.sources import noise, save
 
 NAMES = ["b/ü 2", "a", '猫, "quoted"', "c"]

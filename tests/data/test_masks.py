@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.data.images import DatasetError
 from pipeline.data.index import ImageEntry, Index
 from pipeline.data.masks import (
     MASKS,
@@ -19,7 +20,6 @@ from pipeline.data.masks import (
     read_values,
     writing_archive,
 )
-from pipeline.data.problems import DatasetError
 from pipeline.readers.build import build
 from tests.support.sources import mask, save
 

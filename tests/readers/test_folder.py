@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.data.images import DatasetError
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
-from pipeline.data.problems import DatasetError
 from pipeline.readers.build import build
-from pipeline.readers.folder import names_in, read_classes, read_labels, split_cell
+from pipeline.readers.folder import names_in, read_labels, split_cell
 from pipeline.readers.validation import is_held_out
 from tests.support.sources import SIZE, mask, noise, own_folder, save, write
 
@@ -156,12 +156,3 @@ def test_every_bad_line_is_named(tmp_path: Path) -> None:
         read_labels(path)
     assert [problem.where for problem in caught.value.problems] == [f"{path}:2", f"{path}:4"]
     assert "separate class names with ;" in str(caught.value)
-
-
-def test_classes_with_and_without_background(tmp_path: Path) -> None:
-    with_it = read_classes(write(tmp_path / "1", "Background\ncat\n\ntraffic light\n", "utf-8-sig"))
-    assert (
-        with_it
-        == read_classes(write(tmp_path / "2", "cat\ntraffic light"))
-        == ("cat", "traffic light")
-    )

@@ -4,19 +4,18 @@ import io
 import os
 import pickle
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pipeline.data.images import DatasetError
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
-from pipeline.data.problems import DatasetError
 from pipeline.readers.build import build
 from pipeline.readers.validation import check
-from pipeline.readers.voc import CLASSES, read, read_multihot
+from pipeline.readers.voc import CLASSES, read_multihot
 from tests.support.sources import mask, save, voc_folder, write
 
 SHARED = Path(
@@ -110,32 +109,12 @@ def test_instances_without_a_class_in_use_are_not_used(tmp_path: Path, objects: 
     assert dogs.has_instances("x1") == bool(objects.any())
 
 
-def test_folder_above_gets_the_folder_to_use(tmp_path: Path) -> None:
-    voc_folder(tmp_path / "VOCdevkit" / "VOC2012")
-    with pytest.raises(
-        DatasetError, match=r"has no folder JPEGImages; set dataset\.source to .*VOC2012"
-    ):
-        read(tmp_path / "VOCdevkit")
-
-
-def test_missing_image_missing_annotation_and_unknown_tag(tmp_path: Path) -> None:
+def test_a_row_without_image_and_an_image_with_two_rows(tmp_path: Path) -> None:
     voc = voc_folder(tmp_path / "voc")
-    (voc / "JPEGImages/x1.jpg").unlink()
-    (voc / "Annotations/x2.xml").unlink()
-    write(voc / "Annotations/y1.xml", "<annotation><object><name>lynx</name></object></annotation>")
-    problems = {(p.level, Path(p.where).name): p.what for p in check("voc", voc)}
-    assert problems["error", "x1.jpg"].startswith("cannot be read")
-    assert problems["error", "y1.xml"] == "'lynx' is not a class"
-    assert problems["warning", "train.txt:2"] == "'x2' has no row or file with tags"
-
-
-def test_a_row_without_image_and_an_image_in_two_lists(tmp_path: Path) -> None:
-    voc = voc_folder(tmp_path / "voc", val=("x1",))
     write(voc / "labels.csv", "image,classes\nx1,cat\nx2,cat\nx3,dog\nx1,dog\n")
     problems = {Path(p.where).name: p.what for p in check("voc", voc) if p.level == "error"}
     assert problems["labels.csv:4"] == "'x3' is not in JPEGImages"
     assert problems["labels.csv:5"] == "'x1' already has a row"
-    assert problems["val.txt:1"].startswith("'x1' is already listed by")
 
 
 @pytest.mark.skipif(not ANIMALS.is_dir(), reason=f"the photographs are not in {ANIMALS}")
@@ -176,18 +155,10 @@ def npy(path: Path, payload: bytes, shape: tuple[int, ...] = (), descr: str = "|
     return path
 
 
-def test_multihot_as_numpy_saves_it(tmp_path: Path) -> None:
-    np.save(tmp_path / "cls_labels.npy", np.array(MULTIHOT, object))
-    assert read_multihot(tmp_path / "cls_labels.npy", THREE) == MULTIHOT_TAGS
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("old", [False, True])
-def test_every_pickle_protocol_and_old_module_names(
-    tmp_path: Path, protocol: int, old: bool
-) -> None:
+@pytest.mark.parametrize(("protocol", "old"), [(3, True), (3, False), (5, False)])
+def test_pickle_protocols_and_old_module_names(tmp_path: Path, protocol: int, old: bool) -> None:
     payload = pickle.dumps(np.array(MULTIHOT, object), protocol)
-    if old and protocol < 4:  # from 4 on, names carry their length
+    if old:
         payload = payload.replace(b"numpy._core", b"numpy.core")
     assert read_multihot(npy(tmp_path / "x.npy", payload), THREE) == MULTIHOT_TAGS
 
@@ -216,36 +187,16 @@ class Attack:
         Attack(np.load, "{marker}"),
     ],
 )
-@pytest.mark.parametrize(
-    "wrap", [lambda a: a, lambda a: {1: a}, lambda a: np.array({1: a}, object)]
-)
-def test_a_hostile_pickle_does_not_run(
-    tmp_path: Path, attack: Attack, wrap: Callable[[object], object]
-) -> None:
+def test_a_hostile_pickle_does_not_run(tmp_path: Path, attack: Attack) -> None:
     marker = str(tmp_path / "ran")
     function, arguments = attack.call
     formatted = Attack(
         function, *(a.format(marker=marker) if isinstance(a, str) else a for a in arguments)
     )
     try:
-        payload = pickle.dumps(wrap(formatted), 3)
+        payload = pickle.dumps(np.array({1: formatted}, object), 3)
     except TypeError:  # a module among the arguments cannot be pickled; the name alone is enough
         payload = b"c" + f"{function.__module__}\n{function.__name__}\n".encode() + b"."
     with pytest.raises(DatasetError, match="which is refused"):
         read_multihot(npy(tmp_path / "x.npy", payload), THREE)
     assert not Path(marker).exists()
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ([1, 2], ""),
-        (np.array([1.0]), ""),
-        ("text", ""),
-        ({1: np.zeros(4)}, r"a row of shape \(4,\) for 3 classes"),
-    ],
-)
-def test_other_multihot_content_is_an_error(tmp_path: Path, table: Any, message: str) -> None:
-    np.save(tmp_path / "x.npy", table)
-    with pytest.raises(DatasetError, match=rf"x\.npy: is not a table of VOC tags \(.*{message}"):
-        read_multihot(tmp_path / "x.npy", THREE)

@@ -35,7 +35,7 @@ class Case:
     """A dataset: a sound source of a format, damaged by `edits`.
 
     message: parts of one line of the problems; level: of that line, None for an odd but sound
-    dataset without any problem; options: of check and build.
+    dataset without any problem; options: of build.
     """
 
     format: str
@@ -46,7 +46,7 @@ class Case:
 
     def make(self, root: Path) -> None:
         """Create the dataset."""
-        if self.format in ("folder", "imagenet"):
+        if self.format == "folder":
             own_folder(root)
         elif self.format == "voc":
             voc_folder(root)
@@ -419,7 +419,6 @@ SOURCES = {
     "source_is_a_file": bad("auto", "is a file, not a folder; name", lambda root: write(root, "x")),
     "source_empty": bad("auto", "none of the known layouts; it must", lambda root: root.mkdir()),
     "images_missing": bad("folder", "images: no such folder; put the images", removed("images")),
-    "format_unknown": bad("imagenet", "'imagenet' is unknown; valid are scenes, voc, coco, folder"),
 }
 VOC = {
     "voc_folder_above": bad(

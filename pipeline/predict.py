@@ -29,8 +29,7 @@ from pipeline.core.workers import reraise_worker_death
 from pipeline.data.images import read_image
 from pipeline.errors import UserError
 from pipeline.export import coco
-from pipeline.export.files import keep_out, write
-from pipeline.export.images import ExportImage
+from pipeline.export.images import keep_out, write
 from pipeline.export.voc import color_map, palette_png
 from pipeline.instances.base import Detections, pack, unpack
 from pipeline.instances.registry import rebuild
@@ -255,10 +254,8 @@ def _annotations(
     if output.overlays:
         drawn = sheets.found(image, masks, classes, scores, output.classes)
         output.write_overlay(name, drawn)
-    sample = ExportImage(name, size, None, masks, classes, scores)
-    return size, [
-        coco.annotation(sample, number, mask, polygons=False) for number, mask in enumerate(masks)
-    ]
+    rows = zip(masks, classes, scores, strict=True)
+    return size, [coco.annotation(mask, c, score) for mask, c, score in rows]
 
 
 def labelmap(classes: Sequence[str]) -> bytes:

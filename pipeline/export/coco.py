@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.export.files import place, stream
-from pipeline.export.images import ExportImage, ExportImages, Summary, Target, check_names
+from pipeline.core.resume import replacing
+from pipeline.export.images import ExportImages, Summary, Target, check_names, place
 from pipeline.export.polygons import edge_polygons
 
 
@@ -28,14 +28,7 @@ def export(
 ) -> Summary:
     """Write annotations/<file>, and image files to images/, in constant memory.
 
-    Args:
-        images: what to export.
-        target: where to.
-        file: name of the JSON.
-        polygons: whether to write polygons instead of RLE.
-
-    Raises:
-        ExportError: a name leaves the folder.
+    polygons: write polygons instead of RLE. Raises ExportError for a name that leaves the folder.
     """
     check_names(images.names)
     with document(target.folder / "annotations" / file, target.classes) as content:
@@ -44,8 +37,8 @@ def export(
             name = f"{image.name}{source.suffix}"
             place(source, target.folder / "images" / name, target.images)
             rows = (
-                annotation(image, number, mask, polygons=polygons)
-                for number, mask in enumerate(image.masks)
+                annotation(mask, c, score, polygons=polygons)
+                for mask, c, score in zip(image.masks, image.classes, image.scores, strict=True)
             )
             content.add(name, image.size, rows)
     return Summary(content.images, content.instances)
@@ -77,8 +70,14 @@ class Document:
 @contextmanager
 def document(path: Path, classes: Sequence[str]) -> Iterator[Document]:
     """Create a JSON to add images to; it gets its name if the block ends without an error."""
-    with stream(path) as out, tempfile.TemporaryFile(dir=path.parent) as later:
-        out.write(_head(classes))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    categories = [
+        {"id": c + 1, "name": name, "supercategory": ""} for c, name in enumerate(classes)
+    ]
+    head = {"info": {"description": "weakmask"}, "licenses": [], "categories": categories}
+    lines = [f'"{key}": {json.dumps(value, ensure_ascii=False)},\n' for key, value in head.items()]
+    with replacing(path) as out, tempfile.TemporaryFile(dir=path.parent) as later:
+        out.write(("{\n" + "".join(lines) + '"images": [\n').encode())
         yield Document(out, later)
         out.write(b'\n],\n"annotations": [\n')
         later.seek(0)
@@ -86,15 +85,13 @@ def document(path: Path, classes: Sequence[str]) -> Iterator[Document]:
         out.write(b"\n]\n}\n")
 
 
-def annotation(
-    image: ExportImage, number: int, mask: np.ndarray, *, polygons: bool
-) -> dict[str, Any]:
+def annotation(mask: np.ndarray, c: int, score: float, *, polygons: bool = False) -> dict[str, Any]:
     """Return COCO's row of an instance without the ids: box (x, y, w, h) and area in pixels.
 
     Args:
-        image: the image of the instance.
-        number: index of the instance.
-        mask: its mask, bool [H,W], not empty.
+        mask: bool [H,W], not empty.
+        c: its 0-based class.
+        score: its score.
         polygons: whether to write polygons instead of RLE.
     """
     from faster_coco_eval.core import mask as coco_mask
@@ -102,23 +99,13 @@ def annotation(
     code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     outlines = [polygon.ravel().tolist() for polygon in edge_polygons(mask)] if polygons else None
     return {
-        "category_id": int(image.classes[number]) + 1,
-        "segmentation": outlines or {"size": list(image.size), "counts": _text(code["counts"])},
+        "category_id": int(c) + 1,
+        "segmentation": outlines or {"size": list(mask.shape), "counts": _text(code["counts"])},
         "area": int(coco_mask.area(code)),
         "bbox": [int(value) for value in coco_mask.toBbox(code)],
         "iscrowd": 0,
-        "score": round(float(image.scores[number]), 6),
+        "score": round(float(score), 6),
     }
-
-
-def _head(classes: Sequence[str]) -> bytes:
-    """Return the JSON up to the first image."""
-    categories = [
-        {"id": c + 1, "name": name, "supercategory": ""} for c, name in enumerate(classes)
-    ]
-    head = {"info": {"description": "weakmask"}, "licenses": [], "categories": categories}
-    lines = [f'"{key}": {json.dumps(value, ensure_ascii=False)},\n' for key, value in head.items()]
-    return ("{\n" + "".join(lines) + '"images": [\n').encode()
 
 
 def _append(file: BinaryIO, row: Mapping[str, Any], *, first: bool) -> None:

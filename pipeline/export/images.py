@@ -1,6 +1,12 @@
-"""What every format is written from: images of an artifact with their masks, and file names."""
+"""What every format is written from and to: images of an artifact, their names, and files.
 
+Files are written atomically; existing ones are replaced only on request.
+"""
+
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -9,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.core.artifacts import Record
+from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
 from pipeline.instances.base import masks_of
 from pipeline.readers.source import problem_of_id
@@ -24,13 +31,13 @@ class ExportError(UserError):
 class ExportImage:
     """One image to export.
 
-    size: (H, W) in pixels; semantic: label map uint8 [H,W] or None; masks: bool [N,H,W], not
-    empty, may overlap; classes: 0-based, uint8 [N]; scores: float32 [N].
+    size: (H, W) in pixels; semantic: label map uint8 [H,W]; masks: bool [N,H,W], not empty, may
+    overlap; classes: 0-based, uint8 [N]; scores: float32 [N].
     """
 
     name: str
     size: tuple[int, int]
-    semantic: np.ndarray | None
+    semantic: np.ndarray
     masks: np.ndarray
     classes: np.ndarray
     scores: np.ndarray
@@ -97,13 +104,7 @@ class ExportImages:
 def as_image(name: str, record: Record, classes: int) -> ExportImage:
     """Convert a record of layout `labels` (id map) or `predictions` (bit masks).
 
-    Args:
-        name: of the image.
-        record: of the artifact.
-        classes: number of classes.
-
-    Raises:
-        ExportError: the record is inconsistent or has other classes.
+    Raises ExportError if it is inconsistent or has a class beyond the number of `classes`.
     """
     if missing := {"semantic", "instances", "classes", "scores"} - record.keys():
         raise ExportError(f"{name!r} lacks {', '.join(sorted(missing))}; {RERUN}")
@@ -139,3 +140,59 @@ def flatten(names: Sequence[str]) -> dict[str, str]:
             )
         flat[file] = name
     return {name: file for file, name in flat.items()}
+
+
+def prepare(folder: Path, *, force: bool) -> None:
+    """Create the folder of an export; raise ExportError if it is not empty, unless forced."""
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise ExportError(
+            f"{folder}: is not empty; name a new folder, or add --force to replace its files"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(
+            f"{folder}: cannot be created ({error.strerror}); name another folder"
+        ) from error
+
+
+def keep_out(folder: Path, root: Path, what: str) -> None:
+    """Raise ExportError if the output folder is `root` or lies in it; `what` says what is there."""
+    if folder.resolve().is_relative_to(root.resolve()):
+        raise ExportError(f"-o {folder}: lies in {root}, where {what}; name another folder")
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file atomically, creating its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, data)
+
+
+def place(source: Path, path: Path, how: Literal["none", "copy", "link"]) -> None:
+    """Copy or link an image file into the export, byte for byte (with its EXIF orientation).
+
+    A link is a hard link, or a symbolic one across file systems. Raises ExportError if the image
+    file is missing.
+    """
+    if how == "none":
+        return
+    if not source.is_file():
+        raise ExportError(f"{source}: no such file; put the image there, or omit --images")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        if how == "copy":
+            shutil.copyfile(source, part)
+        else:
+            _link(source.resolve(), part)
+        os.replace(part, path)
+    finally:
+        # os.replace does nothing, and leaves the part, if both are hard links to the same file.
+        part.unlink(missing_ok=True)
+
+
+def _link(source: Path, path: Path) -> None:
+    with suppress(OSError):
+        path.hardlink_to(source)
+        return
+    path.symlink_to(source)

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.export.files import place, write
 from pipeline.export.images import (
     ExportError,
     ExportImage,
@@ -21,6 +20,8 @@ from pipeline.export.images import (
     Summary,
     Target,
     check_names,
+    place,
+    write,
 )
 from pipeline.instances.base import exclusive
 
@@ -39,7 +40,7 @@ def export(images: ExportImages, target: Target) -> Summary:
     summary, lists = Summary(), defaultdict[str, list[str]](list)
     hidden = mislabeled = 0
     for image in images:
-        classes, objects = maps(image)
+        classes, objects = image.semantic, object_map(image)
         for folder, values in (("SegmentationClass", classes), ("SegmentationObject", objects)):
             write(target.folder / folder / f"{image.name}.png", palette_png(values))
         source = target.files[image.name]
@@ -60,11 +61,10 @@ def export(images: ExportImages, target: Target) -> Summary:
     return summary
 
 
-def maps(image: ExportImage) -> tuple[np.ndarray, np.ndarray]:
-    """Return class and object maps uint8 [H,W] of an image: 0 background, 255 void.
+def object_map(image: ExportImage) -> np.ndarray:
+    """Return the map of objects uint8 [H,W] of an image: 0 background, n + 1 mask n, 255 void.
 
-    Object n + 1 is mask n; where masks overlap, the highest score is in front. The class map is the
-    semantic map, or rendered from the masks if there is none. Raises ExportError for more than 254
+    Where masks overlap, the highest score is in front. Raises ExportError for more than 254
     instances.
     """
     if len(image.masks) >= IGNORE:
@@ -73,10 +73,8 @@ def maps(image: ExportImage) -> tuple[np.ndarray, np.ndarray]:
             f"raise --min-score, or use --format coco"
         )
     ids = exclusive(image.masks, image.scores).astype(np.uint8)
-    if image.semantic is None:
-        return np.r_[0, image.classes + 1].astype(np.uint8)[ids], ids
     void = (image.semantic == IGNORE) & (ids == 0)
-    return image.semantic, np.where(void, IGNORE, ids).astype(np.uint8)
+    return np.where(void, IGNORE, ids).astype(np.uint8)
 
 
 def palette_png(values: np.ndarray) -> bytes:
@@ -105,23 +103,15 @@ def format_labelmap(classes: Sequence[str]) -> str:
     Raises ExportError for a class name that the file cannot represent.
     """
     for name in classes:
-        if (
-            name in RESERVED
-            or name.startswith("#")
-            or name != name.strip()
-            or set(name) & set(":\n\r")
-        ):
+        padded = name != name.strip()
+        if name in RESERVED or name.startswith("#") or padded or set(name) & set(":\n\r"):
             raise ExportError(
                 f"class {name!r}: labelmap.txt allows no `:`, no leading `#` or blank, and keeps "
                 f"{' and '.join(RESERVED)}; rename the class, or use --format coco"
             )
     colors = color_map()
-    labels = [
-        (RESERVED[0], 0),
-        *((name, c + 1) for c, name in enumerate(classes)),
-        (RESERVED[1], IGNORE),
-    ]
-    lines = [f"{name}:{','.join(map(str, colors[label]))}::\n" for name, label in labels]
+    labels = {0: RESERVED[0], **dict(enumerate(classes, start=1)), IGNORE: RESERVED[1]}
+    lines = [f"{name}:{','.join(map(str, colors[c]))}::\n" for c, name in labels.items()]
     return "# label:color_rgb:parts:actions\n" + "".join(lines)
 
 

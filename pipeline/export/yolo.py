@@ -14,8 +14,15 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from pipeline.export.files import place, write
-from pipeline.export.images import ExportImages, Summary, Target, check_names, flatten
+from pipeline.export.images import (
+    ExportImages,
+    Summary,
+    Target,
+    check_names,
+    flatten,
+    place,
+    write,
+)
 from pipeline.export.polygons import join, trace
 
 INSIDE = 0.25

@@ -14,8 +14,7 @@ from pipeline.core.artifacts import Reader
 from pipeline.data.index import Index
 from pipeline.errors import UserError
 from pipeline.export import coco, voc, yolo
-from pipeline.export.files import keep_out, prepare
-from pipeline.export.images import ExportImages, Summary, Target
+from pipeline.export.images import ExportImages, Summary, Target, keep_out, prepare
 from stages._command import DATASET, artifact
 
 SOURCES = ("labels", "predictions")

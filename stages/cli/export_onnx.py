@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pipeline.errors import UserError
-from pipeline.export.files import write
+from pipeline.export.images import write
 
 
 @click.command("export-onnx")

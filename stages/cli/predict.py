@@ -12,7 +12,7 @@ import click
 
 from pipeline.core.device import Runtime, find_device, resolve
 from pipeline.errors import UserError
-from pipeline.export.files import prepare
+from pipeline.export.images import prepare
 from pipeline.params import parse, presets
 from pipeline.readers.inputs import find_images
 

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 
 from pipeline.errors import UserError
 from pipeline.export import coco
-from pipeline.export.images import ExportImage
 from tests.support.exported import CLASSES, MASKS, export_images, iou, record, scenery, target
 
 
@@ -33,12 +32,8 @@ def test_coco_api_reads_the_masks(tmp_path: Path, polygons: bool) -> None:
     assert [(row["id"], row["name"]) for row in content["categories"]] == list(
         enumerate(CLASSES, start=1)
     )
-    assert [row["file_name"] for row in content["images"]] == [
-        "a b.png",
-        "deep/er/x.png",
-        "empty.png",
-        "日本 été.png",
-    ]
+    files = ["a b.png", "deep/er/x.png", "empty.png", "日本 été.png"]
+    assert [row["file_name"] for row in content["images"]] == files
     assert [row["id"] for row in content["annotations"]] == list(range(1, 8))
     for number, image in enumerate(export_images(scenery()), start=1):
         row = read.imgs[number]
@@ -59,12 +54,9 @@ def test_coco_api_reads_the_masks(tmp_path: Path, polygons: bool) -> None:
 @settings(max_examples=60, deadline=None)
 @given(MASKS.filter(np.any))
 def test_run_lengths_restore_any_mask_and_polygons_nearly(mask: np.ndarray) -> None:
-    image = ExportImage(
-        "a", mask.shape, None, mask[None], np.zeros(1, np.uint8), np.ones(1, np.float32)
-    )
-    code = coco.annotation(image, 0, mask, polygons=False)["segmentation"]
+    code = coco.annotation(mask, 0, 1.0)["segmentation"]
     np.testing.assert_array_equal(coder.decode(code), mask)
-    polygons = coco.annotation(image, 0, mask, polygons=True)["segmentation"]
+    polygons = coco.annotation(mask, 0, 1.0, polygons=True)["segmentation"]
     filled = coder.decode(coder.merge(coder.frPyObjects(polygons, *mask.shape)))
     assert iou(filled > 0, mask) > 0.9
 

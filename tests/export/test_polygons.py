@@ -55,13 +55,6 @@ def test_large_blobs_keep_their_shape(seed: int) -> None:
     assert iou(fill([join(trace(mask))], mask.shape), mask) > 0.98
 
 
-def test_corners_of_a_box_by_hand() -> None:
-    mask = np.zeros((6, 9), bool)
-    mask[1:4, 2:7] = True
-    (polygon,) = trace(mask)
-    assert {tuple(point) for point in polygon.tolist()} == {(2, 1), (6, 1), (6, 3), (2, 3)}
-
-
 def test_parts_are_joined_by_a_line_between_the_nearest_corners() -> None:
     mask = np.zeros((5, 12), bool)
     mask[1:4, 1:3] = mask[3, 6:9] = True

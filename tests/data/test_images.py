@@ -25,11 +25,9 @@ def saved(path: Path, image: Image.Image, **options: Any) -> np.ndarray:
 @pytest.mark.defect("irn-8")
 @pytest.mark.parametrize("suffix", ["png", "webp"])
 def test_color_is_read_exactly(tmp_path: Path, suffix: str) -> None:
-    image = noise()
     options = {"lossless": True} if suffix == "webp" else {}
-    np.testing.assert_array_equal(
-        saved(tmp_path / f"a.{suffix}", Image.fromarray(image), **options), image
-    )
+    result = saved(tmp_path / f"a.{suffix}", Image.fromarray(noise()), **options)
+    np.testing.assert_array_equal(result, noise())
 
 
 def test_jpeg_is_in_rgb_order(tmp_path: Path) -> None:
@@ -40,10 +38,10 @@ def test_jpeg_is_in_rgb_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.defect("irn-8")
-def test_gray_becomes_three_equal_channels(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(
-        saved(tmp_path / "a.png", Image.fromarray(RAMP)), np.stack([RAMP] * 3, -1)
-    )
+@pytest.mark.parametrize("pixels", [RAMP, np.dstack([RAMP, RAMP[::-1]])])
+def test_gray_becomes_three_equal_channels(tmp_path: Path, pixels: np.ndarray) -> None:
+    result = saved(tmp_path / "a.png", Image.fromarray(pixels))
+    np.testing.assert_array_equal(result, np.stack([RAMP] * 3, -1))
 
 
 @pytest.mark.defect("irn-8")
@@ -53,11 +51,6 @@ def test_alpha_is_dropped_and_not_blended(tmp_path: Path, suffix: str) -> None:
     options = {"lossless": True, "exact": True} if suffix == "webp" else {}
     result = saved(tmp_path / f"a.{suffix}", Image.fromarray(image), **options)
     np.testing.assert_array_equal(result, image[..., :3])
-
-
-def test_gray_with_alpha(tmp_path: Path) -> None:
-    result = saved(tmp_path / "a.png", Image.fromarray(np.dstack([RAMP, RAMP[::-1]])))
-    np.testing.assert_array_equal(result, np.stack([RAMP] * 3, -1))
 
 
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(256))])
@@ -103,30 +96,11 @@ def test_exif_turns_the_image_upright(tmp_path: Path, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_truncated_file_is_an_error_that_names_it(
-    tmp_path: Path, suffix: str, share: float
-) -> None:
+def test_a_truncated_file_is_an_error_that_names_it(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"cut.{suffix}", noise(size=(64, 64)))
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
+    path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DatasetError, match=rf"cut\.{suffix}: is damaged"):
         read_image(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>", b"GIF89a" + bytes(40)])
-def test_other_files_are_an_error(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.jpg"
-    path.write_bytes(content)
-    with pytest.raises(
-        DatasetError, match=r"a\.jpg: is damaged, truncated or not a JPEG/PNG/WEBP file;"
-    ):
-        read_image(path)
-
-
-def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"none\.png: cannot be read .*; put the file there"):
-        read_image(tmp_path / "none.png")
 
 
 def test_broken_exif_does_not_stop_a_sound_image(tmp_path: Path) -> None:

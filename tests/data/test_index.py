@@ -1,6 +1,5 @@
 """The index: round trip with equal bytes, and errors for damaged files."""
 
-import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -10,27 +9,17 @@ import numpy as np
 import pytest
 
 from pipeline.data.images import DatasetError
-from pipeline.data.index import ImageEntry, Index
+from pipeline.data.index import COLUMNS, ImageEntry, Index
 from tests.support.sources import noise, save
 
 NAMES = ["b/ü 2", "a", '猫, "quoted"', "c"]
 
 
 def make(root: Path, classes: tuple[str, ...] = ("cat", "traffic light")) -> Index:
-    images = [
-        ImageEntry(
-            name,
-            f"images/{k}.png",
-            12,
-            16,
-            ("train", "val")[k % 2],
-            (0, 1)[: k % 3],
-            None,
-            None,
-            f"{k:032x}",
-        )
-        for k, name in enumerate(NAMES)
-    ]
+    images = []
+    for k, name in enumerate(NAMES):
+        split, tags, digest = ("train", "val")[k % 2], (0, 1)[: k % 3], f"{k:032x}"
+        images.append(ImageEntry(name, f"images/{k}.png", 12, 16, split, tags, None, None, digest))
     return Index(classes, images, root, root, {0: 0, 2: 1, 1: 2, 255: 255})
 
 
@@ -96,23 +85,11 @@ def test_digest_depends_on_content_not_place(tmp_path: Path) -> None:
         ("index.json", None, "index.json: no such file"),
         ("index.json", "{", "index.json: damaged"),
         ("index.json", "[]", "is not the index of a dataset"),
-        (
-            "index.json",
-            '{"format": "weakmask dataset", "version": 99}',
-            "of version 99, this program reads 2",
-        ),
-        (
-            "index.json",
-            '{"format": "weakmask dataset", "version": 2}',
-            "lacks classes, digest, images, mask_values, masks",
-        ),
+        ("index.json", '{"format": "weakmask dataset", "version": 99}', "99, this program reads 2"),
+        ("index.json", '{"format": "weakmask dataset", "version": 2}', "lacks classes, digest, im"),
         ("images.csv", None, "images.csv: no such file"),
         ("images.csv", "id,path\n", "the columns are not id"),
-        (
-            "images.csv",
-            "id,path,height,width,split,tags,semantic,instances,digest\na,b,1\n",
-            "damaged",
-        ),
+        ("images.csv", f"{','.join(COLUMNS)}\na,b,1\n", "damaged"),
     ],
 )
 def test_a_damaged_index_says_how_to_recreate_it(
@@ -137,28 +114,19 @@ def test_a_truncated_table_is_noticed(tmp_path: Path) -> None:
             Index.load(tmp_path)
 
 
-def test_header_is_plain_json(tmp_path: Path) -> None:
-    make(tmp_path).save(tmp_path)
-    header = json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))
-    assert header["mask_values"] == {"0": 0, "1": 2, "2": 1, "255": 255}
-    assert header["images"] == "."
-
-
 @pytest.mark.parametrize("file", ["../../secret.png", "/etc/passwd", "a/../../b.png"])
 @pytest.mark.parametrize("column", ["path", "semantic", "instances"])
 def test_paths_never_leave_the_roots(tmp_path: Path, file: str, column: str) -> None:
-    values: dict[str, Any] = {column: file}
-    entry = ImageEntry("a", "a.png", 12, 16, "train", (), None, None, "0")
-    Index(("cat",), [replace(entry, **values)], tmp_path, tmp_path, {0: 0}).save(tmp_path)
-    with pytest.raises(DatasetError, match=r"images\.csv: damaged .*which leaves the folder"):
-        Index.load(tmp_path)
+    refuse_row(tmp_path, {column: file}, "which leaves the folder")
 
 
 @pytest.mark.parametrize(("column", "value"), [("height", 0), ("tags", (9,))])
-def test_rows_out_of_range_are_damage(tmp_path: Path, column: str, value: Any) -> None:
-    values: dict[str, Any] = {column: value}
+def test_rows_out_of_range_are_damage(tmp_path: Path, column: str, value: object) -> None:
+    refuse_row(tmp_path, {column: value}, "invalid size or tag")
+
+
+def refuse_row(root: Path, values: dict[str, Any], message: str) -> None:
     entry = ImageEntry("a", "a.png", 12, 16, "train", (), None, None, "0")
-    whole = Index(("cat",), [replace(entry, **values)], tmp_path, tmp_path, {0: 0})
-    whole.save(tmp_path)
-    with pytest.raises(DatasetError, match=r"images\.csv: damaged .*invalid size or tag"):
-        Index.load(tmp_path)
+    Index(("cat",), [replace(entry, **values)], root, root, {0: 0}).save(root)
+    with pytest.raises(DatasetError, match=rf"images\.csv: damaged .*{message}"):
+        Index.load(root)

@@ -1,6 +1,7 @@
 """Ground-truth masks: labels, instances, void, and the archive of rendered masks."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -12,7 +13,6 @@ from pipeline.data.images import DatasetError
 from pipeline.data.index import ImageEntry, Index
 from pipeline.data.masks import (
     MASKS,
-    format_ranges,
     number_instances,
     read_archived,
     read_instances,
@@ -43,14 +43,6 @@ def test_values_become_labels_by_the_table(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         labels, mask((0, 0, 4, 4, 2), (4, 0, 8, 4, 1), (0, 8, 2, 16, 255))
     )
-
-
-def test_a_value_without_a_class_is_named_with_the_file(tmp_path: Path) -> None:
-    index = make(tmp_path, mask((0, 0, 2, 2, 7), (3, 3, 4, 4, 9)))
-    with pytest.raises(
-        DatasetError, match=r"s\.png: has values without a class: 7, 9; use 0\.\.3, 255"
-    ):
-        read_semantic(index, "p")
 
 
 def test_a_mask_of_another_size_is_an_error(tmp_path: Path) -> None:
@@ -97,37 +89,14 @@ def test_without_masks_the_error_names_the_check(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["P", "L", "1", "I;16"])
 def test_stored_values_of_every_kind_of_png(tmp_path: Path, mode: str) -> None:
     stored = mask((2, 3, 7, 9, 1))
-    image = Image.fromarray(
-        stored.astype(np.uint16)
-        if mode == "I;16"
-        else stored.astype(bool)
-        if mode == "1"
-        else stored
-    )
+    dtype = {"I;16": np.uint16, "1": bool}.get(mode, np.uint8)
+    image = Image.fromarray(stored.astype(dtype))
     if mode == "P":
         image.putpalette(bytes(range(255, -1, -1)) * 3)
     image.save(tmp_path / "m.png")
     with Image.open(tmp_path / "m.png") as reopened:
         assert reopened.mode == mode
     np.testing.assert_array_equal(read_values(tmp_path / "m.png"), stored)
-
-
-def test_a_color_image_is_no_mask(tmp_path: Path) -> None:
-    save(tmp_path / "m.png", np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(
-        DatasetError, match=r"m\.png: is a color image \(mode RGB\), not a mask; save class numbers"
-    ):
-        read_values(tmp_path / "m.png")
-
-
-def test_a_jpeg_is_no_mask(tmp_path: Path) -> None:
-    save(tmp_path / "m.jpg", mask()).rename(tmp_path / "m.png")
-    with pytest.raises(DatasetError, match="not a PNG file"):
-        read_values(tmp_path / "m.png")
-
-
-def test_format_ranges() -> None:
-    assert format_ranges({0: 0, 255: 255, 2: 1, 1: 1, 7: 0}) == "0..2, 7, 255"
 
 
 def filled(path: Path) -> Path:
@@ -169,20 +138,13 @@ def test_a_replaced_archive_is_read_again(tmp_path: Path) -> None:
     assert read_archived(path, "a.png") == b"another"
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_truncated_archive_is_named(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("damage", [lambda d: d[:40], lambda d: d.replace(b"first", b"worst")])
+def test_a_damaged_archive_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = filled(tmp_path / MASKS)
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(
         DatasetError, match=r"masks\.zip/a\.png: cannot be read \(.*\); .*`dvc repro dataset`"
     ):
-        read_archived(path, "a.png")
-
-
-def test_flipped_bytes_in_the_archive_are_noticed(tmp_path: Path) -> None:
-    path = filled(tmp_path / MASKS)
-    path.write_bytes(path.read_bytes().replace(b"first", b"worst"))
-    with pytest.raises(DatasetError, match=r"masks\.zip/a\.png: cannot be read \(.*CRC"):
         read_archived(path, "a.png")
 
 
@@ -204,9 +166,5 @@ def test_a_dataset_with_rendered_masks_can_be_moved(tmp_path: Path) -> None:
     assert np.array_equal(read_instances(after, name)[0], ids)
     assert np.array_equal(read_instances(after, name)[1], classes)
     assert after.image(name).shape[:2] == semantic.shape
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {
-        "images",
-        "index.json",
-        MASKS,
-        "images.csv",
-    }
+    files = {path.name for path in (tmp_path / "new").iterdir()}
+    assert files == {"images", "index.json", MASKS, "images.csv"}

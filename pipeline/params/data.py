@@ -52,7 +52,7 @@ class Voc(Section):
 
     def lists(self) -> dict[str, str]:
         """Return list names by split."""
-        return {split: name for split, name in (("train", self.train), ("val", self.val)) if name}
+        return {"train": self.train, "val": self.val}
 
 
 class Coco(Section):
@@ -69,8 +69,7 @@ class Coco(Section):
 
     def annotations(self) -> dict[str, tuple[str, str]]:
         """Return (json, image folder) by split."""
-        files = {"train": (self.train, self.train_images), "val": (self.val, self.val_images)}
-        return {split: pair for split, pair in files.items() if pair[0]}
+        return {"train": (self.train, self.train_images), "val": (self.val, self.val_images)}
 
 
 class Dataset(Section):

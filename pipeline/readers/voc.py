@@ -67,7 +67,7 @@ def read(root: Path, lists: Mapping[str, str] | None = None) -> Source:
     listed = root / "classes.txt"
     source = Source(root, read_classes(listed) if listed.is_file() else CLASSES)
     found, source.problems = find_images(root, IMAGES)
-    wanted = {split: name for split, name in (lists or LISTS).items() if name}
+    wanted = {split: name for split, name in (lists or {}).items() if name} or LISTS
     rows = [(split, *line) for split, name in wanted.items() for line in _read_list(source, name)]
     tags = _choose_tags(source, found, {name for _, name, _ in rows})
     for split, name, where in rows:

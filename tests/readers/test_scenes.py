@@ -13,10 +13,18 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.readers.scenes import BACKDROPS, CLASSES, Scene, draw
+from pipeline.readers.scenes import (
+    BACKDROPS,
+    CLASSES,
+    SIZES,
+    Scene,
+    arrange,
+    compose,
+    draw,
+    visible_instances,
+)
 from pipeline.readers.scenes.backdrops import HABITATS, paint_backdrop
 from pipeline.readers.scenes.parts import part_of
-from pipeline.readers.scenes.scene import SIZES, arrange, compose, visible_instances
 from pipeline.readers.scenes.shapes import area, capsule, ellipse, move, ribbon, rotate
 from pipeline.readers.scenes.toys import (
     PALETTE,

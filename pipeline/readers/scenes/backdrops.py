@@ -121,8 +121,8 @@ def snow(rng: np.random.Generator, canvas: Canvas) -> None:
 def _tracks(rng: np.random.Generator, canvas: Canvas) -> None:
     """Paint the two tracks of a sledge's runners."""
     x = np.linspace(-10, canvas.width + 10, 20)
-    middle = rng.uniform(0.1, 0.9) * canvas.height
-    middle = middle + rng.uniform(4, 16) * np.sin(x / rng.uniform(30, 60))
+    start = rng.uniform(0.1, 0.9) * canvas.height
+    middle = start + rng.uniform(4, 16) * np.sin(x / rng.uniform(30, 60))
     for lift in (0.0, 13.0):
         canvas.fill(ribbon(np.stack([x, middle + lift], 1), np.full(20, 4.0)), (182, 196, 220))
 

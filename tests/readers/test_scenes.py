@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from pipeline.readers.scenes import (
-    BACKDROPS,
     CLASSES,
     SIZES,
     Scene,
@@ -23,7 +22,7 @@ from pipeline.readers.scenes import (
     draw,
     visible_instances,
 )
-from pipeline.readers.scenes.backdrops import HABITATS, paint_backdrop
+from pipeline.readers.scenes.backdrops import BACKDROPS, HABITATS, paint_backdrop
 from pipeline.readers.scenes.parts import part_of
 from pipeline.readers.scenes.shapes import area, capsule, ellipse, move, ribbon, rotate
 from pipeline.readers.scenes.toys import (

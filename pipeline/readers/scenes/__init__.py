@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipeline.readers.scenes.backdrops import BACKDROPS, choose_backdrop, paint_backdrop
+from pipeline.readers.scenes.backdrops import choose_backdrop, paint_backdrop
 from pipeline.readers.scenes.parts import CLASSES
 from pipeline.readers.scenes.shapes import Color
 from pipeline.readers.scenes.toys import PALETTE, Sprite, Toy, Window, draw_toy, render, silhouettes
-
-__all__ = ["BACKDROPS", "CLASSES", "SIZES", "Scene", "draw"]
 
 SIZES = ((192, 192), (160, 224), (224, 160), (176, 208), (208, 176), (144, 192))
 

@@ -52,14 +52,8 @@ class MaskRenderer:
         """Render label map uint8 [H,W] and instance ids uint16 [H,W].
 
         Crowds come first, as void; then objects from large to small, so that the smaller one is in
-        front. Classes without a label are background, even in front of others.
-
-        Args:
-            labels: class name -> label.
-            size: (H, W) of the decoded image.
-
-        Raises:
-            ValueError: the image has another size, or an outline is invalid.
+        front. Classes without a label are background, even in front of others. Raises ValueError if
+        the decoded image has another `size` (H, W), or if an outline is invalid.
         """
         if size != self.size:
             here, actual = f"{self.size[1]} x {self.size[0]}", f"{size[1]} x {size[0]}"

@@ -106,12 +106,9 @@ def leaves(root: Path, path: str) -> bool:
 
 
 def find_id(image: str, folder: str, found: Mapping[str, str]) -> str:
-    """Return the id of an image that a person named with or without suffix and image folder.
+    """Return the id of an image named with or without suffix and image folder.
 
-    Args:
-        image: the name as written.
-        folder: the folder of the images.
-        found: id -> path, as find_images returns it.
+    found: id -> path, as find_images returns it for the `folder`.
     """
     name = normalize(image)
     for candidate in (name, name.removeprefix(f"{folder}/")):

@@ -86,16 +86,6 @@ def test_predictions_have_the_size_of_the_image(semantic_model: Path, instance_m
     assert len(found[0].scores) > 0
 
 
-def test_file_without_instance_model_detects_nothing(tmp_path: Path) -> None:
-    find = instance_predictor(
-        saved(tmp_path / "x.safetensors", "instance", method="none"), CPU, score=0.1, sides=None
-    )
-    assert [one.masks.shape for one in find([torch.zeros(3, 4, 5), torch.zeros(3, 6, 7)])] == [
-        (0, 4, 5),
-        (0, 6, 7),
-    ]
-
-
 def test_sides_are_the_middle_of_the_trained_range(instance_model: Path) -> None:
     assert trained_sides(final_header(instance_model)) == (64, 128)
     assert trained_sides({"kind": "instance"}) is None

@@ -37,15 +37,6 @@ class Detections(NamedTuple):
     scores: Tensor
 
 
-def no_detections(height: int, width: int) -> Detections:
-    """Return the Detections of an image in which nothing is found."""
-    return Detections(
-        torch.zeros(0, height, width, dtype=torch.bool),
-        torch.zeros(0, dtype=torch.int64),
-        torch.zeros(0),
-    )
-
-
 class InstanceModel(nn.Module):
     """An instance segmentation network that can be trained and applied.
 
@@ -81,6 +72,25 @@ class InstanceModel(nn.Module):
                 longer one; None for the image's own size.
         """
         raise NotImplementedError
+
+
+class NoInstances(InstanceModel):
+    """A model without parameters that detects nothing (`instance.method: none`), so that stage
+    predictions needs no special case.
+    """
+
+    def __init__(self, classes: int, backbone: str = "", weights: str = "none") -> None:
+        super().__init__()
+
+    def predict(
+        self, images: Sequence[Tensor] | Tensor, *, score: float, sides: Sequence[int] | None = None
+    ) -> list[Detections]:
+        """Return no detections for any image [3,H,W]."""
+        nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+        return [
+            Detections(torch.zeros(0, *image.shape[1:], dtype=torch.bool), *nothing)
+            for image in images
+        ]
 
 
 def resize_to_sides(images: Tensor, sides: Sequence[int] | None) -> Tensor:

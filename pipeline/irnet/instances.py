@@ -3,7 +3,7 @@
 Every cell follows the field until it rests near the center of its object. The centers are the
 regions where the field is weak, and the cells that rest in one of them form a cluster. Each class's
 CAM is cut into clusters, and the random walk spreads every piece on its own; which piece wins a
-pixel afterwards names the pixel's instance (labelling.instances).
+pixel afterwards names the pixel's instance (labelling.pseudo_labels).
 """
 
 from collections.abc import Iterator, Sequence

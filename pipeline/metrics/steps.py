@@ -21,11 +21,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from pipeline.core.artifacts import IGNORE, Record
-from pipeline.data.grid import upsample
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.instances.base import exclusive_record, masks_of
 from pipeline.labelling.pseudo_labels import Normalize, class_maps
+from pipeline.labelling.seeds import upsample
 from pipeline.metrics.failures import KINDS, ImageFailures, find_failures, totals
 from pipeline.metrics.instance import InstanceScores
 from pipeline.metrics.semantic import (

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 
 from pipeline.core.artifacts import Reader, Record
-from pipeline.data.grid import upsample
 from pipeline.data.index import HEADER, Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
 from pipeline.instances.base import exclusive_record
 from pipeline.labelling.pseudo_labels import Normalize, class_maps
+from pipeline.labelling.seeds import upsample
 from pipeline.views import overlays, sheets
 from pipeline.views.report_data import KINDS, TITLES, ReportData, Table, read_rows
 

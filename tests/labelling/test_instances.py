@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.labelling.instances import InstanceMap, extract_instances, split_at_boundaries
+from pipeline.labelling.pseudo_labels import InstanceMap, extract_instances, split_at_boundaries
 from tests.support.walks import connected_pieces
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.data.grid import upsample
-from pipeline.labelling.seeds import seed_map
+from pipeline.labelling.seeds import seed_map, upsample
 from pipeline.params import ParameterError, parse, presets
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from pipeline.core.artifacts import Reader, Record, Writer
-from pipeline.data.grid import upsample
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.instances.base import masks_of, pack
 from pipeline.labelling.pseudo_labels import Normalize, pseudo_labels
+from pipeline.labelling.seeds import upsample
 from pipeline.metrics.semantic import Confusion, assign
 from pipeline.metrics.steps import COLUMNS, OWN, STEPS, Tables, evaluate
 from pipeline.readers.build import build

@@ -146,11 +146,8 @@ def centroids(displacements: Sequence[Tensor], iterations: int = 300) -> list[Te
         iterations: number of steps.
 
     Raises:
-        ValueError: for other shapes and for values that are not finite.
+        ValueError: for values that are not finite.
     """
-    for displacement in displacements:
-        if displacement.dim() != 3 or len(displacement) != 2:
-            raise ValueError(f"displacement is {tuple(displacement.shape)}: expected [2,h,w]")
     fields = [displacement.float() for displacement in displacements]
     if fields and not torch.stack([torch.isfinite(field).all() for field in fields]).all():
         raise ValueError(

@@ -55,9 +55,14 @@ def pair_losses(
         `pos`, `neg`, `disp_fg` and `disp_bg`; a term without pairs is 0.
 
     Raises:
-        ValueError: for shapes that do not match.
+        ValueError: for a grid too small for the radius.
     """
-    _check_shapes(edge_logits, displacement, labels, radius)
+    height, width = labels.shape[1:]
+    if height < radius or width < 2 * radius - 1:
+        raise ValueError(
+            f"a grid of {height}x{width} cells has no pair of radius {radius}: use a crop of at "
+            f"least {radius}x{2 * radius - 1} cells, or a smaller radius"
+        )
     foreground = (labels != 0).unsqueeze(1)
     pointed = displacement.to(_at_least_float32(displacement))
     pointed = pointed + _positions(pointed) * foreground
@@ -188,23 +193,3 @@ def _positions(field: Tensor) -> Tensor:
 
 def _at_least_float32(values: Tensor) -> torch.dtype:
     return torch.promote_types(values.dtype, torch.float32)
-
-
-def _check_shapes(edge_logits: Tensor, displacement: Tensor, labels: Tensor, radius: int) -> None:
-    if labels.dtype != torch.uint8 or labels.dim() != 3:
-        raise ValueError(
-            f"labels are {labels.dtype} {tuple(labels.shape)}: expected uint8 [B,h,w] label maps"
-        )
-    batch, height, width = labels.shape
-    expected = {"edge_logits": (edge_logits, 1), "displacement": (displacement, 2)}
-    for name, (tensor, channels) in expected.items():
-        if tensor.shape != (batch, channels, height, width):
-            raise ValueError(
-                f"{name} is {tuple(tensor.shape)}, but labels {tuple(labels.shape)} need "
-                f"{(batch, channels, height, width)}: bring the labels to the network's grid"
-            )
-    if height < radius or width < 2 * radius - 1:
-        raise ValueError(
-            f"a grid of {height}x{width} cells has no pair of radius {radius}: use a crop of at "
-            f"least {radius}x{2 * radius - 1} cells, or a smaller radius"
-        )

@@ -36,13 +36,9 @@ class Line(NamedTuple):
 
 @lru_cache
 def directions(radius: int) -> tuple[Direction, ...]:
-    """Return (dy, dx) of the half disc dy^2 + dx^2 < radius^2, dx > 0 where dy = 0; ValueError
-    below 2.
+    """Return (dy, dx) of the half disc dy^2 + dx^2 < radius^2, dx > 0 where dy = 0; a radius below
+    2 relates no two cells.
     """
-    if radius < 2:
-        raise ValueError(
-            f"radius is {radius}, but a radius below 2 relates no two cells: use 2 or more"
-        )
     disc = ((dy, dx) for dy in range(radius) for dx in range(1 - radius, radius))
     return tuple(
         (dy, dx) for dy, dx in disc if (dy > 0 or dx > 0) and dy * dy + dx * dx < radius * radius

@@ -16,7 +16,6 @@ and memory grows with the cells. How many images go together depends on the devi
 a CPU's cache, enough to keep a GPU busy.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -80,15 +79,6 @@ def random_walk(
     Raises:
         ValueError: for values that are not finite and boundaries outside [0,1].
     """
-    if not beta > 0 or steps < 0:
-        raise ValueError(
-            f"beta is {beta} and steps is {steps}: beta must be above 0, steps 0 or more"
-        )
-    if len(boundaries) != len(maps):
-        raise ValueError(
-            f"{len(boundaries)} boundaries but {len(maps)} stacks of maps: give one of each per "
-            f"image"
-        )
     _check_images(boundaries, maps)
     precise = any(boundary.dtype == torch.float64 for boundary in boundaries)
     walls = [boundary.to(torch.float64 if precise else torch.float32) for boundary in boundaries]
@@ -98,19 +88,6 @@ def random_walk(
     for group in groups(seeds):
         results += _walk_strip(walls[group], seeds[group], radius, beta, coefficients)
     return results
-
-
-@torch.no_grad()
-def affinities(boundary: Tensor, radius: int = 5) -> Tensor:
-    """Return the affinities [D,h,w] of a boundary map [h,w] in [0,1]: 1 minus the largest boundary
-    on the line to the neighbor, in the order of `directions(radius)`; 0 where the neighbor lies
-    outside the image.
-    """
-    _check_images([boundary], [boundary.new_empty(0, *boundary.shape)])
-    strip = _lay_out([boundary.shape], radius)
-    wall = boundary.to(torch.promote_types(boundary.dtype, torch.float32))
-    canvas = _strip_affinities(_place([wall], strip, fill=1.0), strip)[:, strip.margin :]
-    return canvas.unflatten(1, (-1, strip.pitch))[:, : boundary.shape[0], : boundary.shape[1]]
 
 
 def chebyshev_coefficients(steps: int, tolerance: float) -> list[float]:
@@ -300,30 +277,18 @@ def _within(walked: Tensor, seeds: Tensor) -> Tensor:
 
 
 def _check_images(boundaries: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
-    """Raise ValueError for the first image with wrong shapes or values; the device is synchronized
-    once for all.
+    """Raise ValueError for the first image with wrong values; the device is synchronized once for
+    all.
     """
-    for number, (boundary, stack) in enumerate(zip(boundaries, maps, strict=True)):
-        if (
-            boundary.dim() != 2
-            or boundary.numel() == 0
-            or stack.shape[1:] != boundary.shape
-            or stack.dim() != 3
-        ):
-            raise ValueError(
-                f"image {number}: the boundary is {tuple(boundary.shape)} and the maps are "
-                f"{tuple(stack.shape)}: expected [h,w] and [K,h,w], h and w at least 1"
-            )
     ranges = [
         torch.stack([*boundary.double().aminmax(), torch.isfinite(stack).all()])
         for boundary, stack in zip(boundaries, maps, strict=True)
     ]
     for number, (low, high, finite) in enumerate(torch.stack(ranges).tolist() if ranges else []):
         if not (low >= 0 and high <= 1):
-            known = math.isfinite(low) and math.isfinite(high)
-            wrong = f"values in [{low}, {high}]" if known else "values that are not finite"
             raise ValueError(
-                f"image {number}: the boundary map has {wrong}: expected probabilities in [0,1]"
+                f"image {number}: the boundary map has values in [{low}, {high}]: expected "
+                "probabilities in [0,1]"
             )
         if not finite:
             raise ValueError(f"image {number}: the maps to walk have values that are not finite")

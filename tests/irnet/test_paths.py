@@ -69,8 +69,3 @@ def test_nan_spreads_to_every_line_through_it() -> None:
     for (dy, dx), maxima in line_maxima(values, 9, 3):
         for y, x in line_cells(dy, dx):
             assert maxima[(2 - y) * 9 + 4 - x - 2].isnan()
-
-
-def test_radius_that_relates_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="radius is 1"):
-        directions(1)

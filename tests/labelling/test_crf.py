@@ -69,15 +69,6 @@ def test_reused_kernels_equal_fresh_ones() -> None:
     assert (once[0] != once[1]).any()
 
 
-def test_two_images_at_once_do_not_mix() -> None:
-    image, truth = two_colors()
-    other, other_truth = two_colors(border=35)
-    first, second = label_refiner(image, 2, IRN), label_refiner(other, 2, IRN)
-    given, other_given = noisy(truth, 0.3, 2), noisy(other_truth, 0.3, 2)
-    assert (second(other_given) == other_truth).all()
-    assert (first(given) == truth).all()
-
-
 def test_unary_is_the_confidence_and_the_rest_shared() -> None:
     """Without pairwise terms, the refined probabilities are the unary's: argmax keeps the map for
     confidence above 1/L.
@@ -134,10 +125,3 @@ def test_probabilities_are_cleaned_to_the_color_border_and_zeros_are_taken() -> 
     assert (doubtful.argmax(0) != truth).any()
     assert (refine_probabilities(image, doubtful, IRN).argmax(0) == truth).all()
     assert (refine_probabilities(image, certain, IRN).argmax(0) == truth).all()
-
-
-def test_memory_order_of_image_and_scores_is_respected() -> None:
-    image, truth = two_colors()
-    given = noisy(truth, 0.3, 2)
-    flipped = label_refiner(image[:, ::-1], 2, IRN)(given[:, ::-1])
-    assert (flipped[:, ::-1] == label_refiner(image, 2, IRN)(given)).all()

@@ -52,12 +52,6 @@ def test_nothing_above_the_background_is_no_instance(count: int) -> None:
     assert len(found.classes) == len(found.scores) == 0
 
 
-def test_classes_go_up_to_253() -> None:
-    maps = np.random.default_rng(0).random((3, 12, 13), np.float32)
-    found = extract_instances(maps, np.array([253, 0, 21]), 0.25, 0)
-    assert set(found.classes.tolist()) == {253, 0, 21}
-
-
 def test_background_wins_at_its_score_and_the_first_of_equal_maps_wins() -> None:
     maps = np.full((2, 4, 4), 0.25, np.float32)
     assert not extract_instances(maps, np.array([5, 6]), 0.25, 0).instances.any()
@@ -98,12 +92,6 @@ def test_instances_are_split_at_boundaries_of_the_threshold(
         assert inside.any()
         assert (found.classes[found.instances[inside] - 1] == label).all()
     assert ((parts.instances > 0) == (found.instances > 0)).all()
-
-
-def test_ids_follow_the_first_pixel_in_reading_order() -> None:
-    found, boundary = joined()
-    ids = split_at_boundaries(found, boundary, 0.2, 0.01).instances
-    assert list(dict.fromkeys(ids[ids > 0].tolist())) == [1, 2, 3, 4]
 
 
 def test_pieces_that_are_too_small_stay_with_their_whole() -> None:

@@ -163,19 +163,6 @@ def test_class_without_mass_is_left_out() -> None:
     assert record["classes"].tolist() == [8]
 
 
-def test_pieces_below_the_area_are_dropped() -> None:
-    maps = np.zeros((1, 20, 20), np.float32)
-    maps[0, 2:12, 2:12], maps[0, 17, 17] = 1.0, 1.0
-    record = walk_record(maps, [5])
-    every, large = labels(record, min_area=0.0), labels(record, min_area=0.01)
-    assert every["classes"].tolist() == [5, 5]
-    assert large["classes"].tolist() == [5]
-    assert (every["scores"] > 0).all()
-    assert (large["scores"] > 0.25).all()
-    assert set(np.unique(large["instances"]).tolist()) == {0, 1}
-    assert (large["instances"] > 0).sum() < (every["instances"] > 0).sum()
-
-
 def touching_pair() -> tuple[np.ndarray, np.ndarray]:
     """One blob of a class map over two objects, and a field that leads either half to its own
     middle.

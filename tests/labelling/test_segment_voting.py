@@ -25,11 +25,6 @@ def test_background_wins_votes_too_and_ties_go_to_the_lowest_label() -> None:
     assert vote(labels, segments, 0.5).tolist() == [[0, 0, 0, 0], [3, 3, 3, 3]]
 
 
-def test_pixels_of_no_segment_keep_their_labels() -> None:
-    labels = np.array([[4, 4, 4, 4, 4, 4, 4, 1]], U1)
-    assert vote(labels, np.zeros((1, 8), U2), 0.5).tolist() == labels.tolist()
-
-
 @given(
     arrays(U1, (5, 7), elements=st.integers(0, 4)),
     arrays(U2, (5, 7), elements=st.integers(0, 6)),
@@ -49,16 +44,6 @@ def test_equals_counting_segment_by_segment(
     once = vote(labels, segments, agreement)
     assert np.array_equal(vote(once, segments, agreement), once)
     assert once.dtype == labels.dtype
-
-
-def test_segment_ids_do_not_matter() -> None:
-    rng = np.random.default_rng(0)
-    labels, segments = (
-        rng.integers(0, 3, (20, 30)).astype(U1),
-        rng.integers(0, 9, (20, 30)).astype(U2),
-    )
-    renamed = np.append(0, 1 + rng.permutation(400)[:8]).astype(U2)[segments]
-    assert np.array_equal(vote(labels, segments, 0.5), vote(labels, renamed, 0.5))
 
 
 def test_instances_without_pixels_are_dropped_and_the_rest_renumbered() -> None:

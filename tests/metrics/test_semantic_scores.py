@@ -121,18 +121,8 @@ def test_bad_input_says_what_is_wrong() -> None:
         Confusion(CLASSES).add(np.full((2, 2), 9, np.uint8), good)
     with pytest.raises(ValueError, match="differ in size"):
         Confusion(CLASSES).add(good, np.zeros((2, 3), np.uint8))
-    with pytest.raises(ValueError, match="int64"):
-        Confusion(CLASSES).add(good.astype(np.int64), good)
-    curve = ThresholdCurve(CLASSES)
+    curve = ThresholdCurve(CLASSES, threshold_grid())
     with pytest.raises(ValueError, match="NaN"):
         curve.add(good, np.full((1, 2, 2), np.nan, np.float32), [0])
-    with pytest.raises(ValueError, match="upsample"):
-        curve.add(good, np.zeros((1, 1, 1), np.float32), [0])
-    with pytest.raises(ValueError, match="different maps"):
-        curve.add(good, np.zeros((2, 2, 2), np.float32), [1, 1])
-    with pytest.raises(ValueError, match="truth has label 7"):
-        curve.add(good + np.uint8(7), np.zeros((1, 2, 2), np.float32), [1])
     with pytest.raises(ValueError, match="empty"):
         curve.best()
-    with pytest.raises(ValueError, match="254"):
-        Confusion([str(i) for i in range(255)])

@@ -170,21 +170,6 @@ def test_ignored_cells_get_no_gradient() -> None:
     assert (outputs.masks.grad[~ignored] != 0).all()
 
 
-def test_order_of_instances_and_images_changes_no_term() -> None:
-    outputs, targets = random_outputs(2, 5), double(random_targets((3, 2)))
-    expected = terms_of(outputs, targets)
-    order = torch.tensor([4, 3, 1, 0, 2])
-    turned = Targets(
-        [2, 3],
-        targets.classes[order],
-        targets.weights[order],
-        targets.masks[order],
-        targets.valid.flip(0),
-    )
-    for name, term in terms_of(Outputs(*(part.flip(0) for part in outputs)), turned).items():
-        assert float(term.detach()) == pytest.approx(float(expected[name].detach()), rel=1e-10)
-
-
 def test_half_precision_is_computed_in_float32() -> None:
     half = Outputs(*(part.detach().bfloat16() for part in random_outputs(2, 8)))
     targets = random_targets((4, 3))
@@ -354,11 +339,3 @@ def test_options_reach_the_terms() -> None:
     assert terms(loss=one | {"semantic": 3})["loss"] == pytest.approx(
         2 * usual["objectness"] + 3 * usual["semantic"]
     )
-
-
-def test_under_autocast_the_terms_are_float32() -> None:
-    outputs, batch = random_batch()
-    half = [part.bfloat16() for part in outputs]
-    with torch.autocast("cpu", torch.bfloat16):
-        terms = learning()(FixedOutputs(half), batch, single_rank())
-    assert all(value.dtype == torch.float32 for value in terms.values())

@@ -147,31 +147,6 @@ def test_pairs_have_the_greatest_score(counts: tuple[int, ...]) -> None:
         start += counts[b]
 
 
-def test_images_are_matched_on_their_own() -> None:
-    outputs, targets = random_outputs(2, 5), random_targets((3, 4))
-    together = pairs(match(outputs, targets))
-    for b, (first, last) in enumerate(((0, 3), (3, 7))):
-        alone = Targets(
-            [last - first],
-            targets.classes[first:last],
-            targets.weights[first:last],
-            targets.masks[first:last],
-            targets.valid[b : b + 1],
-        )
-        one = match(Outputs(*(part[b : b + 1] for part in outputs)), alone)
-        assert pairs(one) == {(0, n, k - first) for p, n, k in together if p == b}
-
-
-def test_order_of_the_instances_changes_no_pair() -> None:
-    outputs, targets = random_outputs(1, 6), random_targets((5,))
-    order = torch.tensor([3, 1, 4, 0, 2])
-    shuffled = targets._replace(
-        classes=targets.classes[order], weights=targets.weights[order], masks=targets.masks[order]
-    )
-    found = {(b, n, int(order[k])) for b, n, k in pairs(match(outputs, shuffled))}
-    assert found == pairs(match(outputs, targets))
-
-
 def test_ignored_cells_change_no_pair() -> None:
     outputs, targets = random_outputs(1, 6), random_targets((5,))
     masks = outputs.masks.detach().clone()

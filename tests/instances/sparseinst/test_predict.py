@@ -146,14 +146,3 @@ def test_half_precision_is_computed_in_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = detections(half, (104, 120), (96, 140), 0.005)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
-
-
-def test_order_of_the_queries_is_kept() -> None:
-    order = torch.tensor([4, 0, 8, 1, 3, 2, 7, 6, 5])
-    sizes = (104, 120), (96, 140)
-    expected, outputs = detections(outputs_of(), *sizes, 0.0), outputs_of()
-    found = detections(Outputs(*(part[order] for part in outputs)), *sizes, 0.0)
-    assert len(found.masks) == 9
-    assert all(
-        torch.equal(ours, theirs[order]) for ours, theirs in zip(found, expected, strict=True)
-    )

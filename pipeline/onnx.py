@@ -27,9 +27,8 @@ from torch.nn import functional as F
 from pipeline.core.weights import load_network
 from pipeline.errors import UserError
 from pipeline.instances.registry import rebuild
-from pipeline.instances.sparseinst import SparseInst
+from pipeline.instances.sparseinst import MASK_THRESHOLD, SparseInst, select_queries
 from pipeline.instances.sparseinst.network import MASK_STRIDE, MULTIPLE, Outputs
-from pipeline.instances.sparseinst.predict import MASK_THRESHOLD, select_queries
 from pipeline.nets.backbones import OUTPUT_STRIDE
 from pipeline.nets.deeplab import SemanticNet
 from pipeline.predict import (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.instances.sparseinst import network
+from pipeline.instances.sparseinst import detections, network
 from pipeline.instances.sparseinst.losses import (
     Targets,
     Weights,
@@ -19,7 +19,6 @@ from pipeline.instances.sparseinst.losses import (
     total_loss,
 )
 from pipeline.instances.sparseinst.network import Decoder, Encoder, Outputs
-from pipeline.instances.sparseinst.predict import detections
 
 GOLDEN = {
     name: torch.from_numpy(value)

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipeline.instances import sparseinst
 from pipeline.instances.base import Detections
-from pipeline.instances.sparseinst import predict
+from pipeline.instances.sparseinst import detections, upsample_masks
 from pipeline.instances.sparseinst.network import Outputs
-from pipeline.instances.sparseinst.predict import detections, upsample_masks
 
 CASES = [
     ((104, 120), (96, 140)),
@@ -55,7 +55,7 @@ def test_masks_are_the_interpolated_probabilities_above_the_threshold(
     size: tuple[int, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(predict, "VALUES_AT_ONCE", at_once)
+    monkeypatch.setattr(sparseinst, "VALUES_AT_ONCE", at_once)
     outputs = outputs_of()
     found = detections(outputs, inner, size, 0.0)
     expected = in_one(outputs.masks, inner, size)
@@ -132,7 +132,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_memory_is_bounded_by_the_values_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "VALUES_AT_ONCE", 500_000)
+    monkeypatch.setattr(sparseinst, "VALUES_AT_ONCE", 500_000)
     outputs = outputs_of(60)
     with Largest() as largest:
         found = detections(outputs, (128, 128), (400, 500), 0.0)

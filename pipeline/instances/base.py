@@ -20,8 +20,8 @@ from pipeline.core.artifacts import IGNORE, Record
 from pipeline.data.augmentation import as_image, training_crop
 from pipeline.data.index import Index
 
-MAX_INSTANCES = IGNORE - 1
-"""Largest number of instances per crop, whose ids are bytes."""
+MAX_INSTANCES = 100
+"""M, largest number of instances per crop; ids are bytes, so at most 254."""
 OUTSIDE = -1
 """Id of ignored pixels until a crop's instances are renumbered."""
 
@@ -205,7 +205,6 @@ class InstanceCrops(Dataset[tuple[Tensor, ...]]):
         resize: v2.Transform,
         crop: int,
         mean: tuple[float, ...],
-        max_instances: int = 100,
     ) -> None:
         """Create the samples of the images `names`.
 
@@ -216,12 +215,8 @@ class InstanceCrops(Dataset[tuple[Tensor, ...]]):
             resize: applied before the crop is cut.
             crop: S in pixels.
             mean: the color of pixels outside the image, in [0,1].
-            max_instances: M, 1 to 254; ValueError for other numbers.
         """
-        if not 1 <= max_instances <= MAX_INSTANCES:
-            raise ValueError(f"{max_instances} instances per crop: use 1 to {MAX_INSTANCES}")
         self.index, self.names, self.instances = index, list(names), instances
-        self.max_instances = max_instances
         self.augment = training_crop(resize, crop, mean, OUTSIDE)
 
     def __len__(self) -> int:
@@ -236,12 +231,12 @@ class InstanceCrops(Dataset[tuple[Tensor, ...]]):
         image, crop = self.augment(
             as_image(self.index.image(name)), tv_tensors.Mask(torch.from_numpy(ids)[None])
         )
-        renumbered = renumber(crop[0].as_subclass(Tensor), instances, self.max_instances)
+        renumbered = renumber(crop[0].as_subclass(Tensor), instances)
         return image.as_subclass(Tensor), *renumbered
 
 
 def renumber(
-    ids: Tensor, instances: TrainingInstances, max_instances: int
+    ids: Tensor, instances: TrainingInstances, max_instances: int = MAX_INSTANCES
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the ids, classes and weights of a sample of InstanceCrops, from a crop's original ids
     int32 [S,S] with OUTSIDE.

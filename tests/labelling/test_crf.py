@@ -36,13 +36,6 @@ def test_noisy_map_is_cleaned_to_the_color_border() -> None:
     assert (label_refiner(image, 2, IRN)(given) == truth).all()
 
 
-def test_border_moves_to_the_colors() -> None:
-    image, truth = two_colors()
-    shifted = np.roll(truth, 4, axis=1)
-    shifted[:, :4] = 0
-    assert (label_refiner(image, 2, IRN)(shifted) == truth).all()
-
-
 def test_without_appearance_the_colors_do_not_matter() -> None:
     image, truth = two_colors()
     settings = {**IRN, "bilateral_weight": 0}

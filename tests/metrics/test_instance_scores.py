@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from faster_coco_eval.core import mask
 
-from pipeline.metrics.instance import InstanceScores, area_under_curve, mask_ious, run_lengths
+from pipeline.metrics.instance import InstanceScores, mask_ious, run_lengths
 
 CLASSES = ("cat", "dog")
 U1, F4 = np.uint8, np.float32
@@ -151,12 +151,6 @@ def test_order_of_images_does_not_matter() -> None:
     whole = many(names).compute()
     assert 0 < whole["AP50"] < 1
     assert many(names[::-1]).compute() == whole
-
-
-def test_area_under_curve_by_hand() -> None:
-    # Hits at ranks 1 and 3 of two instances: precisions 1 and 2/3, each over half of the recall.
-    value = area_under_curve(np.array([0.9, 0.8, 0.7]), np.array([True, False, True]), 2)
-    assert value == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
 
 
 def test_overlapping_masks_each_count() -> None:

@@ -299,20 +299,6 @@ def test_images_without_instance_masks_are_scored_as_masks_alone(
     assert [row["kind"] for row in rows(tables, "failure_kinds")] == KINDS_OF_LABELS
 
 
-@pytest.mark.parametrize("format_", ["cams", "labels"])
-def test_equal_artifacts_give_equal_texts(
-    index: Index, stored: Callable[..., Reader], format_: str
-) -> None:
-    reader = stored(format_, lambda n: MAKERS[format_](index, n))
-    first, second = (score(index, reader) for _ in range(2))
-    assert (first.json(), first.csv()) == (second.json(), second.csv())
-    assert "NaN" not in first.json()
-    assert first.json().endswith("}\n")
-    for text in first.csv().values():
-        assert "\r" not in text
-        assert "nan" not in text
-
-
 @pytest.mark.defect("irn-4", "puzzlecam-2")
 def test_fewer_than_twenty_images_are_scored(index: Index, stored: Callable[..., Reader]) -> None:
     reader = stored("predictions", lambda n: truth_predictions(index, n))

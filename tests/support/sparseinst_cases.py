@@ -7,6 +7,9 @@ import torch
 from pipeline.instances.sparseinst.losses import Targets
 from pipeline.instances.sparseinst.network import Outputs
 
+PUBLISHED = {"classification": 2.0, "dice": 2.0, "mask": 5.0, "objectness": 1.0, "semantic": 0.0}
+"""Weights of the loss terms in the authors' code."""
+
 
 def random_outputs(
     batch: int,

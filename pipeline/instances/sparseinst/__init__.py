@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from pipeline.core.trainer import LossFn
 from pipeline.instances.base import Detections, InstanceModel, resize_to_sides
-from pipeline.instances.sparseinst.losses import Weights, training_loss
+from pipeline.instances.sparseinst.losses import training_loss
 from pipeline.instances.sparseinst.network import (
     MASK_STRIDE,
     MULTIPLE,
@@ -142,11 +142,11 @@ class SparseInst(InstanceModel):
         """Return the training loss.
 
         Args:
-            loss: weights of the terms, see Weights.
+            loss: weights of the terms, see `training_loss`.
             targets: how masks are brought to stride 4: `area` or `bilinear`, see `targets_of`.
             weighted: whether instances count by their weights.
         """
-        return partial(training_loss, weights=Weights(**loss), resizing=targets, weighted=weighted)
+        return partial(training_loss, weights=loss, resizing=targets, weighted=weighted)
 
     @torch.inference_mode()
     def predict(

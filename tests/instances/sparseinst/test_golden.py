@@ -12,13 +12,13 @@ from torch import Tensor
 from pipeline.instances.sparseinst import detections, network
 from pipeline.instances.sparseinst.losses import (
     Targets,
-    Weights,
     loss_terms,
     match,
     targets_of,
     total_loss,
 )
 from pipeline.instances.sparseinst.network import Decoder, Encoder, Outputs
+from tests.support.sparseinst_cases import PUBLISHED
 
 GOLDEN = {
     name: torch.from_numpy(value)
@@ -123,9 +123,9 @@ def test_matching(outputs: Outputs, targets: Targets) -> None:
 def test_losses_and_gradients(outputs: Outputs, targets: Targets) -> None:
     matches = match(outputs, targets)
     terms = loss_terms(outputs, targets, matches, torch.tensor(7.0))
-    total = total_loss(terms, Weights())
+    total = total_loss(terms, PUBLISHED)
     gradients = torch.autograd.grad(total, list(outputs))
-    scaled = {name: getattr(Weights(), name) * float(term.detach()) for name, term in terms.items()}
+    scaled = {name: PUBLISHED[name] * float(term.detach()) for name, term in terms.items()}
     for name, theirs in TERMS.items():
         assert scaled[name] == pytest.approx(float(GOLDEN[f"losses.loss_{theirs}"]), rel=1e-5)
     for gradient, name in zip(gradients, ("logits", "masks", "scores"), strict=True):

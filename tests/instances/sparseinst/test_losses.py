@@ -13,14 +13,14 @@ from pipeline.instances.sparseinst import SparseInst, TrainingOutputs
 from pipeline.instances.sparseinst.losses import (
     Matches,
     Targets,
-    Weights,
     loss_terms,
     match,
     semantic_loss,
     total_loss,
 )
 from pipeline.instances.sparseinst.network import Outputs
-from tests.support.sparseinst_cases import double, plain, random_outputs, random_targets
+from pipeline.params import presets
+from tests.support.sparseinst_cases import PUBLISHED, double, plain, random_outputs, random_targets
 from tests.support.steps import one_of_two_ranks, single_rank
 
 
@@ -72,16 +72,16 @@ def test_terms_are_the_equations(counts: tuple[int, ...]) -> None:
     assert {name: 2.5 * float(term) for name, term in terms.items()} == pytest.approx(
         slow, rel=1e-8
     )
-    weights = Weights(0.5, 3.0, 7.0, 11.0)  # of those terms that there are
+    weights = dict(zip(terms, (0.5, 3.0, 7.0, 11.0), strict=True))
     total = (0.5, 3.0, 7.0, 11.0) @ torch.stack([*terms.values()]).numpy()
     assert float(total_loss(terms, weights)) == pytest.approx(float(total))
 
 
 @pytest.mark.defect("sparseinst-9.1")
-def test_default_weights_are_the_published_ones() -> None:
-    assert Weights() == Weights(
-        classification=2.0, dice=2.0, mask=5.0, objectness=1.0, semantic=0.0
-    )
+def test_weights_of_preset_voc12_are_the_published_ones() -> None:
+    section = presets.load("voc12")["instance"]["sparseinst"]
+    assert not section["semantic"]
+    assert section["loss"] | {"semantic": 0} == PUBLISHED
 
 
 @pytest.mark.parametrize("counts", [(2, 1), (0, 0), (6, 2)])
@@ -91,7 +91,7 @@ def test_gradients_are_those_of_the_loss_terms(counts: tuple[int, ...]) -> None:
 
     def loss(*tensors: Tensor) -> Tensor:
         return total_loss(
-            loss_terms(Outputs(*tensors), targets, matches, torch.tensor(3.0)), Weights()
+            loss_terms(Outputs(*tensors), targets, matches, torch.tensor(3.0)), PUBLISHED
         )
 
     assert torch.autograd.gradcheck(loss, tuple(outputs))
@@ -101,7 +101,7 @@ def test_gradients_are_those_of_the_loss_terms(counts: tuple[int, ...]) -> None:
 def test_without_instances_the_loss_is_finite_and_teaches_the_classes() -> None:
     outputs = random_outputs(2, 4)
     terms = terms_of(outputs, random_targets((0, 0)))
-    total_loss(terms, Weights()).backward()
+    total_loss(terms, PUBLISHED).backward()
     assert [float(term.detach()) > 0 for term in terms.values()] == [True, False, False, False]
     assert outputs.logits.grad is not None
     assert (outputs.logits.grad > 0).all()
@@ -152,7 +152,7 @@ def test_instance_of_weight_0_leaves_its_query_alone() -> None:
     outputs, targets = random_outputs(1, 3), random_targets((2,))
     targets = targets._replace(weights=torch.tensor([0.0, 1.0]))
     matches = match(outputs, targets)
-    total_loss(loss_terms(outputs, targets, matches, torch.tensor(1.0)), Weights()).backward()
+    total_loss(loss_terms(outputs, targets, matches, torch.tensor(1.0)), PUBLISHED).backward()
     query = int(matches.query[matches.target == 0])
     for part in outputs:
         assert part.grad is not None
@@ -162,7 +162,7 @@ def test_instance_of_weight_0_leaves_its_query_alone() -> None:
 
 def test_ignored_cells_get_no_gradient() -> None:
     outputs, targets = random_outputs(2, 4), random_targets((4, 4))
-    total_loss(terms_of(outputs, targets), Weights()).backward()
+    total_loss(terms_of(outputs, targets), PUBLISHED).backward()
     assert outputs.masks.grad is not None
     ignored = (targets.valid == 0)[:, None].expand_as(outputs.masks)
     assert ignored.any()
@@ -185,7 +185,7 @@ def test_enormous_logits_stay_finite() -> None:
     outputs = Outputs(
         *((part.detach().float() * 1e4).requires_grad_() for part in random_outputs(1, 4))
     )
-    total_loss(terms_of(outputs, random_targets((3,))), Weights()).backward()
+    total_loss(terms_of(outputs, random_targets((3,))), PUBLISHED).backward()
     assert all(part.grad is not None and part.grad.isfinite().all() for part in outputs)
 
 
@@ -260,7 +260,7 @@ def test_where_nothing_counts_the_classes_of_cells_cost_nothing() -> None:
     assert not logits.grad.any()
 
 
-LOSS = {"classification": 2.0, "dice": 2.0, "mask": 5.0, "objectness": 1.0, "semantic": 4.0}
+LOSS = PUBLISHED | {"semantic": 4.0}
 
 
 def learning(**options: Any) -> LossFn:

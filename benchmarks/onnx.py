@@ -30,10 +30,10 @@ def weights(task: str) -> Path:
 
         network = SemanticNet(len(CLASSES) + 1, BACKBONE)
     else:
-        from pipeline.instances.sparseinst.network import Network
+        from pipeline.instances.sparseinst import SparseInst
 
         options: dict[str, Any] = {"width": 128, "queries": 30, "groups": 4}
-        network = Network(len(CLASSES), BACKBONE, **options)
+        network = SparseInst(len(CLASSES), BACKBONE, **options)
         header |= {"method": "sparseinst", "options": options, "resize": (375, 375)}
     path = temporary_folder() / f"{task}.safetensors"
     save_weights(path, network, task, **header)

@@ -19,12 +19,12 @@ def test_no_validation_images_give_an_empty_artifact_that_says_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     index = build("scenes", Path(), Path("data/dataset"), images=2, val=0.0)
-    network = SemanticNet(len(index.classes) + 1, "tf_efficientnet_lite0")
+    network = SemanticNet(len(index.classes) + 1, "test_resnet")
     save_weights(
         Path("data/semantic.safetensors"),
         network,
         "semantic",
-        backbone="tf_efficientnet_lite0",
+        backbone="test_resnet",
         classes=index.classes,
     )
     save_weights(

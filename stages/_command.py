@@ -22,20 +22,6 @@ from pipeline.errors import UserError
 from pipeline.params import Parameters, parse
 from pipeline.params.section import Section
 
-__all__ = [
-    "CURVES",
-    "DATA",
-    "DATASET",
-    "Parameters",
-    "Runtime",
-    "artifact",
-    "read_parameters",
-    "run_per_image",
-    "save_stage",
-    "stage",
-    "train_stage",
-]
-
 DATA = Path("data")
 DATASET = DATA / "dataset"
 CURVES = DATA / "curves"

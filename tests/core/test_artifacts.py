@@ -3,9 +3,10 @@ wrong is named.
 """
 
 import multiprocessing
+import os
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import h5py
@@ -171,58 +172,35 @@ def test_an_unknown_image_is_a_key_error_with_file_and_image(tmp_path: Path) -> 
         Reader(tmp_path / "x.h5")["nobody"]
 
 
-def _change(path: Path, **attributes: object) -> None:
-    with h5py.File(path, "a") as file:
-        for key, value in attributes.items():
-            del file.attrs[key]
-            if value is not None:
-                file.attrs[key] = value
-
-
-def _spoil(path: Path, how: str) -> None:
-    write(path, "seeds", {name: record("seeds", 0) for name in IDS})
-    whole = path.read_bytes()
-    if how == "missing":
-        path.unlink()
-    elif how == "text":
-        path.write_text("not HDF5")
-    elif how == "nothing":
-        path.write_bytes(b"")
-    elif how == "truncated":
-        path.write_bytes(whole[: len(whole) // 2])
-    elif how == "foreign":
-        with h5py.File(path, "w") as file:
-            file.attrs["format"] = "somebody's"
-    elif how == "format":
-        _change(path, format="weakmask/novel")
-    elif how == "version":
-        _change(path, version=99)
-    elif how == "incomplete":
-        _change(path, complete=None)
-    elif how == "fewer":
+def _edit(change: Callable[[h5py.File], object]) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
         with h5py.File(path, "a") as file:
-            del file["seeds/plain"]
+            change(file)
+
+    return edit
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("spoil", "message"),
     [
-        ("missing", "no such file"),
-        ("text", "not a readable HDF5"),
-        ("nothing", "not a readable HDF5"),
-        ("truncated", "not a readable HDF5"),
-        ("foreign", "not an artifact of this pipeline"),
-        ("format", "unknown format 'novel'"),
-        ("version", "version 99, this program reads version 1"),
-        ("incomplete", "incomplete"),
-        ("fewer", "10 names but"),
+        (Path.unlink, "no such file"),
+        (lambda path: path.write_text("not HDF5"), "not a readable HDF5"),
+        (lambda path: path.write_bytes(b""), "not a readable HDF5"),
+        (lambda path: os.truncate(path, path.stat().st_size // 2), "not a readable HDF5"),
+        (_edit(lambda file: file.attrs.modify("format", "mine")), "not an artifact of this pipel"),
+        (_edit(lambda file: file.attrs.modify("format", "weakmask/new")), "unknown format 'new'"),
+        (_edit(lambda file: file.attrs.modify("version", 99)), "version 99, this program reads v"),
+        (_edit(lambda file: file.attrs.pop("complete")), "incomplete"),
+        (_edit(lambda file: file.pop("seeds/plain")), "10 names but"),
     ],
+    ids=["missing", "text", "empty", "truncated", "foreign", "format", "version", "part", "fewer"],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(
-    tmp_path: Path, how: str, message: str
+    tmp_path: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
     path = tmp_path / "x.h5"
-    _spoil(path, how)
+    write(path, "seeds", {name: record("seeds", 0) for name in IDS})
+    spoil(path)
     with pytest.raises(ArtifactError, match=message) as caught:
         Reader(path)
     assert str(path) in str(caught.value)

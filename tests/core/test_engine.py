@@ -115,19 +115,14 @@ def test_batches_and_shards_change_no_byte(
     assert go(logged.task(), tmp_path, **changes) == undisturbed
 
 
-def test_a_task_without_a_device_part_runs_in_one_go(
-    tmp_path: Path, logged: Work, undisturbed: bytes
-) -> None:
-    assert go(Task(logged.load, logged.squared), tmp_path) == undisturbed
-
-
-def test_a_task_without_a_finish_takes_what_was_computed(
+def test_a_task_may_lack_a_device_part_or_a_finish(
     tmp_path: Path, logged: Work, undisturbed: bytes
 ) -> None:
     def compute(names: Sequence[str], loaded: Sequence[int]) -> list[dict[str, np.ndarray]]:
         return [logged.squared(name, number) for name, number in zip(names, loaded, strict=True)]
 
     assert go(Task(logged.load, compute=compute), tmp_path) == undisturbed
+    assert go(Task(logged.load, logged.squared), tmp_path) == undisturbed
 
 
 def test_batches_hold_images_of_one_key_up_to_their_size(tmp_path: Path, logged: Work) -> None:
@@ -252,8 +247,7 @@ def test_shards_of_another_fingerprint_are_not_mixed_in(
     assert go(logged.task(), tmp_path, key="newer") == undisturbed
 
 
-@pytest.mark.parametrize("count", [40, 200])
-def test_loads_run_ahead_by_a_bounded_number(tmp_path: Path, logged: Work, count: int) -> None:
+def test_loads_run_ahead_by_a_bounded_number(tmp_path: Path, logged: Work) -> None:
     loaded, computed, finished, most = 0, 0, 0, [0, 0]
 
     def load(name: str) -> int:
@@ -273,9 +267,9 @@ def test_loads_run_ahead_by_a_bounded_number(tmp_path: Path, logged: Work, count
         finished += 1
         return {"seeds": np.zeros((1, 1), "u1")}
 
-    names = [f"{number:04d}" for number in range(count)]
+    names = [f"{number:04d}" for number in range(200)]
     go(Task(load, finish, compute), tmp_path, names, shard=50)
-    assert finished == count
+    assert finished == 200
     assert most[0] <= 3 * 3, "two batches ahead and the one that is computed"
     assert most[1] <= 3
 

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from pipeline.core.trainer import (
     TrainConfig,
     TrainingError,
     TrainState,
-    _loader,
     _watched_loaders,
     train,
 )
@@ -367,22 +365,6 @@ def test_augmentation_follows_from_seed_and_position_alone() -> None:
     distinct = {tuple(image.flatten()[:3].tolist()) for image in straight}
     assert len(distinct) == 12
     assert not torch.equal(SampleStream(samples, 2)[0][0], straight[0])
-
-
-def test_ranks_share_out_every_position(tmp_path: Path) -> None:
-    taken: Counter[int] = Counter()
-    for rank in range(2):
-        loader = _loader(
-            SampleStream(Samples(10), 0),
-            config(batch=4),
-            3,
-            8,
-            runtime(tmp_path, rank=rank, world_size=2),
-        )
-        batches = list(loader.batch_sampler or [])
-        assert [len(batch) for batch in batches] == [2] * 5
-        taken.update(itertools.chain.from_iterable(batches))
-    assert taken == Counter(range(12, 32))
 
 
 # The schedule and the optimizers

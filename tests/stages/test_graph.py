@@ -114,7 +114,7 @@ def test_one_name_per_step(name: str) -> None:
 
 def test_every_file_of_stages_is_a_stage() -> None:
     names = {path.stem for path in (ROOT / "stages").glob("*.py")}
-    assert names == set(STAGES) | {"__init__", "_command", "_training"}
+    assert names == set(STAGES) | {"__init__", "_command"}
 
 
 @pytest.mark.parametrize("name", STAGES)

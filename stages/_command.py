@@ -1,4 +1,4 @@
-"""What the stages share: their command line, the paths of their files, and the per-image run.
+"""What the stages share: their command line, the paths of their files, and how they run the engines.
 
 The name of a stage is the name of its section, its artifact and its loss log.
 """
@@ -6,29 +6,21 @@ The name of a stage is the name of its section, its artifact and its loss log.
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
+from torch import nn
+from torch.utils.data import Dataset
 
-from pipeline.core import engine, resume
+from pipeline.core import engine, resume, trainer
 from pipeline.core.device import Runtime, resolve
+from pipeline.core.weights import save_weights
 from pipeline.errors import UserError
 from pipeline.params import Parameters, parse
 from pipeline.params.section import Section
-
-__all__ = [
-    "CURVES",
-    "DATA",
-    "DATASET",
-    "Parameters",
-    "Runtime",
-    "artifact",
-    "read_parameters",
-    "run_per_image",
-    "stage",
-]
 
 DATA = Path("data")
 DATASET = DATA / "dataset"
@@ -107,3 +99,52 @@ def run_per_image(
         fingerprint=resume.fingerprint(section.model_dump(), inputs),
         runtime=runtime,
     )
+
+
+def train_stage(
+    stage: str,
+    network: nn.Module,
+    samples: Dataset[Any],
+    loss_fn: trainer.LossFn,
+    parameters: Parameters,
+    inputs: Sequence[Path],
+    runtime: Runtime,
+    *,
+    new: Iterable[nn.Parameter],
+    prepare: Callable[[nn.Module], None] | None = None,
+) -> None:
+    """Train `network` as section `stage` of the parameters says and write its loss log.
+
+    Args:
+        stage: name of the stage.
+        network: what is trained, in place.
+        samples: what it learns from.
+        loss_fn: what is minimized.
+        parameters: all parameters.
+        inputs: files, or the folder of the dataset, on which the result depends.
+        runtime: the machine.
+        new: parameters without pretrained values.
+        prepare: called with the network in training mode.
+    """
+    section, seed = getattr(parameters, stage), parameters.base.seed
+    trainer.train(
+        network,
+        samples,
+        loss_fn,
+        trainer.TrainConfig(
+            epochs=section.epochs, batch=section.batch, seed=seed, **section.optimizer.model_dump()
+        ),
+        new=new,
+        stage=stage,
+        fingerprint=resume.fingerprint({"section": section.model_dump(), "seed": seed}, inputs),
+        runtime=runtime,
+        curve=CURVES / f"{stage}.csv",
+        prepare=prepare,
+    )
+
+
+def save_stage(stage: str, network: nn.Module, runtime: Runtime, **header: Any) -> None:
+    """Write the weights of `stage`, with what rebuilds the network, and remove its checkpoints."""
+    if runtime.is_main_process:
+        save_weights(artifact(stage, ".safetensors"), network, stage, **header)
+        resume.cleanup(runtime.work, stage)

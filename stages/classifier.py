@@ -18,8 +18,7 @@ from pipeline.params.data import Segments
 from pipeline.segmenters.prompting import PromptableSegments
 from pipeline.segmenters.sam import SamPrompter, load_sam
 from pipeline.segmenters.superpixels import SuperpixelPrompter
-from stages._command import DATASET, Parameters, Runtime, artifact, stage
-from stages._training import save_stage, train_stage
+from stages._command import DATASET, Parameters, Runtime, artifact, save_stage, stage, train_stage
 
 
 @stage

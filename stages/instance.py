@@ -30,8 +30,16 @@ from pipeline.instances.base import (
 )
 from pipeline.instances.registry import INSTANCE_MODELS
 from pipeline.nets.backbones import fix_batch_norm, normalization
-from stages._command import CURVES, DATASET, Parameters, Runtime, artifact, stage
-from stages._training import save_stage, train_stage
+from stages._command import (
+    CURVES,
+    DATASET,
+    Parameters,
+    Runtime,
+    artifact,
+    save_stage,
+    stage,
+    train_stage,
+)
 
 
 @stage

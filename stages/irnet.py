@@ -14,8 +14,7 @@ from pipeline.data.index import Index
 from pipeline.irnet.network import IRNet
 from pipeline.irnet.training import SeedCrops, mean_shift, show_boundaries, training_loss
 from pipeline.nets.backbones import normalization
-from stages._command import DATASET, Parameters, Runtime, artifact, stage
-from stages._training import save_stage, train_stage
+from stages._command import DATASET, Parameters, Runtime, artifact, save_stage, stage, train_stage
 
 log = logging.getLogger(__name__)
 

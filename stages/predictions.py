@@ -17,6 +17,7 @@ from pipeline.core.artifacts import Record
 from pipeline.core.device import stack
 from pipeline.core.engine import Task
 from pipeline.data.index import Index
+from pipeline.labelling.crf import densecrf
 from pipeline.predict import (
     InstancePredictor,
     SemanticPredictor,
@@ -42,6 +43,8 @@ class Outputs(NamedTuple):
 def predictions(parameters: Parameters, runtime: Runtime) -> None:
     """Predict the validation images."""
     index, section = Index.load(DATASET), parameters.predictions
+    if section.crf.iterations:
+        densecrf()  # or its absence is reported for every image
     files = [artifact(name, ".safetensors") for name in ("semantic", "instance")]
     label = semantic_predictor(files[0], runtime.device, scales=section.scales, flip=section.flip)
     find = instance_predictor(files[1], runtime.device, **section.instances.model_dump())

@@ -31,11 +31,12 @@ def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
             f"scores: no image of {reader.path} has a ground-truth mask; there are no scores"
         )
     bar = tqdm(names, desc=f"scores {name}", unit="image", mininterval=1)
+    thresholds = {"cams": parameters.scores.background, "walk": parameters.labels.background}
     tables = evaluate(
         index,
         name,
         ((image, reader[image]) for image in bar),
-        threshold=parameters.scores.background,
+        threshold=thresholds.get(name, 0.0),  # the others are not maps
         normalize=parameters.labels.normalize,
     )
     _write(tables, DATA / "scores")

@@ -11,6 +11,7 @@ from functools import partial
 from pipeline.core.artifacts import Reader, Record
 from pipeline.core.engine import Task
 from pipeline.data.index import Index
+from pipeline.labelling.crf import densecrf
 from pipeline.labelling.seeds import seed_map
 from pipeline.params.pseudo_labels import Seeds
 from stages._command import DATASET, Parameters, Runtime, artifact, run_per_image, stage
@@ -20,6 +21,8 @@ from stages._command import DATASET, Parameters, Runtime, artifact, run_per_imag
 def seeds(parameters: Parameters, runtime: Runtime) -> None:
     """Turn class activation maps into confident seeds."""
     index, cams, section = Index.load(DATASET), Reader(artifact("cams"), "cams"), parameters.seeds
+    if section.crf.iterations:
+        densecrf()  # or its absence is reported for every image
     task = Task(partial(_seed, index, cams, section))
     inputs = [DATASET, cams.path]
     run_per_image("seeds", task, cams.names, index.classes, section, inputs, runtime)

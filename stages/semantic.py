@@ -18,8 +18,7 @@ from pipeline.data.masks import read_semantic
 from pipeline.errors import UserError
 from pipeline.nets.backbones import normalization
 from pipeline.nets.deeplab import LabeledCrops, SemanticNet, segmentation_loss
-from stages._command import DATASET, Parameters, Runtime, artifact, stage
-from stages._training import save_stage, train_stage
+from stages._command import DATASET, Parameters, Runtime, artifact, save_stage, stage, train_stage
 
 
 @stage

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def instance_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     its header.
     """
     torch.manual_seed(0)
-    options = {"width": 16, "queries": 6, "groups": 2}
+    options: dict[str, Any] = {"width": 16, "queries": 6, "groups": 2}
     network = SparseInst(len(CLASSES), "test_resnet", **options)
     branch = network.decoder.instances
     branch.kernels.weight.data *= 30

@@ -58,30 +58,17 @@ class Runtime:
         return self.rank == 0
 
 
-def resolve(
-    *,
-    device: str,
-    precision: str,
-    workers: int,
-    batch: int,
-    shard: int,
-    checkpoint: float,
-    skip_bad: bool,
-    work: str,
-) -> Runtime:
+def resolve(*, device: str, precision: str, workers: int, work: str, **others: Any) -> Runtime:
     """Resolve section `runtime` for this machine; raise RuntimeSettingError where it cannot."""
     chosen = find_device(device)
     return Runtime(
         device=chosen,
         precision=_precision(precision, chosen),
         workers=workers or _cores(),
-        batch=batch,
-        shard=shard,
-        checkpoint=checkpoint,
-        skip_bad=skip_bad,
         work=Path(os.environ.get("WEAKMASK_WORK") or work),
         rank=int(os.environ.get("RANK", "0")),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        **others,
     )
 
 

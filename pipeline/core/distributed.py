@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, distributed, nn
 
 from pipeline.core.device import Runtime
@@ -88,6 +87,8 @@ def parallel(network: nn.Module, runtime: Runtime) -> nn.Module:
     if runtime.world_size > 1:
         cuda = runtime.device.type == "cuda"
         if cuda:  # timm's, as torch's drops the activation that timm joins to the normalization
+            from timm.layers import convert_sync_batchnorm  # loading it takes a second
+
             convert_sync_batchnorm(network)
         devices = [runtime.device] if cuda else None
         model = nn.parallel.DistributedDataParallel(model, devices, find_unused_parameters=True)

@@ -39,7 +39,7 @@ def save_weights(path: Path, network: nn.Module, kind: str, **header: Any) -> No
 
 def read_header(path: Path) -> Mapping[str, Any]:
     """Return the header of any weights file of this pipeline; raise WeightsError."""
-    return _read(path, with_tensors=False)[1]
+    return read_weights(path, with_tensors=False)[1]
 
 
 def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
@@ -53,12 +53,10 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], Mapping[str,
     return tensors, header
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+def read_weights(
+    path: Path, *, with_tensors: bool = True
+) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """Return (state dict, header) of any weights file of this pipeline; raise WeightsError."""
-    return _read(path, with_tensors=True)
-
-
-def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; `dvc repro {path.stem}` makes it")
     try:

@@ -51,9 +51,10 @@ def refine_probabilities(
     return _infer(_build(image, labels, settings), unary, settings).reshape(probabilities.shape)
 
 
-def _build(image: np.ndarray, labels: int, settings: Mapping[str, float]) -> Any:
+def densecrf() -> Any:
+    """Return the module of pydensecrf; raise UserError that says how to install it."""
     try:
-        from pydensecrf import densecrf
+        from pydensecrf import densecrf as module
     except ImportError as error:
         raise UserError(
             "seeds.crf, predictions.crf: the dense CRF needs pydensecrf2, which is not installed; "
@@ -61,9 +62,12 @@ def _build(image: np.ndarray, labels: int, settings: Mapping[str, float]) -> Any
             "`pip install --no-build-isolation pydensecrf2`, or set iterations to 0 to do without "
             "it (weakmask predict: --no-crf)"
         ) from error
+    return module
 
+
+def _build(image: np.ndarray, labels: int, settings: Mapping[str, float]) -> Any:
     height, width = image.shape[:2]
-    crf = densecrf.DenseCRF2D(width, height, labels)
+    crf = densecrf().DenseCRF2D(width, height, labels)
     # The library needs a unary before the kernels; each call sets its own.
     crf.setUnaryEnergy(np.zeros((labels, height * width), np.float32))
     crf.addPairwiseGaussian(sxy=settings["smooth_xy"], compat=settings["smooth_weight"])

@@ -86,23 +86,15 @@ def test_a_device_error_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> No
         find_device("cuda", "--device")
 
 
-def test_the_environment_overrides_the_work_folder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert settle().work == Path(".work")
-    monkeypatch.setenv("WEAKMASK_WORK", "")
-    assert settle().work == Path(".work")
-    monkeypatch.setenv("WEAKMASK_WORK", "elsewhere/work")
-    assert settle().work == Path("elsewhere/work")
-
-
-def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_and_work_folder_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = settle()
     assert (alone.rank, alone.world_size, alone.is_main_process) == (0, 1, True)
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert alone.work == Path(".work")
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "WEAKMASK_WORK": "elsewhere"}.items():
+        monkeypatch.setenv(name, value)
     one = settle()
     assert (one.rank, one.world_size, one.is_main_process) == (3, 4, False)
+    assert one.work == Path("elsewhere")
 
 
 def test_workers_default_to_the_cores_shared_by_the_ranks_of_a_host(

@@ -4,12 +4,11 @@ After a fault the stage reports it in one line. The next run resumes from each f
 checkpoint, writes the bytes of the undisturbed run, and leaves no partial file. An input cut to
 half is named, and nothing is written.
 
-By default one stage of each engine suffers every fault and all others one kill. With
-`WEAKMASK_FAULTS=20 pytest tests/stages/test_faults.py` every stage suffers all of them: that many
-kills at random moments, and that many moments of each exact kind.
+By default each fault happens once, to a stage of its own. With `WEAKMASK_FAULTS=20 pytest
+tests/stages/test_faults.py` every stage suffers every fault: that many kills at random moments, and
+up to as many at exact ones.
 """
 
-import hashlib
 import os
 import random
 import re
@@ -18,9 +17,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import pytest
@@ -29,244 +28,210 @@ import yaml
 
 from tests.support.repository import ENVIRONMENT, ROOT, set_parameters, up_to_date
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-
 COUNT = int(os.environ.get("WEAKMASK_FAULTS", "0"))
-GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-Process = subprocess.Popen[str]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 * (1 + COUNT))]
 STAGES = [
     f"{stage}@{item}".removesuffix("@")
-    for stage, entry in GRAPH.items()
+    for stage, entry in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
     for item in entry.get("foreach", [""])
 ]
-THOROUGH = ("cams", "irnet")
-"""A per-image stage and a training, which suffer every fault in each run of the tests."""
 MERGED = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
-LIMIT = 300
-"""Seconds after which a stage counts as hanging."""
-RESUMED = re.compile(r"(?:goes on|resum\w*)\D*(\d+)")
+RESUMABLE = (*MERGED, "classifier", "irnet", "semantic", "instance")
+"""Stages with workers and unfinished work."""
+RESUMED = re.compile(r"resumes\D*(\d+)")
+PYTHON = (sys.executable, "-m")
 FULL_DISK = """
 mount -t tmpfs -o size="$1" tmpfs "$2.full" && cp -a "$2/." "$2.full/" &&
 mount --bind "$2.full" "$2" && shift 2 && exec "$@"
 """
 """Run a command on a disk of "$1" bytes in the place of folder "$2"."""
-
-
-class Ended(NamedTuple):
-    """How a stage's process ended: exit status (negative: the signal), and what it printed."""
-
-    code: int
-    printed: str
+Process = subprocess.Popen[str]
+Ended = subprocess.CompletedProcess[str]
 
 
 class Sandbox:
     """A copy of a finished run, to do harm to one stage of it."""
 
-    def __init__(self, finished: Path, folder: Path) -> None:
-        self.finished, self.folder = finished, folder
-        shutil.copytree(finished, folder, symlinks=True)
-        # a checkpoint after every step, and workers to kill
-        set_parameters(folder, {"runtime.checkpoint": 0.001, "runtime.workers": 2})
-        self.lock = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
-        self.seconds = 3.0  # of an undisturbed run of the current stage
+    def __init__(self, finished: Path, folder: Path, stage: str) -> None:
+        self.finished, self.folder, self.stage = finished, folder, stage
+        lock = yaml.safe_load((finished / "dvc.lock").read_text())["stages"][stage]
+        self.deps, self.outs = ([entry["path"] for entry in lock[key]] for key in ("deps", "outs"))
+        self.work = folder / ".work" / stage.partition("@")[0]
 
-    def restore(self) -> None:
-        shutil.rmtree(self.folder / ".work", ignore_errors=True)
-        shutil.rmtree(self.folder / "data")
-        shutil.copytree(self.finished / "data", self.folder / "data", symlinks=True)
-
-    def forget(self, stage: str) -> None:
-        """Remove what a stage wrote, and its unfinished work."""
-        for file in self.digests(self.folder, stage):
+    def forget(self) -> None:
+        """Remove what the stage wrote, and its unfinished work."""
+        for file in self.written(self.folder):
             (self.folder / file).unlink()
-        shutil.rmtree(self.work(stage), ignore_errors=True)
+        shutil.rmtree(self.work, ignore_errors=True)
 
-    def inputs(self, stage: str) -> list[Path]:
-        """Return the files that a stage reads; the index stands for the tables next to it."""
-        found = []
-        for dep in self.lock[stage]["deps"]:
-            path = self.folder / dep["path"]
-            if dep["path"].startswith("data/"):
-                found += sorted(path.rglob("*.*")) if path.is_dir() else [path]
-                if path.name == "index.json":
-                    found += sorted(path.parent.glob("*.csv"))
-        return [path for path in found if path.is_file()]
+    def inputs(self) -> list[Path]:
+        """Return the files that the stage reads; the index stands for the tables next to it."""
+        paths = [self.folder / path for path in self.deps if path.startswith("data/")]
+        tables = [table for path in paths for table in path.parent.glob("images.csv")]
+        return [path for path in (*paths, *tables) if path.is_file()]
 
-    def digests(self, root: Path, stage: str) -> dict[str, str]:
-        """Return the digest of each file that a stage wrote, by path."""
-        outs = [root / out["path"] for out in self.lock[stage]["outs"]]
+    def written(self, root: Path) -> dict[str, bytes]:
+        """Return the content of each file that the stage wrote, by path."""
+        outs = [root / out for out in self.outs]
         files = [file for out in outs for file in ([out] if out.is_file() else out.rglob("*"))]
-        return {
-            str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in files
-            if file.is_file()
-        }
+        return {str(file.relative_to(root)): file.read_bytes() for file in files if file.is_file()}
 
-    def is_whole(self, stage: str) -> bool:
-        """Return whether a stage wrote the bytes of the undisturbed run."""
-        return self.digests(self.folder, stage) == self.digests(self.finished, stage)
-
-    def work(self, stage: str) -> Path:
-        return self.folder / ".work" / stage.partition("@")[0]
-
-    def kept(self, stage: str) -> int:
+    def kept(self) -> int:
         """Return the finished shards, or the steps in the checkpoint, of unfinished work."""
-        for checkpoint in self.work(stage).rglob("checkpoint.pt"):
+        for checkpoint in self.work.rglob("checkpoint.pt"):
             return int(torch.load(checkpoint, weights_only=True)["step"])
-        return len(list(self.work(stage).rglob("shard-*.h5")))
+        return len(list(self.work.rglob("shard-*.h5")))
 
-    def start(self, stage: str, before: Sequence[str] = (sys.executable, "-m")) -> Process:
-        name, _, argument = stage.partition("@")
-        return subprocess.Popen(
-            [*before, f"stages.{name}", *([argument] if argument else [])],
-            cwd=self.folder,
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, before: Sequence[str] = PYTHON) -> Process:
+        name, *argument = self.stage.split("@")
+        command, pipe = [*before, f"stages.{name}", *argument], subprocess.PIPE
+        return Process(command, cwd=self.folder, env=ENVIRONMENT, stderr=pipe, text=True)
 
     def wait(self, process: Process) -> Ended:
         """Wait for a process and, by its stderr, for its workers."""
-        try:
-            printed = process.communicate(timeout=LIMIT)[1]
-        except subprocess.TimeoutExpired:
-            process.kill()
-            pytest.fail(f"hangs: {process.communicate()[1][-500:]}")
-        return Ended(process.returncode, printed)
+        printed = process.communicate()[1]
+        return Ended(process.args, process.returncode, stderr=printed)
 
-    def check_recovery(self, stage: str, harmed: Ended) -> None:
-        """Run a harmed stage again, and check both runs."""
-        if harmed.code not in (0, -signal.SIGKILL):
+    def run(self, before: Sequence[str] = PYTHON) -> Ended:
+        return self.wait(self.start(before))
+
+    def check_recovery(self, harmed: Ended) -> None:
+        """Run the harmed stage again, and check both runs."""
+        if harmed.returncode not in (0, -signal.SIGKILL):
             check_message(harmed, "")
-        kept, start = self.kept(stage), time.monotonic()
-        again = self.wait(self.start(stage))
-        self.seconds = max(self.seconds, time.monotonic() - start)
-        assert again.code == 0, again.printed
-        resumed = RESUMED.search(again.printed)
-        assert (int(resumed[1]) if resumed else 0) >= kept, again.printed
-        assert self.is_whole(stage)
-        assert not list(self.work(stage).rglob("*.part"))
+        kept, again = self.kept(), self.run()
+        assert again.returncode == 0, again.stderr
+        resumed = RESUMED.search(again.stderr)
+        assert (int(resumed[1]) if resumed else 0) >= kept, again.stderr
+        assert self.written(self.folder) == self.written(self.finished)
+        assert not list(self.work.rglob("*.part"))
 
 
 def check_message(ended: Ended, word: str) -> None:
     """Check that a stage failed with a message in one line that contains `word`."""
-    assert ended.code
-    assert "Error: " in ended.printed, ended.printed
-    assert word in ended.printed, ended.printed
-    assert "Traceback" not in ended.printed, ended.printed
+    assert ended.returncode
+    assert "Error: " in ended.stderr, ended.stderr
+    assert word in ended.stderr, ended.stderr
+    assert "Traceback" not in ended.stderr, ended.stderr
 
 
-@pytest.fixture(scope="module")
-def sandbox(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    """A sandbox that DVC must find as it was once all stages have recovered."""
-    box = Sandbox(finished, tmp_path_factory.mktemp("faults") / "run")
-    yield box
-    assert up_to_date(box.folder)
+# Faults: each yields harmed runs; the stage must recover from one before it suffers the next.
 
 
-@pytest.fixture
-def stage(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[str]:
-    sandbox.forget(request.param)
-    yield request.param
-    if not sandbox.is_whole(request.param):
-        sandbox.restore()
-
-
-every_stage = pytest.mark.parametrize("stage", STAGES, indirect=True)
-thorough = pytest.mark.parametrize("stage", STAGES if COUNT else THOROUGH, indirect=True)
-
-
-@every_stage
-def test_killed_at_random_moments(sandbox: Sandbox, stage: str) -> None:
-    chance = random.Random(stage)
-    sandbox.seconds = 3.0
-    for _ in range(max(1, COUNT)):
-        sandbox.forget(stage)
-        process = sandbox.start(stage)
-        time.sleep(chance.uniform(0.3, 1) * sandbox.seconds)
+def killed_at_random_moments(box: Sandbox) -> Iterator[Ended]:
+    chance, seconds, kills = random.Random(box.stage), 4.0, 0
+    while kills < max(1, COUNT):
+        process = box.start()
+        time.sleep(chance.uniform(0.3, 1) * seconds)
         process.kill()
-        sandbox.check_recovery(stage, sandbox.wait(process))
+        harmed = box.wait(process)
+        if harmed.returncode:
+            kills += 1
+        else:
+            seconds *= 0.7
+        yield harmed
 
 
-@pytest.mark.parametrize("moment", ["write", "rename", "merge"])
-@thorough
-def test_killed_at_exact_moments(sandbox: Sandbox, stage: str, moment: str) -> None:
-    if moment == "merge" and stage not in MERGED:
-        pytest.skip(f"{stage} merges no shards")
-    crash = sys.executable, str(ROOT / "tests/support/crash.py"), moment
+def killed_at_exact_moments(moment: str, box: Sandbox) -> Iterator[Ended]:
+    """Kill at the first, second, fourth, ... time that the moment comes."""
     for number in range(max(1, COUNT)):
-        sandbox.forget(stage)
-        harmed = sandbox.wait(sandbox.start(stage, (*crash, str(2**number))))
-        if harmed.code == 0:
+        crash = str(ROOT / "tests/support/crash.py"), moment, str(2**number)
+        harmed = box.run((sys.executable, *crash))
+        if harmed.returncode == 0:
+            assert number, "the moment never came"
             break
-        sandbox.check_recovery(stage, harmed)
-    assert number or harmed.code, "the moment never came"
+        yield harmed
 
 
-@thorough
-def test_a_killed_worker(sandbox: Sandbox, stage: str) -> None:
-    chance = random.Random(stage)
-    for patience in (0.5, 0.1, 0.0, 0.0, 0.0):  # workers of a short stage may be gone already
-        sandbox.forget(stage)
-        process = sandbox.start(stage)
-        found = kill_worker(process, chance, chance.uniform(0, patience))
-        harmed = sandbox.wait(process)
-        if found:
-            sandbox.check_recovery(stage, harmed)
-            return
-    pytest.skip(f"{stage} has no worker process, or none for long enough")
-
-
-def kill_worker(process: Process, chance: random.Random, delay: float) -> bool:
-    """Kill a worker `delay` seconds after the first appeared; return whether there was one."""
-    while process.poll() is None:
-        try:
-            servers = psutil.Process(process.pid).children()
-            workers = [child for server in servers for child in server.children()]
-            workers += [one for one in servers if "multiprocessing" not in " ".join(one.cmdline())]
-            if workers:
-                time.sleep(delay)
-                chance.choice(workers).kill()
-                return True
-        except psutil.NoSuchProcess:
-            continue
+def worker_killed(box: Sandbox) -> Iterator[Ended]:
+    """Kill a worker soon after the first appeared; it may be one that has nothing left to do."""
+    process, workers = box.start(), list[psutil.Process]()
+    while not workers:
+        assert process.poll() is None, "no worker appeared"
         time.sleep(0.01)
-    return False
+        for child in psutil.Process(process.pid).children():
+            server = "multiprocessing" in " ".join(child.cmdline())
+            workers += child.children() if server else [child]
+    time.sleep(random.Random(box.stage).uniform(0, 0.5))
+    workers[0].kill()
+    yield box.wait(process)
 
 
-@pytest.mark.parametrize("place", ["data", ".work"])
-@thorough
-def test_a_full_disk(sandbox: Sandbox, stage: str, place: str) -> None:
-    """There is space for half of what the stage writes."""
+def full_disk(place: str, box: Sandbox) -> Iterator[Ended]:
+    """Leave space for half of what the stage writes."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"]).returncode:
         pytest.skip("mounting a small disk needs `unshare -rm`")
-    folder, full = sandbox.folder / place, sandbox.folder / f"{place}.full"
-    folder.mkdir(exist_ok=True)
-    full.mkdir(exist_ok=True)
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    written = [sandbox.finished / file for file in sandbox.digests(sandbox.finished, stage)]
-    size = sum(-(-file.stat().st_size // 4096) * 4096 for file in files)
-    size += sum(file.stat().st_size for file in written) // 2
-    mounted = ["unshare", "-rm", "sh", "-c", FULL_DISK, "sh", str(max(size, 4096)), str(folder)]
-    harmed = sandbox.wait(sandbox.start(stage, (*mounted, sys.executable, "-m")))
-    if harmed.code:
-        check_message(harmed, "No space left")
-    sandbox.check_recovery(stage, harmed)
+    folder = box.folder / place
+    for path in (folder, box.folder / f"{place}.full"):
+        path.mkdir(exist_ok=True)
+    there = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+    new = [len(content) for content in box.written(box.finished).values()]
+    pages, more = (sum(-(-size // 4096) for size in sizes) for sizes in (there, new))
+    size = str(max(1, pages + more // 2) * 4096)
+    harmed = box.run(["unshare", "-rm", "sh", "-c", FULL_DISK, "sh", size, str(folder), *PYTHON])
+    check_message(harmed, "No space left")
+    yield harmed
 
 
-@thorough
-def test_an_input_cut_to_half(sandbox: Sandbox, stage: str) -> None:
-    for file in sandbox.inputs(stage):
+def input_cut_to_half(box: Sandbox) -> Iterator[Ended]:
+    """Cut one file after the other; the stage must recover when all are whole again."""
+    last = None
+    for file in box.inputs():
         content = file.read_bytes()
         file.unlink()
         file.write_bytes(content[: len(content) // 2])
-        harmed = sandbox.wait(sandbox.start(stage))
-        if harmed.code:  # else these parameters do not need this file
-            check_message(harmed, file.name)
-            assert not sandbox.digests(sandbox.folder, stage)
-        else:
-            assert sandbox.is_whole(stage)
+        harmed = box.run()
         file.write_bytes(content)
-        sandbox.forget(stage)
-    sandbox.check_recovery(stage, sandbox.wait(sandbox.start(stage)))
+        if harmed.returncode:  # otherwise these parameters do not need this file
+            check_message(harmed, file.name)
+            assert not box.written(box.folder)
+            last = harmed
+        box.forget()
+    assert last
+    yield last
+
+
+Fault = Callable[[Sandbox], Iterator[Ended]]
+FAULTS: dict[str, tuple[Fault, str, Sequence[str]]] = {
+    "killed": (killed_at_random_moments, "cams", STAGES),
+    "killed in a write": (partial(killed_at_exact_moments, "write"), "scores@seeds", STAGES),
+    "killed after a rename": (partial(killed_at_exact_moments, "rename"), "irnet", STAGES),
+    "killed in a merge": (partial(killed_at_exact_moments, "merge"), "walk", MERGED),
+    "worker killed": (worker_killed, "fields", RESUMABLE),
+    "data/ full": (partial(full_disk, "data"), "seeds", STAGES),
+    ".work/ full": (partial(full_disk, ".work"), "classifier", RESUMABLE),
+    "input cut": (input_cut_to_half, "labels", [one for one in STAGES if one != "dataset"]),
+}
+"""Faults, the stage that suffers each by default, and all that can."""
+
+
+@pytest.fixture(scope="module")
+def copied(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of a finished run that DVC must find as it was once all stages have recovered."""
+    folder = tmp_path_factory.mktemp("faults") / "run"
+    shutil.copytree(finished, folder, symlinks=True)
+    # a checkpoint after every step, and workers to kill
+    set_parameters(folder, {"runtime.checkpoint": 0.001, "runtime.workers": 2})
+    yield folder
+    assert up_to_date(folder)
+
+
+@pytest.mark.parametrize(
+    ("fault", "stage"),
+    [
+        (fault, one)
+        for fault, (_, few, every) in FAULTS.items()
+        for one in (every if COUNT else [few])
+    ],
+)
+def test_stage_recovers(finished: Path, copied: Path, fault: str, stage: str) -> None:
+    box = Sandbox(finished, copied, stage)
+    box.forget()
+    try:
+        for harmed in FAULTS[fault][0](box):
+            box.check_recovery(harmed)
+            box.forget()
+    finally:
+        shutil.rmtree(copied / ".work", ignore_errors=True)
+        shutil.rmtree(copied / "data")
+        shutil.copytree(finished / "data", copied / "data", symlinks=True)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from pipeline.core.artifacts import Writer
@@ -14,29 +13,25 @@ from pipeline.predict import final_header, trained_sides
 from pipeline.readers.build import build
 from stages.cli.main import main
 from stages.instance import instance
+from tests.support.runtimes import run_stage
 
-ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "instance.method": "sparseinst",
+    "instance.pretraining": "none",
+    "instance.epochs": 1,
+    "instance.batch": 2,
+    "instance.crop": 64,
+    "instance.resize": [64, 96],
+    "instance.backbone": {"name": "test_resnet", "weights": "none"},
+    "instance.sparseinst.width": 16,
+    "instance.sparseinst.queries": 6,
+}
 
 
 def test_the_weights_tell_what_the_model_was_trained_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
-    parameters["runtime"] |= {"workers": 1, "device": "cpu"}
-    parameters["instance"] |= {
-        "method": "sparseinst",
-        "pretraining": "none",
-        "epochs": 1,
-        "batch": 2,
-    }
-    parameters["instance"] |= {
-        "crop": 64,
-        "resize": [64, 96],
-        "backbone": {"name": "test_resnet", "weights": "none"},
-    }
-    parameters["instance"]["sparseinst"] |= {"width": 16, "queries": 6}
-    Path("params.yaml").write_text(yaml.safe_dump(parameters))
     index = build("scenes", Path(), Path("data/dataset"), images=2, val=0.0)
     with Writer(Path("data/labels.h5"), "labels", index.classes) as writer:
         for name in index:
@@ -46,20 +41,12 @@ def test_the_weights_tell_what_the_model_was_trained_at(
             writer.write(
                 name, {"semantic": semantic, "instances": ids, "classes": classes, "scores": scores}
             )
-    done = CliRunner().invoke(instance, [], catch_exceptions=False)
+    done = run_stage(instance, values=SMALL)
     assert done.exit_code == 0, done.output
     header = final_header(Path("data/instance.safetensors"))
     assert header["classes"] == list(index.classes)
     assert trained_sides(header) == (80, 160)
-    arguments = [
-        "predict",
-        "data/instance.safetensors",
-        "data/dataset/images",
-        "-o",
-        "out",
-        "--score",
-        "0",
-    ]
-    done = CliRunner().invoke(main, arguments)
+    arguments = ["predict", "data/instance.safetensors", "data/dataset/images", "--score", "0"]
+    done = CliRunner().invoke(main, [*arguments, "-o", "out"])
     assert done.exit_code == 0, done.output
     assert len(json.loads(Path("out/instances.json").read_bytes())["images"]) == 2

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 Device = Callable[[], AbstractContextManager[object]]
 BY_IMAGE = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
-TRAININGS = {
+TRAININGS: dict[str, dict[str, object]] = {
     "cam": {"classifier.method": "cam"},
     "seenet": {"classifier.method": "seenet"},
     "puzzlecam": {"classifier.method": "puzzlecam"},

@@ -1,16 +1,18 @@
-"""Without a validation split the graph still runs to its end."""
+"""What stages do without validation images, and without the library of the dense CRF."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.core.artifacts import Reader
+from pipeline.core.artifacts import Reader, Writer
 from pipeline.core.weights import save_weights
 from pipeline.instances.maskrcnn import MaskRCNN
 from pipeline.nets.deeplab import SemanticNet
 from pipeline.readers.build import build
 from stages.predictions import predictions
 from stages.scores import scores
+from stages.seeds import seeds
 from tests.support.runtimes import run_stage
 
 
@@ -19,12 +21,12 @@ def test_no_validation_images_give_an_empty_artifact_that_says_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     index = build("scenes", Path(), Path("data/dataset"), images=2, val=0.0)
-    network = SemanticNet(len(index.classes) + 1, "tf_efficientnet_lite0")
+    network = SemanticNet(len(index.classes) + 1, "test_resnet")
     save_weights(
         Path("data/semantic.safetensors"),
         network,
         "semantic",
-        backbone="tf_efficientnet_lite0",
+        backbone="test_resnet",
         classes=index.classes,
     )
     save_weights(
@@ -44,3 +46,18 @@ def test_no_validation_images_give_an_empty_artifact_that_says_so(
     assert scored.exit_code == 0, scored.output
     assert "there are no scores" in scored.output
     assert Path("data/scores/predictions/images.csv").read_text() == "id,miou,foreground_iou\n"
+
+
+def test_a_missing_crf_is_reported_once_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    index = build("scenes", Path(), Path("data/dataset"), images=2, val=0.5)
+    with Writer(Path("data/cams.h5"), "cams", index.classes):
+        pass
+    for stage in (seeds, predictions):
+        done = run_stage(stage)
+        assert done.exit_code == 1
+        assert done.output.count("pydensecrf2, which is not installed") == 1
+    assert run_stage(seeds, values={"seeds.crf.iterations": 0}).exit_code == 0

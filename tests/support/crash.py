@@ -12,44 +12,33 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-calls = 0
+
+def lose_half(fd: int) -> None:
+    """Cut the file that should be flushed to disk."""
+    os.truncate(f"/proc/self/fd/{fd}", os.fstat(fd).st_size // 2)
 
 
-def is_due() -> bool:
-    """Count a moment, and return whether it is the one asked for."""
-    global calls
-    calls += 1
-    return calls == NUMBER
+def dies_in_call(number: int, real: Callable[..., object], last: Callable[..., object]) -> Any:
+    """Return a function that calls `real`, and in the call of this number `last`, then dies."""
 
+    def counted(*arguments: Any) -> None:
+        nonlocal number
+        number -= 1
+        (real if number else last)(*arguments)
+        if not number:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def crash() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def fsync(fd: int) -> None:
-    if is_due():
-        os.truncate(f"/proc/self/fd/{fd}", os.fstat(fd).st_size // 2)
-        crash()
-
-
-def after(real: Callable[..., object], *arguments: Any) -> None:
-    real(*arguments)
-    if is_due():
-        crash()
+    return counted
 
 
 if __name__ == "__main__":
     sys.path[0] = os.getcwd()  # as `python -m` has it
-    MOMENT, NUMBER, MODULE = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    sys.argv = sys.argv[3:]
-    if MOMENT == "write":
-        os.fsync = fsync  # type: ignore[assignment]
-    elif MOMENT == "rename":
-        rename = os.replace
-        os.replace = lambda *names: after(rename, *names)  # type: ignore[assignment]
-    else:
-        from pipeline.core.artifacts import Writer
+    from pipeline.core.artifacts import Writer
 
-        copy = Writer.copy
-        Writer.copy = lambda *given: after(copy, *given)  # type: ignore[assignment, method-assign]
-    runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
+    moment, count, module = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    places = {"write": (os, "fsync"), "rename": (os, "replace"), "merge": (Writer, "copy")}
+    owner, name = places[moment]
+    work = getattr(owner, name)
+    setattr(owner, name, dies_in_call(count, work, lose_half if moment == "write" else work))
+    sys.argv = sys.argv[3:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

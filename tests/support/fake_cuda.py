@@ -138,7 +138,8 @@ class _Functions(TorchFunctionMode):
             elif isinstance(value, str | torch.device):
                 device = value
         goes = there if device is None else torch.device(device).type == CUDA.type
-        out = tensor.to(*types, **named) if types or named else tensor
+        convert: Any = tensor.to
+        out = convert(*types, **named) if types or named else tensor
         if goes == there:
             return out
         _put(out := out.clone() if out is tensor else out, goes)

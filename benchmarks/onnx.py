@@ -30,10 +30,10 @@ def weights(task: str) -> Path:
 
         network = SemanticNet(len(CLASSES) + 1, BACKBONE)
     else:
-        from pipeline.instances.sparseinst.network import Network
+        from pipeline.instances.sparseinst import SparseInst
 
         options: dict[str, Any] = {"width": 128, "queries": 30, "groups": 4}
-        network = Network(len(CLASSES), BACKBONE, **options)
+        network = SparseInst(len(CLASSES), BACKBONE, **options)
         header |= {"method": "sparseinst", "options": options, "resize": (375, 375)}
     path = temporary_folder() / f"{task}.safetensors"
     save_weights(path, network, task, **header)
@@ -59,10 +59,9 @@ def in_onnxruntime(task: str) -> Callable[[], object]:
 
 
 def in_pytorch(task: str) -> Callable[[], object]:
-    from pipeline.onnx.graphs import graph_of
+    from pipeline.onnx import load_model
 
-    graph = graph_of(weights(task))
-    return partial(graph.reference, torch.from_numpy(IMAGE))
+    return partial(load_model(weights(task)).reference, torch.from_numpy(IMAGE))
 
 
 def missing() -> str:

@@ -14,6 +14,7 @@ from pipeline.onnx import (
     SIZES,
     AveragePooling,
     FixedPaddingConv,
+    InstanceModule,
     exportable,
     instance_iou,
     label_iou,
@@ -40,12 +41,13 @@ def test_module_returns_what_the_pipeline_does(
 
 
 def test_score_threshold_drops_instances(instance_model: Path) -> None:
-    model, images = load_model(instance_model), torch.from_numpy(scene_images(2, 64, 96))
+    module, images = load_model(instance_model).module, torch.from_numpy(scene_images(2, 64, 96))
+    assert isinstance(module, InstanceModule)
     with torch.no_grad():
-        outputs = model.module.network(images)
+        outputs = module.network(images)
         scores = (outputs.logits.amax(2).sigmoid() * outputs.objectness.sigmoid()).sqrt()
         everything, some, none = (
-            model.module(images, torch.as_tensor(score)) for score in (0.0, scores.median(), 1.0)
+            module(images, torch.as_tensor(score)) for score in (0.0, scores.median(), 1.0)
         )
     assert len(everything[0]) > len(some[0]) > 0
     assert [tuple(part.shape) for part in none] == [(0,), (0,), (0,), (0, 64, 96)]

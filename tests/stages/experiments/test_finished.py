@@ -5,7 +5,7 @@ from typing import Any
 from stages.experiments.finished import Experiment, differing_code, variants
 
 
-def experiment(name: str, seed: int, code: str = "a", **parameters: Any) -> Experiment:
+def experiment(name: str, seed: int, parameters: Any = MappingProxyType({}), code: str = "a") -> Experiment:
     values = {"classifier.method": "cam", "base.seed": seed} | parameters
     return Experiment(name, values, {}, [], {"pipeline/core": code})
 

@@ -5,6 +5,8 @@ dvc queue start -j 2
 weakmask compare --csv scores.csv
 """
 
+import csv
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ import click
 from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
 from stages.experiments.finished import differing_code, finished_experiments, variants
-from stages.experiments.table import Score, as_csv, table
+from stages.experiments.table import table
 
 
 @click.command()
@@ -67,15 +69,19 @@ def compare(
             click.echo(f"{one.name}: no scores of {steps}, as another run made them", err=True)
     if code := differing_code(compared):
         click.echo(f"the experiments ran with different versions of {', '.join(code)}", err=True)
-    scores = [
-        Score(variant, seed, step, score, value)
+    scores = {
+        variant: {seed: one.scores for seed, one in seeds.items()}
         for variant, seeds in found.items()
-        for seed, one in sorted(seeds.items())
-        for (step, score), value in one.values.items()
-    ]
+    }
     click.echo("\n".join(table(scores)))
     if output is not None:
-        write_atomically(output, as_csv(scores).encode())
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["variant", "seed", "step", "score", "value"])
+        for variant, seeds in scores.items():
+            for seed, values in seeds.items():
+                rows.writerows([variant, seed, *key, value] for key, value in values.items())
+        write_atomically(output, text.getvalue().encode())
         click.echo(f"wrote {output}")
 
 

@@ -2,18 +2,14 @@
 
 weakmask compare --queue -S classifier.method=cam,seenet,puzzlecam,s2c -S base.seed=0,1,2
 dvc queue start -j 2
-weakmask compare --csv scores.csv
+weakmask compare
 """
 
-import csv
-import io
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 
-from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
 from stages.experiments.finished import differing_code, finished_experiments, variants
 from stages.experiments.table import table
@@ -22,7 +18,6 @@ from stages.experiments.table import table
 @click.command()
 @click.argument("names", metavar="[EXPERIMENT]...", nargs=-1)
 @click.option("--rev", "revisions", multiple=True, help="Commit the experiments started from.")
-@click.option("--csv", "output", type=click.Path(path_type=Path), help="File for every score.")
 @click.option("--queue", is_flag=True, help="Queue the experiments of -S instead.")
 @click.option(
     "-S",
@@ -33,11 +28,7 @@ from stages.experiments.table import table
     help="With --queue: values of a parameter; the grid of all -S is queued.",
 )
 def compare(
-    names: tuple[str, ...],
-    revisions: tuple[str, ...],
-    output: Path | None,
-    queue: bool,
-    overrides: tuple[str, ...],
+    names: tuple[str, ...], revisions: tuple[str, ...], queue: bool, overrides: tuple[str, ...]
 ) -> None:
     """Print the scores of finished DVC experiments, averaged over their seeds.
 
@@ -74,15 +65,6 @@ def compare(
         for variant, seeds in found.items()
     }
     click.echo("\n".join(table(scores)))
-    if output is not None:
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["variant", "seed", "step", "score", "value"])
-        for variant, seeds in scores.items():
-            for seed, values in seeds.items():
-                rows.writerows([variant, seed, *key, value] for key, value in values.items())
-        write_atomically(output, text.getvalue().encode())
-        click.echo(f"wrote {output}")
 
 
 def _queue(overrides: tuple[str, ...]) -> None:

@@ -17,7 +17,6 @@ from pipeline.core.weights import WeightsError, save_weights
 from pipeline.errors import UserError
 from pipeline.export.voc import color_map
 from pipeline.instances.base import Detections
-from pipeline.instances.registry import rebuild
 from pipeline.predict import (
     OutputPaths,
     check_output_folder,
@@ -78,14 +77,6 @@ def test_predictions_have_the_size_of_the_image(semantic_model: Path, instance_m
     found = instance_predictor(instance_model, CPU, score=0.0, sides=None)(images)
     assert [one.masks.shape[1:] for one in found] == [(50, 71)] * 2
     assert len(found[0].scores) > 0
-
-
-def test_file_without_instance_model_detects_nothing(tmp_path: Path) -> None:
-    header = {"method": "none", "backbone": "", "classes": ["cat"], "options": {}}
-    save_weights(tmp_path / "x.safetensors", rebuild(header), "instance", **header)
-    find = instance_predictor(tmp_path / "x.safetensors", CPU, score=0.1, sides=None)
-    found = find([torch.zeros(3, 4, 5), torch.zeros(3, 6, 7)])
-    assert [one.masks.shape for one in found] == [(0, 4, 5), (0, 6, 7)]
 
 
 def test_sides_are_the_middle_of_the_trained_range(instance_model: Path) -> None:

@@ -59,10 +59,9 @@ def in_onnxruntime(task: str) -> Callable[[], object]:
 
 
 def in_pytorch(task: str) -> Callable[[], object]:
-    from pipeline.onnx.graphs import graph_of
+    from pipeline.onnx import load_model
 
-    graph = graph_of(weights(task))
-    return partial(graph.reference, torch.from_numpy(IMAGE))
+    return partial(load_model(weights(task)).reference, torch.from_numpy(IMAGE))
 
 
 def missing() -> str:

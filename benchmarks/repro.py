@@ -26,22 +26,25 @@ def repro(images: int) -> Callable[[], object]:
 
 
 def write_placeholders(folder: Path, images: int) -> None:
-    """Write something for every output of the graph."""
+    """Write something for every output of the graph, and for what stages read inside of them."""
     from dvc.repo import Repo
 
     with Repo(str(folder)) as repo:
-        outs = [Path(out.fs_path) for stage in repo.index.stages for out in stage.outs]
-    for path in outs:
+        stages = list(repo.index.stages)
+    files = [Path(part.fs_path) for stage in stages for part in (*stage.outs, *stage.deps)]
+    for path in files:
+        if path.exists():  # code
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix:
             path.write_text("0\n")
         else:
-            path.mkdir(exist_ok=True)
+            path.mkdir()
             (path / "placeholder").write_text("0\n")
-    files = folder / "data/dataset/images"
-    files.mkdir(exist_ok=True)
+    photos = folder / "data/dataset/images"
+    photos.mkdir(exist_ok=True)
     for number in range(images):
-        (files / f"{number}.jpg").write_text(f"{number}\n")
+        (photos / f"{number}.jpg").write_text(f"{number}\n")
 
 
 def check_unchanged(folder: Path) -> None:

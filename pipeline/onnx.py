@@ -128,7 +128,7 @@ def load_model(path: Path) -> ExportModel:
         InstanceModule(exportable(model)).eval(),
         (images, Port("score", (), threshold)),
         (
-            Port("images", ("found",), "int64, the image of the batch that an instance is in"),
+            Port("indices", ("found",), "int64, which image of the batch an instance is in"),
             Port("classes", ("found",), "int64, an index of `class names`"),
             Port("scores", ("found",), "float32, 0 to 1"),
             Port("masks", ("found", "height", "width"), masks),

@@ -246,11 +246,8 @@ def _annotations(
     """Write the overlay of an image; return its (height, width) and COCO annotations."""
     image, record = found
     size = image.shape[0], image.shape[1]
-    masks, classes, scores = (
-        unpack(record["instances"], size[1]),
-        record["classes"],
-        record["scores"],
-    )
+    masks = unpack(record["instances"], size[1])
+    classes, scores = record["classes"], record["scores"]
     if output.overlays:
         drawn = sheets.found(image, masks, classes, scores, output.classes)
         output.write_overlay(name, drawn)

@@ -50,12 +50,7 @@ def test_headers_of_final_models_are_read(semantic_model: Path, instance_model: 
     ("kind", "header", "message"),
     [
         ("classifier", {}, "stage classifier, not a final model; pass semantic.safetensors"),
-        ("irnet", {}, "stage irnet"),
-        (
-            "instance",
-            {"method": "none"},
-            "instance.method was none; set it to sparseinst or maskrcnn",
-        ),
+        ("instance", {"method": "none"}, "instance.method was none; set it to sparseinst"),
     ],
 )
 def test_other_weights_are_refused(
@@ -75,9 +70,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_predictions_have_the_size_of_the_image(semantic_model: Path, instance_model: Path) -> None:
-    images = torch.randint(
-        0, 256, (2, 3, 50, 71), generator=torch.Generator().manual_seed(0)
-    ).byte()
+    images = torch.randint(0, 256, (2, 3, 50, 71), dtype=torch.uint8)
     given = semantic_predictor(semantic_model, CPU, scales=[0.5, 1.0], flip=True)(images)
     assert given.shape == (2, 4, 50, 71)
     assert given.sum(1) == pytest.approx(1, abs=1e-5)
@@ -117,7 +110,7 @@ def red(images: Tensor) -> np.ndarray:
     return torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2).float().numpy()
 
 
-def two_halves(images: Sequence[Tensor]) -> list[Detections]:
+def two_halves(images: Sequence[Tensor] | Tensor) -> list[Detections]:
     """The left half as a dog and, behind it, the whole image as a cat; nothing in images of 24
     columns.
     """
@@ -126,11 +119,8 @@ def two_halves(images: Sequence[Tensor]) -> list[Detections]:
         masks = torch.ones(2, *image.shape[1:], dtype=torch.bool)
         masks[0, :, image.shape[2] // 2 :] = False
         count = 0 if image.shape[2] == 24 else 2
-        found.append(
-            Detections(
-                masks[:count], torch.tensor([1, 0])[:count], torch.tensor([0.9, 0.25])[:count]
-            )
-        )
+        classes, scores = torch.tensor([1, 0]), torch.tensor([0.9, 0.25])
+        found.append(Detections(masks[:count], classes[:count], scores[:count]))
     return found
 
 
@@ -141,7 +131,7 @@ def test_label_maps_are_palette_images_of_the_upright_image(photos: Path, batch:
     for name, number in (("a", 0), ("b", 1), ("sub/a", 2)):
         with Image.open(f"out/masks/{name}.png") as mask:
             assert mask.mode == "P"
-            assert mask.getpalette()[:12] == color_map()[:4].ravel().tolist()
+            assert (mask.getpalette() or [])[:12] == color_map()[:4].ravel().tolist()
             values = np.asarray(mask)
         assert values.shape == (20, 30 if number % 2 else 24)
         assert (values[4:12, 3:17] == 1 + number).all()
@@ -153,25 +143,14 @@ def test_label_maps_are_palette_images_of_the_upright_image(photos: Path, batch:
     assert not list(Path("out").rglob("*.part"))
 
 
-def test_unreadable_image_is_named_and_the_others_continue(photos: Path) -> None:
-    for summary in (
-        predict_labels(red, output(photos), NO_CRF, runtime(photos)),
-        predict_instances(two_halves, output(photos), runtime(photos)),
-    ):
-        assert summary.images == 4
-        assert list(summary.failures) == ["bad.jpg"]
-        assert "photos/bad.jpg: is damaged" in summary.failures["bad.jpg"]
-
-
 def test_failing_network_fails_for_one_image(photos: Path) -> None:
     def narrow(images: Tensor) -> np.ndarray:
         if images.shape[3] == 30:
             raise ValueError("too wide")
         return red(images)
 
-    summary = predict_labels(
-        narrow, output(photos, overlays=False), NO_CRF, runtime(photos, batch=2)
-    )
+    without = output(photos, overlays=False)
+    summary = predict_labels(narrow, without, NO_CRF, runtime(photos, batch=2))
     assert summary.failures["b.png"].endswith("photos/b.png: ValueError: too wide")
     assert summary.images == 3
     assert not Path("out/overlays").exists()
@@ -183,12 +162,8 @@ def test_instances_are_json_that_coco_reads(photos: Path) -> None:
     summary = predict_instances(two_halves, output(photos), runtime(photos))
     assert (summary.images, summary.instances) == (4, 4)
     content = json.loads(Path("out/instances.json").read_bytes())
-    assert [row["file_name"] for row in content["images"]] == [
-        "a.png",
-        "b.png",
-        "sub/a.png",
-        "turned.jpg",
-    ]
+    names = ["a.png", "b.png", "sub/a.png", "turned.jpg"]
+    assert [row["file_name"] for row in content["images"]] == names
     assert [row["name"] for row in content["categories"]] == list(CLASSES)
     coco = COCO(content)
     (wide,) = (row for row in coco.imgs.values() if row["file_name"] == "b.png")
@@ -204,9 +179,8 @@ def test_instances_are_json_that_coco_reads(photos: Path) -> None:
 @pytest.mark.slow
 def test_processes_write_the_same_files(photos: Path) -> None:
     for number in range(12):
-        Image.fromarray(np.full((8, 9, 3), 60 * (number % 4), np.uint8)).save(
-            photos / f"more{number}.png"
-        )
+        image = Image.fromarray(np.full((8, 9, 3), 60 * (number % 4), np.uint8))
+        image.save(photos / f"more{number}.png")
     predict_labels(red, output(photos), NO_CRF, runtime(photos))
     alone = {path: path.read_bytes() for path in Path("out").rglob("*.*")}
     predict_labels(red, output(photos), NO_CRF, runtime(photos, workers=2))
@@ -215,16 +189,15 @@ def test_processes_write_the_same_files(photos: Path) -> None:
 
 
 def test_interrupted_run_leaves_complete_files(photos: Path) -> None:
-    def interrupted(images: Sequence[Tensor]) -> list[Detections]:
+    def interrupted(images: Sequence[Tensor] | Tensor) -> list[Detections]:
         if images[0].shape[2] == 30:
             raise KeyboardInterrupt
         return two_halves(images)
 
     with pytest.raises(KeyboardInterrupt):
         predict_instances(interrupted, output(photos), runtime(photos, batch=1))
-    assert not [path for path in Path("out").iterdir() if path.is_file()], (
-        "no json without all images, and no part of one"
-    )
+    files = [path for path in Path("out").iterdir() if path.is_file()]
+    assert not files, "no json without all images, and no part of one"
     assert predict_instances(two_halves, output(photos), runtime(photos)).images == 4
     assert Path("out/instances.json").is_file()
 
@@ -241,11 +214,7 @@ def test_labelmap_lists_values_and_colors() -> None:
     [
         ("photos", ["photos"], "-o photos: lies in photos, where the images are"),
         ("photos/out", ["photos"], "lies in photos"),
-        (
-            "photos",
-            ["photos/overlays/x.png"],
-            "photos/overlays/x.png: is in -o photos, which is written to",
-        ),
+        ("photos", ["photos/overlays/x.png"], "x.png: is in -o photos, which is written to"),
     ],
 )
 def test_results_are_never_written_next_to_the_images(

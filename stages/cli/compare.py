@@ -2,25 +2,22 @@
 
 weakmask compare --queue -S classifier.method=cam,seenet,puzzlecam,s2c -S base.seed=0,1,2
 dvc queue start -j 2
-weakmask compare --csv scores.csv
+weakmask compare
 """
 
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 
-from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
 from stages.experiments.finished import differing_code, finished_experiments, variants
-from stages.experiments.table import Score, as_csv, table
+from stages.experiments.table import table
 
 
 @click.command()
 @click.argument("names", metavar="[EXPERIMENT]...", nargs=-1)
 @click.option("--rev", "revisions", multiple=True, help="Commit the experiments started from.")
-@click.option("--csv", "output", type=click.Path(path_type=Path), help="File for every score.")
 @click.option("--queue", is_flag=True, help="Queue the experiments of -S instead.")
 @click.option(
     "-S",
@@ -31,11 +28,7 @@ from stages.experiments.table import Score, as_csv, table
     help="With --queue: values of a parameter; the grid of all -S is queued.",
 )
 def compare(
-    names: tuple[str, ...],
-    revisions: tuple[str, ...],
-    output: Path | None,
-    queue: bool,
-    overrides: tuple[str, ...],
+    names: tuple[str, ...], revisions: tuple[str, ...], queue: bool, overrides: tuple[str, ...]
 ) -> None:
     """Print the scores of finished DVC experiments, averaged over their seeds.
 
@@ -67,16 +60,11 @@ def compare(
             click.echo(f"{one.name}: no scores of {steps}, as another run made them", err=True)
     if code := differing_code(compared):
         click.echo(f"the experiments ran with different versions of {', '.join(code)}", err=True)
-    scores = [
-        Score(variant, seed, step, score, value)
+    scores = {
+        variant: {seed: one.scores for seed, one in seeds.items()}
         for variant, seeds in found.items()
-        for seed, one in sorted(seeds.items())
-        for (step, score), value in one.values.items()
-    ]
+    }
     click.echo("\n".join(table(scores)))
-    if output is not None:
-        write_atomically(output, as_csv(scores).encode())
-        click.echo(f"wrote {output}")
 
 
 def _queue(overrides: tuple[str, ...]) -> None:

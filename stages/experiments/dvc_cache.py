@@ -24,6 +24,13 @@ PARAMETERS, LOCK = "params.yaml", "dvc.lock"
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{3,}(\.dir)?$")]
 
 
+class ListedFile(BaseModel):
+    """A file in the cached list of a folder."""
+
+    relpath: str
+    md5: Digest
+
+
 class LockedFile(BaseModel):
     """A dependency or output of a stage."""
 
@@ -42,13 +49,6 @@ class LockedStage(BaseModel):
     def parameters(self) -> dict[str, Any]:
         """Parameters of params.yaml by dotted name."""
         return self.params.get(PARAMETERS, {})
-
-
-class ListedFile(BaseModel):
-    """A file in the cached list of a folder."""
-
-    relpath: str
-    md5: Digest
 
 
 class CachedRun:
@@ -233,32 +233,38 @@ def stale_outputs(stages: Mapping[str, LockedStage], parameters: Mapping[str, An
     """
     outs = outputs(stages)
     writers = {out.path: name for name, stage in stages.items() for out in stage.outs}
-    listed = cache(lambda path: cached_files(outs[path]) or {})
-    known: dict[str, bool] = {}
+    read = {name: _outputs_read(stage, outs) for name, stage in stages.items()}
+    folders = {out for deps in read.values() for out, inside, _ in deps if inside}
+    digests = {(out, ""): outs[out].md5 for out in outs}
+    for folder in folders:
+        files = cached_files(outs[folder]) or {}
+        digests |= {
+            (folder, name): f"{file.parent.name}{file.name}" for name, file in files.items()
+        }
+    stale = {
+        name
+        for name, stage in stages.items()
+        if any(_look_up(parameters, key) != value for key, value in stage.parameters.items())
+        or any(digests.get((out, inside)) not in (None, md5) for out, inside, md5 in read[name])
+    }
+    before: set[str] = set()
+    while before != stale:  # who reads a stale output is stale
+        before = set(stale)
+        stale |= {name for name in stages if any(writers[out] in before for out, *_ in read[name])}
+    return {path for path, name in writers.items() if name in stale}
 
-    def digest(out: str, inside: PurePosixPath) -> str | None:
-        """Digest of an output, or of a file inside it; None if its list is not cached."""
-        if not inside.parts:
-            return outs[out].md5
-        file = listed(out).get(str(inside))
-        return None if file is None else file.parent.name + file.name
 
-    def is_stale(name: str) -> bool:
-        """Whether the stage, or one that it reads from, would run again."""
-        if name not in known:
-            known[name] = False  # ends a cycle, which only a damaged file has
-            known[name] = any(
-                _look_up(parameters, key) != value for key, value in stages[name].parameters.items()
-            ) or any(
-                is_stale(writers[out]) or digest(out, path.relative_to(out)) not in (None, dep.md5)
-                for dep in stages[name].deps
-                for path in [PurePosixPath(dep.path)]
-                for out in map(str, (path, *path.parents))
-                if out in outs
-            )
-        return known[name]
-
-    return {path for path, name in writers.items() if is_stale(name)}
+def _outputs_read(
+    stage: LockedStage, outs: Mapping[str, LockedFile]
+) -> list[tuple[str, str, str | None]]:
+    """Return (output, file inside it or "", digest) of the dependencies that other stages wrote."""
+    return [
+        (str(out), "" if out == path else str(path.relative_to(out)), dep.md5)
+        for dep in stage.deps
+        for path in [PurePosixPath(dep.path)]
+        for out in (path, *path.parents)
+        if str(out) in outs
+    ]
 
 
 def _look_up(values: Any, key: str) -> Any:

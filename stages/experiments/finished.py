@@ -10,24 +10,23 @@ from typing import Any
 
 from stages._command import DATA
 from stages.experiments.dvc_cache import CachedRun, dvc
-from stages.experiments.table import MEASURES
+from stages.experiments.table import MEASURES, Scores
 
 METHOD, SEED = "classifier.method", "base.seed"
-FILES = {step: (DATA / "scores" / f"{step}.json").as_posix() for step, _, _ in MEASURES}
+FILES = {step: (DATA / "scores" / f"{step}.json").as_posix() for step, _ in MEASURES}
 
 
 @dataclass(frozen=True)
 class Experiment:
     """A finished experiment.
 
-    parameters: by dotted name, without section runtime; values: (step, score) -> value in 0..1;
-    stale: steps without values, as another run scored them; code: path -> digest of what else than
-    data made the values.
+    parameters: by dotted name, without section runtime; stale: steps without scores, as another run
+    scored them; code: path -> digest of what the scores depend on besides data.
     """
 
     name: str
     parameters: Mapping[str, Any]
-    values: Mapping[tuple[str, str], float]
+    scores: Scores
     stale: Sequence[str]
     code: Mapping[str, str | None]
 
@@ -49,24 +48,20 @@ def finished_experiments(revisions: Iterable[str] = ()) -> list[Experiment]:
 def _experiment(name: str, commit: str, metrics: Mapping[str, Any]) -> Experiment:
     """Return the experiment of a commit; metrics: file -> {"data": content}, as DVC shows them."""
     run = CachedRun(commit)
-    content = {step: (metrics.get(file) or {}).get("data") or {} for step, file in FILES.items()}
-    values = {
-        (step, score): (content[step].get(step) or {}).get(score)
-        for step, score, _ in MEASURES
-        if FILES[step] not in run.stale
-    }
+    scores = {}
+    for step, score in MEASURES:
+        content = (metrics.get(FILES[step]) or {}).get("data") or {}
+        value = (content.get(step) or {}).get(score)
+        if value is not None and FILES[step] not in run.stale:
+            scores[step, score] = float(value)
+    fresh = [stage for stage in run.stages.values() if not run.stale & {o.path for o in stage.outs}]
+    deps = [dep for stage in fresh for dep in stage.deps if not dep.path.startswith(f"{DATA}/")]
     return Experiment(
         name,
-        dict(_flat({key: value for key, value in run.parameters.items() if key != "runtime"})),
-        {key: float(value) for key, value in values.items() if value is not None},
+        {key: value for key, value in _flat(run.parameters) if not key.startswith("runtime.")},
+        scores,
         [step for step, file in FILES.items() if file in run.stale],
-        {
-            dep.path: dep.md5
-            for stage in run.stages.values()
-            if not run.stale & {out.path for out in stage.outs}
-            for dep in stage.deps
-            if not dep.path.startswith(f"{DATA}/")
-        },
+        {dep.path: dep.md5 for dep in deps},
     )
 
 
@@ -80,7 +75,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def variants(experiments: Sequence[Experiment]) -> dict[str, dict[int, Experiment]]:
-    """Return the experiments by variant and seed; the newest of equal ones.
+    """Return the experiments by variant and seed, sorted; the newest of equal ones.
 
     A variant is a method, with the other parameters in which the experiments differ, such as
     `cam labels.background=0.4`.
@@ -94,7 +89,7 @@ def variants(experiments: Sequence[Experiment]) -> dict[str, dict[int, Experimen
     for one, text in zip(experiments, texts, strict=True):
         words = [str(one.parameters.get(METHOD)), *(f"{key}={text[key]}" for key in differing)]
         found.setdefault(" ".join(words), {})[one.parameters.get(SEED, 0)] = one
-    return dict(sorted(found.items()))
+    return {name: dict(sorted(seeds.items())) for name, seeds in sorted(found.items())}
 
 
 def differing_code(experiments: Sequence[Experiment]) -> list[str]:

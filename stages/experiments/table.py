@@ -1,67 +1,50 @@
 """Scores of several variants side by side: means over seeds, and differences paired by seed."""
 
-import csv
-import io
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
-MEASURES = (
-    ("cams", "best_miou", "CAM, best"),
-    ("cams", "miou", "CAM, fixed"),
-    ("labels", "miou", "pseudo-labels"),
-    ("labels", "AP50", "instance AP50"),
-    ("predictions", "miou", "final model, val"),
-    ("predictions", "AP50", "final AP50, val"),
-)
-"""(step, name of the score under the step's key in data/scores/STEP.json, heading)."""
+Scores = Mapping[tuple[str, str], float]
+"""(step, score) -> value in 0..1 of one experiment; see MEASURES."""
 
-
-class Score(NamedTuple):
-    """One number in 0..1: what `variant` with `seed` scored at `step`."""
-
-    variant: str
-    seed: int
-    step: str
-    score: str
-    value: float
+MEASURES = {
+    ("cams", "best_miou"): "CAM, best",
+    ("cams", "miou"): "CAM, fixed",
+    ("labels", "miou"): "pseudo-labels",
+    ("labels", "AP50"): "instance AP50",
+    ("predictions", "miou"): "final model, val",
+    ("predictions", "AP50"): "final AP50, val",
+}
+"""(step, name of the score under the step's key in data/scores/STEP.json) -> heading."""
 
 
-def table(scores: Sequence[Score]) -> list[str]:
+def table(variants: Mapping[str, Mapping[int, Scores]]) -> list[str]:
     """Return the lines of a table: the means of each variant, then differences to the first one.
 
     A cell is the mean in percent ± the standard deviation (of n - 1) over the seeds, followed by
     (n) where fewer seeds have the score than the row has. `*` marks differences with p < 0.05 in a
-    paired t-test.
+    paired t-test. variants: name -> seed -> scores.
     """
-    columns: dict[str, dict[str, dict[int, float]]] = {}
-    for step, name, heading in MEASURES:
-        for score in scores:
-            if (score.step, score.score) == (step, name):
-                seeds = columns.setdefault(heading, {}).setdefault(score.variant, {})
-                seeds[score.seed] = score.value
-    if not columns:
+    runs = [scores for seeds in variants.values() for scores in seeds.values()]
+    keys = [key for key in MEASURES if any(key in scores for scores in runs)]
+    if not keys:
         return ["no scores"]
-    first, *others = dict.fromkeys(score.variant for score in scores)
-    rows, differences = [["", "seeds", *(f"{heading}  " for heading in columns)]], []
-    for variant in (first, *others):
-        count = len({score.seed for score in scores if score.variant == variant})
-        cells = [cell([*column.get(variant, {}).values()], count) for column in columns.values()]
-        rows.append([variant, str(count), *cells])
-    for variant in others:
-        pairs = [
-            paired(column.get(first, {}), column.get(variant, {})) for column in columns.values()
-        ]
+    rows = [["", "seeds", *(f"{MEASURES[key]}  " for key in keys)]]
+    for name, seeds in variants.items():
+        columns = [[scores[key] for scores in seeds.values() if key in scores] for key in keys]
+        rows.append([name, str(len(seeds)), *(cell(column, len(seeds)) for column in columns)])
+    first, *others = variants
+    differences = []
+    for name in others:
+        pairs = [paired(variants[first], variants[name], key) for key in keys]
         differences += pairs
         count = max(map(len, pairs))
         cells = [cell(pair, count, sign="+", star=significant(pair)) for pair in pairs]
-        rows.append([variant, str(count), *cells])
+        rows.append([name, str(count), *cells])
     lines = aligned(rows)
     if others:
-        lines[2 + len(others) : 2 + len(others)] = ["", f"minus {first}, on the same seeds:"]
-    most = max(len(seeds) for column in columns.values() for seeds in column.values())
-    bars = "; mean ± standard deviation over the seeds" if most > 1 else ""
+        lines[1 + len(variants) : 1 + len(variants)] = ["", f"minus {first}, on the same seeds:"]
+    bars = "; mean ± standard deviation over the seeds" if "±" in "".join(lines) else ""
     lines += ["", f"mIoU and AP50 in percent{bars}"]
     if any(len(pair) > 1 for pair in differences):
         lines.append("* p < 0.05 in a paired t-test over the seeds")
@@ -70,9 +53,12 @@ def table(scores: Sequence[Score]) -> list[str]:
     return lines
 
 
-def paired(first: dict[int, float], other: dict[int, float]) -> list[float]:
-    """Return `other` minus `first` for the seeds that both have."""
-    return [other[seed] - first[seed] for seed in sorted(first.keys() & other.keys())]
+def paired(
+    first: Mapping[int, Scores], other: Mapping[int, Scores], key: tuple[str, str]
+) -> list[float]:
+    """Return a score of `other` minus that of `first`, for the seeds with both."""
+    seeds = [seed for seed in sorted(first) if key in first[seed] and key in other.get(seed, {})]
+    return [other[seed][key] - first[seed][key] for seed in seeds]
 
 
 def significant(differences: Sequence[float]) -> bool:
@@ -103,12 +89,3 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         padded = [text.rjust(width) for text, width in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *padded]).rstrip())
     return lines
-
-
-def as_csv(scores: Iterable[Score]) -> str:
-    """Return the scores as CSV, a row each, values in 0..1."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(Score._fields)
-    writer.writerows(scores)
-    return out.getvalue()

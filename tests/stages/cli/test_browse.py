@@ -20,7 +20,7 @@ from pipeline.browser.run import Run
 from pipeline.errors import UserError
 from stages.cli import browse as command
 from stages.cli.main import main
-from stages.experiments import dvc_cache, runs
+from stages.experiments import dvc_cache
 from tests.support.repository import ENVIRONMENT, ROOT, commit, run
 from tests.support.runs import PARAMETERS, write_artifact, write_dataset, write_table
 
@@ -76,7 +76,7 @@ def inside(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path: Path) -> None:
-    first, higher = (runs.revision(name, tmp_path / name) for name in ("first", "higher"))
+    first, higher = (command.revision(name, tmp_path / name) for name in ("first", "higher"))
     before, after = first.reader("labels"), higher.reader("labels")
     assert ".dvc" in before.path.parts
     assert not np.array_equal(before["f"]["semantic"], after["f"]["semantic"])
@@ -86,7 +86,7 @@ def test_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path: P
     assert first.paths.dataset == Path("data/dataset")
     assert not first.paths.missing
     np.testing.assert_array_equal(
-        runs.workspace().reader("labels")["f"]["semantic"], after["f"]["semantic"]
+        command.workspace().reader("labels")["f"]["semantic"], after["f"]["semantic"]
     )
 
 
@@ -95,7 +95,7 @@ def test_images_of_another_dataset_are_linked_from_the_cache(
 ) -> None:
     monkeypatch.chdir(shutil.copytree(inside, tmp_path / "copy"))
     shutil.rmtree("data/dataset")
-    found = runs.revision("first", tmp_path / "scratch")
+    found = command.revision("first", tmp_path / "scratch")
     assert found.paths.dataset == tmp_path / "scratch"
     assert found.index.image("f").shape == (30, 41, 3)
     assert (tmp_path / "scratch/index.json").is_symlink()
@@ -106,16 +106,16 @@ def test_what_the_cache_lacks_is_named_and_the_rest_is_there(
 ) -> None:
     copy = shutil.copytree(inside, tmp_path / "copy")
     monkeypatch.chdir(copy)
-    lost = runs.revision("first", tmp_path / "a").reader("labels").path
+    lost = command.revision("first", tmp_path / "a").reader("labels").path
     assert lost.is_relative_to(copy)
     lost.unlink()
-    found = runs.revision("first", tmp_path / "b")
+    found = command.revision("first", tmp_path / "b")
     with pytest.raises(
         UserError, match=r"data/labels.h5 of first is not in DVC's cache .*`dvc fetch"
     ):
         found.reader("labels")
     assert found.miou("labels")
-    assert runs.revision("higher", tmp_path / "c").problem("labels") is None
+    assert command.revision("higher", tmp_path / "c").problem("labels") is None
 
 
 def test_no_file_of_a_cached_folder_leads_out_of_it(
@@ -138,7 +138,7 @@ def test_experiment_with_a_target_shows_no_scores_of_other_labels(
     monkeypatch.chdir(copy)
     run(copy, "git", "checkout", "-qf", "main")
     run(copy, "dvc", "exp", "run", "-q", "-S", "labels.background=0.5", "-n", "target", "labels")
-    found = runs.revision("target", tmp_path / "scratch")
+    found = command.revision("target", tmp_path / "scratch")
     assert found.problem("labels") is None
     assert found.miou("labels") == {}
     assert list(found.paths.missing) == ["scores of labels"]

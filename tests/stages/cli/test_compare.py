@@ -1,6 +1,5 @@
 """`weakmask compare`: what it refuses, and tables of experiments out of DVC's own queue."""
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -95,7 +94,7 @@ def test_grid_is_queued_and_its_finished_experiments_compared(graph: Path) -> No
     assert queued.exit_code == 0, queued.output
     assert "dvc queue start" in queued.output
     run(graph, "dvc", "exp", "run", "--run-all", check=False)  # seed 3 fails
-    done = invoke("--csv", "scores.csv")
+    done = invoke()
     assert done.exit_code == 0, done.output
     assert [" ".join(line.split()) for line in done.stdout.splitlines()] == [
         "seeds CAM, best CAM, fixed pseudo-labels",
@@ -107,12 +106,7 @@ def test_grid_is_queued_and_its_finished_experiments_compared(graph: Path) -> No
         "",
         "mIoU and AP50 in percent; mean ± standard deviation over the seeds",
         "* p < 0.05 in a paired t-test over the seeds",
-        "wrote scores.csv",
     ]
-    rows = list(csv.DictReader((graph / "scores.csv").read_text().splitlines()))
-    assert len(rows) == 2 * 2 * 3
-    expected = {"variant": "seenet", "seed": "1", "step": "cams", "score": "miou", "value": "0.62"}
-    assert expected in rows
 
 
 @pytest.mark.slow

@@ -138,10 +138,10 @@ def test_cached_run_says_which_output_is_missing(
     ):
         with pytest.raises(UserError, match=message):
             found.file(path)
-    path = folder / "cache/files/md5/c1/ca"
-    path.parent.mkdir(parents=True)
-    path.touch()
-    assert found.file("data/cams.h5") == path
+    cached = folder / "cache/files/md5/c1/ca"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert found.file("data/cams.h5") == cached
 
 
 def test_commits_are_found_by_names_of_experiments(folder: Path) -> None:

@@ -24,10 +24,10 @@ from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
 from pipeline.instances.base import (
     InstanceCrops,
-    NoInstances,
     TrainingInstances,
     select_instances,
 )
+from pipeline.instances.none import NoInstances
 from pipeline.instances.registry import INSTANCE_MODELS
 from pipeline.nets.backbones import fix_batch_norm, normalization
 from stages._command import (

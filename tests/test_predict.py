@@ -15,19 +15,16 @@ from torch import Tensor, nn
 
 from pipeline.core.weights import WeightsError, save_weights
 from pipeline.errors import UserError
-from pipeline.export.voc import color_map
-from pipeline.instances.base import Detections
-from pipeline.predict import (
+from pipeline.export.predictions import (
     OutputPaths,
     check_output_folder,
-    final_header,
-    instance_predictor,
     labelmap,
     predict_instances,
     predict_labels,
-    semantic_predictor,
-    trained_sides,
 )
+from pipeline.export.voc import color_map
+from pipeline.instances.base import Detections
+from pipeline.predict import final_header, instance_predictor, semantic_predictor, trained_sides
 from pipeline.readers.inputs import find_images
 from tests.support.runtimes import runtime
 

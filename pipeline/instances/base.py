@@ -74,25 +74,6 @@ class InstanceModel(nn.Module):
         raise NotImplementedError
 
 
-class NoInstances(InstanceModel):
-    """A model without parameters that detects nothing (`instance.method: none`), so that stage
-    predictions needs no special case.
-    """
-
-    def __init__(self, classes: int, backbone: str = "", weights: str = "none") -> None:
-        super().__init__()
-
-    def predict(
-        self, images: Sequence[Tensor] | Tensor, *, score: float, sides: Sequence[int] | None = None
-    ) -> list[Detections]:
-        """Return no detections for any image [3,H,W]."""
-        nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
-        return [
-            Detections(torch.zeros(0, *image.shape[1:], dtype=torch.bool), *nothing)
-            for image in images
-        ]
-
-
 def resize_to_sides(images: Tensor, sides: Sequence[int] | None) -> Tensor:
     """Resize images [B,3,H,W] in 0..255 to a shorter side of sides[0] pixels, or less where the
     longer one would exceed sides[1]; None keeps their size.

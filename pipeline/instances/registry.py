@@ -7,8 +7,9 @@ Only the stages and commands that build a model import this module; a method's o
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.instances.base import InstanceModel, NoInstances
+from pipeline.instances.base import InstanceModel
 from pipeline.instances.maskrcnn import MaskRCNN
+from pipeline.instances.none import NoInstances
 from pipeline.instances.sparseinst import SparseInst
 
 INSTANCE_MODELS: Mapping[str, type[InstanceModel]] = {

@@ -130,20 +130,17 @@ def predict(
     only complete files; start it again with --force.
     """
     # importing the networks takes seconds, which other commands need not spend
-    from pipeline.predict import (
+    from pipeline.export.predictions import (
         INSTANCES_JSON,
         LABELMAP,
         MASKS,
         OVERLAYS,
         OutputPaths,
         check_output_folder,
-        final_header,
-        instance_predictor,
         predict_instances,
         predict_labels,
-        semantic_predictor,
-        trained_sides,
     )
+    from pipeline.predict import final_header, instance_predictor, semantic_predictor, trained_sides
 
     header = final_header(model)
     _check_options(context, model, header["kind"])

@@ -5,6 +5,7 @@ masks are either exclusive ids in one map (pseudo-labels) or masks that may over
 per byte (predictions); `masks_of` reads both.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -37,7 +38,7 @@ class Detections(NamedTuple):
     scores: Tensor
 
 
-class InstanceModel(nn.Module):
+class InstanceModel(nn.Module, ABC):
     """An instance segmentation network that can be trained and applied.
 
     The constructor takes the number of classes, the backbone's name, its weights (see Backbone) and
@@ -54,12 +55,13 @@ class InstanceModel(nn.Module):
         return [parameter for parameter in self.parameters() if parameter not in pretrained]
 
     @staticmethod
+    @abstractmethod
     def loss_fn(*args: Any, **options: Any) -> Callable[..., Mapping[str, Tensor]]:
         """Return the training loss: (network, batch of InstanceCrops, step) to terms, with their
         sum as `loss`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(
         self, images: Sequence[Tensor] | Tensor, *, score: float, sides: Sequence[int] | None = None
     ) -> list[Detections]:
@@ -71,7 +73,6 @@ class InstanceModel(nn.Module):
             sides: shorter side in pixels at which the network sees an image, and the limit of the
                 longer one; None for the image's own size.
         """
-        raise NotImplementedError
 
 
 def resize_to_sides(images: Tensor, sides: Sequence[int] | None) -> Tensor:

@@ -1,6 +1,7 @@
 """No instance model: its package exists because DVC depends on the chosen method's folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,11 @@ class NoInstances(InstanceModel):
 
     def __init__(self, classes: int, backbone: str = "", weights: str = "none") -> None:
         super().__init__()
+
+    @staticmethod
+    def loss_fn(*args: Any, **options: Any) -> Callable[..., Mapping[str, Tensor]]:
+        """Raise TypeError, as there is nothing to train."""
+        raise TypeError("instance.method: none has no loss")
 
     def predict(
         self, images: Sequence[Tensor] | Tensor, *, score: float, sides: Sequence[int] | None = None

@@ -202,7 +202,7 @@ def test_mask_rcnn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 STOPS = {
-    "no image": (Case([], CAT), "lists no image; name images in its lists or labels"),
+    "no image": (Case([], CAT), "lists no image; add images to its lists or labels"),
     "no image to learn from": (
         Case([Photo("only", split="val")], CAT),
         "has no image in split 'train'; put some there, or lower dataset.val",
@@ -213,7 +213,7 @@ STOPS = {
     ),
     "255 classes": (
         Case([Photo("only", ("c0",))], tuple(f"c{n}" for n in range(255))),
-        "there are 255 classes, more than 254; choose those you need with dataset.classes",
+        "there are 255 classes, more than 254; choose a subset with dataset.classes",
     ),
     "a chosen class without tags": (
         Case([Photo("only")], values={"dataset.classes": ["dog"]}),

@@ -7,6 +7,7 @@ make, subcommands and options of weakmask, parameters after -S.
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -89,4 +90,5 @@ def check_parameter(name: str, command: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("where", [where for where, block in BLOCKS.items() if not block.needs])
 def test_command_works_as_printed(where: str, repository: Path) -> None:
+    shutil.rmtree(repository / "out", ignore_errors=True)  # of another block
     run(repository, "bash", "-e", "-o", "pipefail", "-c", BLOCKS[where].text)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -144,17 +145,30 @@ def killed_at_exact_moments(moment: str, box: Sandbox) -> Iterator[Ended]:
 
 
 def worker_killed(box: Sandbox) -> Iterator[Ended]:
-    """Kill a worker soon after the first appeared; it may be one that has nothing left to do."""
-    process, workers = box.start(), list[psutil.Process]()
-    while not workers:
-        assert process.poll() is None, "no worker appeared"
-        time.sleep(0.01)
+    """Kill a worker, ever sooner after the first appeared, until the stage notices."""
+    for delay in (0.4, 0.2, 0.1, 0.0, 0.0):
+        process = box.start()
+        with suppress(psutil.NoSuchProcess):  # a worker with nothing left to do may be gone already
+            worker = first_worker(process)
+            time.sleep(delay)
+            worker.kill()
+        harmed = box.wait(process)
+        if harmed.returncode:
+            yield harmed
+            return
+        box.forget()
+    pytest.fail("no worker was killed while the stage needed it")
+
+
+def first_worker(process: Process) -> psutil.Process:
+    """Wait for a worker of a stage, raise psutil.NoSuchProcess if the stage ends without one."""
+    while process.poll() is None:
         for child in psutil.Process(process.pid).children():
-            server = "multiprocessing" in " ".join(child.cmdline())
-            workers += child.children() if server else [child]
-    time.sleep(random.Random(box.stage).uniform(0, 0.5))
-    workers[0].kill()
-    yield box.wait(process)
+            server = "forkserver" in " ".join(child.cmdline())
+            if workers := child.children() if server else []:
+                return workers[0]
+        time.sleep(0.01)
+    raise psutil.NoSuchProcess(process.pid)
 
 
 def full_disk(place: str, box: Sandbox) -> Iterator[Ended]:

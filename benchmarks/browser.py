@@ -32,8 +32,10 @@ READY = """async (before) => {
   const frame = () => new Promise(requestAnimationFrame);
   for (;;) {
     await frame();
-    const images = [...document.querySelectorAll('.stack img')].filter((i) => i.offsetParent && i.getAttribute('src'));
-    if (!images.length || images[0].src === before || !images.every((i) => i.complete && i.naturalWidth)) continue;
+    const all = [...document.querySelectorAll('.stack img')];
+    const images = all.filter((i) => i.offsetParent && i.getAttribute('src'));
+    if (!images.length || images[0].src === before) continue;
+    if (!images.every((i) => i.complete && i.naturalWidth)) continue;
     await Promise.all(images.map((i) => i.decode()));
     await frame();
     return performance.now();

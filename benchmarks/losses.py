@@ -1,4 +1,4 @@
-"""IRNet's pair losses, forward and backward, against gathering the boundary values of every line."""
+"""IRNet's pair losses, forward and backward, against gathering the boundary of every line."""
 
 from collections import defaultdict
 from collections.abc import Callable

@@ -240,7 +240,9 @@ class AveragePooling(nn.Module):
         return rows @ features @ columns.T
 
     def _weights(self, side: int, like: Tensor) -> Tensor:
-        """Return weights [n,side]: cell i averages pixels floor(side i / n) to ceil(side (i+1) / n)."""
+        """Return weights [n,side]: cell i averages pixels floor(side i / n) to ceil(side (i+1) /
+        n).
+        """
         pixels = torch.arange(side, device=like.device)
         cells = torch.arange(self.cells, device=like.device)[:, None]
         inside = (pixels >= cells * side // self.cells) & (pixels * self.cells < (cells + 1) * side)

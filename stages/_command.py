@@ -1,4 +1,5 @@
-"""What the stages share: their command line, the paths of their files, and how they run the engines.
+"""What the stages share: their command line, the paths of their files, and how they run the
+engines.
 
 The name of a stage is the name of its section, its artifact and its loss log.
 """

@@ -54,7 +54,7 @@ def _supervision(
     names = [name for name in labels.names if index.has_masks(name)]
     if not names:
         raise UserError(
-            "semantic.supervision: truth needs pixel masks, but no training image has one; use labels"
+            "semantic.supervision: truth needs masks, but no training image has one; use labels"
         )
     return names, partial(read_semantic, index)
 

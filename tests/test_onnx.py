@@ -1,5 +1,5 @@
-"""Modules to export: equal to what the pipeline does elsewhere, with layers that ONNX lacks replaced
-by equal ones; and how agreement is measured.
+"""Modules to export: equal to what the pipeline does elsewhere, with layers that ONNX lacks
+replaced by equal ones; and how agreement is measured.
 """
 
 from pathlib import Path

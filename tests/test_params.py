@@ -1,4 +1,4 @@
-"""Parameters and presets: every preset is valid, and every mistake is explained before work starts."""
+"""Parameters and presets: every preset is valid, every mistake is explained before any work."""
 
 import hashlib
 import json

@@ -63,17 +63,17 @@ def image_app(renderer: Renderer) -> FastAPI:
 
     @app.get("/image")
     def image(run: str, name: str = Query(alias="id")) -> Response:
-        """An image as JPEG."""
+        """Return an image as JPEG."""
         return _answer(lambda: renderer.image(runs[run], name), "image/jpeg")
 
     @app.get("/thumbnail")
     def thumbnail(run: str, name: str = Query(alias="id"), show: str = "image") -> Response:
-        """A small image as JPEG."""
+        """Return a small image as JPEG."""
         return _answer(lambda: renderer.thumbnail(runs[run], name, show), "image/jpeg")
 
     @app.get("/layer/{key}")
     def layer(key: str, request: Request, run: str, name: str = Query(alias="id")) -> Response:
-        """A layer as PNG."""
+        """Return a layer as PNG."""
         settings = read_settings(request.query_params)
         return _answer(lambda: renderer.layer(runs[run], name, key, settings), "image/png")
 

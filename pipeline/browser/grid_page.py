@@ -94,7 +94,7 @@ def add_grid_page(renderer: Renderer, disagreements: Disagreements) -> None:
 
     @ui.page("/", title="weakmask browse")
     def grid(request: Request) -> None:
-        """The page for one visitor."""
+        """Build the page for one visitor."""
         add_layout()
         try:
             GridPage(renderer, disagreements, request.query_params).build()

@@ -51,7 +51,7 @@ def add_image_page(renderer: Renderer, disagreements: Disagreements) -> None:
 
     @ui.page("/image/{name:path}", title="weakmask browse", response_timeout=30)
     async def image(name: str, request: Request) -> Response | None:
-        """The page for one visitor; 404 if there is no such image."""
+        """Build the page for one visitor; 404 if there is no such image."""
         add_layout()
         filter_, view = read_filter(request.query_params), read_view(request.query_params)
         try:

@@ -87,7 +87,7 @@ class Run:
         return self._parameters()
 
     def value(self, *path: str) -> Any:
-        """Return a parameter such as value("walk", "beta"); raises UserError if it is missing."""
+        """Return the parameter at a path ("walk", "beta"); raise UserError if it is missing."""
         value: Any = self.parameters
         for key in path:
             if not isinstance(value, Mapping) or key not in value:

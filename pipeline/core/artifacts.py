@@ -45,7 +45,7 @@ class ArtifactError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What an artifact holds per image: datasets and attributes by name, each with dtype and rank."""
+    """The datasets and attributes of an image by name, each with dtype and rank."""
 
     version: int
     datasets: Mapping[str, tuple[str, int]]
@@ -370,7 +370,7 @@ class Reader(Mapping[str, Record]):
 
     @contextmanager
     def _naming(self, name: str) -> Iterator[None]:
-        """Raise ArtifactError for whatever h5py raises on damaged bytes, KeyError without an image."""
+        """Raise ArtifactError for what h5py raises on damaged bytes, KeyError without an image."""
         if name not in self._known:
             raise KeyError(f"{self.path} has no image {name!r} ({len(self.names)} images)")
         try:

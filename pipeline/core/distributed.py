@@ -80,7 +80,7 @@ class MixedPrecision(nn.Module):
 
 
 def parallel(network: nn.Module, runtime: Runtime) -> nn.Module:
-    """Return a module that computes as the network does, in the runtime's precision, on all ranks."""
+    """Return the network in the runtime's precision, wrapped to train on all ranks."""
     model = network
     if runtime.precision != torch.float32:
         model = MixedPrecision(network, runtime)

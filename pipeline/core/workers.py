@@ -44,7 +44,8 @@ def spread(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Yield work(item) for all items, in their order, computed in `workers` processes (1: this one).
+    """Yield work(item) for all items, in their order, computed in `workers` processes (1: this
+    one).
 
     Raises:
         UserError: a worker was killed.

@@ -91,7 +91,7 @@ def read_instances(index: Index, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def number_instances(ids: np.ndarray, semantic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number the instances `ids` of a file, uint8 or uint16 [H,W], as read_instances says."""
+    """Renumber the instances `ids` of a file, uint8 or uint16 [H,W], as read_instances says."""
     void = semantic == IGNORE
     if ids.dtype == np.uint8:
         void = void | (ids == IGNORE)

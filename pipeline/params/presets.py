@@ -50,7 +50,7 @@ def replace(whole: str, changes: Mapping[str, Any]) -> str:
 
 
 def _merged(name: str) -> str:
-    """The file of a preset after those that it builds on."""
+    """Return the file of a preset after those that it builds on."""
     own = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     if name == BASE:
         return own
@@ -61,7 +61,7 @@ def _merged(name: str) -> str:
 
 
 def _split(whole: str) -> tuple[str, str]:
-    """The comment lines at the head of a file, and the rest."""
+    """Return the comment lines at the head of a file, and the rest."""
     lines = whole.splitlines(keepends=True)
     count = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     return "".join(lines[:count]), "".join(lines[count:])

@@ -79,7 +79,7 @@ def _no_images(argument: str, foreign: Sequence[Path]) -> str:
     hint = "; name another folder or pattern"
     if foreign:
         suffixes = ", ".join(sorted({path.suffix.lower() for path in foreign}))
-        hint = f", but {len(foreign)} in unsupported formats ({suffixes}): convert to JPEG, PNG or WebP"
+        hint = f", but {len(foreign)} in other formats ({suffixes}): convert to JPEG, PNG or WebP"
     return f"{argument}: no images ({', '.join(SUFFIXES)}){hint}"
 
 

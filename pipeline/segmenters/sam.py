@@ -77,7 +77,7 @@ def load_sam(model: str, checkpoint: str | Path, sha256: str, device: torch.devi
         net.load_state_dict(load_checkpoint(checkpoint))
     except (WeightsError, RuntimeError, TypeError) as error:
         raise SamError(
-            f"segments.checkpoint: {checkpoint} is not a state dict of {model} as torch.save writes "
+            f"segments.checkpoint: {checkpoint} is not a {model} state dict as torch.save writes "
             f"it; correct the file, or set segments.sam.model to its model: {error}"
         ) from error
     return net.eval().requires_grad_(False).to(device)

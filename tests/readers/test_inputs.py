@@ -64,7 +64,7 @@ def test_links_to_folders_are_not_followed(photos: Path) -> None:
     [
         (["nowhere"], "nowhere: no such file or folder"),
         (["photos", "photos/*.gif"], r"photos/\*.gif: no images \(.jpg, .jpeg"),
-        (["photos/*.heic"], r"1 in unsupported formats \(.heic\): convert to JPEG"),
+        (["photos/*.heic"], r"1 in other formats \(.heic\): convert to JPEG"),
         (["photos/.cache/y*"], "no images"),
     ],
 )

@@ -26,7 +26,9 @@ BLOCK = re.compile(r"(?:<!-- test: (\w+) -->\n)?^```sh\n(.*?)^```", re.MULTILINE
 
 
 class Block(NamedTuple):
-    """A block of shell commands: where it is printed, what it needs beyond a finished run, its text."""
+    """A block of shell commands: where it is printed, what it needs beyond a finished run, its
+    text.
+    """
 
     where: str
     needs: str

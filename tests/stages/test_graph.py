@@ -1,4 +1,4 @@
-"""dvc.yaml says what the stages really read: their code, their parameters, nothing of the machine."""
+"""dvc.yaml lists what the stages read: their code, their parameters, nothing of the machine."""
 
 import ast
 import re
@@ -83,7 +83,7 @@ def closure(name: str) -> set[str]:
 
 
 def _other_method(stage: str, file: Path) -> bool:
-    """Return whether a file belongs to a method that DVC tracks by the parameter that chooses it."""
+    """Return whether a file belongs to a method that is tracked by the parameter choosing it."""
     path = str(file.relative_to(ROOT))
     chosen = [dep for dep in STAGES[stage]["deps"] if "${" in dep]
     packages = [

@@ -112,7 +112,7 @@ def run_graph(
     monkeypatch: pytest.MonkeyPatch,
     last: str = STEPS[-1],
 ) -> dict[str, str]:
-    """Run the stages up to `last` in a folder; return the message of the one that stopped, by name."""
+    """Run the stages up to `last` in a folder; return the message of the one that stopped."""
     (folder / "params.yaml").write_text(
         (ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8"
     )

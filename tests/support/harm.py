@@ -73,7 +73,7 @@ def changed(draw: st.DrawFn, sound: Any) -> Any:
 
 
 def result_or_message(work: Callable[[], Any], named: Path | str) -> Any:
-    """Return the result of `work`, or None for a UserError that names the file; raise all others."""
+    """Return the result of `work`, or None for a UserError that names the file; raise others."""
     try:
         return work()
     except UserError as error:

@@ -43,7 +43,7 @@ def truth(number: int) -> np.ndarray:
 
 
 def record(format_: str, number: int, shift: int = 0) -> Record:
-    """Return what an artifact holds of image `number`; shift: pixels by which its labels are off."""
+    """Return what an artifact holds of image `number`; shift: pixels its labels are off by."""
     generator = np.random.default_rng(number)
     labels = np.roll(np.where(truth(number) == 255, 0, truth(number)), shift, 1).astype(np.uint8)
     present = np.unique(labels[labels > 0])

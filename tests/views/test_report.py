@@ -164,7 +164,8 @@ def test_each_step_says_what_it_gained_and_over_what() -> None:
     assert places == sorted(places)
     for words in (
         "at the best threshold, 0.21; 50.0 at the threshold in use, 0.15",
-        "+28.8 90.0 on the 40.0 % of the pixels that are labeled; gained over activation maps, on fewer pixels",
+        "+28.8 90.0 on the 40.0 % of the pixels that are labeled; "
+        "gained over activation maps, on fewer pixels",
         "instances: AP50 37.7, AP 20.0",
         "−5.0 65.0 gained over pseudo-labels, which are of other images (train)",
     ):

@@ -1,4 +1,6 @@
-"""CAM, the plain classifier behind class activation maps (Zhou et al., CVPR 2016), as IRN trains it
+"""The plain classifier of CAM.
+
+It is the classifier behind class activation maps (Zhou et al., CVPR 2016), as IRN trains it
 (Ahn et al., CVPR 2019): backbone, 1x1 convolution, global average pooling, and the multi-label soft
 margin
 

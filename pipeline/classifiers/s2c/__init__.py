@@ -95,7 +95,7 @@ class S2C(Classifier):
             return S2CLoss(segments.reader, data.names, None, **options)
         if segments.prompter is None:
             raise SegmentsError(
-                "classifier.s2c.cpm: masks are prompted from embeddings, which were not stored; set "
+                "classifier.s2c.cpm: masks are prompted from embeddings, which are missing; set "
                 "segments.embeddings to true, or classifier.s2c.cpm to false"
             )
         prompting = Prompting(segments.prompter, scales, peak, distance)
@@ -132,6 +132,6 @@ def require_segments(data: TrainingData) -> "PromptableSegments":
     """Return the PromptableSegments of the data; raises SegmentsError if there are none."""
     if data.segments is None:
         raise SegmentsError(
-            "classifier.method: s2c learns from segments; set segments.backend to superpixels or sam"
+            "classifier.method: s2c needs segments; set segments.backend to superpixels or sam"
         )
     return data.segments

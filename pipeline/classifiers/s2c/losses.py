@@ -183,7 +183,7 @@ def _contrast_rows(products: Tensor, down: Tensor, factors: Tensor, targets: Ten
 
 
 def rank_ids(ids: Tensor) -> tuple[Tensor, list[int]]:
-    """Number the ids above 0 that occur in each image of [B,P,Q] consecutively from 0.
+    """Renumber the ids above 0 that occur in each image of [B,P,Q] consecutively from 0.
 
     Returns:
         Targets [B,P,Q], NONE where an id is 0, and the number of ids of each image.

@@ -1,8 +1,7 @@
 """Final models as ONNX files: exported, described in their metadata, checked against PyTorch.
 
-The exported module holds everything from the image to the masks (normalization, padding, softmax or
-mask rescoring), so that onnxruntime and the file are all that a user needs. Its inputs and outputs,
-class names and the image size of training are in the file's metadata.
+The exported module holds everything from the image to the masks, so that onnxruntime and the file
+are all that a user needs; inputs, outputs, classes and training size are in its metadata.
 """
 
 import copy

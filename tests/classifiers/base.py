@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import yaml
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pipeline.classifiers import CLASSIFIERS, load_classifier, new_classifier
@@ -22,7 +21,7 @@ PARAMETERS = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml"
 
 
 def step(progress: float = 0.5, epoch: float = 5.0) -> TrainState:
-    return TrainState(DistributedContext(Accelerator(cpu=True)), progress, epoch)
+    return TrainState(DistributedContext(), progress, epoch)
 
 
 def random_images(count: int, height: int = 64, width: int = 64) -> Tensor:

@@ -154,15 +154,7 @@ def train(
         LossError: a loss is not finite; nothing is kept of that step.
     """
     stream = SampleStream(samples, config.seed)
-    if not stream.count:
-        raise TrainingError(
-            f"{stage}: no images to learn from; check the split names in data/dataset/images.csv"
-        )
-    if config.batch % runtime.world_size:
-        raise TrainingError(
-            f"{stage}.batch: {config.batch} is not divisible by the number of ranks, "
-            f"{runtime.world_size}"
-        )
+    _check(stage, stream.count, config.batch, runtime.world_size)
     ranks, device = DistributedContext.connect(runtime), runtime.device
     network.to(device)
     optimizer = config.optimizer(network, set(new))
@@ -176,9 +168,8 @@ def train(
         raise TrainingError(
             f"{stage}: the ranks found different checkpoints; all must share {runtime.work}"
         )
-    model = parallel(network, runtime)
+    model = parallel(network, runtime).train()
     scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == torch.float16)
-    model.train()
     if prepare is not None:
         prepare(network)
     batches = _loader(stream, config, start, steps, runtime)
@@ -192,16 +183,11 @@ def train(
         for step, batch in enumerate(_fetched(bar), start):
             torch.manual_seed(_mix(config.seed + 2, step * runtime.world_size + runtime.rank))
             rate = config.factor(step, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * rate
             state = TrainState(ranks, step / steps, step * config.batch / stream.count)
             batch = map_tensors(lambda part: part.to(device, non_blocking=True), batch)
             with _explained(losses):
                 terms = loss_fn(model, batch, state)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(terms["loss"]).backward()
-            scaler.step(optimizer)
-            scaler.update()
+            _update(optimizer, scaler, rate, terms["loss"])
             values = torch.stack([value.detach().float() for value in terms.values()])
             losses.add(step, config.lr * rate, tuple(terms), ranks.mean(values))
             if losses.last:
@@ -216,6 +202,30 @@ def train(
         curve.parent.mkdir(parents=True, exist_ok=True)
         resume.write_atomically(curve, losses.csv())
     return network.eval()
+
+
+def _check(stage: str, images: int, batch: int, ranks: int) -> None:
+    """Raise TrainingError if there are no images, or a batch that the ranks cannot share."""
+    if not images:
+        raise TrainingError(
+            f"{stage}: no images to learn from; check the split names in data/dataset/images.csv"
+        )
+    if batch % ranks:
+        raise TrainingError(
+            f"{stage}.batch: {batch} is not divisible by the number of ranks, {ranks}"
+        )
+
+
+def _update(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, rate: float, loss: Tensor
+) -> None:
+    """Take an optimizer step at `rate` (a share) of each group's base learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * rate
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def _loader(

@@ -24,15 +24,16 @@ def fields(parameters: Parameters, runtime: Runtime) -> None:
     """Compute class boundaries and displacements."""
     index, section = Index.load(DATASET), parameters.fields
     weights = artifact("irnet", ".safetensors")
-    network = load_network(weights, "irnet", _rebuild, runtime.device)
+    build = partial(_rebuild, section.pad)
+    network = load_network(weights, "irnet", build, runtime.device)
     compute = partial(_compute, network, section.flip, runtime)
     task = Task(index.image, compute=compute, key=index.size)
     names, inputs = index.select("train"), [DATASET, weights]
     run_per_image("fields", task, names, index.classes, section, inputs, runtime)
 
 
-def _rebuild(header: Mapping[str, Any]) -> IRNet:
-    return IRNet(header["backbone"])
+def _rebuild(pad: str, header: Mapping[str, Any]) -> IRNet:
+    return IRNet(header["backbone"], canvas=header["canvas"] if pad == "canvas" else 0)
 
 
 def _compute(

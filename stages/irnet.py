@@ -45,7 +45,12 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
         new=network.displacement.parameters(),
     )
     network.mean_shift = mean_shift(network, index, seeds.names, runtime)
-    save_stage("irnet", network, runtime, backbone=section.backbone.name)
+    network.canvas = section.crop
+    smaller = any(min(index.size(name)) < network.canvas for name in seeds.names)
+    network.canvas_shift = (
+        mean_shift(network, index, seeds.names, runtime) if smaller else network.mean_shift
+    )
+    save_stage("irnet", network, runtime, backbone=section.backbone.name, canvas=network.canvas)
 
 
 if __name__ == "__main__":

@@ -93,19 +93,29 @@ class DisplacementHead(nn.Module):
 class IRNet(nn.Module):
     """The network of boundary logits and displacements on the stride-4 grid.
 
-    The backbone is frozen, in evaluation mode and without gradients. `mean_shift` [2] is subtracted
-    from the displacements outside training; it is zero until set.
+    The backbone is frozen, in evaluation mode and without gradients. Outside training the mean
+    displacement of the training images is subtracted: `canvas_shift` [2] where images are padded to
+    a canvas, otherwise `mean_shift` [2]; both are zero until set.
+
+    Args:
+        backbone: name of the timm backbone.
+        weights: see Backbone.
+        canvas: side in pixels that smaller images are padded to, since the padding counts in the
+            statistics of group normalization (published code: the training crop's); 0 for none.
     """
 
     mean_shift: Tensor
+    canvas_shift: Tensor
 
-    def __init__(self, backbone: str, weights: str = "none") -> None:
+    def __init__(self, backbone: str, weights: str = "none", canvas: int = 0) -> None:
         super().__init__()
+        self.canvas = canvas
         self.backbone = Backbone(backbone, weights).requires_grad_(False)
         channels, reductions = self.backbone.channels, self.backbone.reductions
         self.boundary = BoundaryHead(channels)
         self.displacement = DisplacementHead(channels, reductions)
         self.register_buffer("mean_shift", torch.zeros(2))
+        self.register_buffer("canvas_shift", torch.zeros(2))
 
     def train(self, mode: bool = True) -> "IRNet":
         """Switch the heads' mode; the backbone stays in evaluation mode."""
@@ -120,19 +130,32 @@ class IRNet(nn.Module):
     def relations(self, normalized: Tensor) -> tuple[Tensor, Tensor]:
         """Return boundary logits [B,1,h,w] and displacements [B,2,h,w] of normalized images
         [B,3,H,W], with h = (H-1)//4+1.
-
-        Images are padded with the mean color to a multiple of 16, never cropped (the published code
-        crops at 512 pixels), so that every tap covers the same area.
         """
-        height, width = ((side - 1) // STRIDE + 1 for side in normalized.shape[2:])
-        padded = pad_to_multiple(normalized, OUTPUT_STRIDE)
+        boundary, displacement = self.unshifted(normalized)
+        if not self.training:
+            shift = self.canvas_shift if self.canvas else self.mean_shift
+            displacement = displacement - shift.view(1, 2, 1, 1)
+        return boundary, displacement
+
+    def unshifted(self, normalized: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `relations` does, before the mean displacement is subtracted.
+
+        Images are padded with the mean color to the canvas, then to a multiple of 16, so that every
+        tap covers the same area.
+        """
+        padded = pad_to_multiple(self.on_canvas(normalized), OUTPUT_STRIDE)
         size = (padded.shape[2] // STRIDE, padded.shape[3] // STRIDE)
         features = self.features(padded)
-        displacement = self.displacement(features, size)
-        if not self.training:
-            displacement = displacement - self.mean_shift.view(1, 2, 1, 1)
-        boundary = self.boundary(features, size)
+        displacement, boundary = self.displacement(features, size), self.boundary(features, size)
+        height, width = ((side - 1) // STRIDE + 1 for side in normalized.shape[2:])
         return boundary[..., :height, :width], displacement[..., :height, :width]
+
+    def on_canvas(self, normalized: Tensor) -> Tensor:
+        """Pad [B,3,H,W] with zeros on the right and bottom to the canvas; a side beyond it stays
+        (the published code crops it).
+        """
+        below, right = (max(0, self.canvas - side) for side in normalized.shape[2:])
+        return F.pad(normalized, (0, right, 0, below))
 
     @torch.no_grad()
     def features(self, normalized: Tensor) -> list[Tensor]:
@@ -152,8 +175,9 @@ def fields_of(network: IRNet, normalized: Tensor, flip: bool) -> tuple[Tensor, T
     flip: whether the logits are averaged with those of the flipped image before the sigmoid;
     displacements are those of the image itself.
     """
-    # whole cells, so that those of the flipped image coincide with those of the image
-    whole = pad_to_multiple(normalized, STRIDE)
+    # Whole cells, so that those of the flipped image coincide with those of the image. On a canvas
+    # the image is flipped as it is, as in the published code: up to three pixels off.
+    whole = normalized if network.canvas else pad_to_multiple(normalized, STRIDE)
     inputs = torch.cat([whole, whole.flip(3)]) if flip else whole
     logits, displacement = map(
         torch.cat, zip(*map(network.relations, micro_batches(inputs)), strict=True)

@@ -76,16 +76,11 @@ def training_loss(
 
 @torch.inference_mode()
 def mean_displacements(network: IRNet, images: Tensor) -> Tensor:
-    """Return the spatial mean of D, before any shift, of images [B,3,H,W] in 0..255: float64 [B,2]
-    in cells.
+    """Return the spatial mean of D, before any shift, of images [B,3,H,W] in 0..255, their canvas
+    included: float64 [B,2] in cells.
     """
-    shift, network.mean_shift = network.mean_shift, torch.zeros_like(network.mean_shift)
-    try:
-        return torch.cat(
-            [network(part)[1].double().mean((2, 3)) for part in micro_batches(images)]
-        ).cpu()
-    finally:
-        network.mean_shift = shift
+    inputs = micro_batches(network.on_canvas(network.backbone.normalize(images)))
+    return torch.cat([network.unshifted(part)[1].double().mean((2, 3)) for part in inputs]).cpu()
 
 
 def mean_shift(network: IRNet, index: Index, names: Sequence[str], runtime: Runtime) -> Tensor:

@@ -159,6 +159,11 @@ class Irnet(Section):
 class Fields(Section):
     """Stage fields."""
 
+    pad: Literal["canvas", "tight"]
+    """Pad images to the side of IRNet's training crop before the network, as in IRN's code, where
+    larger ones lose what is beyond it (here nothing), or only to a multiple of 16; group
+    normalization sees the padding.
+    """
     flip: bool
     """Average the boundary logits with those of the flipped image."""
 

@@ -15,10 +15,13 @@ FAMILIES = ("resnet18", PACKAGED, "convnext_atto")
 SMALL = "test_resnet"
 
 
-@pytest.fixture(scope="module")
-def network() -> IRNet:
+CANVAS = 128
+
+
+@pytest.fixture(scope="module", params=[0, CANVAS], ids=["tight", "canvas"])
+def network(request: pytest.FixtureRequest) -> IRNet:
     torch.manual_seed(0)
-    return IRNet(SMALL).eval()
+    return IRNet(SMALL, canvas=request.param).eval()
 
 
 def cells(pixels: int) -> int:
@@ -76,6 +79,31 @@ def test_fields_do_not_depend_on_what_fills_up_to_16(network: IRNet) -> None:
         assert torch.equal(small, large[..., :13, :18])
 
 
+@pytest.mark.parametrize(
+    ("size", "same"),
+    [((128, 128), True), ((150, 200), True), ((128, 96), False), ((64, 200), False)],
+)
+def test_canvas_matters_to_smaller_images_alone(size: tuple[int, int], same: bool) -> None:
+    """A side beyond the canvas is padded to a multiple of 16, as without one."""
+    torch.manual_seed(0)
+    network, image = IRNet(SMALL).eval(), torch.randn(1, 3, *size)
+    tight = fields_of(network, image, flip=True)
+    network.canvas = CANVAS
+    canvas = fields_of(network, image, flip=True)
+    assert all(torch.equal(a, b) == same for a, b in zip(tight, canvas, strict=True))
+    assert all(a.shape == b.shape for a, b in zip(tight, canvas, strict=True))
+
+
+def test_canvas_is_the_image_padded_to_it() -> None:
+    torch.manual_seed(0)
+    network, image = IRNet(SMALL).eval(), torch.randn(1, 3, 90, 101)
+    padded = torch.nn.functional.pad(image, (0, 27, 0, 38))
+    whole = fields_of(network, padded, flip=False)
+    network.canvas = CANVAS
+    for part, all_of_it in zip(fields_of(network, image, flip=False), whole, strict=True):
+        assert torch.equal(part, all_of_it[..., :23, :26])
+
+
 @pytest.mark.defect("irn-19")
 def test_backbone_stays_in_evaluation_mode_and_gets_no_gradient() -> None:
     network = IRNet(SMALL)
@@ -114,12 +142,13 @@ def test_heads_are_independent_problems() -> None:
     assert not any(reached(moves, boundary))
 
 
-def test_mean_shift_is_subtracted_outside_training_alone() -> None:
-    network = IRNet(SMALL).eval()
+@pytest.mark.parametrize(("canvas", "shift"), [(0, "mean_shift"), (CANVAS, "canvas_shift")])
+def test_mean_shift_is_subtracted_outside_training_alone(canvas: int, shift: str) -> None:
+    network = IRNet(SMALL, canvas=canvas).eval()
     image = torch.randn(1, 3, 32, 48)
     with torch.no_grad():
         before = network.relations(image)
-        network.mean_shift = torch.tensor([1.5, -2.0])
+        setattr(network, shift, torch.tensor([1.5, -2.0]))
         after = network.relations(image)
         learning = network.train().relations(image)
     assert torch.equal(after[0], before[0])
@@ -143,7 +172,8 @@ def test_flipped_image_has_a_flipped_boundary(network: IRNet, height: int, width
 def test_boundaries_are_averaged_over_flips_and_displacements_are_not(
     network: IRNet, width: int
 ) -> None:
-    image = torch.nn.functional.pad(torch.randn(1, 3, 48, width), (0, -width % 4))
+    cut = 0 if network.canvas else -width % 4
+    image = torch.nn.functional.pad(torch.randn(1, 3, 48, width), (0, cut))
     plain, turned = (network.relations(p)[0][:, 0] for p in (image, image.flip(3)))
     boundary, displacement = fields_of(network, image[..., :width], flip=True)
     assert torch.allclose(boundary, ((plain + turned.flip(2)) / 2).sigmoid(), atol=1e-5)
@@ -168,7 +198,7 @@ def test_checkpoint_has_weights_and_the_shift_and_no_tables(name: str) -> None:
     extra = {
         n for n in state if n not in parameters and "running_" not in n and "num_batches" not in n
     }
-    assert extra == {"mean_shift"}
+    assert extra == {"mean_shift", "canvas_shift"}
     size = sum(value.numel() * value.element_size() for value in state.values())
     assert size < 1.01 * 4 * sum(p.numel() for p in network.parameters()) + 2e5
     assert len({value.data_ptr() for value in state.values() if value.numel()}) == len(
@@ -178,14 +208,14 @@ def test_checkpoint_has_weights_and_the_shift_and_no_tables(name: str) -> None:
 
 @pytest.mark.defect("irn-21", "irn-24")
 def test_saved_and_restored_to_the_same_fields(network: IRNet, tmp_path: Path) -> None:
-    network.mean_shift = torch.tensor([0.25, -0.5])
+    network.mean_shift, network.canvas_shift = torch.tensor([[0.25, -0.5], [0.75, 1]])
     path = tmp_path / "irnet.safetensors"
     save_weights(path, network, "irnet", backbone=SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["irnet.safetensors"]
     tensors, header = load_weights(path, "irnet")
-    again = IRNet(header["backbone"]).eval()
+    again = IRNet(header["backbone"], canvas=network.canvas).eval()
     restore(again, tensors, path)
     image = torch.randn(1, 3, 40, 50)
     for a, b in zip(fields_of(network, image, True), fields_of(again, image, True), strict=True):
         assert torch.equal(a, b)
-    network.mean_shift = torch.zeros(2)
+    network.mean_shift, network.canvas_shift = torch.zeros(2, 2)

@@ -29,7 +29,7 @@ from pipeline.instances.base import (
 )
 from pipeline.instances.none import NoInstances
 from pipeline.instances.registry import INSTANCE_MODELS
-from pipeline.nets.backbones import fix_batch_norm, normalization
+from pipeline.nets.backbones import fix_batch_norm, freeze_batch_norm, normalization
 from stages._command import (
     CURVES,
     DATASET,
@@ -60,11 +60,14 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
     if section.pretraining == "classifier":
         inputs.append(artifact("classifier", ".safetensors"))
         start_from_classifier(network.backbone, inputs[-1])
+    if section.batch_norm == "frozen":
+        freeze_batch_norm(network)
+    resize = ShortSide(*section.resize, section.longest, section.resize_step)
     mean, _ = normalization(backbone.name)
     train_stage(
         "instance",
         network,
-        InstanceCrops(index, names, instances, ShortSide(*section.resize), section.crop, mean),
+        InstanceCrops(index, names, instances, resize, section.crop, mean),
         model.loss_fn(**options),
         parameters,
         inputs,

@@ -99,6 +99,8 @@ def test_an_unknown_name_gets_the_nearest_and_all_valid_ones() -> None:
         ("classifier__batch", 1.5, "integer"),
         ("classifier__optimizer__lr", float("inf"), "finite"),
         ("classifier__optimizer__lr", "fast", "number"),
+        ("classifier__optimizer__schedule", "cosine", "schedule.*'poly'"),
+        ("classifier__optimizer__schedule", [0.5, 2], "less than or equal to 1, got 2"),
         ("seeds__background", 0.9, r"seeds: background \(0.9\) must not exceed foreground"),
         ("seeds__foreground", 1.5, "less than or equal to 1"),
         ("classifier__resize", [300, 200], r"must be \[smallest, largest\], got \[300, 200\]"),

@@ -67,6 +67,7 @@ class TrainConfig:
     head_lr: float
     weight_decay: float
     momentum: float
+    schedule: str | Sequence[float]
     power: float
     warmup: float
     seed: int
@@ -77,10 +78,12 @@ class TrainConfig:
 
     def factor(self, step: int, steps: int) -> float:
         """Return the learning rate at `step` as a share of `lr`: min(1, (t+1) / w) (1 - t/T)^power,
-        with a warm-up of w = warmup T steps.
+        with a warm-up of w = warmup T steps, or a tenth for each fraction of `schedule` behind.
         """
         rising = min(1.0, (step + 1) / max(1.0, self.warmup * steps))
-        return rising * (1 - step / steps) ** self.power
+        if isinstance(self.schedule, str):
+            return rising * (1 - step / steps) ** self.power
+        return rising * 0.1 ** sum(step >= drop * steps for drop in self.schedule)
 
     def optimizer(self, network: nn.Module, new: set[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer of two groups: parameters in `new` learn at head_lr times lr."""

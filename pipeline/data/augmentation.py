@@ -3,6 +3,7 @@
 Resize by a random factor, flip with probability 1/2, take a random crop.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -57,12 +58,21 @@ class LongSide(RandomResize):
 
 
 class ShortSide(RandomResize):
-    """Resize so that the shorter side is an integer drawn uniformly from [smallest, largest]."""
+    """Resize so that the shorter side is drawn uniformly from smallest, smallest + step, ...,
+    largest.
+
+    longest: limit of the longer side in pixels, which the shorter one then falls below; 0 for none.
+    """
+
+    def __init__(self, smallest: int, largest: int, longest: int = 0, step: int = 1) -> None:
+        super().__init__(smallest, largest)
+        self.longest, self.sides = longest, range(smallest, largest + 1, step)
 
     def draw(self, height: int, width: int) -> float:
-        """Draw a side and divide it by the shorter one."""
-        side = int(torch.randint(int(self.smallest), int(self.largest) + 1, ()))
-        return side / min(height, width)
+        """Draw a side and divide it by the shorter one, within the limit of the longer one."""
+        side = self.sides[int(torch.randint(len(self.sides), ()))]
+        limit = self.longest or math.inf
+        return min(side / min(height, width), limit / max(height, width))
 
 
 class RandomScale(RandomResize):

@@ -97,6 +97,13 @@ def fix_batch_norm(module: nn.Module) -> None:
             part.eval()
 
 
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Freeze scale and shift of every batch normalization, before the optimizer is created."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.requires_grad_(False)
+
+
 def micro_batches(inputs: Tensor) -> tuple[Tensor, ...]:
     """Split a batch [B,...] into what one forward pass takes: single images on a CPU, else all.
 

@@ -63,10 +63,12 @@ class Sparseinst(Section):
     queries: Count
     """Maximum number of instances per image (100 in the paper)."""
     groups: Count
-    """Groups of instance activation maps (4 in the paper); must divide the width."""
+    """Groups of instance activation maps (4 in the paper); 1 is the paper's base decoder. Must
+    divide the width.
+    """
     normalization: Literal["sigmoid", "softmax"]
     """Normalization of the activation maps: sigmoid (paper) or softmax (published later)."""
-    level: bool
+    normalize_features: bool
     """Normalize the backbone's features to mean 0 and variance 1 first (not in the published code,
     whose ResNet features are small).
     """
@@ -74,11 +76,11 @@ class Sparseinst(Section):
     """Train the encoder with an auxiliary semantic head (not in the paper; YOLACT's, for short
     schedules).
     """
-    targets: Literal["area", "bilinear"]
+    target_resize: Literal["area", "bilinear"]
     """Downsampling of target masks to stride 4: area, or bilinear as published, which loses small
     objects.
     """
-    weighted: bool
+    weight_by_score: bool
     """Weight instances by the scores of their pseudo-labels."""
     loss: SparseinstLoss
 
@@ -112,14 +114,22 @@ class Instance(Section):
     pretraining: Literal["none", "classifier"]
     """Initialize the backbone from ImageNet only, or from the classifier (the same network)."""
     backbone: Backbone
+    batch_norm: Literal["fixed", "frozen"]
+    """Batch norm with pretrained statistics, whose scale and shift learn (`fixed`) or do not
+    (`frozen`, as in SparseInst and Mask R-CNN).
+    """
     epochs: Positive
     """Passes over the training images (SparseInst: 147 over COCO)."""
     batch: Count
     """Images per step, over all ranks (SparseInst: 64)."""
     resize: Sides
     """Range of the shorter side in pixels, drawn uniformly (416 to 640 in SparseInst)."""
+    resize_step: Count
+    """Step in pixels of the sides that are drawn (32 in SparseInst)."""
+    longest: Annotated[int, Field(ge=0)]
+    """Limit of the longer side in pixels (853 in SparseInst); 0 for none."""
     crop: Crop
-    """Side of the square training crop in pixels."""
+    """Side of the square training crop in pixels; from `longest` on nothing is cut off."""
     optimizer: Optimizer
     none: NoInstances
     sparseinst: Sparseinst

@@ -48,7 +48,7 @@ class Section(BaseModel):
 
 
 class Optimizer(Section):
-    """Optimizer and schedule; the learning rate decays as (1 - t/T)^power."""
+    """Optimizer and schedule of the learning rate."""
 
     name: Literal["adamw", "sgd"]
     """AdamW, or SGD as in the papers."""
@@ -60,6 +60,10 @@ class Optimizer(Section):
     """Weight decay of all groups."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
     """Momentum of SGD (effectively 1e-4 in IRN's published code); AdamW ignores it."""
+    schedule: Literal["poly"] | list[Fraction]
+    """Decay over T steps: `poly`, by (1 - t/T)^power, or the fractions of the training at which the
+    learning rate drops to a tenth, such as [0.6].
+    """
     power: Annotated[float, Field(ge=0)]
     """Power of the polynomial decay."""
     warmup: Fraction

@@ -40,6 +40,7 @@ CONFIG = TrainConfig(
     head_lr=10,
     weight_decay=0.01,
     momentum=0,
+    schedule="poly",
     power=0.9,
     warmup=0.1,
     seed=3,
@@ -383,6 +384,14 @@ def test_the_rate_rises_linearly_and_falls_polynomially() -> None:
     assert factors[50] == pytest.approx(0.5**0.9)
     assert factors[99] == pytest.approx(0.01**0.9)
     assert [config(warmup=0, power=0).factor(step, 10) for step in range(10)] == [1] * 10
+
+
+def test_the_rate_drops_to_a_tenth_at_each_fraction() -> None:
+    """SparseInst's 270,000 iterations with drops at 210,000 and 250,000."""
+    schedule = config(warmup=0.2, schedule=[21 / 27, 25 / 27], power=0.9)
+    found = [schedule.factor(step, 27) for step in (0, 6, 20, 21, 24, 25, 26)]
+    assert found == pytest.approx([1 / 5.4, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert {config(warmup=0, schedule=[]).factor(step, 9) for step in range(9)} == {1}
 
 
 @pytest.mark.defect("irn-13", "puzzlecam-1", "s2c-10")

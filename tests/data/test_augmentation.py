@@ -42,6 +42,17 @@ def test_a_side_is_drawn_from_its_closed_range(
         assert (h, w) == (round(height * factor), round(width * factor))
 
 
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 60), (40, 200)])
+def test_shorter_side_is_drawn_in_steps_and_the_longer_one_limited(height: int, width: int) -> None:
+    """SparseInst's way: 416 to 640 in steps of 32, the longer side 853 at most."""
+    torch.manual_seed(0)
+    image = as_image(np.zeros((height, width, 3), np.uint8))
+    resize = ShortSide(32, 64, 85, 16)
+    sizes = {tuple(sorted(resize(image).shape[1:])) for _ in range(60)}
+    long = max(height, width) / min(height, width)
+    assert sizes == {(32, 43), (48, 64), (64, 85)} if long < 2 else sizes == {(17, 85)}
+
+
 @pytest.mark.defect("irn-20")
 def test_scale_is_drawn_from_its_range() -> None:
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ from pipeline.nets.backbones import (
     BackboneError,
     create_backbone,
     fix_batch_norm,
+    freeze_batch_norm,
     normalization,
     pad_to_multiple,
 )
@@ -129,6 +130,9 @@ def test_fixed_batch_norm_keeps_its_statistics_and_learns_its_scale() -> None:
     backbone.train()
     backbone(torch.randn(2, 3, 32, 32) * 3 + 1)
     assert not torch.equal(norms[0].get_buffer("running_mean"), before[0]["running_mean"])
+    freeze_batch_norm(backbone)
+    frozen = {parameter for parameter in backbone.parameters() if not parameter.requires_grad}
+    assert frozen == {parameter for norm in norms for parameter in norm.parameters()}
 
 
 @pytest.mark.parametrize(

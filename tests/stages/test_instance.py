@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.core.artifacts import Writer
+from pipeline.core.weights import load_weights
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.predict import final_header, trained_sides
 from pipeline.readers.build import build
@@ -22,6 +23,7 @@ SMALL = {
     "instance.batch": 2,
     "instance.crop": 64,
     "instance.resize": [64, 96],
+    "instance.batch_norm": "frozen",
     "instance.backbone": {"name": "test_resnet", "weights": "none"},
     "instance.sparseinst.width": 16,
     "instance.sparseinst.queries": 6,
@@ -46,6 +48,13 @@ def test_the_weights_tell_what_the_model_was_trained_at(
     header = final_header(Path("data/instance.safetensors"))
     assert header["classes"] == list(index.classes)
     assert trained_sides(header) == (80, 160)
+    tensors, _ = load_weights(Path("data/instance.safetensors"), "instance")
+    biases = {
+        name: value for name, value in tensors.items() if "backbone" in name and "bias" in name
+    }
+    assert biases
+    assert not any(value.any() for value in biases.values()), "frozen at their initial 0"
+    assert tensors["decoder.masks.project.bias"].any()
     arguments = ["predict", "data/instance.safetensors", "data/dataset/images", "--score", "0"]
     done = CliRunner().invoke(main, [*arguments, "-o", "out"])
     assert done.exit_code == 0, done.output

@@ -53,10 +53,10 @@ class TrainingOutputs(NamedTuple):
 class SparseInst(InstanceModel):
     """SparseInst for K = `classes` classes.
 
-    The published network has neither `level` nor `semantic`. Without `level`, initial mask logits
-    are about 1 on a ResNet but about 350 on EfficientNet-Lite0, whose maps are ten times as large,
-    which then learns little in a few hundred steps. Without `semantic`, classes are learned only
-    through the pooled features, long after the masks.
+    The published network has neither `normalize_features` nor `semantic`. Without the former,
+    initial mask logits are about 1 on a ResNet but about 350 on EfficientNet-Lite0, whose maps are
+    ten times as large, which then learns little in a few hundred steps. Without the latter, classes
+    are learned only through the pooled features, long after the masks.
 
     Args:
         classes: K, without background.
@@ -64,7 +64,7 @@ class SparseInst(InstanceModel):
         weights: see Backbone.
         width: D, channels of encoder and decoder (256 in the paper).
         queries, groups, normalization: see InstanceBranch.
-        level: whether the backbone's maps are normalized to mean 0 and variance 1 first.
+        normalize_features: whether the backbone's maps are first brought to mean 0 and variance 1.
         semantic: whether a layer on the encoder's features learns the class of each cell as well,
             in training alone (YOLACT, Bolya et al., ICCV 2019, section 3.4).
     """
@@ -74,7 +74,7 @@ class SparseInst(InstanceModel):
         "queries",
         "groups",
         "normalization",
-        "level",
+        "normalize_features",
         "semantic",
     )
 
@@ -88,14 +88,14 @@ class SparseInst(InstanceModel):
         queries: int = 100,
         groups: int = 4,
         normalization: str = "sigmoid",
-        level: bool = False,
+        normalize_features: bool = False,
         semantic: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = Backbone(backbone, weights, STRIDES)
         channels = self.backbone.channels
-        self.level = nn.ModuleList(
-            [nn.GroupNorm(1, number) if level else nn.Identity() for number in channels]
+        self.norms = nn.ModuleList(
+            nn.GroupNorm(1, number) if normalize_features else nn.Identity() for number in channels
         )
         self.encoder = Encoder(channels, width)
         self.decoder = Decoder(
@@ -128,8 +128,8 @@ class SparseInst(InstanceModel):
     def encode(self, prepared: Tensor) -> Tensor:
         """Return the encoder's features [B,D,H/8,W/8] of prepared images [B,3,H,W]."""
         inputs = prepared.contiguous(memory_format=torch.channels_last)
-        maps = zip(self.level, self.backbone(inputs), strict=True)
-        encoded: Tensor = self.encoder([level(features) for level, features in maps])
+        maps = zip(self.norms, self.backbone(inputs), strict=True)
+        encoded: Tensor = self.encoder([norm(features) for norm, features in maps])
         return encoded
 
     def decode(self, prepared: Tensor) -> Outputs:
@@ -138,15 +138,18 @@ class SparseInst(InstanceModel):
         return outputs
 
     @staticmethod
-    def loss_fn(*, loss: Mapping[str, float], targets: str, weighted: bool) -> LossFn:
+    def loss_fn(*, loss: Mapping[str, float], target_resize: str, weight_by_score: bool) -> LossFn:
         """Return the training loss.
 
         Args:
             loss: weights of the terms, see `training_loss`.
-            targets: how masks are brought to stride 4: `area` or `bilinear`, see `targets_of`.
-            weighted: whether instances count by their weights.
+            target_resize: how masks are brought to stride 4: `area` or `bilinear`, see
+                `targets_of`.
+            weight_by_score: whether instances count by their scores.
         """
-        return partial(training_loss, weights=loss, resizing=targets, weighted=weighted)
+        return partial(
+            training_loss, weights=loss, resizing=target_resize, weighted=weight_by_score
+        )
 
     @torch.inference_mode()
     def predict(

@@ -115,7 +115,7 @@ class Encoder(nn.Module):
 
 class InstanceBranch(nn.Module):
     """Instance activation maps (IAM), the features pooled under them, and the class, mask kernel
-    and objectness predicted from those (the published "group" decoder).
+    and objectness predicted from those (the published "group" decoder, with one group "base").
 
     Args:
         inputs: channels of the features.
@@ -143,7 +143,9 @@ class InstanceBranch(nn.Module):
         bias = normalization == "sigmoid"
         self.activation = nn.Conv2d(width, queries * groups, 3, padding=1, groups=groups, bias=bias)
         pooled = width * groups
-        self.merge = nn.Sequential(nn.Linear(pooled, pooled), nn.ReLU())
+        self.merge = (
+            nn.Sequential(nn.Linear(pooled, pooled), nn.ReLU()) if groups > 1 else nn.Sequential()
+        )
         self.classes = nn.Linear(pooled, classes)
         self.kernels = nn.Linear(pooled, KERNEL)
         self.objectness = nn.Linear(pooled, 1)
@@ -157,8 +159,9 @@ class InstanceBranch(nn.Module):
             if bias is not None:
                 nn.init.constant_(bias, -math.log((1 - PRIOR) / PRIOR))
         nn.init.zeros_(self.kernels.bias)
-        nn.init.kaiming_uniform_(self.merge[0].get_parameter("weight"), a=1)
-        nn.init.zeros_(self.merge[0].get_parameter("bias"))
+        for layer in self.merge[:1]:
+            nn.init.kaiming_uniform_(layer.get_parameter("weight"), a=1)
+            nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return class logits [B,N,K], kernels [B,N,E] and objectness logits [B,N] of [B,C,h,w]."""

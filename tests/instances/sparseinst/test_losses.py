@@ -265,7 +265,8 @@ LOSS = PUBLISHED | {"semantic": 4.0}
 
 def learning(**options: Any) -> LossFn:
     """Return the training loss with the published weights."""
-    return SparseInst.loss_fn(**{"loss": LOSS, "targets": "area", "weighted": True, **options})
+    usual = {"loss": LOSS, "target_resize": "area", "weight_by_score": True}
+    return SparseInst.loss_fn(**usual | options)
 
 
 class FixedOutputs(nn.Module):
@@ -332,8 +333,8 @@ def test_options_reach_the_terms() -> None:
         return {name: float(value.detach()) for name, value in found.items()}
 
     usual = terms()
-    assert terms(targets="bilinear")["mask"] != usual["mask"]
-    assert terms(weighted=False)["dice"] > usual["dice"]
+    assert terms(target_resize="bilinear")["mask"] != usual["mask"]
+    assert terms(weight_by_score=False)["dice"] > usual["dice"]
     one = {"classification": 0, "dice": 0, "mask": 0, "objectness": 2, "semantic": 0}
     assert terms(loss=one)["loss"] == pytest.approx(2 * usual["objectness"])
     assert terms(loss=one | {"semantic": 3})["loss"] == pytest.approx(

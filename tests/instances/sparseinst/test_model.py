@@ -21,10 +21,10 @@ class TestSparseInst(InstanceModelTester):
     options = {
         **SIZES,
         "normalization": "sigmoid",
-        "level": True,
+        "normalize_features": True,
         "semantic": True,
-        "targets": "area",
-        "weighted": True,
+        "target_resize": "area",
+        "weight_by_score": True,
         "loss": LOSS,
     }
     terms = {"classification", "dice", "mask", "objectness", "semantic"}

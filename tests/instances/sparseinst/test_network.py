@@ -43,6 +43,7 @@ def test_sizes_are_the_published_ones() -> None:
     decoder = Decoder(256, 80)
     assert parameters(decoder) == 6_257_377
     assert parameters(decoder.masks) == 2_397_824
+    assert parameters(Decoder(256, 80, groups=1)) == 5_046_965
 
 
 def slow_decoder(decoder: Decoder, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,13 +44,10 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
         runtime,
         new=network.displacement.parameters(),
     )
+    # padded as stage fields will pad them
+    network.canvas = section.crop if parameters.fields.pad == "canvas" else 0
     network.mean_shift = mean_shift(network, index, seeds.names, runtime)
-    network.canvas = section.crop
-    smaller = any(min(index.size(name)) < network.canvas for name in seeds.names)
-    network.canvas_shift = (
-        mean_shift(network, index, seeds.names, runtime) if smaller else network.mean_shift
-    )
-    save_stage("irnet", network, runtime, backbone=section.backbone.name, canvas=network.canvas)
+    save_stage("irnet", network, runtime, backbone=section.backbone.name, canvas=section.crop)
 
 
 if __name__ == "__main__":

@@ -93,9 +93,8 @@ class DisplacementHead(nn.Module):
 class IRNet(nn.Module):
     """The network of boundary logits and displacements on the stride-4 grid.
 
-    The backbone is frozen, in evaluation mode and without gradients. Outside training the mean
-    displacement of the training images is subtracted: `canvas_shift` [2] where images are padded to
-    a canvas, otherwise `mean_shift` [2]; both are zero until set.
+    The backbone is frozen, in evaluation mode and without gradients. `mean_shift` [2] is subtracted
+    from the displacements outside training; it is zero until set.
 
     Args:
         backbone: name of the timm backbone.
@@ -105,7 +104,6 @@ class IRNet(nn.Module):
     """
 
     mean_shift: Tensor
-    canvas_shift: Tensor
 
     def __init__(self, backbone: str, weights: str = "none", canvas: int = 0) -> None:
         super().__init__()
@@ -115,7 +113,6 @@ class IRNet(nn.Module):
         self.boundary = BoundaryHead(channels)
         self.displacement = DisplacementHead(channels, reductions)
         self.register_buffer("mean_shift", torch.zeros(2))
-        self.register_buffer("canvas_shift", torch.zeros(2))
 
     def train(self, mode: bool = True) -> "IRNet":
         """Switch the heads' mode; the backbone stays in evaluation mode."""
@@ -133,8 +130,7 @@ class IRNet(nn.Module):
         """
         boundary, displacement = self.unshifted(normalized)
         if not self.training:
-            shift = self.canvas_shift if self.canvas else self.mean_shift
-            displacement = displacement - shift.view(1, 2, 1, 1)
+            displacement = displacement - self.mean_shift.view(1, 2, 1, 1)
         return boundary, displacement
 
     def unshifted(self, normalized: Tensor) -> tuple[Tensor, Tensor]:

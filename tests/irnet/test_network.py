@@ -142,13 +142,12 @@ def test_heads_are_independent_problems() -> None:
     assert not any(reached(moves, boundary))
 
 
-@pytest.mark.parametrize(("canvas", "shift"), [(0, "mean_shift"), (CANVAS, "canvas_shift")])
-def test_mean_shift_is_subtracted_outside_training_alone(canvas: int, shift: str) -> None:
-    network = IRNet(SMALL, canvas=canvas).eval()
+def test_mean_shift_is_subtracted_outside_training_alone() -> None:
+    network = IRNet(SMALL).eval()
     image = torch.randn(1, 3, 32, 48)
     with torch.no_grad():
         before = network.relations(image)
-        setattr(network, shift, torch.tensor([1.5, -2.0]))
+        network.mean_shift = torch.tensor([1.5, -2.0])
         after = network.relations(image)
         learning = network.train().relations(image)
     assert torch.equal(after[0], before[0])
@@ -198,7 +197,7 @@ def test_checkpoint_has_weights_and_the_shift_and_no_tables(name: str) -> None:
     extra = {
         n for n in state if n not in parameters and "running_" not in n and "num_batches" not in n
     }
-    assert extra == {"mean_shift", "canvas_shift"}
+    assert extra == {"mean_shift"}
     size = sum(value.numel() * value.element_size() for value in state.values())
     assert size < 1.01 * 4 * sum(p.numel() for p in network.parameters()) + 2e5
     assert len({value.data_ptr() for value in state.values() if value.numel()}) == len(
@@ -208,7 +207,7 @@ def test_checkpoint_has_weights_and_the_shift_and_no_tables(name: str) -> None:
 
 @pytest.mark.defect("irn-21", "irn-24")
 def test_saved_and_restored_to_the_same_fields(network: IRNet, tmp_path: Path) -> None:
-    network.mean_shift, network.canvas_shift = torch.tensor([[0.25, -0.5], [0.75, 1]])
+    network.mean_shift = torch.tensor([0.25, -0.5])
     path = tmp_path / "irnet.safetensors"
     save_weights(path, network, "irnet", backbone=SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["irnet.safetensors"]
@@ -218,4 +217,4 @@ def test_saved_and_restored_to_the_same_fields(network: IRNet, tmp_path: Path) -
     image = torch.randn(1, 3, 40, 50)
     for a, b in zip(fields_of(network, image, True), fields_of(again, image, True), strict=True):
         assert torch.equal(a, b)
-    network.mean_shift, network.canvas_shift = torch.zeros(2, 2)
+    network.mean_shift = torch.zeros(2)

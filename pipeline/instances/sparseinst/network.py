@@ -159,9 +159,9 @@ class InstanceBranch(nn.Module):
             if bias is not None:
                 nn.init.constant_(bias, -math.log((1 - PRIOR) / PRIOR))
         nn.init.zeros_(self.kernels.bias)
-        for layer in self.merge[:1]:
-            nn.init.kaiming_uniform_(layer.get_parameter("weight"), a=1)
-            nn.init.zeros_(layer.get_parameter("bias"))
+        for linear in self.merge[:1]:  # none in the base decoder
+            nn.init.kaiming_uniform_(linear.get_parameter("weight"), a=1)
+            nn.init.zeros_(linear.get_parameter("bias"))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return class logits [B,N,K], kernels [B,N,E] and objectness logits [B,N] of [B,C,h,w]."""

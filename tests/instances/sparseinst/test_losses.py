@@ -265,7 +265,7 @@ LOSS = PUBLISHED | {"semantic": 4.0}
 
 def learning(**options: Any) -> LossFn:
     """Return the training loss with the published weights."""
-    usual = {"loss": LOSS, "target_resize": "area", "weight_by_score": True}
+    usual: dict[str, Any] = {"loss": LOSS, "target_resize": "area", "weight_by_score": True}
     return SparseInst.loss_fn(**usual | options)
 
 

@@ -12,11 +12,12 @@ import torch
 from pipeline.classifiers import new_classifier
 from pipeline.classifiers.base import TrainingData
 from pipeline.core.artifacts import Reader
+from pipeline.data.augmentation import color_changes
 from pipeline.data.index import Index
-from pipeline.nets.backbones import fix_batch_norm, normalization
+from pipeline.nets.backbones import fix_batch_norm, freeze_batch_norm, normalization
 from pipeline.params.data import Segments
 from pipeline.segmenters.prompting import PromptableSegments
-from pipeline.segmenters.sam import SamPrompter, load_sam
+from pipeline.segmenters.sam import RULES, SamPrompter, load_sam
 from pipeline.segmenters.superpixels import SuperpixelPrompter
 from stages._command import DATASET, Parameters, Runtime, artifact, save_stage, stage, train_stage
 
@@ -32,10 +33,13 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
         section.method, index.classes, backbone.name, backbone.weights, options
     )
     network.backbone.freeze(section.frozen_stages)
+    if section.batch_norm == "frozen":
+        freeze_batch_norm(network)
     mean, _ = normalization(backbone.name)
     names = index.select("train")
     segments = promptable_segments(parameters.segments, runtime)
-    data = TrainingData(index, names, section.resize, section.crop, mean, segments)
+    colors = color_changes(**section.color.model_dump())
+    data = TrainingData(index, names, section.resize, section.crop, mean, segments, colors)
     of_loss = {name: value for name, value in options.items() if name not in header["options"]}
     train_stage(
         "classifier",
@@ -46,24 +50,25 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
         [DATASET, artifact("guidance")],
         runtime,
         new=network.new_parameters(),
-        prepare=fix_batch_norm if section.batch_norm == "fixed" else lambda network: None,
+        prepare=fix_batch_norm if section.batch_norm != "learned" else lambda network: None,
     )
     save_stage("classifier", network, runtime, **header)
 
 
 def promptable_segments(section: Segments, runtime: Runtime) -> PromptableSegments | None:
-    """Open the segments that stage guidance passed on, with the prompter of the backend that wrote
+    """Open the segments that stage guidance passed on, with the prompters of the backend that wrote
     them if it stored embeddings; None if there are no segments.
     """
     segments = Reader(artifact("guidance"), "segments")
     if not segments.names:
         return None
     if not section.embeddings:
-        return PromptableSegments(segments, None)
+        return PromptableSegments(segments, {})
     if section.backend == "superpixels":
-        return PromptableSegments(segments, SuperpixelPrompter())
+        return PromptableSegments(segments, {"whole": SuperpixelPrompter()})
     net = load_sam(section.sam.model, section.checkpoint, section.sha256, runtime.device)
-    return PromptableSegments(segments, SamPrompter(net, runtime.autocast))
+    prompters = {rule: SamPrompter(net, rule, runtime.autocast) for rule in RULES}
+    return PromptableSegments(segments, prompters)
 
 
 if __name__ == "__main__":

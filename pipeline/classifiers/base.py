@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
 from pipeline.core.trainer import LossFn
 from pipeline.data.augmentation import LongSide, as_image, training_crop
@@ -35,6 +36,7 @@ class TrainingData:
         crop: Side of the square crop in pixels.
         mean: Color in 0..1 that fills a crop beyond the image.
         segments: Class-agnostic segments of the images, if there are any.
+        colors: Transforms of the images' colors, see color_changes.
     """
 
     index: Index
@@ -43,6 +45,7 @@ class TrainingData:
     crop: int
     mean: tuple[float, ...]
     segments: "PromptableSegments | None" = None
+    colors: Sequence[v2.Transform] = ()
 
 
 class TaggedCrops(Dataset[tuple[Any, ...]]):
@@ -55,7 +58,9 @@ class TaggedCrops(Dataset[tuple[Any, ...]]):
         # keeps no reference to data: its prompter may hold a network, which loader processes
         # cannot receive
         self.index, self.names = data.index, data.names
-        self.augment = training_crop(LongSide(*data.resize), data.crop, data.mean, outside)
+        self.augment = training_crop(
+            LongSide(*data.resize), data.crop, data.mean, outside, data.colors
+        )
 
     def __len__(self) -> int:
         return len(self.names)

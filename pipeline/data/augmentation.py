@@ -1,11 +1,12 @@
 """Training crops of images and label maps with torchvision.transforms.v2, as in IRN's code.
 
-Resize by a random factor, flip with probability 1/2, take a random crop.
+Resize by a random factor, flip with probability 1/2, change colors if asked to (S2C's code), take a
+random crop.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,21 +84,44 @@ class RandomScale(RandomResize):
         return self.smallest + (self.largest - self.smallest) * float(torch.rand(()))
 
 
+def color_changes(
+    jitter: Sequence[float], probability: float, grayscale: float
+) -> list[v2.Transform]:
+    """Build the transforms that change an image's colors and leave label maps alone.
+
+    One of probability 0 is left out, so that it draws nothing from the generator.
+
+    Args:
+        jitter: strengths of brightness, contrast, saturation and hue, as of v2.ColorJitter.
+        probability: share of the images that are jittered; grayscale: of those turned to gray.
+    """
+    changes: list[v2.Transform] = []
+    if probability:
+        changes.append(v2.RandomApply([v2.ColorJitter(*jitter)], probability))
+    if grayscale:
+        changes.append(v2.RandomGrayscale(grayscale))
+    return changes
+
+
 def training_crop(
-    resize: v2.Transform, crop: int, mean: tuple[float, ...], outside: int = IGNORE
+    resize: v2.Transform,
+    crop: int,
+    mean: tuple[float, ...],
+    outside: int = IGNORE,
+    colors: Sequence[v2.Transform] = (),
 ) -> Callable[..., Any]:
-    """Build the transform: resize, flip with probability 1/2, take a random crop.
+    """Build the transform: resize, flip with probability 1/2, change colors, take a random crop.
 
     Args:
         resize: such as LongSide(320, 640).
         crop: side of the square crop in pixels; smaller images are padded at a random offset.
         mean: RGB color of the padding, 0..1.
         outside: label of the padding.
+        colors: see color_changes; the padding keeps its color.
     """
     fill = {tv_tensors.Image: [round(255 * value) for value in mean], tv_tensors.Mask: outside}
-    return v2.Compose(
-        [resize, v2.RandomHorizontalFlip(), v2.RandomCrop(crop, pad_if_needed=True, fill=fill)]
-    )
+    cut = v2.RandomCrop(crop, pad_if_needed=True, fill=fill)
+    return v2.Compose([resize, v2.RandomHorizontalFlip(), *colors, cut])
 
 
 def as_image(image: np.ndarray) -> tv_tensors.Image:

@@ -68,11 +68,19 @@ class S2c(Section):
     ssc_weight: Positive
     """Weight of that loss (1 in the paper)."""
     temperature: Positive
-    """Temperature of the cosine similarities (0.5 in the paper)."""
+    """Temperature that divides the cosine similarities (0.5 in the paper, 1 in its code)."""
+    prototypes: Literal["learned", "detached"]
+    """Prototypes learn as the features do that they are means of; or they are constants, means of
+    normalized features, and that of the pixels in no segment is one more negative (published code).
+    """
     stride: Annotated[int, Field(ge=1, le=16)]
     """Stride in pixels of the contrasted features (1 in the paper, over ten times as slow as 4)."""
     cpm: bool
     """Use CAM-based prompting: class maps learn from masks prompted at their own peaks."""
+    mask: Literal["whole", "best"]
+    """Which of SAM's three masks of a prompt: the third, of the whole object (published code), or
+    that of highest predicted IoU; superpixels give the whole object alone.
+    """
     cpm_weight: Positive
     """Weight of that loss (1 in the paper)."""
     warmup: Annotated[float, Field(ge=0)]
@@ -87,6 +95,17 @@ class S2c(Section):
     """Minimum distance of two peaks in pixels (20 in the published code)."""
 
 
+class Color(Section):
+    """Random changes of a training image's colors."""
+
+    jitter: tuple[Fraction, Fraction, Fraction, Annotated[float, Field(ge=0, le=0.5)]]
+    """Strengths of brightness, contrast, saturation and hue (0.4, 0.4, 0.4, 0.1 in S2C)."""
+    probability: Fraction
+    """Probability that an image is jittered (0.8 in S2C); 0 for never."""
+    grayscale: Fraction
+    """Probability that an image is turned to gray (0.02 in S2C); 0 for never."""
+
+
 class Classifier(Section):
     """Stage classifier."""
 
@@ -95,8 +114,10 @@ class Classifier(Section):
     backbone: Backbone
     frozen_stages: Annotated[int, Field(ge=0, le=5)]
     """Frozen backbone stages, counting the stem (3 in IRN: conv1, layer1, layer2 of ResNet-50)."""
-    batch_norm: Literal["fixed", "learned"]
-    """Batch norm with pretrained statistics (IRN, S2C) or those of the batch (Puzzle-CAM)."""
+    batch_norm: Literal["frozen", "fixed", "learned"]
+    """Batch norm with pretrained statistics, scale and shift (S2C), with pretrained statistics
+    alone (IRN), or with those of the batch (Puzzle-CAM).
+    """
     epochs: Positive
     """Passes over the training images."""
     batch: Count
@@ -105,6 +126,7 @@ class Classifier(Section):
     """Range of the longer side in pixels, drawn uniformly (320 to 640 in IRN)."""
     crop: Crop
     """Side of the square training crop in pixels (512 in IRN)."""
+    color: Color
     optimizer: Optimizer
     cam: Cam
     seenet: Seenet

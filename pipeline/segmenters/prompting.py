@@ -4,7 +4,7 @@ A prompter answers from what the segmenter stored for an image (stage segments),
 encoded again. SAM and the superpixels have one each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -25,25 +25,22 @@ class Query(NamedTuple):
     points_xy: np.ndarray
 
 
-class Answer(NamedTuple):
-    """The mask of the object, bool [H,W] on the prompter's device, and its stability in [0,1]."""
-
-    mask: Tensor
-    stability: float
-
-
 class Prompter(Protocol):
     """Answers prompts from stored embeddings."""
 
-    def prompt(self, queries: Sequence[Query]) -> list[Answer]:
-        """Return one answer per query, in their order; queries may be of several images."""
+    def prompt(self, queries: Sequence[Query]) -> list[Tensor]:
+        """Return how sure each pixel is to be on the object, one f4 [H,W] per query in their order,
+        on the prompter's device: above 0 on the mask, at most 0 elsewhere.
+
+        Queries may be of several images.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class PromptableSegments:
-    """The stored segments of the training images, and the prompter that understands their
-    embeddings (None: no prompts).
+    """The stored segments of the training images, and the prompters that understand their
+    embeddings, by the rule that each selects a mask by (none: no prompts).
     """
 
     reader: Reader
-    prompter: Prompter | None
+    prompters: Mapping[str, Prompter]

@@ -2,7 +2,7 @@
 
     net = load_sam("vit_h", "sam_vit_h_4b8939.pth", "", device)
     record = AutomaticMaskGenerator(net, embeddings=True).segment(image)
-    answers = SamPrompter(net).prompt([Query(record, points_xy)])
+    answers = SamPrompter(net, "whole").prompt([Query(record, points_xy)])
 
 The network is that of the package `segment-anything`. Its weights come from an official or
 fine-tuned checkpoint whose SHA-256 is checked; nothing is downloaded, and no pickled code is run.
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from segment_anything import sam_model_registry
-from segment_anything.utils.amg import calculate_stability_score
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,13 +24,13 @@ from torch.nn import functional as F
 from pipeline.core.artifacts import Record
 from pipeline.core.weights import WeightsError, load_checkpoint
 from pipeline.errors import UserError
-from pipeline.segmenters.prompting import Answer, Query
+from pipeline.segmenters.prompting import Query
 from pipeline.segmenters.sam_amg import MASKS, Decoder, Filters, segment_everything
 
 BATCH = {"cpu": 8, "cuda": 64}
 """Prompts decoded together; on a CPU larger batches fall out of the cache."""
-STABILITY_OFFSET = 1.0
-"""Logit offset of the stability of prompted masks (SAM's default)."""
+RULES = ("whole", "best")
+"""Which of a prompt's masks is taken: the whole object's, or that of highest predicted IoU."""
 MAX_MASKS = 2**16 - 1
 """Most masks that a map of u2 can number."""
 
@@ -175,26 +174,37 @@ class SamPrompter:
     """Answers prompts from the embeddings of stored records, by SAM's decoder alone, in the context
     of `autocast`.
 
-    The decoder's predicted IoU selects one of the three masks of a prompt, as in SAM. The published
-    S2C code always takes the third and ignores the prediction. The stability of a mask is SAM's,
-    which the paper names and that code replaces by raw logits.
+    Args:
+        net: segment_anything's Sam, see load_sam.
+        rule: One of RULES. `whole` takes the last of a prompt's three masks, as S2C's published
+            code does; `best` lets the decoder's predicted IoU select, as SAM does, which may prefer
+            a part of the object.
+        autocast: Context of the decoder's computations.
     """
 
     def __init__(
-        self, net: Any, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self,
+        net: Any,
+        rule: str,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.decoder, self.device, self.autocast = Decoder(net), net.device, autocast
+        self.whole = rule == "whole"
 
     @torch.no_grad()
-    def prompt(self, queries: Sequence[Query]) -> list[Answer]:
-        """Return one mask [H,W] and its stability per query, whose points are one prompt.
+    def prompt(self, queries: Sequence[Query]) -> list[Tensor]:
+        """Return the logits [H,W] of one mask per query, whose points are one prompt.
 
         Queries of several images share network calls; answers depend neither on the other queries
         nor on the number of their points.
         """
         size = BATCH[self.device.type]
         parts = [queries[start : start + size] for start in range(0, len(queries), size)]
-        return [answer for part in parts for answer in self._answers(part)]
+        return [
+            self.decoder.resize(logits[None], query.record["segments"].shape)[0]
+            for part in parts
+            for query, logits in zip(part, self.logits(part), strict=True)
+        ]
 
     def logits(self, queries: Sequence[Query]) -> Tensor:
         """Return low-resolution logits [B,4h,4w] of the queries' masks, from one network call."""
@@ -202,17 +212,9 @@ class SamPrompter:
         embeddings = self._embeddings(queries)
         with self.autocast():
             attended = self.decoder.attend(embeddings, points, (~padding).int(), padding)
-            best = F.one_hot(attended.iou.argmax(1), MASKS).bool()
-            return self.decoder.logits(attended, best)
-
-    def _answers(self, queries: Sequence[Query]) -> list[Answer]:
-        masks, scores = [], []
-        for query, logits in zip(queries, self.logits(queries), strict=True):
-            whole = self.decoder.resize(logits[None], query.record["segments"].shape)
-            masks.append(whole[0] > 0)
-            scores.append(calculate_stability_score(whole, 0.0, STABILITY_OFFSET)[0])
-        stable = torch.stack(scores).nan_to_num().tolist()  # an empty mask has no stability
-        return [Answer(mask, score) for mask, score in zip(masks, stable, strict=True)]
+            best = attended.iou.argmax(1)
+            chosen = torch.full_like(best, MASKS - 1) if self.whole else best
+            return self.decoder.logits(attended, F.one_hot(chosen, MASKS).bool())
 
     def _points(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor]:
         """Return points [B,P,2] in SAM's input, and a mask [B,P] of where there is none.

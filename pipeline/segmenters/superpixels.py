@@ -24,9 +24,10 @@ import torch
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from skimage.segmentation import felzenszwalb
+from torch import Tensor
 
 from pipeline.core.artifacts import Record
-from pipeline.segmenters.prompting import Answer, Query
+from pipeline.segmenters.prompting import Query
 
 SOFT = 10.0
 """Difference in CIELAB at which a segment is half as stable as one that nothing resembles."""
@@ -155,10 +156,11 @@ class RegionGraph(NamedTuple):
 class SuperpixelPrompter:
     """Answers prompts from superpixels and their colors."""
 
-    def prompt(self, queries: Sequence[Query]) -> list[Answer]:
+    def prompt(self, queries: Sequence[Query]) -> list[Tensor]:
         """Return one mask per query: the object, or objects, that its points lie on.
 
-        Stability is the IoU of the masks at a larger and at a smaller reach.
+        Each of its pixels is as sure as the mask is stable: the IoU of the masks at a larger and at
+        a smaller reach, f4 [H,W], 0 off the mask.
         """
         graphs: dict[int, RegionGraph] = {}
         for record, _ in queries:
@@ -176,7 +178,7 @@ def region_graph(record: Record) -> RegionGraph:
     return RegionGraph(ids, steps.tocsr(), areas, border, colors)
 
 
-def _answer(graph: RegionGraph, points_xy: np.ndarray) -> Answer:
+def _answer(graph: RegionGraph, points_xy: np.ndarray) -> Tensor:
     sides = np.array(graph.ids.shape[::-1])
     x, y = np.clip(np.floor(points_xy).astype(np.int64), 0, sides - 1).T
     hit = np.unique(graph.ids[y, x])
@@ -186,8 +188,8 @@ def _answer(graph: RegionGraph, points_xy: np.ndarray) -> Answer:
         _connected(graph, near * reach < far, hit)
         for reach in (REACH, REACH / MARGIN, REACH * MARGIN)
     )
-    stability = float(graph.areas[narrow].sum() / graph.areas[wide].sum())
-    return Answer(torch.from_numpy(kept[graph.ids]), stability)
+    stability = graph.areas[narrow].sum() / graph.areas[wide].sum()
+    return torch.from_numpy((kept * stability).astype(np.float32)[graph.ids])
 
 
 def _far(graph: RegionGraph, hit: np.ndarray) -> np.ndarray:

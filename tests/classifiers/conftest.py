@@ -42,7 +42,8 @@ def data(tmp_path: Path) -> TrainingData:
     with Writer(tmp_path / "segments.h5", "segments", ("red", "green")) as writer:
         for name, record in records.items():
             writer.write(name, record)
-    segments_of_images = PromptableSegments(Reader(tmp_path / "segments.h5", "segments"), Oracle())
+    reader = Reader(tmp_path / "segments.h5", "segments")
+    segments_of_images = PromptableSegments(reader, {"whole": Oracle()})
     index = Index(("red", "green"), images, tmp_path, tmp_path, {})
     mean = (0.4, 0.4, 0.4)
     return TrainingData(index, ["a", "b", "c", "d"], (64, 192), 96, mean, segments_of_images)

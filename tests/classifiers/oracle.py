@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from pipeline.classifiers.base import TrainingData
 from pipeline.core.artifacts import Reader
-from pipeline.segmenters.prompting import Answer, Query
+from pipeline.segmenters.prompting import Query
 
 RED, GREEN = 1, 2
 """Segments of the two objects; 3 and 300 are background."""
@@ -21,12 +21,12 @@ class Oracle:
         self.stability = stability
         self.calls: list[Sequence[Query]] = []
 
-    def prompt(self, queries: Sequence[Query]) -> list[Answer]:
+    def prompt(self, queries: Sequence[Query]) -> list[Tensor]:
         self.calls.append(queries)
         answers = []
         for segments, points in ((query.record["segments"], query.points_xy) for query in queries):
             x, y = points[0].astype(int)
-            answers.append(Answer(torch.from_numpy(segments == segments[y, x]), self.stability))
+            answers.append(torch.from_numpy(segments == segments[y, x]) * self.stability)
         return answers
 
 
@@ -56,5 +56,6 @@ def reader(data: TrainingData) -> Reader:
 
 def prompter(data: TrainingData) -> Oracle:
     assert data.segments is not None
-    assert isinstance(data.segments.prompter, Oracle)
-    return data.segments.prompter
+    oracle = data.segments.prompters["whole"]
+    assert isinstance(oracle, Oracle)
+    return oracle

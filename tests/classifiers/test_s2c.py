@@ -27,7 +27,9 @@ class TestS2C(ClassifierTester):
         "features": 16,
         "ssc_weight": 0.5,
         "temperature": 0.5,
+        "prototypes": "learned",
         "stride": 4,
+        "mask": "whole",
         "cpm_weight": 2.0,
         "warmup": 2.0,
         "scales": [1.0],
@@ -94,7 +96,9 @@ def test_skipped_image_has_no_segments_and_no_prompt(data: TrainingData, tmp_pat
         for name in ("b", "c", "d"):
             writer.copy(reader(data), name)
     oracle = Oracle()
-    data = replace(data, segments=PromptableSegments(Reader(tmp_path / "fewer.h5"), oracle))
+    data = replace(
+        data, segments=PromptableSegments(Reader(tmp_path / "fewer.h5"), {"whole": oracle})
+    )
     samples = batch_of("s2c", data)
     assert [int(ids.max()) for ids in samples[2]] == [0, 300, 300, 300]
     assert torch.isfinite(s2c_loss(data)(ColorMaps(), samples, step())["loss"])
@@ -120,12 +124,20 @@ def test_missing_segments_name_the_parameter_before_training(data: TrainingData)
 
 
 def test_missing_embeddings_name_the_parameter_before_training(data: TrainingData) -> None:
-    bare = replace(data, segments=PromptableSegments(reader(data), None))
+    bare = replace(data, segments=PromptableSegments(reader(data), {}))
     message = r"set segments.embeddings to true, or classifier.s2c.cpm to false"
     with pytest.raises(SegmentsError, match=message):
         s2c_loss(bare)
     terms = s2c_loss(bare, cpm=False)(ColorMaps(), batch_of("s2c", bare), step())
     assert set(terms) == {"loss", "cls", "ssc"}
+
+
+def test_a_rule_that_the_segmenter_lacks_is_refused_before_training(data: TrainingData) -> None:
+    message = r"classifier\.s2c\.mask: the segmenter has no rule 'best'.*s2c\.mask to whole, or "
+    with pytest.raises(SegmentsError, match=message):
+        s2c_loss(data, mask="best")
+    terms = s2c_loss(data, mask="best", cpm=False)(ColorMaps(), batch_of("s2c", data), step())
+    assert "cpm" not in terms
 
 
 def test_loss_is_the_weighted_sum_of_its_terms(data: TrainingData) -> None:

@@ -1,7 +1,9 @@
 """The terms of S2C's loss: segment contrast, consistency with prompted masks, their gradients."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,9 +14,16 @@ from pipeline.classifiers.s2c.losses import FLOOR, map_loss, segment_contrast
 from pipeline.core.artifacts import IGNORE
 
 INSIDE = torch.ones(1, 4, 4, dtype=torch.bool)
+AUTHORS = Path(__file__).resolve().parents[1] / "golden" / "authors" / "s2c_losses.npz"
 
 
-def transcribed(features: Tensor, segments: Tensor, temperature: float, stride: int = 1) -> Tensor:
+def transcribed(
+    features: Tensor,
+    segments: Tensor,
+    temperature: float,
+    stride: int = 1,
+    detached: bool = False,
+) -> Tensor:
     """The published formula, pixel by pixel: interpolate, average, normalize, compare."""
     losses = []
     places = segments[:, stride // 2 :: stride, stride // 2 :: stride]
@@ -27,7 +36,13 @@ def transcribed(features: Tensor, segments: Tensor, temperature: float, stride: 
         if not len(own):
             losses.append(features.new_zeros(()))
             continue
-        prototypes = torch.stack([pixels[ids == number].mean(0) for number in own])
+        source, groups = pixels, list(own)
+        if detached:
+            source, groups = (
+                F.normalize(pixels, dim=1).detach(),
+                groups + [0] * bool((ids == 0).any()),
+            )
+        prototypes = torch.stack([source[ids == number].mean(0) for number in groups])
         cosines = F.normalize(pixels, dim=1) @ F.normalize(prototypes, dim=1).T
         losses.append(
             F.cross_entropy((cosines / temperature)[ids > 0], torch.searchsorted(own, ids[ids > 0]))
@@ -55,8 +70,10 @@ def seed() -> None:
     ("cells", "size"), [((4, 4), (64, 64)), ((3, 5), (41, 77)), ((1, 2), (16, 32))]
 )
 @pytest.mark.parametrize("chunk", [1 << 19, 700])
+@pytest.mark.parametrize("detached", [False, True])
 def test_loss_and_gradient_are_those_of_the_interpolated_formula(
     monkeypatch: pytest.MonkeyPatch,
+    detached: bool,
     chunk: int,
     cells: tuple[int, int],
     size: tuple[int, int],
@@ -65,14 +82,45 @@ def test_loss_and_gradient_are_those_of_the_interpolated_formula(
     monkeypatch.setattr(losses, "CHUNK", chunk)
     features = torch.rand(3, 6, *cells, dtype=torch.float64, requires_grad=True)
     segments = blocks(3, *size)
-    ours, theirs = (
-        segment_contrast(features, segments, 0.5, stride),
-        transcribed(features, segments, 0.5, stride),
-    )
+    segments[0].clamp_(min=1)  # no pixel is left out of it
+    ours = segment_contrast(features, segments, 0.5, stride, detached=detached)
+    theirs = transcribed(features, segments, 0.5, stride, detached)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-12)
     if theirs.requires_grad:
         one, other = (torch.autograd.grad(loss, features)[0] for loss in (ours, theirs))
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-14)
+
+
+def assert_gradient(loss: Tensor, at: Tensor, expected: np.ndarray) -> None:
+    """The gradient of the loss is the expected one, within 1e-5 of its largest value."""
+    (found,) = torch.autograd.grad(loss, at)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_contrast_is_that_of_the_published_code(factor: int) -> None:
+    """Values and gradients of the code itself, whose temperature is a factor; 6 % of the pixels are
+    in no segment.
+    """
+    golden = np.load(AUTHORS)
+    features, segments = (torch.from_numpy(golden[key]) for key in ("features", "segments"))
+    features.requires_grad_()
+    loss = segment_contrast(features, segments, 1 / factor, 1, detached=True)
+    assert loss.item() == pytest.approx(golden[f"ssc_T{factor}"].item(), rel=1e-5)
+    assert_gradient(loss, features, golden[f"ssc_grad_T{factor}"])
+
+
+def test_map_loss_is_that_of_the_published_code() -> None:
+    """Which lets the classes that are absent compete, as empty maps."""
+    golden = np.load(AUTHORS)
+    maps, tags, target = (torch.from_numpy(golden[key]) for key in ("maps", "tags", "target"))
+    background, inside = tags.shape[1], torch.ones(target.shape, dtype=torch.bool)
+    labels = target + 1  # 255, to be ignored, becomes 0
+    labels[target == background], labels[target == IGNORE] = 0, IGNORE
+    maps.requires_grad_()
+    loss = map_loss(maps * tags[:, :, None, None], torch.ones_like(tags), labels, inside)
+    assert loss.item() == pytest.approx(golden["cpm"].item(), rel=1e-5)
+    assert_gradient(loss, maps, golden["cpm_grad"])
 
 
 @pytest.mark.defect("s2c-2")

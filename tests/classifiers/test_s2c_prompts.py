@@ -13,7 +13,7 @@ from pipeline.classifiers.s2c import S2C
 from pipeline.classifiers.s2c.prompts import Prompting, PromptMask, map_to_crop, paint, peaks
 from pipeline.core.artifacts import IGNORE
 from pipeline.nets.backbones import fix_batch_norm
-from pipeline.segmenters.prompting import Answer, Query
+from pipeline.segmenters.prompting import Query
 from tests.classifiers.base import SMALL, batch_of
 from tests.classifiers.oracle import GREEN, RED, ColorMaps, Oracle, color_maps, reader
 
@@ -121,67 +121,71 @@ def test_background_is_unknown_where_a_present_class_got_no_mask(data: TrainingD
 
 
 @pytest.mark.defect("s2c-4")
-def test_confidence_is_stability_times_mean_activation() -> None:
-    """Where masks overlap, the more confident one wins."""
+def test_confidence_is_the_segmenters_times_the_mean_activation() -> None:
+    """Where masks overlap, the more confident one wins, pixel by pixel."""
 
     class Halves:
-        """Masks that overlap in the middle, in the order of the prompts."""
+        """Masks that overlap in the middle, in the order of the prompts; the first is twice as sure
+        in its upper half.
+        """
 
-        def __init__(self, *stabilities: float) -> None:
-            self.stabilities = stabilities
+        def __init__(self, first: float, second: float) -> None:
+            self.first, self.second = first, second
 
-        def prompt(self, queries: Sequence[Query]) -> list[Answer]:
-            left, right = torch.zeros(2, 96, 96, dtype=torch.bool)
-            left[:, :64], right[:, 32:] = True, True
-            return [
-                Answer(mask, s) for mask, s in zip((left, right), self.stabilities, strict=True)
-            ]
+        def prompt(self, queries: Sequence[Query]) -> list[Tensor]:
+            left, right = torch.full((2, 96, 96), -3.0)
+            left[:, :64], right[:, 32:] = self.first, self.second
+            left[:48, :64] *= 2
+            return [left, right]
 
     origins = torch.from_numpy(np.indices((96, 96), np.int32))[None]
     maps = torch.ones(1, 2, 6, 6)
     maps[0, 1, :, :4] = 0.5  # class 1 is at 1 on a third of the image, which is half of its mask
 
-    def middle(first: float, second: float) -> int:
+    def middle(first: float, second: float) -> list[int]:
         prompting = Prompting(Halves(first, second), [1.0], 0.5, 20)
         labels = prompting.labels(
             ColorMaps(), torch.zeros(1, 3, 96, 96), maps, torch.ones(1, 2), origins, [{}]
         )
         assert labels[0, 0, 0] == 1
         assert labels[0, 0, 95] == 2
-        return int(labels[0, 50, 48])
+        return [int(labels[0, y, 48]) for y in (47, 48)]
 
     fine = F.interpolate(maps, (96, 96), mode="bilinear")[0, 1, :, 32:].mean().item()
     assert 0.7 < fine < 0.8
-    assert middle(0.5, 0.5) == 1
-    assert middle(0.5, 0.5 / fine + 0.01) == 2
-    assert middle(0.5, 0.5 / fine - 0.01) == 1
-    assert middle(0.0, 0.0) == 1
+    assert middle(5, 5) == [1, 1]
+    assert middle(5, 5 / fine + 0.1) == [1, 2]
+    assert middle(5, 5 / fine - 0.1) == [1, 1]
+    assert middle(5, 10 / fine + 0.1) == [2, 2]
 
 
 def test_most_confident_mask_wins_and_a_single_one_wins_its_pixels() -> None:
+    def covering(label: int, rows: slice, confidence: float) -> PromptMask:
+        values = torch.full((4, 4), -torch.inf)
+        values[rows] = confidence
+        return PromptMask(label, values)
+
     inside = torch.ones(4, 4, dtype=torch.bool)
     inside[:, 3] = False
-    first, second = torch.zeros(2, 4, 4, dtype=torch.bool)
-    first[:2], second[1:3] = True, True
-    labels = paint(
-        [PromptMask(0.9, 5, first), PromptMask(0.4, 2, second)], known=True, inside=inside
-    )
+    upper, lower = slice(0, 2), slice(1, 3)
+    masks = [covering(2, lower, 0.4), covering(5, upper, 0.9)]
+    labels = paint(masks, known=True, inside=inside)
     assert labels[:, 0].tolist() == [5, 5, 2, 0]
     assert (labels[:, 3] == IGNORE).all()
-    tied = paint([PromptMask(0.4, 5, first), PromptMask(0.4, 2, second)], known=True, inside=inside)
-    assert tied[:, 0].tolist() == [5, 2, 2, 0]
+    masks[1] = covering(5, upper, 0.4)
+    assert paint(masks, known=True, inside=inside)[:, 0].tolist() == [5, 2, 2, 0]
     for confidence, known, rest in ((0.0, True, 0), (0.1, False, IGNORE)):
-        alone = paint([PromptMask(confidence, 5, first)], known=known, inside=inside)
+        alone = paint([covering(5, upper, confidence)], known=known, inside=inside)
         assert alone[:, 0].tolist() == [5, 5, rest, rest]
 
 
 def test_a_mask_outside_the_crop_is_no_mask() -> None:
-    mask = torch.zeros(10, 12, dtype=torch.bool)
-    mask[0, 0] = True  # where padding's origin -1 must not lead
+    sure = torch.zeros(10, 12)
+    sure[0, 0] = 7  # where padding's origin -1 must not lead
     origins = torch.full((2, 3, 3), -1, dtype=torch.int32)
-    assert not map_to_crop(mask, origins).any()
+    assert not map_to_crop(sure, origins).any()
     origins[:, 1, 2] = 0
-    assert map_to_crop(mask, origins).nonzero().tolist() == [[1, 2]]
+    assert map_to_crop(sure, origins).nonzero().tolist() == [[1, 2]]
 
 
 def test_scale_1_costs_no_forward_pass_and_others_one_each(data: TrainingData) -> None:

@@ -16,10 +16,12 @@ from pipeline.data.augmentation import (
     ShortSide,
     as_image,
     as_mask,
+    color_changes,
     training_crop,
 )
 
 MEAN = (0.2, 0.4, 0.6)
+JITTER = (0.4, 0.4, 0.4, 0.1)
 
 
 def striped(height: int = 60, width: int = 80) -> tuple[np.ndarray, np.ndarray]:
@@ -127,9 +129,36 @@ def test_a_large_image_is_cut_anywhere_and_not_padded() -> None:
     assert max(y for y, _ in corners) > 55
 
 
+@pytest.mark.parametrize("changes", [(1, 0), (0, 1), (1, 1)])
+def test_colors_change_in_the_image_alone(changes: tuple[float, float]) -> None:
+    image, labels = striped()
+    image = image * np.array([1.0, 0.7, 0.4])
+    colors = color_changes(JITTER, *changes)
+    crop = training_crop(RandomScale(1, 1), 96, MEAN, colors=colors)
+    seen = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        sample, mask = crop(as_image(image.astype(np.uint8)), as_mask(labels))
+        assert (sample.dtype, tuple(sample.shape)) == (torch.uint8, (3, 96, 96))
+        inside = mask[0] != 255
+        assert int(inside.sum()) == labels.size
+        assert (sample[:, ~inside] == torch.tensor([51, 102, 153])[:, None]).all()
+        shown = [sample[:, mask[0] == label] for label in range(1, 9)]
+        assert all((stripe == stripe[:, :1]).all() for stripe in shown), "no pixel moved"
+        spread = sample[:, inside].int().amax(0) - sample[:, inside].int().amin(0)
+        assert (int(spread.max()) == 0) == bool(changes[1]), "gray"
+        seen.add(tuple(shown[4][:, 0].tolist()))
+    assert len(seen) > 10 if changes[0] else len(seen) == 1
+
+
+def test_changes_of_probability_0_draw_nothing() -> None:
+    """So that crops without changes are the same, byte for byte, as if there were none."""
+    assert color_changes(JITTER, 0, 0) == []
+
+
 def test_only_torchs_generator_is_used() -> None:
     image, labels = striped()
-    crop = training_crop(RandomScale(0.5, 1.5), 48, MEAN)
+    crop = training_crop(RandomScale(0.5, 1.5), 48, MEAN, colors=color_changes(JITTER, 0.8, 0.5))
     results = []
     for other in (1, 2):
         random.seed(other)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from segment_anything import SamPredictor, sam_model_registry
-from segment_anything.utils.amg import calculate_stability_score
 from torch import nn
 
 from pipeline.core.artifacts import Record, validate_record
 from pipeline.segmenters import sam
 from pipeline.segmenters.prompting import Query
 from pipeline.segmenters.sam import (
+    RULES,
     SHA256,
     AutomaticMaskGenerator,
     SamError,
@@ -118,8 +118,8 @@ def test_too_fine_a_grid_is_refused(net: Any) -> None:
 
 
 def predicted(net: Any, query: Query) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits and low-resolution logits of SamPredictor's mask of the highest predicted IoU, and
-    the predicted IoU of all masks of a query.
+    """Logits and low-resolution logits of SamPredictor's three masks of a query, and their
+    predicted IoU.
     """
     predictor = SamPredictor(net)
     predictor.set_image(np.zeros((*query.record["segments"].shape, 3), np.uint8))
@@ -132,30 +132,22 @@ def predicted(net: Any, query: Query) -> tuple[np.ndarray, np.ndarray, np.ndarra
     logits, iou, low = predictor.predict(
         points, np.ones(len(points)), multimask_output=True, return_logits=True
     )
-    return logits[iou.argmax()], low[iou.argmax()], iou
+    return logits, low, iou
 
 
-def test_prompter_is_the_packages_predictor(
-    net: Any, queries: list[Query], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sam, "STABILITY_OFFSET", 0.2)
-    prompter = SamPrompter(net)
-    best = []
+@pytest.mark.parametrize("rule", RULES)
+def test_prompter_is_the_packages_predictor(net: Any, queries: list[Query], rule: str) -> None:
+    prompter = SamPrompter(net, rule)
+    chosen = []
     for query, low_resolution, answer in zip(
         queries, prompter.logits(queries), prompter.prompt(queries), strict=True
     ):
         logits, low, iou = predicted(net, query)
-        best.append(iou.argmax())
-        np.testing.assert_allclose(low_resolution.numpy(), low, atol=1e-4, rtol=1e-4)
-        assert answer.mask.shape == query.record["segments"].shape
-        assert answer.mask.dtype == torch.bool
-        sure = np.abs(logits) > 1e-3
-        assert sure.mean() > 0.9
-        assert np.array_equal(answer.mask.numpy()[sure], (logits > 0)[sure])
-        score = calculate_stability_score(torch.from_numpy(logits)[None], 0.0, 0.2).item()
-        assert answer.stability == pytest.approx(score, abs=2e-3)
-        assert 0 < answer.stability < 1
-    assert set(best) - {2}  # S2C's published code always takes the third
+        chosen.append(2 if rule == "whole" else iou.argmax())
+        np.testing.assert_allclose(low_resolution.numpy(), low[chosen[-1]], atol=1e-4, rtol=1e-4)
+        assert answer.shape == query.record["segments"].shape
+        np.testing.assert_allclose(answer.numpy(), logits[chosen[-1]], atol=1e-4, rtol=1e-4)
+    assert (set(chosen) == {2}) == (rule == "whole")
 
 
 @pytest.mark.parametrize("together", [1, 2, 5, 8])
@@ -163,11 +155,10 @@ def test_answers_do_not_depend_on_the_batch(
     net: Any, queries: list[Query], together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sam.BATCH, "cpu", together)
-    prompter = SamPrompter(net)
+    prompter = SamPrompter(net, "best")
     alone = [prompter.prompt([query])[0] for query in queries]
     for one, other in zip(alone, prompter.prompt(queries), strict=True):
-        assert (one.mask != other.mask).float().mean() < 1e-3
-        assert one.stability == pytest.approx(other.stability, abs=1e-3)
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
     assert prompter.prompt([]) == []
     every = prompter.logits(queries)
     for i, query in enumerate(queries):
@@ -176,11 +167,11 @@ def test_answers_do_not_depend_on_the_batch(
 
 def test_masks_can_take_part_in_training(net: Any, queries: list[Query]) -> None:
     """A tensor of inference mode could not be saved for a backward pass."""
-    mask = SamPrompter(net).prompt(queries[:1])[0].mask
-    scores = torch.ones(mask.shape, requires_grad=True)
-    (scores.square() * mask).sum().backward()
+    (logits,) = SamPrompter(net, "whole").prompt(queries[:1])
+    scores = torch.ones(logits.shape, requires_grad=True)
+    (scores.square() * logits).sum().backward()
     assert scores.grad is not None
-    assert torch.equal(scores.grad, 2.0 * mask)
+    assert torch.equal(scores.grad, 2.0 * logits)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ by class-agnostic segments (SSC), and its maps learn from masks prompted at thei
 with all layers 1x1 without bias. losses.py has the loss, prompts.py the masks.
 
 Images are encoded once, whole (stage segments), and crops are traced back to them by the origins of
-their pixels, where the published code encodes every crop again. Colors are not jittered.
+their pixels, where the published code encodes every crop again.
 """
 
 from collections.abc import Sequence
@@ -70,6 +70,7 @@ class S2C(Classifier):
         data: TrainingData,
         *,
         cpm: bool,
+        mask: str,
         scales: Sequence[float],
         peak: float,
         distance: float,
@@ -80,11 +81,12 @@ class S2C(Classifier):
         Args:
             data: Training data with segments.
             cpm: Whether maps learn from prompted masks.
+            mask: Rule by which the segmenter selects a prompted mask.
             scales, peak, distance: See Prompting.
             options: See S2CLoss.
 
         Raises:
-            SegmentsError: There are no segments, or CPM is on and there is no prompter.
+            SegmentsError: There are no segments, or CPM is on and nothing prompts by this rule.
         """
         # here, for stage cams imports this module and needs neither losses nor prompts
         from pipeline.classifiers.s2c.losses import S2CLoss
@@ -93,12 +95,18 @@ class S2C(Classifier):
         segments = require_segments(data)
         if not cpm:
             return S2CLoss(segments.reader, data.names, None, **options)
-        if segments.prompter is None:
+        if not segments.prompters:
             raise SegmentsError(
                 "classifier.s2c.cpm: masks are prompted from embeddings, which are missing; set "
                 "segments.embeddings to true, or classifier.s2c.cpm to false"
             )
-        prompting = Prompting(segments.prompter, scales, peak, distance)
+        if mask not in segments.prompters:
+            raise SegmentsError(
+                f"classifier.s2c.mask: the segmenter has no rule {mask!r} (superpixels give one "
+                "mask, SAM chooses among three); set classifier.s2c.mask to "
+                f"{' or '.join(segments.prompters)}, or segments.backend to sam"
+            )
+        prompting = Prompting(segments.prompters[mask], scales, peak, distance)
         return S2CLoss(segments.reader, data.names, prompting, **options)
 
 

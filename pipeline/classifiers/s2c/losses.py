@@ -13,6 +13,10 @@ to be interpolated at all: a prototype is a weighted mean of the coarse cells, a
 F_p . pt_j are the interpolated products of the cells with pt_j. Only these products are computed
 at the pixels, one number a segment instead of D channels, and a few rows of pixels at a time.
 
+The paper does not say whether prototypes learn. As functions of F they do here, unless they are
+detached: then they are constants, the means of F_p / |F_p|, and that of the pixels in no segment is
+one more negative, as in the published code.
+
 CPM (section 3.3) teaches class maps by label maps painted from prompted masks (prompts.py):
 
     S^c = ReLU(A^c) / max A^c for the classes present,   S^0 = 1 - max_c S^c,
@@ -23,11 +27,11 @@ harder than a right one, where -ln S^c would pull hardest at pixels without any 
 gradient goes through the maximum too: the loss does not depend on the scale of a map, and cannot
 raise or lower the class's logit merely to please the masks.
 
-Differences from the published code: the temperature divides the cosines, as in the paper (there 1
-multiplies them); prototypes learn, being functions of F (there detached); segments that are not in
-the crop, and pixels in none, are no negatives; the smallest segment owns a pixel. In CPM absent
-classes are no competitors (there they hold most of the softmax, for every class the data set has
-more); a map that reaches less than FLOOR is divided by that; every image weighs the same.
+Differences from the published code: the temperature divides the cosines, as in the paper (there it
+multiplies them, so that its 1 is ours, and its 2 our 0.5); segments that are not in the crop are no
+negatives; the smallest segment owns a pixel. In CPM absent classes are no competitors (there each
+counts as an empty map in the softmax, which changes the gradient little); a map that reaches less
+than FLOOR is divided by that; every image weighs the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,6 +70,7 @@ class S2CLoss:
         prompting: How masks are prompted; None turns CPM off.
         ssc: Whether features are contrasted; ssc_weight: weight of that term.
         temperature, stride: See segment_contrast.
+        prototypes: `learned` or `detached`, see segment_contrast.
         cpm_weight: Weight of CPM; warmup: epochs without it.
     """
 
@@ -75,6 +80,7 @@ class S2CLoss:
     ssc: bool
     ssc_weight: float
     temperature: float
+    prototypes: str
     stride: int
     cpm_weight: float
     warmup: float
@@ -88,7 +94,13 @@ class S2CLoss:
         terms = {"cls": F.multilabel_soft_margin_loss(maps.mean((2, 3)), tags)}
         loss = terms["cls"]
         if self.ssc:
-            terms["ssc"] = segment_contrast(features, segments, self.temperature, self.stride)
+            terms["ssc"] = segment_contrast(
+                features,
+                segments,
+                self.temperature,
+                self.stride,
+                detached=self.prototypes == "detached",
+            )
             loss = loss + self.ssc_weight * terms["ssc"]
         if self.prompting:
             terms["cpm"] = maps.new_zeros(())
@@ -119,24 +131,28 @@ class Taps(NamedTuple):
         return zeros.scatter_add(1, self.cells, self.weights)
 
 
-def segment_contrast(features: Tensor, segments: Tensor, temperature: float, stride: int) -> Tensor:
+def segment_contrast(
+    features: Tensor, segments: Tensor, temperature: float, stride: int, *, detached: bool = False
+) -> Tensor:
     """Return the SSC loss of a batch: the mean over its images of the mean over an image's pixels
     in segments; 0 for an image without any.
 
     The prototypes of an image are those of its own segments, so the rest of the batch changes
-    nothing. Pixels and prototypes learn alike.
+    nothing.
 
     Args:
         features: F [B,D,h,w].
         segments: Integer ids [B,H,W], 0 = none.
         temperature: T, divides the cosines.
         stride: Every stride-th pixel of every stride-th row takes part.
+        detached: Whether prototypes are constants, the means of normalized features, with that of
+            the pixels in no segment as one more negative; else they learn like the pixels do.
     """
     sizes = zip(segments.shape[1:], features.shape[2:], strict=True)
     rows, columns = (taps(side, cells, stride, features) for side, cells in sizes)
     places = segments[:, stride // 2 :: stride, stride // 2 :: stride].long()
     images = zip(features, *rank_ids(places), strict=True)
-    losses = [_contrast_image(*image, rows, columns, temperature) for image in images]
+    losses = [_contrast_image(*image, rows, columns, temperature, detached) for image in images]
     return torch.stack(losses).mean()
 
 
@@ -153,17 +169,29 @@ def taps(side: int, cells: int, stride: int, like: Tensor) -> Taps:
 
 
 def _contrast_image(
-    features: Tensor, targets: Tensor, count: int, rows: Taps, columns: Taps, temperature: float
+    features: Tensor,
+    targets: Tensor,
+    count: int,
+    uncovered: int,
+    rows: Taps,
+    columns: Taps,
+    temperature: float,
+    detached: bool,
 ) -> Tensor:
     """Return the loss of one image.
 
-    features: [D,h,w]; targets: [P,Q], ranks below `count`, or NONE, at the pixels of the taps.
+    features: [D,h,w]; targets: [P,Q], ranks below `count`, or NONE, at the pixels of the taps;
+    uncovered: 1 if NONE occurs, else 0.
     """
     if count == 0:
         return features.new_zeros(())
     down, across = rows.matrix(features.shape[1]), columns.matrix(features.shape[2])
-    weights = cell_weights(targets, count, rows, columns, tuple(features.shape[1:]))
-    prototypes = F.normalize(weights.flatten(1) @ features.flatten(1).T, dim=1)
+    source, shares, kept = features, torch.ones_like(targets, dtype=features.dtype), count
+    if detached:
+        source, kept = features.detach(), count + uncovered
+        shares = 1 / lengths(source, down, across)
+    weights = cell_weights(targets, count, shares, rows, columns, tuple(features.shape[1:]))
+    prototypes = F.normalize(weights[:kept].flatten(1) @ source.flatten(1).T, dim=1)
     products = across @ torch.einsum("nd,dhw->hwn", prototypes, features)  # [h,Q,N]
     factors = 1 / (temperature * lengths(features, down, across))
     step, total = max(1, CHUNK // products[0].numel()), features.new_zeros(())
@@ -182,34 +210,44 @@ def _contrast_rows(products: Tensor, down: Tensor, factors: Tensor, targets: Ten
     return F.cross_entropy(logits, targets.flatten(), ignore_index=NONE, reduction="sum")
 
 
-def rank_ids(ids: Tensor) -> tuple[Tensor, list[int]]:
+def rank_ids(ids: Tensor) -> tuple[Tensor, list[int], list[int]]:
     """Renumber the ids above 0 that occur in each image of [B,P,Q] consecutively from 0.
 
     Returns:
-        Targets [B,P,Q], NONE where an id is 0, and the number of ids of each image.
+        Targets [B,P,Q], NONE where an id is 0; the number of ids of each image; and 1 where 0
+        occurs, else 0.
     """
     flat = ids.flatten(1)
     occurs = ids.new_zeros(len(ids), int(ids.max()) + 1, dtype=torch.bool).scatter_(1, flat, True)
+    zero = occurs[:, 0].long()
     occurs[:, 0] = False
     numbers = torch.where(occurs, occurs.cumsum(1) - 1, NONE)
-    return numbers.gather(1, flat).view(ids.shape), occurs.sum(1).tolist()
+    counts, uncovered = torch.stack([occurs.sum(1), zero]).tolist()
+    return numbers.gather(1, flat).view(ids.shape), counts, uncovered
 
 
 def cell_weights(
-    targets: Tensor, count: int, rows: Taps, columns: Taps, size: tuple[int, ...]
+    targets: Tensor,
+    count: int,
+    shares: Tensor,
+    rows: Taps,
+    columns: Taps,
+    size: tuple[int, ...],
 ) -> Tensor:
-    """Return the weights [N,h,w] of the coarse cells in the mean of the interpolated features over
-    the pixels of each of the `count` targets [P,Q]; size: (h, w).
+    """Return the weights [N+1,h,w] of the coarse cells in the mean of the interpolated features
+    over the pixels of each of the `count` targets [P,Q], and last over those of NONE.
+
+    shares: [P,Q], what each pixel counts in its mean; size: (h, w).
     """
     height, width = size
-    sums = rows.weights.new_zeros((count + 1) * height * width)
-    starts = (targets - NONE) * (height * width)
+    sums = shares.new_zeros((count + 1) * height * width)
+    starts = targets % (count + 1) * (height * width)
     for y in (0, 1):
         for x in (0, 1):
             cells = rows.cells[:, y, None] * width + columns.cells[:, x]
-            shares = rows.weights[:, y, None] * columns.weights[:, x]
-            sums.index_add_(0, (starts + cells).flatten(), shares.flatten())
-    sums = sums.view(count + 1, height, width)[1:]  # the first are those of NONE
+            parts = rows.weights[:, y, None] * columns.weights[:, x] * shares
+            sums.index_add_(0, (starts + cells).flatten(), parts.flatten())
+    sums = sums.view(count + 1, height, width)
     return sums / sums.sum((1, 2), keepdim=True)
 
 

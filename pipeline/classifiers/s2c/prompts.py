@@ -1,16 +1,18 @@
 """The masks of S2C's CPM (Kweon and Yoon, CVPR 2024, section 3.3): from class maps of crops to
 label maps of crops, by prompts at the peaks of the maps.
 
-    conf^c(p) = stability^c * mean of A^c over M^c   on the mask M^c of class c, prompted at the
-                                                     peaks of A^c
+    conf^c(p) = sure^c(p) * mean of A^c over M^c   on the mask M^c of class c, prompted at the peaks
+                                                   of A^c
     S(p) = argmax_c conf^c(p), background where no mask is
 
-with A^c normalized to a maximum of 1. Masks are prompted in the whole image, which a segmenter has
-encoded once, and mapped into the crop by the origins of its pixels.
+with A^c normalized to a maximum of 1, and sure^c the segmenter's: SAM's logits, as in the published
+code, or how stable a mask of superpixels is. Masks are prompted in the whole image, which a
+segmenter has encoded once, and mapped into the crop by the origins of its pixels.
 
-Differences from the published code: a mask's confidence uses its stability (there its raw logits);
-its points include peaks near the border, each once, and an empty map has none; padding is ignored,
-and so is what may be background as long as a present class got no mask (there both are background).
+Differences from the published code: a map's points include peaks near the border, each once, and an
+empty map has none; maps at scale 1 are those that the crop learns from (there computed once more in
+evaluation mode); padding is ignored, and so is what may be background as long as a present class
+got no mask (there both are background).
 """
 
 import math
@@ -32,11 +34,12 @@ from pipeline.segmenters.prompting import Prompter, Query
 
 
 class PromptMask(NamedTuple):
-    """The mask [S,S] of a class (label c + 1) within a crop, and its confidence."""
+    """The mask of a class (label c + 1) within a crop: the confidence f4 [S,S] of each pixel, at
+    least 0 on the mask, -inf elsewhere.
+    """
 
-    confidence: float
     label: int
-    mask: Tensor
+    confidence: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,37 +125,38 @@ class Prompting:
                 queries.append(Query(record, _points_xy(sources[image], points)))
                 prompted.append((image, label, score))
         answers = self.prompter.prompt(queries) if queries else []
-        masks = [
-            map_to_crop(answer.mask.to(origins.device, non_blocking=True), origins[image])
+        sure = [
+            map_to_crop(answer.to(origins.device, non_blocking=True), origins[image])
             for (image, _, _), answer in zip(prompted, answers, strict=True)
         ]
-        means = _means([score for _, _, score in prompted], masks)
+        means = _means([score for _, _, score in prompted], [crop > 0 for crop in sure])
         found: list[list[PromptMask]] = [[] for _ in records]
-        for (image, label, _), answer, mask, mean in zip(
-            prompted, answers, masks, means, strict=True
-        ):
+        for (image, label, _), crop, mean in zip(prompted, sure, means, strict=True):
             if not math.isnan(mean):
-                found[image].append(PromptMask(answer.stability * mean, label + 1, mask))
+                confidence = (crop * mean).masked_fill(crop <= 0, -torch.inf)
+                found[image].append(PromptMask(label + 1, confidence))
         return found
 
 
 def paint(masks: Sequence[PromptMask], known: bool, inside: Tensor) -> Tensor:
-    """Paint the label map uint8 [S,S] of one crop: the most confident mask wins, of equals the
-    lowest class.
+    """Paint the label map uint8 [S,S] of one crop: at each pixel the most confident of the masks
+    wins, of equals the first.
 
     known: whether uncovered pixels are background, else IGNORE; inside: bool [S,S], where the crop
     shows the image.
     """
     labels = torch.full_like(inside, 0 if known else IGNORE, dtype=torch.uint8)
-    for _, label, mask in sorted(masks, key=lambda one: (one.confidence, -one.label)):
-        labels.masked_fill_(mask, label)
+    highest = torch.full_like(inside, -torch.inf, dtype=torch.float32)
+    for label, confidence in masks:
+        labels.masked_fill_(confidence > highest, label)
+        highest = highest.maximum(confidence)
     return labels.masked_fill(~inside, IGNORE)
 
 
-def map_to_crop(mask: Tensor, origins: Tensor) -> Tensor:
-    """Map the mask [H,W] of an image to a crop [S,S] with origins [2,S,S]; False outside."""
+def map_to_crop(values: Tensor, origins: Tensor) -> Tensor:
+    """Map values [H,W] at an image's pixels to a crop [S,S] with origins [2,S,S]; 0 outside."""
     y, x = origins.clamp(min=0).long()
-    return mask[y, x] & (origins[0] >= 0)
+    return values[y, x] * (origins[0] >= 0)
 
 
 def peaks(scores: np.ndarray, threshold: float, distance: float) -> np.ndarray:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline.core.artifacts import Reader, Writer
+from pipeline.core.weights import load_weights
 from pipeline.data.index import Index
+from pipeline.params import presets
 from pipeline.readers.build import build
 from stages.classifier import classifier
 from stages.guidance import guidance
@@ -124,6 +126,28 @@ def test_s2c_says_which_parameter_to_set(
     assert done.exit_code == 1
     for word in words:
         assert word in done.output
+
+
+def test_s2c_trains_with_the_settings_of_its_code(workspace: Path) -> None:
+    published = presets.load("voc12-s2c")["classifier"]
+    settings = {f"classifier.{name}": published[name] for name in ("method", "batch_norm", "color")}
+    settings |= {f"classifier.s2c.{name}": value for name, value in published["s2c"].items()}
+    settings |= {
+        "classifier.backbone": {"name": "test_resnet", "weights": "none"},
+        "classifier.frozen_stages": 0,
+        "classifier.s2c.warmup": 0,
+        "classifier.epochs": 1,
+        "classifier.batch": 2,
+        "classifier.crop": 64,
+        "classifier.resize": [64, 96],
+    }
+    for stage in (segments, guidance, classifier):
+        done = run_stage(stage, values=settings)
+        assert done.exit_code == 0, done.output
+    tensors, _ = load_weights(Path("data/classifier.safetensors"), "classifier")
+    biases = [value for name, value in tensors.items() if name.endswith("bias")]
+    assert biases
+    assert not any(value.any() for value in biases), "those of batch norm, frozen at their first 0"
 
 
 def test_a_vote_without_segments_says_which_parameter_to_set(workspace: Path) -> None:

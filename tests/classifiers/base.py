@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from pipeline.classifiers import CLASSIFIERS, load_classifier, new_classifier
 from pipeline.classifiers.base import Classifier, TrainingData
 from pipeline.core.distributed import DistributedContext
 from pipeline.core.trainer import LossFn, TrainState
+from pipeline.data.augmentation import color_changes
 from pipeline.nets.backbones import fix_batch_norm
 
 SMALL = "test_resnet"
@@ -149,6 +151,9 @@ class ClassifierTester:
             image, tags, *_ = samples[number]
             assert (tuple(image.shape), image.dtype) == ((3, 96, 96), torch.uint8)
             assert tags.nonzero().flatten().tolist() == list(data.index[name].tags)
+        gray = replace(data, colors=color_changes((0, 0, 0, 0), 0, 1))
+        image = CLASSIFIERS[self.method].dataset(gray)[0][0]
+        assert (image == image[:1]).all()
 
     def test_header_rebuilds_the_network(self) -> None:
         options, classes = self.all_options(), ("cat", "dog", "cow")

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pipeline.classifiers.base import TrainingData
 from pipeline.classifiers.s2c import S2C, SegmentsError
+from pipeline.classifiers.s2c.losses import segment_contrast
 from pipeline.core.artifacts import Reader, Writer
 from pipeline.core.trainer import LossFn
 from pipeline.segmenters.prompting import PromptableSegments
@@ -140,14 +141,18 @@ def test_a_rule_that_the_segmenter_lacks_is_refused_before_training(data: Traini
     assert "cpm" not in terms
 
 
-def test_loss_is_the_weighted_sum_of_its_terms(data: TrainingData) -> None:
+@pytest.mark.parametrize("prototypes", ["learned", "detached"])
+def test_loss_is_the_weighted_sum_of_its_terms(data: TrainingData, prototypes: str) -> None:
     samples = batch_of("s2c", data)
-    terms = s2c_loss(data)(ColorMaps(), samples, step())
+    terms = s2c_loss(data, prototypes=prototypes)(ColorMaps(), samples, step())
     assert list(terms) == ["loss", "cls", "ssc", "cpm"]
     assert min(float(term.detach()) for term in terms.values()) > 0
     expected = terms["cls"] + 0.5 * terms["ssc"] + 2 * terms["cpm"]
     assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
-    logits = color_maps(samples[0]).mean((2, 3))
+    maps, detached = color_maps(samples[0]), prototypes == "detached"
+    ssc = segment_contrast(maps.relu(), samples[2], 0.5, 4, detached=detached).item()
+    assert terms["ssc"].item() == pytest.approx(ssc, rel=1e-6)
+    logits = maps.mean((2, 3))
     cls = F.multilabel_soft_margin_loss(logits, samples[1]).item()
     assert terms["cls"].item() == pytest.approx(cls, rel=1e-6)
 

@@ -168,12 +168,12 @@ def test_most_confident_mask_wins_and_a_single_one_wins_its_pixels() -> None:
     inside = torch.ones(4, 4, dtype=torch.bool)
     inside[:, 3] = False
     upper, lower = slice(0, 2), slice(1, 3)
-    masks = [covering(2, lower, 0.4), covering(5, upper, 0.9)]
+    masks = [covering(5, upper, 0.9), covering(2, lower, 0.4), covering(7, lower, 0.6)]
     labels = paint(masks, known=True, inside=inside)
-    assert labels[:, 0].tolist() == [5, 5, 2, 0]
+    assert labels[:, 0].tolist() == [5, 5, 7, 0]
     assert (labels[:, 3] == IGNORE).all()
-    masks[1] = covering(5, upper, 0.4)
-    assert paint(masks, known=True, inside=inside)[:, 0].tolist() == [5, 2, 2, 0]
+    tied = [covering(2, lower, 0.4), covering(5, upper, 0.4)]
+    assert paint(tied, known=True, inside=inside)[:, 0].tolist() == [5, 2, 2, 0]
     for confidence, known, rest in ((0.0, True, 0), (0.1, False, IGNORE)):
         alone = paint([covering(5, upper, confidence)], known=known, inside=inside)
         assert alone[:, 0].tolist() == [5, 5, rest, rest]

@@ -120,7 +120,6 @@ def test_background_is_unknown_where_a_present_class_got_no_mask(data: TrainingD
     assert set(labels[1][origins[1, 0] >= 0].unique().tolist()) == {0, 1}
 
 
-@pytest.mark.defect("s2c-4")
 def test_confidence_is_the_segmenters_times_the_mean_activation() -> None:
     """Where masks overlap, the more confident one wins, pixel by pixel."""
 

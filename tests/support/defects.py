@@ -46,7 +46,6 @@ DEFECTS = {
     "s2c-1": "every crop is encoded again",
     "s2c-2": "the temperature multiplies",
     "s2c-3": "the surest segment wins, not the smallest",
-    "s2c-4": "raw logits are the stability",
     "s2c-5": "a counter that stays 0 divides",
     "s2c-6-7": "options that do not exist, or are needed and undefined",
     "s2c-8": "paths of the authors' machine",

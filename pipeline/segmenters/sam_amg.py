@@ -28,7 +28,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 MASKS = 3
-"""Masks of a prompt (multimask output: by and large subpart, part and whole, in this order)."""
+"""Masks of a prompt (multimask output: whole, part and subpart, the whole mostly last)."""
 FLOATS_AT_ONCE = 2**24
 """Size of the largest tensors while masks are upscaled (64 MB in float32)."""
 

@@ -37,7 +37,8 @@ CLASSES = (
 LISTS = {"train": "train", "val": "val"}
 IMAGES = "JPEGImages"
 LISTED = "ImageSets/Segmentation"
-SEMANTIC = ("SegmentationClass", "SegmentationClassAug")
+AUGMENTED = "SegmentationClassAug"
+SEMANTIC = ("SegmentationClass", AUGMENTED)
 INSTANCES = "SegmentationObject"
 
 Tags = Callable[[str], frozenset[str] | None]

@@ -1,5 +1,6 @@
 """The weakmask command: what DVC does not do (write parameters, check a source, inspect, export).
 
+weakmask fetch voc12 --to ~/voc
 weakmask init --preset folder --source ~/images
 weakmask check ~/images
 weakmask inspect data/cams.h5 2007_000504 -o sheet.png
@@ -26,6 +27,7 @@ from stages.cli.browse import browse
 from stages.cli.compare import compare
 from stages.cli.export import export
 from stages.cli.export_onnx import export_onnx
+from stages.cli.fetch import fetch
 from stages.cli.inspect import inspect
 from stages.cli.predict import predict
 from stages.cli.report_diff import report_diff
@@ -151,6 +153,7 @@ main.add_command(browse)
 main.add_command(compare)
 main.add_command(export)
 main.add_command(export_onnx)
+main.add_command(fetch)
 main.add_command(inspect)
 main.add_command(predict)
 main.add_command(report_diff)

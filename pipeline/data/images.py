@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp")
 FORMATS = ("JPEG", "PNG", "WEBP")
 DO_IMAGE = "put the file there or remove it from the list"
 DO_DAMAGED = "save it again or remove it from the list"
@@ -29,6 +29,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MAX_ALIKE = 3
+"""Problems of a kind that have a line each."""
 MAX_SHOWN = 4000
 """Characters of a part of a message above which its middle is omitted."""
 
@@ -50,11 +52,11 @@ class Problem:
 
 
 class DatasetError(UserError):
-    """Unusable images, tags, masks or index; the message lists all of `problems`, one a line."""
+    """Unusable images, tags, masks or index; the message lists all kinds of `problems`."""
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+        super().__init__("\n".join(line for _, line in summarize(self.problems)))
 
     def __reduce__(self) -> tuple[type["DatasetError"], tuple[list[Problem]]]:
         return type(self), (self.problems,)
@@ -68,6 +70,25 @@ def error(where: object, what: str, do: str) -> Problem:
 def warning(where: object, what: str, do: str) -> Problem:
     """Return a problem that does not stop the build."""
     return Problem("warning", _one_line(str(where)), _one_line(what), _one_line(do))
+
+
+def summarize(problems: Sequence[Problem], *, every: bool = False) -> list[tuple[str, str]]:
+    """Return (level, line) of the problems, one line for all of a kind if there are many.
+
+    A kind is what the same can be done about; its line has the number of problems and where the
+    first three are. every: give each problem a line of its own.
+    """
+    kinds: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault((problem.level, problem.do), []).append(problem)
+    lines = []
+    for (level, _), kind in kinds.items():
+        if every or len(kind) <= MAX_ALIKE:
+            lines += [(level, str(problem)) for problem in kind]
+        else:
+            also = " and ".join(problem.where for problem in kind[1:3])
+            lines.append((level, f"{kind[0]} ({len(kind)} like this, also at {also})"))
+    return lines
 
 
 def _one_line(text: str) -> str:

@@ -24,6 +24,8 @@ from pipeline.data.index import RERUN, Index
 MASKS = "masks.zip"
 SEMANTIC, INSTANCES = "semantic/{}.png", "instances/{}.png"
 """Names of an image's masks in the archive."""
+VOID_COLOR = (224, 224, 192)
+"""Color of value 255 in VOC's palette."""
 READABLE = 0o644 << 16
 """Permissions of an extracted file."""
 AGAIN = "run `dvc repro dataset` if it was changed on purpose"
@@ -124,6 +126,54 @@ def decode_values(data: bytes, path: Path) -> np.ndarray:
         return np.array(image).astype(np.uint16)
     what = f"is a color image (mode {image.mode}), not a mask"
     raise DatasetError(error(path, what, "save class numbers as a gray or palette PNG"))
+
+
+def color_labels(
+    data: bytes, path: Path, colors: Mapping[tuple[int, int, int], int], values: Mapping[int, int]
+) -> np.ndarray:
+    """Decode a mask file whose colors stand for labels; return labels uint8 [H,W].
+
+    A gray file, and one with a palette of other colors, is decoded by its values. `path` is for
+    the error message. Raises DatasetError for a color without a label.
+    """
+    image = open_checked(data, path, ("PNG",))
+    codes, table = _codes(image), {_code(color): label for color, label in colors.items()}
+    present, dense = np.unique(codes, return_inverse=True)
+    unknown = [code for code in present.tolist() if code not in table]
+    if image.mode in ("1", "L") or (image.mode == "P" and unknown) or image.mode.startswith("I"):
+        return to_labels(decode_values(data, path), values, path)
+    if unknown:
+        shown = ", ".join(str((code >> 16, code >> 8 & 255, code & 255)) for code in unknown[:3])
+        do = "add it to labelmap.txt, or save the masks without smoothing"
+        raise DatasetError(error(path, f"has colors that stand for no class: {shown}", do))
+    return np.array([table[code] for code in present.tolist()], np.uint8)[
+        dense.reshape(codes.shape)
+    ]
+
+
+def color_ids(data: bytes, path: Path) -> np.ndarray:
+    """Decode a mask file of instances whose colors or values are their ids, uint16 [H,W].
+
+    Black and VOC's color of void are no instance, and neither is 255 in an 8-bit file.
+    """
+    image = open_checked(data, path, ("PNG",))
+    if image.mode not in ("RGB", "RGBA"):
+        values = decode_values(data, path)
+        void = (values == IGNORE) & (values.dtype == np.uint8)
+        return np.where(void, 0, values).astype(np.uint16)
+    codes = _codes(image)
+    present, dense = np.unique(codes, return_inverse=True)
+    objects = ~np.isin(present, [0, _code(VOID_COLOR)])
+    return np.where(objects, np.cumsum(objects), 0).astype(np.uint16)[dense.reshape(codes.shape)]
+
+
+def _codes(image: Image.Image) -> np.ndarray:
+    """Return the colors of an image as numbers, int64 [H,W]."""
+    return np.asarray(image.convert("RGB")).astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+
+
+def _code(color: tuple[int, int, int]) -> int:
+    return color[0] << 16 | color[1] << 8 | color[2]
 
 
 def to_labels(values: np.ndarray, table: Mapping[int, int], path: Path) -> np.ndarray:

@@ -46,7 +46,8 @@ class Voc(Section):
     """A folder in the layout of PASCAL VOC's VOCdevkit/VOC2012."""
 
     train: str
-    """List of training images in ImageSets/Segmentation, such as `train_aug`."""
+    """List of training images in ImageSets/Segmentation or ImageSets/Main, such as `train_aug`;
+    empty for all images."""
     val: str
     """List of validation images; empty for none."""
 
@@ -75,7 +76,7 @@ class Coco(Section):
 class Dataset(Section):
     """Stage dataset."""
 
-    format: Literal["scenes", "voc", "coco", "folder"]
+    format: Literal["scenes", "folder", "classes", "voc", "coco", "yolo"]
     """Layout of the source."""
     source: str
     """Folder of images and tags; for `scenes` the package that renders them."""

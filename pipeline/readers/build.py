@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,19 @@ from pipeline.core.resume import writing
 from pipeline.core.workers import Progress, spread
 from pipeline.data.images import (
     DatasetError,
-    Problem,
     encode_png,
     error,
     smallest_dtype,
+    summarize,
 )
 from pipeline.data.index import FORMAT, HEADER, TABLE, ImageEntry, Index
 from pipeline.data.masks import INSTANCES, MASKS, SEMANTIC, writing_archive
 from pipeline.readers import scenes
-from pipeline.readers.validation import Choice, choose, examine, read_source
+from pipeline.readers.layout import layout_of, read_source
+from pipeline.readers.source import number
+from pipeline.readers.validation import Choice, choose, examine
 
 IMAGES = "images"
-MAX_LOGGED = 5
-"""Warnings of a kind that are logged one by one."""
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +46,7 @@ def build(
     """Check a source and write its index; equal input gives equal bytes for any `workers`.
 
     Args:
-        format: scenes (needs no source), voc, coco or folder.
+        format: scenes (needs no source), folder, classes, voc, coco or yolo.
         source: folder of images and tags, which is only read.
         out: folder of the index, and of images and masks that are rendered.
         classes: subset of the classes in the order wanted, the others become background; empty for
@@ -55,8 +54,8 @@ def build(
         val: fraction of held-out images if the source names no splits.
         seed: seed of the scenes.
         images: number of scenes.
-        lists: voc, split -> list name.
-        annotations: coco, split -> (JSON, image folder).
+        lists: voc, split -> list name; None to choose the usual ones.
+        annotations: coco, split -> (JSON, image folder); None to choose the usual ones.
         workers: number of processes.
         progress: called with (done, total) after every image.
 
@@ -66,17 +65,17 @@ def build(
     if not 0 <= val < 1:
         raise DatasetError(error("dataset.val", f"is {val}", "use a fraction from 0 to below 1"))
     if format == "scenes":
-        choice = choose(scenes.CLASSES, classes)
+        choice = choose(scenes.CLASSES, classes, number(scenes.CLASSES))
         _clear(out)
         entries = render_scenes(out, images, seed, val, choice, workers, progress)
         index = Index(choice.classes, entries, out, out / MASKS, choice.values)
     else:
-        found = read_source(format, source, lists, annotations)
+        found = read_source(source, layout_of(format, source, lists, annotations))
         if out.resolve() == source.resolve():
             do = "write the index elsewhere"
             raise DatasetError(error(out, "is the source folder itself", do))
         try:
-            choice = choose(found.classes, classes)
+            choice = choose(found.classes, classes, found.names)
         except DatasetError as problem:
             errors = [other for other in found.problems if other.level == "error"]
             raise DatasetError(errors + problem.problems) from None
@@ -86,7 +85,8 @@ def build(
         )
         if errors := [problem for problem in problems if problem.level == "error"]:
             raise DatasetError(errors)
-        _log(problems)
+        for _, line in summarize(problems):
+            log.warning("%s", line)
         masks_root, values = source, choice.values
         if any(entry.render for entry in found.entries):
             rendered = {label: label for label in choice.labels.values()}
@@ -168,16 +168,3 @@ def _clear(out: Path) -> None:
         for file in (HEADER, TABLE, MASKS):
             (out / file).unlink(missing_ok=True)
         shutil.rmtree(out / IMAGES, ignore_errors=True)
-
-
-def _log(problems: Sequence[Problem]) -> None:
-    """Log the first few warnings of each kind, and the number of the others."""
-    seen: Counter[str] = Counter()
-    for problem in problems:
-        seen[problem.do] += 1
-        if seen[problem.do] <= MAX_LOGGED:
-            log.warning("%s", problem)
-    for kind, count in seen.items():
-        if count > MAX_LOGGED:
-            more = count - MAX_LOGGED
-            log.warning("%d more of: %s (`weakmask check` lists them all)", more, kind)

@@ -1,185 +1,64 @@
 """COCO's layout: one JSON of instances per split, with the tags and outlines of all its images.
 
-Lin et al., Microsoft COCO: Common Objects in Context, 2014. Outlines (polygons or run lengths, RLE)
-are rasterized with the COCO API.
+Lin et al., Microsoft COCO: Common Objects in Context, 2014. Tools write it in many notations: ids
+and flags as text or floats, sizes missing, polygons as lists of points.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline.core.artifacts import IGNORE
-from pipeline.data.images import DatasetError, error, read_bytes
+from pipeline.data.images import DatasetError, error, read_bytes, warning
+from pipeline.readers.outlines import MaskRenderer, Outline, clean, whole
 from pipeline.readers.source import (
     DO_COPY,
     OUTSIDE,
     Entry,
+    Files,
     Source,
     leaves,
+    no_class,
     normalize,
     require_folder,
     without_suffix,
 )
 
 Json = dict[str, Any]
+Key = int | str
 DO_EXPORT = "export the file again"
+DO_IDS = "make the ids unique"
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """One annotation: class name, `segmentation` as in the JSON, and whether it is a crowd."""
-
-    name: str
-    segmentation: Any
-    crowd: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MaskRenderer:
-    """Renders the masks of one image of `size` (H, W) from its outlines."""
-
-    size: tuple[int, int]
-    outlines: tuple[Outline, ...]
-
-    def __call__(
-        self, labels: Mapping[str, int], size: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Render label map uint8 [H,W] and instance ids uint16 [H,W].
-
-        Crowds come first, as void; then objects from large to small, so that the smaller one is in
-        front. Classes without a label are background, even in front of others. Raises ValueError if
-        the decoded image has another `size` (H, W), or if an outline is invalid.
-        """
-        if size != self.size:
-            here, actual = f"{self.size[1]} x {self.size[0]}", f"{size[1]} x {size[0]}"
-            raise ValueError(
-                f"outlines for an image of {here} pixels, but the file has {actual} (upright)"
-            )
-        semantic, instances = np.zeros(size, np.uint8), np.zeros(size, np.uint16)
-        layers = [
-            (outline, *_crop(rasterize(outline.segmentation, size))) for outline in self.outlines
-        ]
-        layers.sort(key=lambda layer: (not layer[0].crowd, -int(layer[2].sum())))
-        objects = 0
-        for outline, window, mask in layers:
-            label = labels.get(outline.name, 0)
-            if outline.crowd:
-                semantic[window][mask] = IGNORE if label else 0
-                continue
-            objects += 1
-            semantic[window][mask] = label
-            instances[window][mask] = objects if label else 0
-        return semantic, instances
-
-
-def _crop(mask: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Crop a mask to its bounding box, as hundreds of whole masks of a large image fill memory."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return (slice(0, 0), slice(0, 0)), mask[:0, :0]
-    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    return window, mask[window].copy()
-
-
-def rasterize(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Rasterize COCO polygons [[x, y, ...], ...] or RLE {size, counts} to a bool mask [H,W].
-
-    Raises ValueError that says what is wrong with them.
-    """
-    if isinstance(segmentation, Mapping):
-        return _from_rle(segmentation, size)
-    if isinstance(segmentation, list) and segmentation:
-        return _from_polygons(segmentation, size)
-    raise ValueError("the segmentation is neither polygons nor RLE")
-
-
-def _from_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> np.ndarray:
-    from faster_coco_eval.core import mask as coco_mask
-
-    height, width = size
-    for polygon in polygons:
-        try:
-            points = np.asarray(polygon, np.float64)
-        except (TypeError, ValueError):
-            raise ValueError("a polygon contains something other than numbers") from None
-        if points.ndim != 1 or len(points) < 6 or len(points) % 2:
-            raise ValueError("a polygon needs a flat list x, y, x, y, ... of at least three points")
-        distance = np.abs(points.reshape(-1, 2) - (width / 2, height / 2))
-        # The coder's memory grows with the distance, and the outline is that of another image.
-        if not (np.isfinite(distance).all() and (distance <= (width, height)).all()):
-            raise ValueError("a polygon lies far outside the image")
-    codes = coco_mask.frPyObjects(list(polygons), height, width)
-    return coco_mask.decode(coco_mask.merge(codes)).astype(bool)
-
-
-def _from_rle(rle: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    from faster_coco_eval.core import mask as coco_mask
-
-    if rle.get("size") not in (list(size), size):
-        raise ValueError(
-            f"RLE of size {rle.get('size')} on an image of {list(size)} (height, width)"
-        )
-    code = {"size": list(size), "counts": rle.get("counts")}
-    try:
-        if isinstance(code["counts"], list):
-            code = coco_mask.frPyObjects(code, *size)
-        return coco_mask.decode(code).astype(bool)
-    except (KeyError, RuntimeError, TypeError, ValueError):
-        raise ValueError(
-            f"the RLE is damaged, or its counts do not add up to {size[0] * size[1]} pixels"
-        ) from None
-
-
-def read(root: Path, annotations: Mapping[str, tuple[str, str]] | None = None) -> Source:
+def read(root: Path, annotations: Mapping[str, tuple[str, str]]) -> Source:
     """Read images, tags (the categories of annotations that are not crowds) and outlines.
 
     Args:
         root: the source folder.
         annotations: split -> (JSON, image folder), both relative to the root; empty names are
-            skipped. By default annotations/instances_train*.json and instances_val*.json with the
-            folders of the same name. A lone split `train` leaves the choice of held-out images to
-            the fraction `val`.
+            skipped. A lone split `train` leaves the choice of held-out images to the fraction
+            `val`.
 
     Raises:
         DatasetError: a JSON as a whole is unusable.
     """
-    named = {split: pair for split, pair in (annotations or {}).items() if pair[0]} or _guess(root)
+    named = {split: pair for split, pair in annotations.items() if pair[0]}
     for file, _ in named.values():
         if leaves(root, file):
             raise DatasetError(error(root / file, OUTSIDE, DO_COPY))
     contents = {split: _load(root / path) for split, (path, _) in named.items()}
-    names: dict[int, str] = {}
+    source = Source(root)
+    names = _read_categories(source, [(root / named[split][0], contents[split]) for split in named])
     for split, (file, folder) in named.items():
         require_folder(root, folder)
-        for number, name in _categories(root / file, contents[split]).items():
-            if names.setdefault(number, name) != name:
-                what = f"calls category {number} {name!r}, another file {names[number]!r}"
-                raise DatasetError(error(root / file, what, "use files with the same categories"))
-    source = Source(root, tuple(names[number] for number in sorted(names)))
-    for split, (file, folder) in named.items():
         fixed = None if list(named) == ["train"] else split
-        _Reader(source, root / file, folder, fixed, names).read(contents[split])
+        images = Files(root, folder)
+        source.problems += images.problems
+        _Reader(source, root / file, images, fixed, names).read(contents[split])
+    source.separate_ids()
     return source
-
-
-def _guess(root: Path) -> dict[str, tuple[str, str]]:
-    """Return (JSON, image folder) by split for the usual names."""
-    named = {}
-    for split in ("train", "val"):
-        for path in sorted((root / "annotations").glob(f"instances_{split}*.json"))[:1]:
-            stem = path.stem.removeprefix("instances_")
-            folders = (stem, f"images/{stem}", split, f"images/{split}", "images")
-            existing = [folder for folder in folders if (root / folder).is_dir()]
-            named[split] = (path.relative_to(root).as_posix(), [*existing, stem][0])
-    if "train" not in named:
-        what = "has no annotations/instances_train*.json"
-        raise DatasetError(error(root, what, "name your file in dataset.coco.train"))
-    return named
 
 
 def _load(path: Path) -> Json:
@@ -196,93 +75,161 @@ def _load(path: Path) -> Json:
     return content
 
 
-def _categories(path: Path, content: Json) -> dict[int, str]:
-    """Return the category names by id."""
-    try:
-        pairs = [(int(row["id"]), row["name"]) for row in content["categories"]]
-    except (KeyError, TypeError, ValueError, OverflowError):
-        pairs = [(0, None)]
-    if not all(isinstance(name, str) for _, name in pairs):
-        what = "has categories without id or name"
-        raise DatasetError(error(path, what, "give each an id and a name"))
-    names = dict(pairs)
-    if len(set(names.values())) < len(content["categories"]):
-        what = "has categories with equal ids or names"
-        raise DatasetError(error(path, what, "make them unique"))
+def _read_categories(source: Source, files: Sequence[tuple[Path, Json]]) -> dict[Key, str]:
+    """Set the classes of the source in the order of their ids; return category id -> name.
+
+    A category that is merely the supercategory of others is no class: Roboflow writes one for the
+    whole project.
+    """
+    names: dict[Key, str] = {}
+    parents: dict[str, Path] = {}
+    used: set[Key | None] = set()
+    for path, content in files:
+        for number, name in _categories(path, content):
+            if names.setdefault(number, name) != name:
+                what = f"calls category {number} both {names[number]!r} and {name!r}"
+                do = "use one name per id in all files"
+                raise DatasetError(error(path, what, do))
+        for row in content["categories"]:
+            parent = row.get("supercategory")
+            if isinstance(parent, str) and normalize(parent.strip()) != normalize(row["name"]):
+                parents[normalize(parent.strip())] = path
+        used.update(_key(row.get("category_id")) for row in content["annotations"])
+    for number, name in list(names.items()):
+        if name in parents and number not in used:
+            del names[number]
+            what = f"category {name!r} is only the supercategory of others and has no annotation"
+            source.problems.append(warning(parents[name], what, "it is left out of the classes"))
+    ordered = [names[number] for number in sorted(names, key=lambda key: (str(key) == key, key))]
+    for name, count in Counter(ordered).items():
+        if count > 1:
+            what = f"category {name!r} has {count} ids"
+            source.problems.append(warning(files[0][0], what, "they are read as one class"))
+    source.names = dict(enumerate(dict.fromkeys(ordered), start=1))
     return names
 
 
-@dataclass(frozen=True, slots=True)
+def _categories(path: Path, content: Json) -> list[tuple[Key, str]]:
+    """Return the id and the name of each category."""
+    pairs = []
+    for row in content["categories"]:
+        number, name = _key(row.get("id")), row.get("name")
+        if number is None or not isinstance(name, str):
+            what = f"category {row.get('id')!r} lacks an id or a name"
+            raise DatasetError(error(path, what, "give each an id and a name"))
+        pairs.append((number, normalize(name.strip())))
+    return pairs
+
+
+def _key(value: Any) -> Key | None:
+    """Return an id in one notation for all: a whole number if it is one, else text, else None."""
+    number = whole(value)
+    return value if number is None and isinstance(value, str) else number
+
+
+def _flag(value: Any) -> bool:
+    """Return whether a flag is set: 1, 1.0, "1", true, "true"."""
+    if isinstance(value, str) and value.strip().lower() in ("true", "yes"):
+        return True
+    return bool(whole(value))
+
+
+def _size(row: Json) -> tuple[int, int] | None:
+    """Return (H, W) of an image as its row gives it, None if it gives none."""
+    try:
+        height, width = (round(float(row[key])) for key in ("height", "width"))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+@dataclass(slots=True)
 class _Reader:
     """Adds the images of one JSON at `path` to the source.
 
-    folder: of its images; split: None leaves it to the fraction `val`; names: category id -> name.
+    split: None leaves it to the fraction `val`; names: category id -> name; degenerate:
+    annotations with polygons that were left out.
     """
 
     source: Source
     path: Path
-    folder: str
+    files: Files
     split: str | None
-    names: Mapping[int, str]
+    names: Mapping[Key, str]
+    degenerate: list[Any] = field(default_factory=list)
 
     def read(self, content: Json) -> None:
         """Add the images and report those that cannot be used."""
         annotations = self._group(content)
-        seen = set()
+        seen: set[Key] = set()
         outlined = any(row.get("segmentation") for row in content["annotations"])
         for row in content["images"]:
-            if not _is_complete(row):
-                what = f"image {row.get('id')!r} lacks a valid id, file_name, height or width"
-                self._report(what, DO_EXPORT)
-            elif row["id"] in seen:
-                self._report(f"two images have id {row['id']}", "make the ids unique")
+            number = _key(row.get("id"))
+            if number is None or not isinstance(row.get("file_name"), str):
+                self._report(f"image {row.get('id')!r} lacks a valid id or file_name", DO_EXPORT)
+            elif number in seen:
+                self._report(f"two images have id {number}", DO_IDS)
             else:
-                seen.add(row["id"])
-                entry = self._entry(row, annotations.pop(row["id"], []), outlined)
+                seen.add(number)
+                entry = self._entry(number, row, annotations.pop(number, []), outlined)
                 self.source.entries.append(entry)
         for number in sorted(annotations.keys() - seen, key=str):
             self._report(f"annotations of image {number!r}, which is not listed", DO_EXPORT)
+        if self.degenerate:
+            count, example = len(self.degenerate), self.degenerate[0]
+            what = f"polygons of fewer than three points: {count}, such as in annotation {example}"
+            self.source.problems.append(warning(self.path, what, "they are left out of the masks"))
 
-    def _group(self, content: Json) -> dict[int | str, list[Json]]:
+    def _group(self, content: Json) -> dict[Key, list[Json]]:
         """Return the annotations of known categories by image."""
         groups = defaultdict(list)
         for row in content["annotations"]:
-            category, image = row.get("category_id"), row.get("image_id")
-            if isinstance(category, int) and category in self.names:
-                groups[image if isinstance(image, int) else str(image)].append(row)
+            category = _key(row.get("category_id"))
+            if category in self.names:
+                image = _key(row.get("image_id"))
+                groups[str(row.get("image_id")) if image is None else image].append(row)
             else:
-                what = (
-                    f"annotation {row.get('id')!r} has category {category!r}, which is not a class"
-                )
-                self._report(what, f"the classes are {', '.join(map(str, sorted(self.names)))}")
+                what = f"annotation {row.get('id')!r} has category {row.get('category_id')!r}"
+                known = ", ".join(map(str, self.names))
+                self._report(f"{what}, which is not a class", f"the classes are {known}")
         return dict(groups)
 
-    def _entry(self, row: Json, annotations: Sequence[Json], outlined: bool) -> Entry:
-        file, size = row["file_name"], (row["height"], row["width"])
-        outlines = [
-            Outline(
-                self.names[item["category_id"]], item.get("segmentation"), bool(item.get("iscrowd"))
-            )
-            for item in annotations
-        ]
-        complete = outlined and all(outline.segmentation for outline in outlines)
+    def _entry(self, number: Key, row: Json, annotations: Sequence[Json], outlined: bool) -> Entry:
+        where = f"{self.path}, image {number}"
+        outlines = [self._outline(item, where) for item in annotations]
+        complete = outlined and all(outline.segmentation for outline in outlines if outline)
+        name = self.files.id(row["file_name"], anywhere=True)
+        known = name in self.files.found
+        file = self.files.found[name] if known else f"{self.files.folder}/{row['file_name']}"
+        shown = [item for item in annotations if not _is_crowd(item)]
+        tags = {self.names[_key(item["category_id"])] for item in shown}  # type: ignore[index]
         return Entry(
-            id=normalize(without_suffix(file)),
-            path=PurePosixPath(self.folder, file).as_posix(),
-            where=f"{self.path}, image {row['id']}",
-            tags=frozenset(outline.name for outline in outlines if not outline.crowd),
+            id=name if known else normalize(without_suffix(row["file_name"])),
+            path=file,
+            where=where,
+            tags=frozenset(tag for tag in tags if no_class(tag) is None),
             split=self.split,
-            render=MaskRenderer(size, tuple(outlines)) if complete else None,
+            render=MaskRenderer(_size(row), tuple(filter(None, outlines))) if complete else None,
         )
+
+    def _outline(self, item: Json, where: str) -> Outline | None:
+        """Return the outline of an annotation, None if nothing with an area is left of it."""
+        segmentation = item.get("segmentation")
+        try:
+            kept, left_out = clean(segmentation)
+        except ValueError as problem:
+            what = f"annotation {item.get('id')!r}: {problem}"
+            self.source.problems.append(error(where, what, "fix or delete the annotation"))
+            return None
+        self.degenerate += [item.get("id")] * left_out
+        if left_out and not kept:
+            return None
+        name = self.names[_key(item["category_id"])]  # type: ignore[index]
+        return Outline(name, kept, _is_crowd(item))
 
     def _report(self, what: str, do: str) -> None:
         self.source.problems.append(error(self.path, what, do))
 
 
-def _is_complete(row: Json) -> bool:
-    """Return whether a row of `images` has id, name and size of the right types."""
-    return (
-        all(isinstance(row.get(key), int) for key in ("height", "width"))
-        and isinstance(row.get("id"), int | str)
-        and isinstance(row.get("file_name"), str)
-    )
+def _is_crowd(item: Json) -> bool:
+    return _flag(item.get("iscrowd")) or _flag(item.get("ignore"))

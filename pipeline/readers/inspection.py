@@ -29,7 +29,8 @@ class Finding:
 
     size: (H, W); (0, 0) if the image is unreadable. digest: of all files. semantic, instances:
     usable masks. rendered: PNG files of the semantic and the instance mask if the source has
-    outlines.
+    outlines or colors. shown: labels in the semantic mask besides 0, None without a mask or if
+    outlines give the tags as well.
     """
 
     size: tuple[int, int]
@@ -37,7 +38,8 @@ class Finding:
     semantic: str | None
     instances: str | None
     problems: tuple[Problem, ...]
-    rendered: tuple[bytes, bytes] | None
+    rendered: tuple[bytes, bytes | None] | None
+    shown: frozenset[int] | None
 
 
 def inspect(
@@ -59,6 +61,7 @@ class _Inspection:
         self.root, self.labels, self.values, self.entry = root, labels, values, entry
         self.digest = hashlib.blake2b(digest_size=16)
         self.problems: list[Problem] = []
+        self.shown: frozenset[int] | None = None
 
     def run(self) -> Finding:
         """Inspect the image, then its masks unless the image is unreadable."""
@@ -69,9 +72,10 @@ class _Inspection:
         elif size != (0, 0):
             rendered = self._render(size)
         if rendered:
-            semantic, instances = SEMANTIC.format(self.entry.id), INSTANCES.format(self.entry.id)
-        digest = self.digest.hexdigest()
-        return Finding(size, digest, semantic, instances, tuple(self.problems), rendered)
+            semantic = SEMANTIC.format(self.entry.id)
+            instances = INSTANCES.format(self.entry.id) if rendered[1] is not None else None
+        digest, problems = self.digest.hexdigest(), tuple(self.problems)
+        return Finding(size, digest, semantic, instances, problems, rendered, self.shown)
 
     def _image_size(self) -> tuple[int, int]:
         """Return (H, W) of the decoded image; (0, 0), and a problem, if it is unreadable."""
@@ -93,12 +97,14 @@ class _Inspection:
                 labels = to_labels(semantic, self.values, self.root / self.entry.semantic)
             except DatasetError as problem:
                 self.problems += problem.problems
+        if labels is not None:
+            self.shown = _labels_in(labels)
         if labels is None or ids is None or not self._is_complete(labels, ids):
             return self.entry.semantic, None
         return self.entry.semantic, self.entry.instances
 
-    def _render(self, size: tuple[int, int]) -> tuple[bytes, bytes] | None:
-        """Return both masks as PNG files; None, and a problem, if the outlines are invalid."""
+    def _render(self, size: tuple[int, int]) -> tuple[bytes, bytes | None] | None:
+        """Return both masks as PNG files; None, and a problem, if the source is invalid."""
         assert self.entry.render is not None
         try:
             semantic, instances = self.entry.render(self.labels, size)
@@ -106,8 +112,18 @@ class _Inspection:
             do = "fix or delete the annotation"
             self.problems.append(error(self.entry.where, str(problem), do))
             return None
-        files = encode_png(semantic), encode_png(smallest_dtype(instances))
-        for data in files:
+        except DatasetError as problem:
+            self.problems += problem.problems
+            return None
+        if self.entry.semantic is not None:
+            self.shown = _labels_in(semantic)
+            if instances is not None and not self._is_complete(semantic, instances):
+                instances = None
+        files = (
+            encode_png(semantic),
+            (None if instances is None else encode_png(smallest_dtype(instances))),
+        )
+        for data in filter(None, files):
             self.digest.update(data)
         return files
 
@@ -147,3 +163,8 @@ class _Inspection:
             do = "the image is left out of instance scores"
             self.problems.append(warning(self.root / str(self.entry.instances), what, do))
         return not missing
+
+
+def _labels_in(labels: np.ndarray) -> frozenset[int]:
+    """Return the labels in a label map, without background."""
+    return frozenset(np.unique(labels).tolist()) - {0}

@@ -3,24 +3,31 @@
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
+from pipeline.core.artifacts import IGNORE
 from pipeline.data.images import SUFFIXES, DatasetError, Problem, error, warning
 
-FOREIGN = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".tif", ".tiff")
+FOREIGN = (".avif", ".bmp", ".gif", ".heic", ".jp2", ".tif", ".tiff")
 MAX_NAME = 240
 """Bytes of a part of an id: file systems allow 255, including the suffix and `.part`."""
 OUTSIDE = "lies outside the source folder (through `..` or a link)"
 DO_MOVE = "move the images into the source folder"
 DO_COPY = "copy it into the folder or use a hard link"
-Render = Callable[[Mapping[str, int], tuple[int, int]], tuple[np.ndarray, np.ndarray]]
+BACKGROUND_NAMES = frozenset({"background", "bg"})
+IGNORE_NAMES = frozenset({"ignore", "ignored", "void", "unlabeled", "unlabelled"})
+SPLITS = {"training": "train", "valid": "val", "validation": "val"}
+"""Other names of the two splits that the pipeline uses."""
+Render = Callable[[Mapping[str, int], tuple[int, int]], tuple[np.ndarray, np.ndarray | None]]
 """(class name -> label, image size (H, W)) -> label map uint8 [H,W], instance ids uint16 [H,W].
 
-Picklable; raises ValueError for outlines that are invalid or belong to an image of another size.
+The ids are None if the source has none. Picklable; raises ValueError for outlines that are invalid
+or belong to an image of another size, DatasetError for files.
 """
 
 
@@ -31,7 +38,7 @@ class Entry:
     id: path of the image below its folder, without suffix. path, semantic, instances: image and
     mask files, POSIX, relative to the source. where: the row or file that lists the image. tags:
     class names, None if the source has none for the image. split: None leaves it to the fraction
-    `val`. render: renders the masks if the source has outlines instead of mask files.
+    `val`. render: renders the masks if the source has outlines or colors instead of class numbers.
     """
 
     id: str
@@ -46,25 +53,70 @@ class Entry:
 
 @dataclass(slots=True)
 class Source:
-    """A folder as one reader found it; mask values 1.. follow the order of `classes`."""
+    """A folder as one reader found it.
+
+    classes: names by mask value, which may include names for background and ignore (see no_class);
+    tags_of_masks: whether images without tags get the classes of their masks.
+    """
 
     root: Path
-    classes: tuple[str, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    tags_of_masks: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their mask values."""
+        return tuple(name for name in self.names.values() if no_class(name) is None)
 
     def known_classes(self, names: Iterable[str], where: str) -> frozenset[str]:
         """Return the names that are classes; report each other one as an error at `where`."""
-        unique = frozenset(names)
+        unique = frozenset(name for name in names if no_class(name) is None)
         for name in sorted(unique.difference(self.classes)):
             do = f"the classes are {', '.join(self.classes)}"
             self.problems.append(error(where, f"{name!r} is not a class", do))
         return unique.intersection(self.classes)
 
+    def separate_ids(self) -> None:
+        """Put the folder into the ids of images of equal name, as in train/ and val/."""
+        paths: dict[str, set[str]] = {}
+        for entry in self.entries:
+            paths.setdefault(entry.id, set()).add(entry.path)
+        self.entries = [
+            replace(entry, id=normalize(without_suffix(entry.path)))
+            if len(paths[entry.id]) > 1
+            else entry
+            for entry in self.entries
+        ]
+
+
+def no_class(name: str) -> int | None:
+    """Return the label, 0 or IGNORE, that a name such as `__background__` stands for, or None."""
+    bare = name.strip().strip("_").casefold()
+    return 0 if bare in BACKGROUND_NAMES else IGNORE if bare in IGNORE_NAMES else None
+
+
+def number(names: Sequence[str]) -> dict[int, str]:
+    """Return the names of a list of classes by mask value, 1, 2 and so on.
+
+    A background at the head of the list is 0. Names for pixels to ignore before it count for
+    nothing: labelme's lists begin with `__ignore__`, -1, and `_background_`.
+    """
+    first = next((k for k, name in enumerate(names) if no_class(name) != IGNORE), len(names))
+    first += first < len(names) and no_class(names[first]) == 0
+    return dict(enumerate(names[first:], start=1))
+
 
 def normalize(name: str) -> str:
     """Return an id in composed Unicode, as macOS lists `é` as two characters."""
     return unicodedata.normalize("NFC", name)
+
+
+def normalize_split(name: str) -> str:
+    """Return `train` or `val` for their usual other names, any other name as it is."""
+    known = {"train": "train", "val": "val", **SPLITS}
+    return known.get(name.casefold(), name)
 
 
 def without_suffix(path: str) -> str:
@@ -105,21 +157,6 @@ def leaves(root: Path, path: str) -> bool:
         return True
 
 
-def find_id(image: str, folder: str, found: Mapping[str, str]) -> str:
-    """Return the id of an image named with or without suffix and image folder.
-
-    found: id -> path, as find_images returns it for the `folder`.
-    """
-    name = normalize(image)
-    for candidate in (name, name.removeprefix(f"{folder}/")):
-        stem = without_suffix(candidate)
-        if candidate in found:
-            return candidate
-        if stem in found and normalize(found[stem]) == f"{folder}/{candidate}":
-            return stem
-    return name
-
-
 def require_folder(root: Path, folder: str) -> None:
     """Raise DatasetError unless root/folder is a folder inside the root."""
     if not (root / folder).is_dir():
@@ -128,43 +165,96 @@ def require_folder(root: Path, folder: str) -> None:
         raise DatasetError(error(root / folder, OUTSIDE, DO_MOVE))
 
 
-def find_images(root: Path, folder: str) -> tuple[dict[str, str], list[Problem]]:
-    """Find all image files below root/folder.
+class Files:
+    """The files of some kinds below a folder of the source, found however a name is written.
 
-    Returns:
-        id (path below the folder, without suffix) -> path below the root, and the problems: equal
-        ids, linked and unreadable folders, unsupported formats.
-
-    Raises:
-        DatasetError: root/folder is not a folder inside the root.
+    Unicode normalization and case do not matter, as a disk or an archive may change both, nor does
+    the suffix. found: id (path below the folder, without suffix) -> path below the root. others:
+    images of other kinds. problems: equal ids, linked and unreadable folders.
     """
-    require_folder(root, folder)
-    found: dict[str, str] = {}
-    problems: list[Problem] = []
 
-    def unreadable(problem: OSError) -> None:
+    def __init__(self, root: Path, folder: str, suffixes: tuple[str, ...] = SUFFIXES) -> None:
+        """List the files; a folder that is missing is empty. Raise DatasetError if it is a link
+        that leaves the root.
+        """
+        self.root, self.folder, self.suffixes = root, folder, suffixes
+        self.found: dict[str, str] = {}
+        self.others: list[str] = []
+        self.problems: list[Problem] = []
+        if (root / folder).is_dir():
+            require_folder(root, folder)
+        for directory, folders, files in os.walk(root / folder, onerror=self._unreadable):
+            here = Path(directory)
+            for name in sorted(folders):
+                if (here / name).is_symlink():
+                    what = "is a link to a folder, which is not followed"
+                    self.problems.append(error(here / name, what, DO_MOVE))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(name for name in files if not name.startswith(".")):
+                self._add(here / name)
+        spellings = Counter(name.casefold() for name in self.found)
+        self._folded = {
+            name.casefold(): name for name in self.found if spellings[name.casefold()] == 1
+        }
+
+    def _unreadable(self, problem: OSError) -> None:
         """Report a folder that cannot be listed."""
-        what = f"cannot be read ({problem.strerror})"
-        problems.append(error(problem.filename, what, "change its permissions"))
+        if not isinstance(problem, FileNotFoundError):
+            what = f"cannot be read ({problem.strerror})"
+            self.problems.append(error(problem.filename, what, "change its permissions"))
 
-    for directory, folders, files in os.walk(root / folder, onerror=unreadable):
-        here = Path(directory)
-        for name in sorted(folders):
-            if (here / name).is_symlink():
-                what = "is a link to a folder, which is not followed"
-                problems.append(error(here / name, what, DO_MOVE))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(file for file in files if not file.startswith(".")):
-            path = (here / file).relative_to(root).as_posix()
-            name = normalize(without_suffix(path.removeprefix(f"{folder}/")))
-            if file.lower().endswith(FOREIGN):
-                do = "save it as JPEG, PNG or WebP"
-                problems.append(warning(here / file, "has an unsupported format", do))
-            elif not file.lower().endswith(SUFFIXES):
-                continue
-            elif name in found:
-                do = "rename one of the two"
-                problems.append(error(here / file, f"has the same id as {found[name]}", do))
-            else:
-                found[name] = path
-    return found, problems
+    def _add(self, file: Path) -> None:
+        path = file.relative_to(self.root).as_posix()
+        below = file.relative_to(self.root / self.folder).as_posix()
+        if not below.lower().endswith(self.suffixes):
+            if below.lower().endswith((*FOREIGN, *SUFFIXES, ".npy")):
+                self.others.append(path)
+            return
+        name = normalize(below.rpartition(".")[0])
+        if name in self.found:
+            what = f"has the same id as {self.found[name]}"
+            self.problems.append(error(file, what, "rename one of the two"))
+        else:
+            self.found[name] = path
+
+    def id(self, name: str, *, anywhere: bool = False) -> str:
+        """Return the id of a file named with or without suffix and folder; else the name itself.
+
+        anywhere: also find a file by the end of its path, as exports name files where they were.
+        """
+        whole = normalize(name)
+        parts = whole.replace("\\", "/").split("/") if anywhere else []
+        ends = ["/".join(parts[start:]) for start in range(1, len(parts))]
+        for candidate in (whole, whole.removeprefix(f"{self.folder}/"), *ends):
+            stem = candidate
+            if candidate.lower().endswith((*self.suffixes, *SUFFIXES, *FOREIGN)):
+                stem = candidate.rpartition(".")[0]
+            for exact in (candidate, stem):
+                if exact in self.found:
+                    return exact
+            for folded in (candidate.casefold(), stem.casefold()):
+                if folded in self._folded:
+                    return self._folded[folded]
+        return whole
+
+    def path(self, name: str) -> str | None:
+        """Return the path below the root of the file that `name` leads to, None without one."""
+        return self.found.get(self.id(name))
+
+    def unsupported(self) -> list[Problem]:
+        """Return a warning per image of an unsupported format."""
+        do = "save it as JPEG, PNG or WebP"
+        return [
+            warning(self.root / path, "has an unsupported format", do)
+            for path in self.others
+            if path.lower().endswith(FOREIGN)
+        ]
+
+
+def warn_unread(root: Path, paths: Sequence[str], folder: str) -> list[Problem]:
+    """Warn of mask files that belong to no image, or that have another format than PNG."""
+    if not paths:
+        return []
+    what = f"mask files that are not read: {len(paths)}, such as {paths[0]}"
+    do = f"save each as PNG under the name of its image: {folder}/NAME.png for NAME.jpg"
+    return [warning(root, what, do)]

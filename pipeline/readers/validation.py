@@ -1,11 +1,11 @@
 """Validation of a source: its reader, its classes, and all of its problems in one pass."""
 
 import hashlib
-import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +14,17 @@ from pipeline.core.workers import Progress, spread
 from pipeline.data.images import DatasetError, Problem, error, warning
 from pipeline.data.index import ImageEntry
 from pipeline.data.masks import MASKS, writing_archive
-from pipeline.readers import coco, folder, voc
+from pipeline.readers.agreement import Shown, check_agreement
 from pipeline.readers.inspection import Finding, inspect
-from pipeline.readers.source import Entry, Source, problem_of_id, problem_of_split
+from pipeline.readers.layout import layout_of, read_source, recognize
+from pipeline.readers.source import (
+    Entry,
+    Source,
+    no_class,
+    normalize_split,
+    problem_of_id,
+    problem_of_split,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,71 +36,67 @@ class Choice:
     values: Mapping[int, int]
 
 
-def check(format: str, source: Path) -> list[Problem]:  # noqa: A002
-    """Return all problems of a folder, errors first; write nothing.
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a check found.
 
-    `format` is voc, coco, folder, or "auto" to guess it from the layout.
+    problems: all of them, errors first; title: what the source was taken for; classes: in use;
+    images: those that can be used.
     """
-    problems: list[Problem] = []
-    try:
-        found = read_source(guess(source) if format == "auto" else format, source)
-        problems = found.problems
-        choice = choose(found.classes, ())
-    except DatasetError as problem:
-        return problems + problem.problems
-    problems = examine(found, choice)[1]
-    return sorted(problems, key=lambda problem: problem.level)
+
+    problems: tuple[Problem, ...]
+    title: str = ""
+    classes: tuple[str, ...] = ()
+    images: tuple[ImageEntry, ...] = ()
+
+    @property
+    def errors(self) -> int:
+        """Number of errors."""
+        return sum(problem.level == "error" for problem in self.problems)
+
+    def count_classes(self) -> dict[str, int]:
+        """Return the number of images of each class."""
+        count = Counter(tag for image in self.images for tag in image.tags)
+        return {name: count[label] for label, name in enumerate(self.classes)}
 
 
-def guess(source: Path) -> str:
-    """Guess the format of a folder by its layout; raise DatasetError that lists the layouts."""
-    _require_source(source, "name the folder of your images")
-    if (source / "JPEGImages").is_dir():
-        return "voc"
-    if (source / "annotations").is_dir():
-        return "coco"
-    if (source / "labels.csv").is_file() or (source / "images").is_dir():
-        return "folder"
-    layouts = "JPEGImages/ (voc), annotations/ (coco), or images/ and labels.csv (folder)"
-    raise DatasetError(error(source, "has none of the known layouts", f"it must contain {layouts}"))
-
-
-def read_source(
-    name: str,
+def check(
+    format: str,  # noqa: A002
     source: Path,
+    *,
+    classes: Sequence[str] = (),
+    val: float = 0.0,
     lists: Mapping[str, str] | None = None,
     annotations: Mapping[str, tuple[str, str]] | None = None,
-) -> Source:
-    """Read a folder as format `name` (voc, coco or folder); raise DatasetError if there is none.
+) -> Survey:
+    """Return all problems of a folder at once; write nothing.
 
-    lists: voc, split -> list name; annotations: coco, split -> (JSON, image folder).
+    `format` is folder, classes, voc, coco, yolo, or "auto" to recognize it by the layout; other
+    arguments as in `build`.
     """
-    _require_source(source, "set dataset.source to the folder of your images")
-    if name == "voc":
-        return voc.read(source, lists)
-    if name == "coco":
-        return coco.read(source, annotations)
-    return folder.read(source)
-
-
-def _require_source(source: Path, do: str) -> None:
-    """Raise DatasetError unless the source is a folder that can be listed."""
+    problems: list[Problem] = []
+    title = format
     try:
-        os.scandir(source).close()
-    except FileNotFoundError:
-        raise DatasetError(error(source, "no such folder", do)) from None
-    except NotADirectoryError:
-        raise DatasetError(error(source, "is a file, not a folder", do)) from None
-    except OSError as problem:
-        raise DatasetError(error(source, f"cannot be read ({problem.strerror})", do)) from None
+        auto = format == "auto"
+        layout = recognize(source) if auto else layout_of(format, source, lists, annotations)
+        title = layout.title or format
+        found = read_source(source, layout)
+        problems = found.problems
+        choice = choose(found.classes, classes, found.names)
+    except DatasetError as problem:
+        return Survey(tuple(problems + problem.problems), title)
+    images, problems = examine(found, choice, val=val)
+    problems.sort(key=lambda problem: problem.level)
+    return Survey(tuple(problems), title, choice.classes, tuple(images))
 
 
-def choose(known: Sequence[str], wanted: Sequence[str]) -> Choice:
+def choose(known: Sequence[str], wanted: Sequence[str], names: Mapping[int, str]) -> Choice:
     """Choose classes and number their labels.
 
     Args:
-        known: classes of the source, in the order of its mask values 1...
+        known: classes of the source.
         wanted: a subset in the order wanted, empty for all; the others become background.
+        names: of the source by mask value (see Source).
 
     Raises:
         DatasetError: unknown, repeated or unprintable names, or more than 254 classes.
@@ -105,8 +109,8 @@ def choose(known: Sequence[str], wanted: Sequence[str]) -> Choice:
     for name, count in Counter(classes).items():
         if count > 1:
             found.append((f"{name!r} is listed {count} times", "list every class once"))
-        if name.lower() == "background":
-            do = "remove it: pixels without a class are background"
+        if no_class(name) is not None:
+            do = "remove it: pixels without a class are background, and 255 is ignored"
             found.append((f"{name!r} cannot be a class", do))
         elif not name or name != name.strip() or not name.isprintable():
             what = f"the class name {name!r} is empty, has blanks at its ends or control characters"
@@ -118,7 +122,9 @@ def choose(known: Sequence[str], wanted: Sequence[str]) -> Choice:
         raise DatasetError([error("dataset.classes", what, do) for what, do in found])
     labels = {name: label for label, name in enumerate(classes, start=1)}
     values = {
-        value: labels.get(name, 0) for value, name in enumerate(known, start=1) if value < IGNORE
+        value: labels.get(name, no_class(name) or 0)
+        for value, name in names.items()
+        if value < IGNORE
     }
     return Choice(classes, labels, {0: 0, **values, IGNORE: IGNORE})
 
@@ -150,17 +156,29 @@ def examine(
         problems.append(error(source.root, "lists no image", "add images to its lists or labels"))
     work = partial(inspect, source.root, choice.labels, choice.values)
     renders = out is not None and any(entry.render for entry in entries)
-    images = []
+    images, shown = [], []
     with writing_archive(out / MASKS) if out is not None and renders else nullcontext() as add:
         findings = spread(work, entries, workers, progress)
         for entry, finding in zip(entries, findings, strict=True):
+            if source.tags_of_masks and finding.shown is not None:
+                tags = frozenset(choice.classes[k - 1] for k in finding.shown - {IGNORE})
+                entry = replace(entry, tags=tags)
             problems += finding.problems
             problems += _check_entry(entry)
+            if finding.shown is not None:
+                numbers = [choice.labels[tag] for tag in entry.tags or () if tag in choice.labels]
+                shown.append(Shown(str(entry.semantic), frozenset(numbers), finding.shown))
             if finding.size != (0, 0):
                 images.append(_image(entry, finding, choice, val))
             if add is not None and finding.rendered is not None:
                 add(str(finding.semantic), finding.rendered[0])
-                add(str(finding.instances), finding.rendered[1])
+                if finding.rendered[1] is not None:
+                    add(str(finding.instances), finding.rendered[1])
+    problems += _check_tags(source.root, entries)
+    problems += check_agreement(
+        source.root, shown, {label: name for name, label in choice.labels.items()}
+    )
+    problems += _check_class_names(source.root, choice.classes)
     if images:
         problems += _check_classes_and_splits(images, choice, source.root, val)
         problems += _check_twins(images, source.root)
@@ -197,10 +215,7 @@ def _unique(source: Source) -> tuple[list[Entry], list[Problem]]:
 def _check_entry(entry: Entry) -> list[Problem]:
     """Check the tags and the split of an entry."""
     problems = []
-    if entry.tags is None:
-        what = f"{entry.id!r} has no row or file with tags"
-        problems.append(warning(entry.where, what, "it is treated as showing no class"))
-    elif not entry.tags:
+    if entry.tags is not None and not entry.tags:
         do = "ignore this if it shows none of the classes"
         problems.append(warning(entry.where, f"{entry.id!r} has no tags", do))
     wrong = None if entry.split is None else problem_of_split(entry.split)
@@ -210,9 +225,21 @@ def _check_entry(entry: Entry) -> list[Problem]:
     return problems
 
 
+def _check_tags(root: Path, entries: Sequence[Entry]) -> list[Problem]:
+    """Report images without a row or file of tags: errors where most images have one."""
+    without = [entry for entry in entries if entry.tags is None]
+    report, do = warning, "it is treated as showing no class"
+    if 2 * len(without) < len(entries):
+        report, do = error, "add it, empty if the image shows no class, or leave the image out"
+    return [
+        report(entry.where, f"{entry.id!r} has no row or file with tags", do) for entry in without
+    ]
+
+
 def _image(entry: Entry, finding: Finding, choice: Choice, val: float) -> ImageEntry:
     tags = sorted(choice.labels[tag] - 1 for tag in entry.tags or () if tag in choice.labels)
-    split = entry.split or ("val" if is_held_out(entry.id, val) else "train")
+    held_out = "val" if is_held_out(entry.id, val) else "train"
+    split = normalize_split(entry.split) if entry.split else held_out
     masks = finding.semantic, finding.instances
     return ImageEntry(
         entry.id, entry.path, *finding.size, split, tuple(tags), *masks, finding.digest
@@ -237,9 +264,25 @@ def _check_classes_and_splits(
         what = "has no image in split 'train' that is tagged with a class in use"
         do = "tag some, or move tagged ones there; there is nothing to learn from otherwise"
         problems.append(error(root, what, do))
+    others = sorted(splits - {"train", "val"})
+    if others:
+        what = f"{', '.join(others)}: splits that are neither train nor val"
+        do = "ignore this if they are meant to be neither trained nor scored on"
+        problems.append(warning(root, what, do))
     if val > 0 and len(splits) == 1:
         what = f"dataset.val is {val} but all images are in one split"
         problems.append(warning(root, what, "change dataset.val"))
+    return problems
+
+
+def _check_class_names(root: Path, classes: Sequence[str]) -> list[Problem]:
+    """Warn of classes whose names differ only in case or in blanks, `-` and `_`."""
+    problems, spellings = [], dict[str, str]()
+    for name in classes:
+        other = spellings.setdefault(re.sub(r"[\s_-]+", " ", name.casefold()), name)
+        if other != name:
+            what = f"the classes {other!r} and {name!r} differ only in case or blanks"
+            problems.append(warning(root, what, "write both the same way if they are one class"))
     return problems
 
 

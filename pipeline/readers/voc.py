@@ -1,32 +1,47 @@
-"""PASCAL VOC's layout: JPEGImages, ImageSets/Segmentation, SegmentationClass, SegmentationObject.
+"""PASCAL VOC's layout: JPEGImages, ImageSets, Annotations, SegmentationClass, SegmentationObject.
 
 Everingham et al., The PASCAL Visual Object Classes Challenge 2012, development kit. Tags come from
-labels.csv, from the annotations, or from cls_labels.npy, the table that much code on VOC ships.
+labels.csv, from the annotations, from cls_labels.npy, the table that much code on VOC ships, or
+from the masks. FiftyOne writes the same with the folders data and labels, and without lists; CVAT
+with a labelmap.txt and colored masks.
 """
 
 import os
 import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
-from pipeline.data.images import DatasetError, error
-from pipeline.readers.folder import read_classes, read_labels, read_text, split_cell
+from pipeline.core.artifacts import IGNORE
+from pipeline.data.images import DatasetError, error, read_bytes, warning
+from pipeline.data.masks import color_ids, color_labels
 from pipeline.readers.source import (
     DO_COPY,
     OUTSIDE,
     Entry,
+    Files,
     Source,
-    find_id,
-    find_images,
     leaves,
+    no_class,
     normalize,
+    number,
     problem_of_id,
-    without_suffix,
+    warn_unread,
+)
+from pipeline.readers.tables import (
+    LABELMAP,
+    LABELS,
+    Colors,
+    find_classes,
+    labels_of_colors,
+    read_labels,
+    read_text,
+    split_cell,
 )
 
 CLASSES = (
@@ -34,9 +49,10 @@ CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
-LISTS = {"train": "train", "val": "val"}
-IMAGES = "JPEGImages"
+FOLDERS = (("JPEGImages", "Annotations"), ("data", "labels"))
+"""Images and annotations, as the development kit and as FiftyOne call them."""
 LISTED = "ImageSets/Segmentation"
+LISTS = (LISTED, "ImageSets/Main")
 AUGMENTED = "SegmentationClassAug"
 SEMANTIC = ("SegmentationClass", AUGMENTED)
 INSTANCES = "SegmentationObject"
@@ -44,130 +60,255 @@ INSTANCES = "SegmentationObject"
 Tags = Callable[[str], frozenset[str] | None]
 
 
-def read(root: Path, lists: Mapping[str, str] | None = None) -> Source:
+def find_folders(root: Path) -> tuple[str, str] | None:
+    """Return the folders of images and annotations, None if the layout is another one."""
+    kit, other = FOLDERS
+    if (root / kit[0]).is_dir():
+        return kit
+    found = (root / other[0]).is_dir() and any((root / other[1]).glob("*.xml"))
+    return other if found else None
+
+
+def find_lists(root: Path) -> dict[str, Path]:
+    """Return the lists of images by name, those for segmentation first."""
+    paths = [path for folder in reversed(LISTS) for path in sorted((root / folder).glob("*.txt"))]
+    return {path.stem: path for path in paths}
+
+
+def read(root: Path, lists: Mapping[str, str]) -> Source:
     """Read the images of the lists.
 
     Tags come from labels.csv, else Annotations/*.xml (difficult objects count), else
-    cls_labels.npy; classes from classes.txt, else VOC's 20. A mask in SegmentationClass, which has
-    void borders, takes precedence over one in SegmentationClassAug.
+    cls_labels.npy, else the masks; classes from classes.txt or labelmap.txt, else VOC's 20. A mask
+    in SegmentationClass, which has void borders, takes precedence over one in SegmentationClassAug.
 
     Args:
-        root: folder with JPEGImages and ImageSets.
-        lists: split -> name of ImageSets/Segmentation/<name>.txt; empty names are skipped. A lone
-            train list leaves the choice of held-out images to the fraction `val`.
+        root: folder with JPEGImages.
+        lists: split -> name of ImageSets/Segmentation/<name>.txt, or of one in ImageSets/Main;
+            empty names are skipped. A lone train list leaves the choice of held-out images to the
+            fraction `val`, and so do all images, which are read if there is no name at all.
 
     Raises:
         DatasetError: a file as a whole is unusable.
     """
-    if not (root / IMAGES).is_dir():
-        inner = [*sorted(root.glob(f"*/{IMAGES}")), *sorted(root.glob(f"*/*/{IMAGES}"))]
+    folders = find_folders(root)
+    if folders is None:
+        inner = [*sorted(root.glob("*/JPEGImages")), *sorted(root.glob("*/*/JPEGImages"))]
         do = "it must contain JPEGImages and ImageSets"
         if inner:
             do = f"set dataset.source to {inner[0].parent}"
-        raise DatasetError(error(root, f"has no folder {IMAGES}", do))
-    listed = root / "classes.txt"
-    source = Source(root, read_classes(listed) if listed.is_file() else CLASSES)
-    found, source.problems = find_images(root, IMAGES)
-    wanted = {split: name for split, name in (lists or {}).items() if name} or LISTS
-    rows = [(split, *line) for split, name in wanted.items() for line in _read_list(source, name)]
-    tags = _choose_tags(source, found, {name for _, name, _ in rows})
+        raise DatasetError(error(root, "has no folder JPEGImages", do))
+    images = Files(root, folders[0])
+    source = Source(root, problems=images.problems + images.unsupported())
+    wanted = {split: name for split, name in lists.items() if name}
+    rows = [
+        (split, _parse_line(line, images), where)
+        for split, name in wanted.items()
+        for line, where in _read_list(source, name)
+    ]
+    if not wanted:
+        rows = [("train", name, str(root / path)) for name, path in images.found.items()]
+    annotations = Files(root, folders[1], (".xml",))
+    listed = find_classes(root)
+    source.names = listed or number(CLASSES)
+    if not listed and annotations.found and not any((root / name).is_dir() for name in SEMANTIC):
+        source.names = _name_classes(annotations)
+    masks = {folder: Files(root, folder, (".png",)) for folder in (*SEMANTIC, INSTANCES)}
+    colors = labels_of_colors(root / LABELMAP) if (root / LABELMAP).is_file() else None
+    tags = _choose_tags(source, images, {name for _, name, _ in rows}, annotations)
+    reader = _Reader(source, images, masks, tags, colors)
     for split, name, where in rows:
-        fixed = None if list(wanted) == ["train"] else split
-        source.entries.append(_entry(source, name, where, fixed, found, tags))
+        fixed = None if list(wanted) in ([], ["train"]) else split
+        source.entries.append(reader.entry(name, where, fixed))
+    for folder, files in masks.items():
+        unread = [path for name, path in files.found.items() if name not in images.found]
+        source.problems += files.problems + warn_unread(root, [*unread, *files.others], folder)
     return source
 
 
 def _read_list(source: Source, name: str) -> list[tuple[str, str]]:
-    """Return the id and the place of every line of a list."""
-    path = source.root / LISTED / f"{name}.txt"
-    if leaves(source.root, f"{LISTED}/{name}.txt"):
+    """Return the image and the place of every line of a list."""
+    found = find_lists(source.root)
+    path = found.get(name, source.root / LISTED / f"{name}.txt")
+    if leaves(source.root, os.path.relpath(path, source.root)):
         source.problems.append(error(path, OUTSIDE, DO_COPY))
         return []
     if not os.path.isfile(path):
-        valid = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
-        do = f"name another one, or none, in dataset.voc; the lists are {valid}"
+        do = f"name another one, or none, in dataset.voc; the lists are {_format(found)}"
         source.problems.append(error(path, "no such list", do))
         return []
     lines = enumerate(read_text(path).splitlines(), start=1)
-    rows = [(_parse_line(line), f"{path}:{number}") for number, line in lines if line.strip()]
+    rows = [(line, f"{path}:{k}") for k, line in lines if line.strip()]
     if not rows:
         do = "add images, or leave its name in dataset.voc empty"
         source.problems.append(error(path, "lists no image", do))
     return rows
 
 
-def _parse_line(line: str) -> str:
-    """Return the id in a line, which DeepLab's train_aug writes as paths of image and mask."""
-    pattern = rf"/?{IMAGES}/(.+?)\.(?:jpg|jpeg|png|webp)(?:\s|$)"
+def _format(names: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _parse_line(line: str, images: Files) -> str:
+    """Return the id in a line.
+
+    DeepLab's train_aug has paths of image and mask, the lists of a class in Main a flag.
+    """
+    pattern = r"/?JPEGImages/(.+?\.(?:jpg|jpeg|jfif|png|webp))(?:\s|$)"
     paths = re.match(pattern, line.strip(), re.IGNORECASE)
-    return normalize(paths[1] if paths else line.strip())
+    name = images.id(paths[1] if paths else line.strip())
+    flagged = re.fullmatch(r"(\S+)\s+(?:-1|0|1)", name)
+    return images.id(flagged[1]) if flagged and name not in images.found else name
 
 
-def _entry(
-    source: Source, name: str, where: str, split: str | None, found: Mapping[str, str], tags: Tags
-) -> Entry:
-    path = found.get(name, f"{IMAGES}/{name}.jpg")
-    if problem_of_id(name) is not None:
-        return Entry(name, path, where)
-    file = without_suffix(path.removeprefix(f"{IMAGES}/")) + ".png"
-    masks = [f"{folder}/{file}" for folder in (*SEMANTIC, INSTANCES)]
-    exact, augmented, instances = (
-        mask if os.path.lexists(source.root / mask) else None for mask in masks
-    )
-    semantic = exact or augmented
-    return Entry(name, path, where, tags(name), split, semantic, instances if semantic else None)
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Makes the entries of a source.
+
+    masks: folder -> its files; colors: what CVAT's labelmap.txt says, if there is one.
+    """
+
+    source: Source
+    images: Files
+    masks: Mapping[str, Files]
+    tags: Tags
+    colors: Colors | None
+
+    def entry(self, name: str, where: str, split: str | None) -> Entry:
+        """Return the entry of an image that is listed at `where`."""
+        path = self.images.found.get(name, f"{self.images.folder}/{name}.jpg")
+        if problem_of_id(name) is not None:
+            return Entry(name, path, where)
+        semantic = next(filter(None, (self.masks[folder].path(name) for folder in SEMANTIC)), None)
+        instances = self.masks[INSTANCES].path(name) if semantic else None
+        render = None
+        if semantic is not None and self.colors is not None:
+            render = ColorMasks(self.source.root, semantic, instances, self.colors)
+        return Entry(name, path, where, self.tags(name), split, semantic, instances, render)
 
 
-def _choose_tags(source: Source, found: Mapping[str, str], listed: set[str]) -> Tags:
+@dataclass(frozen=True, slots=True)
+class ColorMasks:
+    """Renders masks whose colors CVAT's labelmap.txt explains."""
+
+    root: Path
+    semantic: str
+    instances: str | None
+    colors: Colors
+
+    def __call__(
+        self, labels: Mapping[str, int], size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return label map uint8 [H,W], instance ids uint16 [H,W] or None; raise DatasetError."""
+        meanings = self.colors.values()
+        table = {
+            color: label if isinstance(label, int) else labels.get(label, 0)
+            for color, label in self.colors.items()
+        }
+        names = [name for name in meanings if isinstance(name, str)]
+        values = {k: labels.get(name, 0) for k, name in enumerate(names, start=1)}
+        data, path = self._read(self.semantic)
+        semantic = color_labels(data, path, table, {0: 0, **values, IGNORE: IGNORE})
+        ids = None if self.instances is None else color_ids(*self._read(self.instances))
+        for mask in (semantic, ids):
+            if mask is not None and mask.shape != size:
+                have, want = f"{mask.shape[1]} x {mask.shape[0]}", f"{size[1]} x {size[0]}"
+                what = f"mask of {have} pixels on an image of {want} (upright)"
+                raise DatasetError(error(path, what, "resize the mask to the image"))
+        return semantic, ids
+
+    def _read(self, path: str) -> tuple[bytes, Path]:
+        full = self.root / path
+        if leaves(self.root, path):
+            raise DatasetError(error(full, OUTSIDE, DO_COPY))
+        return read_bytes(full, "put the mask there"), full
+
+
+def _choose_tags(source: Source, images: Files, listed: set[str], annotations: Files) -> Tags:
     """Return a function from id to tags, from the best file that is present."""
-    table, folder, multihot = (
-        source.root / name for name in ("labels.csv", "Annotations", "cls_labels.npy")
-    )
+    table, multihot = source.root / LABELS, source.root / "cls_labels.npy"
     if table.is_file():
-        return _from_table(table, source, found, listed).get
-    if folder.is_dir():
-        return lambda name: _from_annotation(folder / f"{name}.xml", source)
+        return _from_table(table, source, images, listed).get
+    if (source.root / annotations.folder).is_dir():
+        source.problems += annotations.problems
+        return lambda name: _from_annotation(annotations.path(name), source)
     if multihot.is_file():
         return read_multihot(multihot, source.classes).get
-    what = "has no tags: neither labels.csv nor Annotations/ nor cls_labels.npy"
+    if any((source.root / folder).is_dir() for folder in SEMANTIC):
+        what = f"has no tags: neither {LABELS} nor {annotations.folder}/ nor {multihot.name}"
+        do = "the classes of its masks are used; images without a mask count as showing none"
+        source.problems.append(warning(source.root, what, do))
+        source.tags_of_masks = True
+        return lambda name: frozenset()
+    what = f"has no tags: neither {LABELS} nor {annotations.folder}/ nor {multihot.name}"
     source.problems.append(error(source.root, what, "add one of them"))
     return lambda name: frozenset()
 
 
 def _from_table(
-    path: Path, source: Source, found: Mapping[str, str], listed: set[str]
+    path: Path, source: Source, images: Files, listed: set[str]
 ) -> dict[str, frozenset[str]]:
     tags: dict[str, frozenset[str]] = {}
     for row in read_labels(path):
-        name = find_id(row.image, IMAGES, found)
+        name = images.id(row.image)
         if name in tags:
             what = f"{name!r} already has a row"
             source.problems.append(error(row.where, what, "keep one of the two"))
-        elif name not in found and name not in listed:
-            what = f"{name!r} is not in {IMAGES}"
+        elif name not in images.found and name not in listed:
+            what = f"{name!r} is not in {images.folder}"
             source.problems.append(error(row.where, what, "put the image there or delete the row"))
         tags[name] = source.known_classes(split_cell(row.cell, source.classes), row.where)
     return tags
 
 
-def _from_annotation(path: Path, source: Source) -> frozenset[str] | None:
+def _name_classes(annotations: Files) -> dict[int, str]:
+    """Return VOC's 20 classes by number, or those of the annotations if these name others."""
+    names: set[str] = set()
+    for path in annotations.found.values():
+        try:
+            names |= read_objects(annotations.root / path) or set()
+        except DatasetError:  # reported with its image
+            continue
+    own = sorted(name for name in names if no_class(name) is None)
+    return number(own if set(own) - set(CLASSES) else CLASSES)
+
+
+def _from_annotation(path: str | None, source: Source) -> frozenset[str] | None:
+    if path is None:
+        return None
+    if leaves(source.root, path):
+        source.problems.append(error(source.root / path, OUTSIDE, DO_COPY))
+        return frozenset()
     try:
-        names = read_objects(path)
+        names = read_objects(source.root / path)
     except DatasetError as problem:
         source.problems += problem.problems
         return frozenset()
-    return None if names is None else source.known_classes(names, str(path))
+    return None if names is None else source.known_classes(names, str(source.root / path))
 
 
 def read_objects(path: Path) -> frozenset[str] | None:
-    """Return the object names of an annotation, None if there is no file; raise DatasetError."""
+    """Return the object names of an annotation, None if there is no file; raise DatasetError.
+
+    Objects count in any namespace and at any depth, except as parts of others.
+    """
     if not os.path.lexists(path):
         return None
     try:
-        tree = ElementTree.fromstring(read_text(path))
-    except (ElementTree.ParseError, ValueError) as problem:
+        tree = ElementTree.fromstring(read_bytes(path, "put the file there"))
+    except (ElementTree.ParseError, ValueError, LookupError) as problem:
         raise DatasetError(error(path, f"is not valid XML ({problem})", "fix it")) from problem
-    return frozenset((item.findtext("name") or "").strip() for item in tree.iterfind("object"))
+    names = []
+    for item in tree.iter():
+        if _local(item) == "object":
+            name = next((child for child in item if _local(child) == "name"), None)
+            names.append(normalize(("" if name is None else name.text or "").strip()))
+    return frozenset(names)
+
+
+def _local(item: ElementTree.Element) -> str:
+    """Return the tag of an element without its namespace."""
+    return str(item.tag).rpartition("}")[2]
 
 
 def read_multihot(path: Path, classes: Sequence[str]) -> dict[str, frozenset[str]]:

@@ -116,8 +116,7 @@ def unpack(archive: Archive, store: Path, folder: Path) -> None:
             )
         part.replace(path)
     click.echo(f"unpacking {path}")
-    options = {} if path.suffix == ".zip" else {"filter": "data"}
-    shutil.unpack_archive(path, folder, **options)
+    shutil.unpack_archive(path, folder, filter=None if path.suffix == ".zip" else "data")
     done.touch()
 
 

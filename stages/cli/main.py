@@ -12,6 +12,7 @@ weakmask export-onnx data/semantic.safetensors -o semantic.onnx
 """
 
 import json
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ import click
 from pipeline.errors import UserError
 from pipeline.params import presets
 from pipeline.views.report import percent
-from stages._command import DATA, artifact
+from stages._command import DATA, artifact, read_parameters
 from stages.cli.browse import browse
 from stages.cli.compare import compare
 from stages.cli.export import export
@@ -66,51 +67,95 @@ def main() -> None:
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def init(preset: str, source: Path | None, output: Path, force: bool) -> None:
     """Write params.yaml from a preset for your own images."""
-    from pipeline.readers.validation import guess
-
     text = presets.text(preset)
     if output.exists() and not force:
         raise UserError(f"{output}: exists; add --force to replace it")
     if source is None and preset != "scenes":
         raise UserError(f"--source: preset {preset} needs the folder of your images")
-    if source is None:
-        next_steps = "dvc repro"
-    elif not source.is_dir():
-        raise UserError(f"--source: {source} is not a folder")
-    else:
-        # A relative path holds in DVC's temporary copies of the repository, but only inside of it.
-        inside = source.resolve().is_relative_to(Path.cwd())
-        path = str(source if inside else source.resolve())
-        text = presets.replace(text, {"dataset": {"source": path, "format": guess(source)}})
-        next_steps = f"weakmask check {path}, then dvc repro"
+    next_steps = "dvc repro"
+    if source is not None:
+        section, title = _describe(source, presets.load(preset)["dataset"])
+        text = presets.replace(text, {"dataset": section})
+        click.echo(f"{source}: {title}")
+        next_steps = f"weakmask check {section['source']}, then dvc repro"
     output.write_text(text, encoding="utf-8")
     click.echo(f"wrote {output}; next: {next_steps}")
 
 
+def _describe(source: Path, preset: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return section `dataset` for a source and what the source is; raise UserError.
+
+    The preset's files are kept if the source has them, such as the list train_aug of voc12.
+    """
+    from pipeline.readers.layout import recognize
+
+    if not source.is_dir():
+        raise UserError(f"--source: {source} is not a folder")
+    if Path.cwd().is_relative_to(source.resolve()):
+        raise UserError(
+            f"--source: {source} contains this project; put the images into a folder of their own, "
+            "such as photos/"
+        )
+    layout = recognize(source)
+    section = layout.parameters()
+    named = {
+        "voc": [f"ImageSets/Segmentation/{name}.txt" for name in preset["voc"].values()],
+        "coco": list(preset["coco"].values()),
+    }.get(layout.format, [])
+    if preset["format"] == layout.format and all((source / file).exists() for file in named):
+        section = {"format": layout.format}
+    # A relative path holds in DVC's temporary copies of the repository, but only if Git or DVC
+    # tracks what is there.
+    inside = source.resolve().is_relative_to(Path.cwd()) and is_tracked(source)
+    return section | {"source": str(source if inside else source.resolve())}, layout.title
+
+
+def is_tracked(folder: Path) -> bool:
+    """Return whether Git or DVC tracks a folder; without a Git repository there are no copies."""
+    command = ["git", "ls-files", "--", str(folder)]
+    listed = subprocess.run(command, capture_output=True, check=False)
+    return bool(listed.returncode or listed.stdout) or Path(f"{folder}.dvc").is_file()
+
+
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--format",
     "format_",
     default="auto",
     show_default=True,
-    type=click.Choice(("auto", "voc", "coco", "folder")),
-    help="Layout of the folder; auto guesses it.",
+    type=click.Choice(("auto", "folder", "classes", "voc", "coco", "yolo")),
+    help="Layout of the folder; auto is that of params.yaml for its own source, else a guess.",
 )
-def check(source: Path, format_: str) -> None:
-    """Report every problem of a SOURCE folder at once.
+@click.option("--all", "every", is_flag=True, help="List every problem, not three of a kind.")
+def check(source: Path | None, format_: str, every: bool) -> None:
+    """Report every problem of a SOURCE folder at once, and its classes.
 
-    The exit status is 1 if there are errors, at which the stage dataset stops; warnings do not
-    count.
+    SOURCE is that of params.yaml by default. The exit status is 1 if there are errors, at which the
+    stage dataset stops; warnings do not count.
     """
+    from pipeline.data.images import summarize
     from pipeline.readers.validation import check as check_source
 
-    problems = check_source(format_, source)
-    for problem in problems:
-        click.echo(f"{problem.level}: {problem}")
-    errors = sum(problem.level == "error" for problem in problems)
-    click.echo(f"{source}: {errors} errors, {len(problems) - errors} warnings")
-    sys.exit(1 if errors else 0)
+    options: dict[str, Any] = {}
+    parameters = Path("params.yaml")
+    if source is None or (format_ == "auto" and parameters.is_file()):
+        section = read_parameters(parameters).dataset
+        if source is None and section.format == "scenes":
+            raise UserError(f"{parameters}: scenes need no check; name the folder of your images")
+        if source is None or source.resolve() == Path(section.source).resolve():
+            source, format_ = Path(section.source), section.format
+            options = {"classes": section.classes, "val": section.val}
+            options |= {"lists": section.voc.lists(), "annotations": section.coco.annotations()}
+    survey = check_source(format_, source, **options)
+    click.echo(f"{source}: {survey.title}{f', as {parameters} says' if options else ''}")
+    for level, line in summarize(survey.problems, every=every):
+        click.echo(f"{level}: {line}")
+    counts = ", ".join(f"{name} {count}" for name, count in survey.count_classes().items())
+    click.echo(f"classes and their images: {counts or 'none'}")
+    warnings = len(survey.problems) - survey.errors
+    click.echo(f"{source}: {survey.errors} errors, {warnings} warnings")
+    sys.exit(1 if survey.errors else 0)
 
 
 @main.command()

@@ -18,10 +18,10 @@ from pipeline.data.index import HEADER, TABLE, ImageEntry, Index
 from pipeline.data.masks import read_values, to_labels
 from pipeline.errors import UserError
 from pipeline.params import parse, presets
-from pipeline.readers.coco import rasterize
-from pipeline.readers.coco import read as read_coco
-from pipeline.readers.folder import read_classes, read_labels
+from pipeline.readers.layout import layout_of, read_source
+from pipeline.readers.outlines import rasterize
 from pipeline.readers.source import problem_of_id, problem_of_split
+from pipeline.readers.tables import read_classes, read_labels
 from pipeline.readers.voc import read_multihot, read_objects
 from stages._command import read_parameters
 from stages.cli.main import _scores_of
@@ -123,7 +123,9 @@ def test_harmed_instances_of_coco(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "annotations/instances_train.json"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    source = result_or_message(lambda: read_coco(tmp_path), path)
+    source = result_or_message(
+        lambda: read_source(tmp_path, layout_of("coco", tmp_path, None, None)), path
+    )
     for entry in source.entries if source else ():
         if entry.render is not None:
             render = partial(entry.render, {"cat": 1}, (12, 16))

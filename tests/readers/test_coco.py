@@ -15,7 +15,7 @@ from pipeline.data.images import DatasetError
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.readers.build import build
-from pipeline.readers.coco import MaskRenderer, Outline, rasterize
+from pipeline.readers.outlines import MaskRenderer, Outline, rasterize
 from pipeline.readers.validation import is_held_out
 from tests.support.sources import SIZE, annotation, coco_folder, mask, noise, save
 

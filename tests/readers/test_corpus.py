@@ -41,7 +41,7 @@ def matching(case: Case, problems: list[Problem]) -> list[Problem]:
 def test_check_reports_the_problem_and_writes_nothing(tmp_path: Path, case: Case) -> None:
     case.make(tmp_path / "source")
     before = listing(tmp_path)
-    problems = check(case.format, tmp_path / "source")
+    problems = list(check(case.format, tmp_path / "source").problems)
     assert listing(tmp_path) == before
     lines = [str(problem) for problem in problems]
     assert all(line.isprintable() for line in lines)
@@ -87,7 +87,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, closed: str) -> None:
     mode = (source / closed).stat().st_mode
     (source / closed).chmod(0)
     try:
-        lines = [str(problem) for problem in check("folder", source)]
+        lines = [str(problem) for problem in check("folder", source).problems]
     finally:
         (source / closed).chmod(mode)
     start = str(source / closed)

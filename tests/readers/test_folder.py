@@ -10,7 +10,7 @@ from pipeline.data.images import DatasetError
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.readers.build import build
-from pipeline.readers.folder import names_in, read_labels, split_cell
+from pipeline.readers.tables import names_in, read_labels, split_cell
 from pipeline.readers.validation import is_held_out
 from tests.support.sources import SIZE, mask, noise, own_folder, save, write
 

@@ -103,7 +103,7 @@ def test_instances_without_a_class_in_use_are_not_used(tmp_path: Path, objects: 
     save(voc / "SegmentationClass/x1.png", mask((0, 0, 4, 4, 2), (6, 6, 9, 9, 1)))
     save(voc / "SegmentationObject/x1.png", objects)
     assert not build("voc", voc, tmp_path / "out").has_instances("x1")
-    [problem] = [p for p in check("voc", voc) if "no instance of" in p.what]
+    [problem] = [p for p in check("voc", voc).problems if "no instance of" in p.what]
     assert problem.level == "warning"
     dogs = build("voc", voc, tmp_path / "out", classes=["dog"])
     assert dogs.has_instances("x1") == bool(objects.any())
@@ -112,7 +112,9 @@ def test_instances_without_a_class_in_use_are_not_used(tmp_path: Path, objects: 
 def test_a_row_without_image_and_an_image_with_two_rows(tmp_path: Path) -> None:
     voc = voc_folder(tmp_path / "voc")
     write(voc / "labels.csv", "image,classes\nx1,cat\nx2,cat\nx3,dog\nx1,dog\n")
-    problems = {Path(p.where).name: p.what for p in check("voc", voc) if p.level == "error"}
+    problems = {
+        Path(p.where).name: p.what for p in check("voc", voc).problems if p.level == "error"
+    }
     assert problems["labels.csv:4"] == "'x3' is not in JPEGImages"
     assert problems["labels.csv:5"] == "'x1' already has a row"
 

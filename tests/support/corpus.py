@@ -174,6 +174,15 @@ def changed(section: str, number: int = 0, **values: Any) -> Edit:
     return edit
 
 
+def of_a_project(root: Path) -> None:
+    """Add the root category that Roboflow writes."""
+    whole = json.loads((root / JSON).read_text())
+    for row in whole["categories"]:
+        row["supercategory"] = "pets"
+    whole["categories"].insert(0, {"id": 0, "name": "pets", "supercategory": "none"})
+    write(root / JSON, json.dumps(whole))
+
+
 def outline(segmentation: object) -> Edit:
     """Replace the outline of the first object of COCO."""
     return changed("annotations", segmentation=segmentation)
@@ -317,8 +326,39 @@ TABLES = {
         rows("a,c7", "b,c8"),
         content("classes.txt", "\n".join(f"c{number}" for number in range(300))),
     ),
-    "class_background": own(
-        "'background' cannot be a class; remove it", rows("a,background", "b,dog;cat")
+    "class_background": doubtful(
+        "folder", "csv:2: 'a' has no tags; ignore", rows("a,_Background_", "b,dog;cat;__ignore__")
+    ),
+    "chosen_class_background": own(
+        "'background' cannot be a class; remove it", classes=["background"]
+    ),
+    "classes_of_labelme": odd(
+        "folder", content("classes.txt", "__ignore__\n_background_\ncat\ndog")
+    ),
+    "classes_twins": doubtful(
+        "folder", "classes 'Cat' and 'cat' differ only in case", rows("a,Cat", "b,cat")
+    ),
+    "classes_split_at_a_blank": doubtful(
+        "folder",
+        "'brown bear', 'polar bear' is read as two classes, which always",
+        rows("a,polar bear", "b,brown bear"),
+    ),
+    "separators_of_two_kinds": own(
+        ("labels.csv:3: the class names are separated by", "use ; everywhere, or list the"),
+        rows("a,cat;dog", '"b","cat,dog"'),
+    ),
+    "separators_of_two_kinds_but_known": odd(
+        "folder",
+        content("labels.csv", 'image,classes\na,"cat,dog"\nb,cat|dog\n'),
+        content("classes.txt", "cat\ndog"),
+    ),
+    "split_of_another_name": doubtful(
+        "folder",
+        "dog, test: splits that are neither",
+        rows("a,cat,Training", "b,cat,test", "c,cat,dog", header=SPLIT),
+    ),
+    "suffix_in_another_case": odd(
+        "folder", content("labels.csv", "image,classes\nA.JPG,cat\nimages/b.jpeg,dog")
     ),
     "class_unprintable": own("class name 'c\\x07t' is empty, has", rows("a,c\at", "b,x")),
     "chosen_class_unknown": own(
@@ -368,6 +408,52 @@ MASKS = {
     "mask_linked_to_nothing": own(
         "masks/a.png: cannot be read (No such", linked("masks/a.png", "nothing.png")
     ),
+    "masks_of_255": own(
+        "255 is the only value besides 0 (2 masks of tagged images); 255 means pixels to ignore: s",
+        content("classes.txt", "cat\ndog\n"),
+        image("masks/a.png", mask((0, 0, 4, 4, 255))),
+        image("masks/b.png", mask((0, 0, 5, 4, 255))),
+    ),
+    "mask_of_255_among_others": doubtful(
+        "folder",
+        "masks/a.png: the mask lacks cat, against the tags; 255 means pixels to ignore",
+        content("classes.txt", "cat\ndog\n"),
+        image("masks/a.png", mask((0, 0, 4, 4, 255))),
+        image("masks/b.png", mask((0, 0, 5, 4, 1), (6, 6, 8, 8, 2))),
+    ),
+    "masks_in_another_order": own(
+        "the values follow another order than the list of classes: 1 is dog, 2 is cat; list",
+        rows("a,cat", "b,dog", "c,cat;dog"),
+        content("classes.txt", "cat\ndog\n"),
+        image("masks/a.png", mask((0, 0, 4, 4, 2))),
+        image("masks/b.png", mask((0, 0, 4, 4, 1))),
+    ),
+    "mask_against_its_tags": doubtful(
+        "folder",
+        "masks/a.png: the mask shows dog and lacks cat, against the tags; correct",
+        rows("a,cat", "b,dog;cat", "c,cat"),
+        with_mask(mask((0, 0, 1, 1, 2))),
+        image("masks/b.png", mask((0, 0, 5, 4, 1), (6, 6, 8, 8, 2))),
+        image("masks/c.png", mask((0, 0, 5, 4, 1))),
+    ),
+    "masks_not_read": doubtful(
+        "folder",
+        "mask files that are not read: 3, such as masks/a_mask.png; save each as PNG under",
+        with_mask(mask((0, 0, 1, 1, 1))),
+        image("masks/a_mask.png", mask()),
+        image("masks/b.jpg", mask()),
+        content("masks/b.npy", "x"),
+    ),
+    "masks_of_voc_not_read": doubtful(
+        "voc",
+        "mask files that are not read: 1, such as SegmentationClass/x1_mask.png; save",
+        image("SegmentationClass/x1_mask.png", mask()),
+    ),
+    "mask_in_another_case": odd(
+        "folder",
+        with_mask(mask((0, 0, 1, 1, 1))),
+        lambda root: (root / "masks/a.png").rename(root / "masks/A.PNG"),
+    ),
     "instances_without_a_class": doubtful(
         "folder",
         "instances/a.png: has no instance of cat, but the semantic mask has",
@@ -404,9 +490,33 @@ VOC = {
     ),
     "list_leaving_the_folder": voc("train.txt:1: the id '../x' leaves", listed("../x\n")),
     "tags_missing": voc("has no tags: neither labels.csv nor", removed("Annotations")),
-    "annotation_missing": doubtful(
-        "voc", "train.txt:1: 'x1' has no row or file with tags; it", removed("Annotations/x1.xml")
+    "annotation_missing": voc(
+        "train.txt:1: 'x1' has no row or file with tags; add it", removed("Annotations/x1.xml")
     ),
+    "annotations_missing": doubtful(
+        "voc",
+        "train.txt:1: 'x1' has no row or file with tags; it",
+        removed("Annotations/x1.xml"),
+        lambda root: (root / "Annotations/y1.xml").unlink(),
+    ),
+    "annotation_in_another_case": odd(
+        "voc", lambda root: (root / "Annotations/x1.xml").rename(root / "Annotations/X1.XML")
+    ),
+    "annotation_in_its_encoding": odd(
+        "voc",
+        content(
+            "Annotations/x1.xml",
+            '<?xml version="1.0" encoding="iso-8859-1"?><a><filename>\xe9</filename>'
+            "<object><name>dog</name></object></a>".encode("latin-1"),
+        ),
+    ),
+    "annotation_with_a_namespace": odd(
+        "voc",
+        xml('<a xmlns="http://x"><objects><object><name>dog</name></object></objects></a>'),
+        lambda root: save(root / "SegmentationClass/x1.png", mask((0, 0, 4, 4, 2))),
+    ),
+    "list_with_suffixes": odd("voc", listed("x1.jpg\nx2.JPG\n")),
+    "list_with_flags": odd("voc", listed("x1  1\nx2 -1\n")),
     "annotation_broken": voc("not valid XML (mismatched tag", xml("<a><object></a>")),
     "annotation_with_external_entity": voc(
         "x1.xml: is not valid XML (undefined entity",
@@ -429,7 +539,17 @@ COCO = {
         removed(JSON),
         annotations={"train": ("../removed", "train2017")},
     ),
-    "height_in_words": coco("image 7 lacks a valid id", changed("images", height="12")),
+    "notations": odd(
+        "coco",
+        changed("images", id="7", height="12", width=16.0),
+        changed("images", 1, height=None, file_name="images\\train2017\\000000000008.PNG"),
+        changed("annotations", image_id=7.0, category_id="3", iscrowd="0"),
+        changed("categories", id="3"),
+    ),
+    "polygon_of_points": odd("coco", outline([[2, 1], [8, 1], [8, 6]])),
+    "polygon_flat": odd("coco", outline([2, 1, "8", 1, 8, 6])),
+    "rle_of_floats": odd("coco", outline({"size": ["12", 16.0], "counts": [92.0, 100]})),
+    "image_without_file_name": coco("image 7 lacks a valid id", changed("images", file_name=None)),
     "images_of_one_id": coco("two images have id 7; make", changed("images", 1, id=7)),
     "file_name_leaving": coco("the id '../x' leaves", changed("images", file_name="../x.png")),
     "file_name_surrogate": coco(
@@ -441,14 +561,29 @@ COCO = {
     "annotation_of_missing_category": coco(
         "has category 5, which is not a class", changed("annotations", category_id=5)
     ),
-    "category_without_name": coco("without id or name; g", changed("categories", name=None)),
-    "category_id_infinite": coco("without id or name", changed("categories", id=float("inf"))),
-    "categories_of_one_name": coco("equal ids or names", changed("categories", name="dog")),
+    "category_without_name": coco(
+        "category 3 lacks an id or a name; g", changed("categories", name=None)
+    ),
+    "category_id_infinite": coco("inf lacks an id or", changed("categories", id=float("inf"))),
+    "categories_of_one_name": doubtful(
+        "coco", "category 'dog' has 2 ids; they are read as one", changed("categories", name="dog")
+    ),
+    "categories_of_one_id": coco(
+        "calls category 3 both 'cat' and 'dog'", changed("categories", 1, id="3")
+    ),
+    "category_of_a_project": doubtful(
+        "coco", "category 'pets' is only the supercategory of others and has no", of_a_project
+    ),
     "polygon_far_outside": coco(
         "image 7: a polygon lies far outside the image", outline([[0, 0, 1e9, 0, 5, 5]])
     ),
     "polygon_of_words": coco("something other than numbers", outline([["a"] * 6])),
-    "polygon_of_one_point": coco("of at least three points", outline([[1, 2]])),
+    "polygon_of_one_point": doubtful(
+        "coco",
+        "polygons of fewer than three points: 2, such as in annotation 1; they are",
+        outline([[1, 2], BOX[0], [1, 2, 3, 4]]),
+    ),
+    "polygon_of_odd_length": coco("an odd number of coordinates", outline([[1, 2, 3, 4, 5, 6, 7]])),
     "segmentation_of_text": coco("neither polygons nor RLE", outline("outline")),
     "rle_of_another_size": coco(
         "RLE of size [16, 12] on an image of", outline({"size": [16, 12], "counts": [192]})

@@ -1,0 +1,196 @@
+"""Tables of tags and lists of classes: labels.csv, classes.txt, and the lists of other tools.
+
+They are read as spreadsheets, editors and annotation tools of all kinds save them.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from pipeline.core.artifacts import IGNORE
+from pipeline.data.images import DatasetError, Problem, error, read_bytes, warning
+from pipeline.data.masks import VOID_COLOR
+from pipeline.readers.source import no_class, normalize, number
+
+LABELS = "labels.csv"
+CLASS_LISTS = ("classes.txt", "class_names.txt")
+LABELMAP = "labelmap.txt"
+"""CVAT's list of classes with the colors that stand for them."""
+COLUMNS = ["image", "classes", "split"]
+SEPARATORS = ";|,"
+Colors = Mapping[tuple[int, int, int], str | int]
+"""What colors of a mask stand for: class name, 0 or IGNORE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of labels.csv: image as written, cell of class names, split or None, file and line."""
+
+    image: str
+    cell: str
+    split: str | None
+    where: str
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file with or without byte order mark; raise DatasetError."""
+    data = read_bytes(path, "put the file there")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = data[: problem.start].count(b"\n") + 1
+        what, do = "is not UTF-8", "save the file as UTF-8"
+        raise DatasetError(error(f"{path}:{line}", what, do)) from None
+
+
+def find_classes(root: Path) -> dict[int, str]:
+    """Return class names by mask value from the source's list of classes; nothing without one."""
+    for name in CLASS_LISTS:
+        if (root / name).is_file():
+            return read_classes(root / name)
+    if (root / LABELMAP).is_file():
+        return number(list(read_labelmap(root / LABELMAP)))
+    return {}
+
+
+def read_classes(path: Path) -> dict[int, str]:
+    """Read class names, one a line, by mask value; empty lines do not count (see `number`).
+
+    Raises DatasetError for repeated names or none.
+    """
+    names = [normalize(line.strip()) for line in read_text(path).splitlines()]
+    numbered = number([name for name in names if name])
+    classes = [name for name in numbered.values() if no_class(name) is None]
+    repeated = sorted({name for name in classes if classes.count(name) > 1})
+    if repeated:
+        what = f"lists {', '.join(repeated)} more than once"
+        raise DatasetError(error(path, what, "list every class once"))
+    if not classes:
+        raise DatasetError(error(path, "lists no class", "write one class name per line"))
+    return numbered
+
+
+def read_labelmap(path: Path) -> dict[str, tuple[int, int, int]]:
+    """Read CVAT's lines `name:r,g,b:parts:actions`; return the color of each name.
+
+    Raises DatasetError for other lines.
+    """
+    colors = {}
+    for k, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip() and not line.startswith("#"):
+            found = re.fullmatch(r"([^:]+):(\d+),(\d+),(\d+)(:.*)?", line.strip())
+            if found is None:
+                what = f"{line.strip()!r} is not a line `name:red,green,blue:parts:actions`"
+                raise DatasetError(error(f"{path}:{k}", what, "export the file again"))
+            red, green, blue = map(int, found.group(2, 3, 4))
+            colors[normalize(found[1].strip())] = red, green, blue
+    return colors
+
+
+def labels_of_colors(path: Path) -> Colors:
+    """Return what the colors of a labelmap stand for."""
+    colors: dict[tuple[int, int, int], str | int] = {(0, 0, 0): 0, VOID_COLOR: IGNORE}
+    for name, color in read_labelmap(path).items():
+        known = no_class(name)
+        colors[color] = name if known is None else known
+    return colors
+
+
+def read_labels(path: Path) -> list[Row]:
+    """Read the rows of labels.csv: `image,classes` and optionally `split`.
+
+    Raises DatasetError that lists all bad lines.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows, problems = [], []
+    try:
+        header = [cell.strip().lower() for cell in next(reader, [])]
+        if header not in (COLUMNS[:2], COLUMNS):
+            what = f"the first line is {','.join(header)!r}"
+            do = "it must be image,classes or image,classes,split"
+            raise DatasetError(error(f"{path}:1", what, do))
+        for cells in reader:
+            where = f"{path}:{reader.line_num}"
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                what = f"has {len(cells)} fields, the first line {len(header)}"
+                do = "separate class names with ; and quote fields that contain a comma"
+                problems.append(error(where, what, do))
+                continue
+            image, cell, split = [cell.strip() for cell in [*cells, ""][:3]]
+            rows.append(Row(image, normalize(cell), split or None, where))
+    except csv.Error as problem:
+        what = f"cannot be read as CSV ({problem})"
+        problems.append(error(f"{path}:{reader.line_num}", what, "fix the quotes"))
+    if problems:
+        raise DatasetError(problems)
+    return rows
+
+
+def split_cell(cell: str, known: Collection[str]) -> frozenset[str]:
+    """Split a cell into class names at `;`, `|` or `,`, else at blanks.
+
+    The first of these ways that leaves only known names counts: the whole cell, one separator, any
+    of them, blanks; if none does, the first that splits the cell.
+    """
+    used = [separator for separator in SEPARATORS if separator in cell]
+    ways = [frozenset([cell]), *(_parts(separator, cell) for separator in used)]
+    ways += [_parts(SEPARATORS, cell), _parts(r"\s", cell)]
+    for names in ways:
+        if all(name in known or no_class(name) is not None for name in names):
+            return names
+    return ways[1] if used else ways[-1]
+
+
+def names_in(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the sorted class names of rows whose source has no list of classes.
+
+    Cells with a separator reveal which names have blanks. Raises DatasetError if more than one
+    separator is in use, as one of them may belong to the names.
+    """
+    used = {separator: row for row in rows for separator in row.cell if separator in SEPARATORS}
+    if len(used) > 1:
+        (first, _), (second, row) = list(used.items())[:2]
+        what = f"the class names are separated by {first} and by {second}"
+        do = f"use {SEPARATORS[0]} everywhere, or list the class names in classes.txt"
+        raise DatasetError(error(row.where, what, do))
+    separated = [row.cell for row in rows if used.keys() & set(row.cell)]
+    known = set().union(*(_parts(SEPARATORS, cell) for cell in separated))
+    names = known.union(*(split_cell(row.cell, known) for row in rows))
+    return tuple(sorted(name for name in names if no_class(name) is None))
+
+
+def check_blanks(path: Path, rows: Iterable[Row], classes: Collection[str]) -> list[Problem]:
+    """Warn of names split at a blank that always follow each other, such as `polar bear`."""
+    cells = [row.cell.split() for row in rows if row.cell not in classes]
+    cells = [cell for cell in cells if len(cell) > 1 and set(cell) <= set(classes)]
+    alone = {row.cell for row in rows} & set(classes)
+    before: dict[str, set[str]] = {}
+    after: dict[str, set[str]] = {}
+    for cell in cells:
+        for k, name in enumerate(cell):
+            before.setdefault(name, set()).add(cell[k - 1] if k else "")
+            after.setdefault(name, set()).add(cell[k + 1] if k + 1 < len(cell) else "")
+    phrases = {
+        f"{first} {second}"
+        for cell in cells
+        for first, second in pairwise(cell)
+        if (first not in alone and len(after[first]) == 1)
+        or (second not in alone and len(before[second]) == 1)
+    }
+    if not phrases:
+        return []
+    names = ", ".join(map(repr, sorted(phrases)[:3]))
+    what = f"{names} is read as two classes, which always occur together"
+    do = "separate class names by ; if the blank belongs to a name, or list them in classes.txt"
+    return [warning(path, what, do)]
+
+
+def _parts(separators: str, cell: str) -> frozenset[str]:
+    """Split a cell at any of the separators; drop blanks around the names and empty ones."""
+    return frozenset(part.strip() for part in re.split(f"[{separators}]", cell) if part.strip())

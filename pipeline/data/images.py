@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.errors import UserError
 
@@ -159,6 +159,25 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # the pixels may be sound although the EXIF block is not
         return 1
+
+
+def is_rotated(path: Path) -> bool:
+    """Return whether the EXIF orientation of an image file turns or flips it."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return _orientation(image) in _UPRIGHT
+    except (OSError, ValueError, SyntaxError):  # reported where the pixels are read
+        return False
+
+
+def encode_upright(path: Path) -> bytes:
+    """Return an image file encoded again in its format, upright and without EXIF orientation."""
+    stream = BytesIO()
+    with Image.open(path, formats=FORMATS) as image:
+        upright = ImageOps.exif_transpose(image)
+        lossless = {"lossless": True} if image.format == "WEBP" else {}
+        upright.save(stream, image.format, quality=95, **lossless)
+    return stream.getvalue()
 
 
 def smallest_dtype(ids: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.core.resume import replacing
-from pipeline.export.images import ExportImages, Summary, Target, check_names, place
+from pipeline.export.images import ExportImages, Summary, Target, check_names
 from pipeline.export.polygons import edge_polygons
 
 
@@ -33,9 +33,8 @@ def export(
     check_names(images.names)
     with document(target.folder / "annotations" / file, target.classes) as content:
         for image in images:
-            source = target.files[image.name]
-            name = f"{image.name}{source.suffix}"
-            place(source, target.folder / "images" / name, target.images)
+            name = f"{image.name}{target.files[image.name].suffix}"
+            target.place(image.name, f"images/{name}")
             rows = (
                 annotation(mask, c, score, polygons=polygons)
                 for mask, c, score in zip(image.masks, image.classes, image.scores, strict=True)

@@ -3,6 +3,8 @@
 Files are written atomically; existing ones are replaced only on request.
 """
 
+import csv
+import io
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +18,11 @@ from tqdm import tqdm
 
 from pipeline.core.artifacts import Record
 from pipeline.core.resume import write_atomically
+from pipeline.data.images import encode_upright, is_rotated
 from pipeline.errors import UserError
 from pipeline.instances.base import masks_of
 from pipeline.readers.source import problem_of_id
+from pipeline.readers.tables import COLUMNS, LABELS, read_labels
 
 RERUN = "recreate the artifact with `dvc repro`"
 
@@ -48,7 +52,8 @@ class Target:
     """Where an export goes, and the properties of its images other than their masks.
 
     files: image name -> image file; splits: image name -> split; images: whether to copy or link
-    the image files.
+    the image files; rotated: images whose file, as readers without regard to EXIF see it, does not
+    fit the masks, which are upright. Copies are upright.
     """
 
     folder: Path
@@ -56,6 +61,16 @@ class Target:
     files: Mapping[str, Path]
     splits: Mapping[str, str]
     images: Literal["none", "copy", "link"] = "none"
+    rotated: list[str] = field(default_factory=list)
+
+    def place(self, name: str, path: str) -> None:
+        """Put the file of an image at `path` of the folder, if it is wanted there."""
+        if is_rotated(self.files[name]):
+            if self.images == "copy":
+                write(self.folder / path, encode_upright(self.files[name]))
+                return
+            self.rotated.append(name)
+        place(self.files[name], self.folder / path, self.images)
 
 
 @dataclass(slots=True)
@@ -162,6 +177,20 @@ def keep_out(folder: Path, root: Path, what: str) -> None:
         raise ExportError(f"-o {folder}: lies in {root}, where {what}; name another folder")
 
 
+def write_tags(folder: Path, tags: Mapping[str, Sequence[str]], splits: Mapping[str, str]) -> None:
+    """Write the tags and splits of images to labels.csv, which no other file of an export holds.
+
+    Rows of earlier exports into the folder are kept.
+    """
+    path, rows = folder / LABELS, dict[str, list[str]]()
+    if path.is_file():
+        rows = {row.image: [row.image, row.cell, row.split or ""] for row in read_labels(path)}
+    rows |= {name: [name, ";".join(tags[name]), splits[name]] for name in tags}
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows.values()])
+    write(path, stream.getvalue().encode())
+
+
 def write(path: Path, data: bytes) -> None:
     """Write a file atomically, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +198,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def place(source: Path, path: Path, how: Literal["none", "copy", "link"]) -> None:
-    """Copy or link an image file into the export, byte for byte (with its EXIF orientation).
+    """Copy or link an image file into the export, byte for byte.
 
     A link is a hard link, or a symbolic one across file systems. Raises ExportError if the image
     file is missing.

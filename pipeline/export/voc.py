@@ -20,7 +20,6 @@ from pipeline.export.images import (
     Summary,
     Target,
     check_names,
-    place,
     write,
 )
 from pipeline.instances.base import exclusive
@@ -43,8 +42,8 @@ def export(images: ExportImages, target: Target) -> Summary:
         classes, objects = image.semantic, object_map(image)
         for folder, values in (("SegmentationClass", classes), ("SegmentationObject", objects)):
             write(target.folder / folder / f"{image.name}.png", palette_png(values))
-        source = target.files[image.name]
-        place(source, target.folder / "JPEGImages" / f"{image.name}{source.suffix}", target.images)
+        suffix = target.files[image.name].suffix
+        target.place(image.name, f"JPEGImages/{image.name}{suffix}")
         lists[target.splits[image.name]].append(image.name)
         losses = _count_lost(image, classes, objects)
         hidden, mislabeled = hidden + losses[0], mislabeled + losses[1]

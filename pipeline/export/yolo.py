@@ -8,8 +8,7 @@ truncate coordinates: points lie a quarter of a pixel inside theirs.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import yaml
@@ -20,7 +19,6 @@ from pipeline.export.images import (
     Target,
     check_names,
     flatten,
-    place,
     write,
 )
 from pipeline.export.polygons import join, trace
@@ -50,18 +48,24 @@ def export(
             for polygon in own
         ]
         write(target.folder / "labels" / f"{names[image.name]}.txt", "".join(lines).encode())
-        source = target.files[image.name]
-        file = f"images/{names[image.name]}{source.suffix}"
-        place(source, target.folder / file, target.images)
+        file = f"images/{names[image.name]}{target.files[image.name].suffix}"
+        target.place(image.name, file)
         lists[target.splits[image.name]].append(f"./{file}\n")
         summary.images += 1
         summary.instances += len(image.masks)
     for split, paths in lists.items():
         write(target.folder / f"{split}.txt", "".join(paths).encode())
-    write(target.folder / "data.yaml", _data(target, lists).encode())
+    splits = [split for split in dict.fromkeys(["train", "val", *lists]) if _list(target, split)]
+    content = {split: f"{split}.txt" for split in splits} | {
+        "names": dict(enumerate(target.classes))
+    }
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    write(target.folder / "data.yaml", text.encode())
     if divided:
         how = {"join": "joined by lines", "split": "written as several"}[parts]
         summary.lost.append(f"instances in several parts, {how}: {divided}")
+    for split in {"train", "val"}.difference(splits):
+        summary.lost.append(f"data.yaml has no {split}, without which Ultralytics does not train")
     return summary
 
 
@@ -71,12 +75,6 @@ def format_line(size: tuple[int, int], c: int, polygon: np.ndarray) -> str:
     return f"{c} {' '.join(f'{value:.{DIGITS}f}' for value in relative.ravel())}\n"
 
 
-def _data(target: Target, lists: Mapping[str, Any]) -> str:
-    """Return data.yaml: the lists in its folder, also those of earlier exports, and class names."""
-    splits = dict.fromkeys(["train", "val", *lists])
-    files = {
-        split: f"{split}.txt" if (target.folder / f"{split}.txt").is_file() else None
-        for split in splits
-    }
-    content = {**files, "names": dict(enumerate(target.classes))}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+def _list(target: Target, split: str) -> bool:
+    """Return whether the folder has the list of a split, also from an earlier export."""
+    return (target.folder / f"{split}.txt").is_file()

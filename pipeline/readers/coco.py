@@ -7,7 +7,7 @@ and flags as text or floats, sizes missing, polygons as lists of points.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pipeline.readers.source import (
     require_folder,
     without_suffix,
 )
+from pipeline.readers.tables import LABELS, read_labels, split_cell
 
 Json = dict[str, Any]
 Key = int | str
@@ -58,7 +59,18 @@ def read(root: Path, annotations: Mapping[str, tuple[str, str]]) -> Source:
         source.problems += images.problems
         _Reader(source, root / file, images, fixed, names).read(contents[split])
     source.separate_ids()
+    if (root / LABELS).is_file():
+        _apply_table(source)
     return source
+
+
+def _apply_table(source: Source) -> None:
+    """Replace tags and splits by those of labels.csv, as an object may be without annotation."""
+    rows = {normalize(without_suffix(row.image)): row for row in read_labels(source.root / LABELS)}
+    for k, entry in enumerate(source.entries):
+        if row := rows.get(entry.id):
+            tags = source.known_classes(split_cell(row.cell, source.classes), row.where)
+            source.entries[k] = replace(entry, tags=tags, split=row.split or entry.split)
 
 
 def _load(path: Path) -> Json:

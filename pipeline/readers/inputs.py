@@ -54,14 +54,23 @@ def find_images(arguments: Sequence[str]) -> InputImages:
 def _search(argument: str) -> tuple[Path, list[Path]]:
     """Return the folder that an argument's names are relative to, and the files it stands for."""
     path = Path(argument)
+    if not path.exists():
+        path = Path(argument).expanduser()  # the shell leaves a quoted `~` as it is
     if path.is_dir():
         return path, sorted(_walk(path))
     if path.is_file():
         return path.parent, [path]
-    if glob.has_magic(argument):
-        matches = (Path(match) for match in glob.iglob(argument, recursive=True))
-        root = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
-        return root, sorted(match for match in matches if match.is_file())
+    # A folder of that name comes before a pattern: `photos [1]/*.jpg`.
+    root = next(parent for parent in path.parents if parent.is_dir() or parent == parent.parent)
+    pattern = str(path.relative_to(root))
+    if glob.has_magic(pattern):
+        for form in (pattern, pattern.replace("[", "[[]")):  # brackets may belong to the names
+            matches = (
+                Path(root, match) for match in glob.iglob(form, root_dir=root, recursive=True)
+            )
+            if files := sorted(match for match in matches if match.is_file()):
+                return root, files
+        return root, []
     raise UserError(
         f"{argument}: no such file or folder; name a folder, an image, or a pattern in quotes "
         "such as 'photos/**/*.jpg'"

@@ -14,7 +14,7 @@ from pipeline.core.artifacts import Reader
 from pipeline.data.index import Index
 from pipeline.errors import UserError
 from pipeline.export import coco, voc, yolo
-from pipeline.export.images import ExportImages, Summary, Target, keep_out, prepare
+from pipeline.export.images import ExportImages, Summary, Target, keep_out, prepare, write_tags
 from stages._command import DATASET, artifact
 
 SOURCES = ("labels", "predictions")
@@ -65,8 +65,9 @@ def export(
     """Export masks as VOC, COCO or YOLO.
 
     VOC has semantic maps and instances without overlaps, COCO everything but semantic maps, YOLO
-    only outlines. What a format cannot represent is counted at the end. An interrupted export
-    leaves only complete files; repeat it with --force.
+    only outlines. VOC and COCO get the tags as labels.csv, so that `weakmask init` reads them again
+    (with --images copy or link). What a format cannot represent is counted at the end. An
+    interrupted export leaves only complete files; repeat it with --force.
     """
     _check_options(format_, polygons=polygons, parts=parts)
     reader = Reader(artifact(source) if source in SOURCES else Path(source))
@@ -93,7 +94,16 @@ def export(
         summary = coco.export(samples, target, file=file, polygons=polygons)
     else:
         summary = yolo.export(samples, target, parts="split" if parts == "split" else "join")
+    if format_ != "yolo":
+        tags = {name: [index.classes[c] for c in index[name].tags] for name in samples.names}
+        write_tags(output, tags, target.splits)
     click.echo("\n".join(_report(summary, samples, output, min_score)))
+    if target.rotated:
+        click.echo(
+            "images that readers without regard to EXIF see rotated against their masks: "
+            f"{len(target.rotated)}, such as {', '.join(target.rotated[:3])}; "
+            "--images copy writes them upright"
+        )
 
 
 def _check_options(format_: str, *, polygons: bool, parts: str | None) -> None:

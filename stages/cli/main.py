@@ -33,6 +33,9 @@ from stages.cli.inspect import inspect
 from stages.cli.predict import predict
 from stages.cli.report_diff import report_diff
 
+SCORED = ("cams", "seeds", "walk", "labels", "predictions")
+"""Stages that `scores` prints."""
+
 
 class Commands(click.Group):
     """A group whose commands report a UserError in one line."""
@@ -175,6 +178,11 @@ def scores() -> None:
         note = f"  of {percent(values['coverage'])} % of the pixels" if "coverage" in values else ""
         ap50 = percent(values.get("AP50")) if name in ("labels", "predictions") else ""
         rows.append((title, split, percent(values.get(key)) + note, ap50))
+    if not any(artifact(f"scores/{name}", ".json").is_file() for name in SCORED):
+        raise UserError(
+            f"{DATA / 'scores'}: no scores here; run `dvc repro` in the folder of the project, on "
+            "images of which some have masks"
+        )
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         click.echo(

@@ -49,9 +49,17 @@ def test_searched_folders_and_skipped_files_are_listed() -> None:
     assert find_images(["photos/c.heic"]).foreign == ()
 
 
-def test_existing_file_with_brackets_is_not_a_pattern(photos: Path) -> None:
-    (photos / "[1].png").touch()
-    assert list(find_images(["photos/[1].png"]).files) == ["[1].png"]
+@pytest.mark.parametrize(
+    "argument",
+    ["photos/in [1]/[1].png", "photos/in [1]/*.png", "photos/in [1]", "~/in [1]/*", "~/in*/[1].*"],
+)
+def test_brackets_and_a_quoted_tilde_may_belong_to_names(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, argument: str
+) -> None:
+    (photos / "in [1]").mkdir()
+    (photos / "in [1]/[1].png").touch()
+    monkeypatch.setenv("HOME", str(photos))
+    assert [Path(name).name for name in find_images([argument]).files] == ["[1].png"]
 
 
 def test_links_to_folders_are_not_followed(photos: Path) -> None:

@@ -5,13 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from pipeline.core.artifacts import Writer
+from pipeline.core.artifacts import Reader, Writer
+from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
 from pipeline.readers.build import build
 from stages.cli.export import export
+from stages.cli.main import main
+from tests.support.sources import noise
 
 
 @pytest.fixture
@@ -116,3 +121,61 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("form", ["voc", "coco"])
+def test_an_export_is_a_source_with_the_same_index(labels: Path, form: str) -> None:
+    index = Index.load(Path("data/dataset"))
+    nothing = {
+        "semantic": np.zeros((12, 17), np.uint8),
+        "instances": np.zeros((12, 17), np.uint16),
+        "classes": np.zeros(0, np.uint8),
+        "scores": np.zeros(0, np.float32),
+    }
+    whole = Reader(labels)["a b"]
+    with Writer(labels, "labels", index.classes) as writer:
+        for name in index:  # a tag stays one where the pseudo-label has nothing of it
+            writer.write(name, nothing if name == "deep/c" else whole)
+    chosen = ("--images", "copy", "--min-score", "0")
+    assert run("labels", "--format", form, "-o", "out", *chosen).exit_code == 0
+    found = CliRunner().invoke(main, ["init", "--source", "out"])
+    assert found.exit_code == 0, found.output
+    checked = CliRunner().invoke(main, ["check"])
+    assert "0 errors" in checked.output, checked.output
+    section = yaml.safe_load(Path("params.yaml").read_text())["dataset"]
+    coco = section["coco"]
+    named = {split: (coco[split], coco[f"{split}_images"]) for split in ("train", "val")}
+    again = build(
+        section["format"], Path("out"), Path("again"), lists=section["voc"], annotations=named
+    )
+    assert again.classes == index.classes
+    fields = ("id", "height", "width", "split", "tags")
+    for name in index:
+        assert all(getattr(again[name], key) == getattr(index[name], key) for key in fields)
+        np.testing.assert_array_equal(again.image(name), index.image(name))
+        shown = set() if name == "deep/c" else {0, 1}
+        assert set(read_instances(again, name)[1].tolist()) == shown
+        assert set(np.unique(read_semantic(again, name))) == {0, *(c + 1 for c in shown)}
+
+
+@pytest.mark.parametrize("images", ["copy", "link", "none"])
+@pytest.mark.parametrize("form", ["voc", "coco", "yolo"])
+def test_copies_of_images_are_upright(labels: Path, form: str, images: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a b", "日本"):
+        path = Path(f"mine/images/{name}.png")
+        Image.fromarray(noise(1, (17, 12))).save(path, exif=exif)
+    build("folder", Path("mine"), Path("data/dataset"))
+    result = run("--format", form, "-o", "out", "--images", images)
+    assert result.exit_code == 0, result.output
+    if images == "copy":
+        folder = "JPEGImages" if form == "voc" else "images"
+        file = Path("out", folder, "a b.png")
+        with Image.open(file) as image:
+            assert image.size == (17, 12)
+            assert image.getexif().get(0x0112, 1) == 1
+            expected = Index.load(Path("data/dataset")).image("a b")
+            np.testing.assert_array_equal(np.asarray(image), expected)
+    else:
+        assert "rotated against their masks: 2, such as a b, 日本; --images copy" in result.output

@@ -1,5 +1,6 @@
 """The command line: what it writes, prints and refuses."""
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from pipeline.core.artifacts import Writer
+from pipeline.data.index import Index
 from pipeline.params import parse, presets
 from pipeline.readers.build import build
 from stages.cli.main import main
+from stages.dataset import dataset
+from tests.support.sources import annotation, coco_folder
 
 
 @pytest.fixture
@@ -54,6 +58,61 @@ def test_init_writes_checked_parameters_for_the_layout_found(
     parse(yaml.safe_load(text))
 
 
+def test_init_writes_what_it_found_so_that_the_stage_runs(runner: CliRunner) -> None:
+    box = [[2, 1, 8, 1, 8, 6, 2, 6]]
+    coco_folder(Path("coco"), [annotation(3, box), annotation(9, box, image=8)])
+    result = runner.invoke(main, ["init", "--source", "coco"])
+    assert "coco: COCO, annotations/instances_train2017.json with train2017/" in result.output
+    checked = runner.invoke(main, ["check"])
+    assert checked.exit_code == 0, checked.output
+    assert "coco: coco, as params.yaml says\n" in checked.output
+    assert "classes and their images: cat 1, dog 1\n" in checked.output
+    staged = runner.invoke(dataset, [])
+    assert staged.exit_code == 0, staged.output
+    assert list(Index.load(Path("data/dataset"))) == ["000000000007", "000000000008"]
+
+
+def test_check_takes_its_own_source_as_params_yaml_says(runner: CliRunner, images: Path) -> None:
+    runner.invoke(main, ["init", "--source", "mine"])
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(presets.replace(text, {"dataset": {"classes": ["lynx"]}}))
+    for arguments in (["check"], ["check", "mine"]):
+        result = runner.invoke(main, arguments)
+        assert result.exit_code == 1
+        assert "'lynx' is not a class of the source; valid are cat, dog" in result.output
+    images.rename("others")
+    assert runner.invoke(main, ["check", "others"]).exit_code == 0
+
+
+def test_check_gives_one_line_per_kind_of_problem(runner: CliRunner, images: Path) -> None:
+    rows = [f"p{k},\n" for k in range(20)]
+    for k in range(20):
+        Image.fromarray(np.full((4, 5, 3), k, np.uint8)).save(images / f"images/p{k}.png")
+    with (images / "labels.csv").open("a") as file:
+        file.writelines(rows)
+    result = runner.invoke(main, ["check", "mine"])
+    (line,) = [line for line in result.output.splitlines() if line.startswith("warning")]
+    assert "'p0' has no tags; ignore this if" in line
+    assert "20 like this, also at mine/labels.csv:5 and mine/labels.csv:6" in line
+    every = runner.invoke(main, ["check", "mine", "--all"]).output
+    assert every.count("warning: ") == 20
+    for output in (result.output, every):
+        assert "mine: 0 errors, 20 warnings" in output
+
+
+def test_a_source_that_git_does_not_know_is_written_absolute(
+    runner: CliRunner, images: Path
+) -> None:
+    """DVC copies what Git or DVC tracks for --queue and --temp; the copies lack the rest."""
+    subprocess.run(["git", "init", "-q"], check=True)
+    for tracked in (False, True):
+        if tracked:
+            subprocess.run(["git", "add", "mine"], check=True)
+        assert runner.invoke(main, ["init", "--source", "mine", "--force"]).exit_code == 0
+        source = yaml.safe_load(Path("params.yaml").read_text())["dataset"]["source"]
+        assert source == ("mine" if tracked else str(images))
+
+
 def test_init_scenes_needs_no_source_and_writes_the_preset(runner: CliRunner) -> None:
     result = runner.invoke(main, ["init", "--preset", "scenes", "-o", "mine.yaml"])
     assert result.output == "wrote mine.yaml; next: dvc repro\n"
@@ -75,6 +134,7 @@ def test_a_source_outside_the_repository_is_written_absolute(
         (["--preset", "voc13", "--source", "mine"], "voc12"),
         (["--preset", "folder"], "needs the folder"),
         (["--preset", "folder", "--source", "nowhere"], "nowhere"),
+        (["--source", "."], "--source: . contains this project; put the images into a folder"),
     ],
 )
 def test_init_refuses_what_cannot_work(
@@ -159,5 +219,7 @@ def test_scores_print_every_step(runner: CliRunner) -> None:
     assert ["pseudo-labels", "train", "88.2", "95.6"] in lines
 
 
-def test_scores_without_any_prints_dashes(runner: CliRunner) -> None:
-    assert "-" in runner.invoke(main, ["scores"]).output
+def test_scores_without_any_says_what_to_do(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["scores"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: data/scores: no scores here; run `dvc repro`")

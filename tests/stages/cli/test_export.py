@@ -126,7 +126,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 @pytest.mark.parametrize("form", ["voc", "coco"])
 def test_an_export_is_a_source_with_the_same_index(labels: Path, form: str) -> None:
     index = Index.load(Path("data/dataset"))
-    nothing = {
+    nothing: dict[str, np.ndarray] = {
         "semantic": np.zeros((12, 17), np.uint8),
         "instances": np.zeros((12, 17), np.uint16),
         "classes": np.zeros(0, np.uint8),

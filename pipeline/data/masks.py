@@ -128,27 +128,24 @@ def decode_values(data: bytes, path: Path) -> np.ndarray:
     raise DatasetError(error(path, what, "save class numbers as a gray or palette PNG"))
 
 
-def color_labels(
-    data: bytes, path: Path, colors: Mapping[tuple[int, int, int], int], values: Mapping[int, int]
-) -> np.ndarray:
-    """Decode a mask file whose colors stand for labels; return labels uint8 [H,W].
+def color_values(data: bytes, path: Path, colors: Mapping[tuple[int, int, int], int]) -> np.ndarray:
+    """Decode a mask file whose colors stand for the values given, uint8 [H,W].
 
-    A gray file, and one with a palette of other colors, is decoded by its values. `path` is for
-    the error message. Raises DatasetError for a color without a label.
+    A gray file, and one with a palette of other colors, is decoded as by decode_values. `path` is
+    for the error message. Raises DatasetError for a color without a value.
     """
     image = open_checked(data, path, ("PNG",))
-    codes, table = _codes(image), {_code(color): label for color, label in colors.items()}
+    codes, table = _codes(image), {_code(color): value for color, value in colors.items()}
     present, dense = np.unique(codes, return_inverse=True)
     unknown = [code for code in present.tolist() if code not in table]
-    if image.mode in ("1", "L") or (image.mode == "P" and unknown) or image.mode.startswith("I"):
-        return to_labels(decode_values(data, path), values, path)
+    if image.mode not in ("RGB", "RGBA", "P") or (image.mode == "P" and unknown):
+        return decode_values(data, path)
     if unknown:
         shown = ", ".join(str((code >> 16, code >> 8 & 255, code & 255)) for code in unknown[:3])
         do = "add it to labelmap.txt, or save the masks without smoothing"
         raise DatasetError(error(path, f"has colors that stand for no class: {shown}", do))
-    return np.array([table[code] for code in present.tolist()], np.uint8)[
-        dense.reshape(codes.shape)
-    ]
+    values = np.array([table[code] for code in present.tolist()], np.uint8)
+    return values[dense.reshape(codes.shape)]
 
 
 def color_ids(data: bytes, path: Path) -> np.ndarray:

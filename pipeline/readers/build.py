@@ -88,7 +88,7 @@ def build(
         for _, line in summarize(problems):
             log.warning("%s", line)
         masks_root, values = source, choice.values
-        if any(entry.render for entry in found.entries):
+        if any(entry.render or entry.colors for entry in found.entries):
             rendered = {label: label for label in choice.labels.values()}
             masks_root, values = out / MASKS, {0: 0, **rendered, IGNORE: IGNORE}
         index = Index(choice.classes, entries, source, masks_root, values)

@@ -174,7 +174,7 @@ class _Reader:
         """Add the images and report those that cannot be used."""
         annotations = self._group(content)
         seen: set[Key] = set()
-        outlined = any(row.get("segmentation") for row in content["annotations"])
+        outlined = any(_is_outlined(row) for row in content["annotations"])
         for row in content["images"]:
             number = _key(row.get("id"))
             if number is None or not isinstance(row.get("file_name"), str):
@@ -209,7 +209,7 @@ class _Reader:
     def _entry(self, number: Key, row: Json, annotations: Sequence[Json], outlined: bool) -> Entry:
         where = f"{self.path}, image {number}"
         outlines = [self._outline(item, where) for item in annotations]
-        complete = outlined and all(outline.segmentation for outline in outlines if outline)
+        complete = outlined and all(outline.segmentation for outline in outlines)
         name = self.files.id(row["file_name"], anywhere=True)
         known = name in self.files.found
         file = self.files.found[name] if known else f"{self.files.folder}/{row['file_name']}"
@@ -221,26 +221,29 @@ class _Reader:
             where=where,
             tags=frozenset(tag for tag in tags if no_class(tag) is None),
             split=self.split,
-            render=MaskRenderer(_size(row), tuple(filter(None, outlines))) if complete else None,
+            render=MaskRenderer(_size(row), tuple(outlines)) if complete else None,
         )
 
-    def _outline(self, item: Json, where: str) -> Outline | None:
-        """Return the outline of an annotation, None if nothing with an area is left of it."""
-        segmentation = item.get("segmentation")
+    def _outline(self, item: Json, where: str) -> Outline:
+        """Return the outline of an annotation, without segmentation if it has no area."""
+        kept = None
         try:
-            kept, left_out = clean(segmentation)
+            kept, left_out = clean(item.get("segmentation"))
+            self.degenerate += [item.get("id")] * left_out
         except ValueError as problem:
             what = f"annotation {item.get('id')!r}: {problem}"
             self.source.problems.append(error(where, what, "fix or delete the annotation"))
-            return None
-        self.degenerate += [item.get("id")] * left_out
-        if left_out and not kept:
-            return None
         name = self.names[_key(item["category_id"])]  # type: ignore[index]
         return Outline(name, kept, _is_crowd(item))
 
     def _report(self, what: str, do: str) -> None:
         self.source.problems.append(error(self.path, what, do))
+
+
+def _is_outlined(item: Json) -> bool:
+    """Return whether an annotation has an outline; some tools write [[]] for a box alone."""
+    segmentation = item.get("segmentation")
+    return any(segmentation) if isinstance(segmentation, list) else bool(segmentation)
 
 
 def _is_crowd(item: Json) -> bool:

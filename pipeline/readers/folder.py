@@ -13,6 +13,7 @@ from pipeline.readers.source import (
     number,
     problem_of_id,
     require_folder,
+    strays,
     warn_unread,
 )
 from pipeline.readers.tables import (
@@ -47,7 +48,7 @@ def read(root: Path) -> Source:
         do = "write class names into the column classes"
         raise DatasetError(error(table, "names no class", do))
     source = Source(root, names)
-    source.problems += images.problems + images.unsupported() + masks.problems
+    source.problems += images.problems + masks.problems
     if not listed:
         source.problems += check_blanks(table, rows, source.classes)
     source.entries = [_entry(source, row, images, masks) for row in rows]
@@ -58,9 +59,10 @@ def read(root: Path) -> Source:
     unread = [
         path
         for name, path in masks.found.items()
-        if path not in used and name.partition("/")[2] not in images.found
+        if path not in used and not {name, name.partition("/")[2]} & images.found.keys()
     ]
-    source.problems += warn_unread(root, [*unread, *masks.others], MASKS)
+    unread += [*masks.others, *strays(root, IMAGES, MASKS)]
+    source.problems += warn_unread(root, unread, MASKS)
     return source
 
 
@@ -81,7 +83,7 @@ def read_class_folders(root: Path) -> Source:
     A folder whose name stands for no class, such as background/, holds images without tags.
     """
     images = _class_images(root)
-    source = Source(root, problems=images.problems + images.unsupported())
+    source = Source(root, problems=images.problems)
     places = {name: _place(name) for name in images.found}
     folders = sorted({normalize(folder) for folder, _ in places.values() if folder})
     source.names = number([folder for folder in folders if no_class(folder) is None])

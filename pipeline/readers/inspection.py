@@ -1,8 +1,9 @@
 """Inspection of one entry: its image and masks decoded, measured, compared and digested."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,19 @@ from pipeline.data.images import (
     smallest_dtype,
     warning,
 )
-from pipeline.data.masks import INSTANCES, SEMANTIC, decode_values, number_instances, to_labels
+from pipeline.data.masks import (
+    INSTANCES,
+    SEMANTIC,
+    color_ids,
+    color_values,
+    decode_values,
+    number_instances,
+    to_labels,
+)
 from pipeline.readers.source import DO_COPY, OUTSIDE, Entry, leaves
+
+Rendered = tuple[bytes, bytes]
+"""PNG files of the semantic and the instance mask, the latter empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +40,8 @@ class Finding:
     """What the files of an entry turned out to be.
 
     size: (H, W); (0, 0) if the image is unreadable. digest: of all files. semantic, instances:
-    usable masks. rendered: PNG files of the semantic and the instance mask if the source has
-    outlines or colors. shown: labels in the semantic mask besides 0, None without a mask or if
-    outlines give the tags as well.
+    usable masks. rendered: their content if the source has outlines or colors. shown: labels in the
+    semantic mask besides 0, None without a mask file.
     """
 
     size: tuple[int, int]
@@ -38,7 +49,7 @@ class Finding:
     semantic: str | None
     instances: str | None
     problems: tuple[Problem, ...]
-    rendered: tuple[bytes, bytes | None] | None
+    rendered: Rendered | None
     shown: frozenset[int] | None
 
 
@@ -67,13 +78,13 @@ class _Inspection:
         """Inspect the image, then its masks unless the image is unreadable."""
         size = self._image_size()
         semantic = instances = rendered = None
-        if size != (0, 0) and self.entry.render is None:
-            semantic, instances = self._masks(size)
-        elif size != (0, 0):
+        if size != (0, 0) and self.entry.render is not None:
             rendered = self._render(size)
-        if rendered:
+        elif size != (0, 0):
+            semantic, instances, rendered = self._masks(size)
+        if rendered is not None:
             semantic = SEMANTIC.format(self.entry.id)
-            instances = INSTANCES.format(self.entry.id) if rendered[1] is not None else None
+            instances = INSTANCES.format(self.entry.id) if rendered[1] else None
         digest, problems = self.digest.hexdigest(), tuple(self.problems)
         return Finding(size, digest, semantic, instances, problems, rendered, self.shown)
 
@@ -87,24 +98,30 @@ class _Inspection:
             return 0, 0
         return height, width
 
-    def _masks(self, size: tuple[int, int]) -> tuple[str | None, str | None]:
-        """Return the mask files that can be used."""
-        semantic = self._mask_values(self.entry.semantic, size)
-        ids = self._mask_values(self.entry.instances, size)
+    def _masks(self, size: tuple[int, int]) -> tuple[str | None, str | None, Rendered | None]:
+        """Return the mask files that can be used; color masks as PNG files of labels."""
+        colors = self.entry.colors
+        decode = decode_values if colors is None else partial(color_values, colors=colors)
+        semantic = self._mask_values(self.entry.semantic, size, decode)
+        decode = decode_values if colors is None else color_ids
+        ids = self._mask_values(self.entry.instances, size, decode)
         labels = None
         if semantic is not None and self.entry.semantic is not None:
             try:
                 labels = to_labels(semantic, self.values, self.root / self.entry.semantic)
             except DatasetError as problem:
                 self.problems += problem.problems
-        if labels is not None:
-            self.shown = _labels_in(labels)
-        if labels is None or ids is None or not self._is_complete(labels, ids):
-            return self.entry.semantic, None
-        return self.entry.semantic, self.entry.instances
+        if labels is None:
+            return self.entry.semantic, None, None
+        self.shown = frozenset(np.unique(labels).tolist()) - {0}
+        if ids is not None and not self._is_complete(labels, ids):
+            ids = None
+        if colors is None:
+            return self.entry.semantic, None if ids is None else self.entry.instances, None
+        return None, None, (encode_png(labels), b"" if ids is None else encode_png(ids))
 
-    def _render(self, size: tuple[int, int]) -> tuple[bytes, bytes | None] | None:
-        """Return both masks as PNG files; None, and a problem, if the source is invalid."""
+    def _render(self, size: tuple[int, int]) -> Rendered | None:
+        """Return both masks as PNG files; None, and a problem, if the outlines are invalid."""
         assert self.entry.render is not None
         try:
             semantic, instances = self.entry.render(self.labels, size)
@@ -112,18 +129,8 @@ class _Inspection:
             do = "fix or delete the annotation"
             self.problems.append(error(self.entry.where, str(problem), do))
             return None
-        except DatasetError as problem:
-            self.problems += problem.problems
-            return None
-        if self.entry.semantic is not None:
-            self.shown = _labels_in(semantic)
-            if instances is not None and not self._is_complete(semantic, instances):
-                instances = None
-        files = (
-            encode_png(semantic),
-            (None if instances is None else encode_png(smallest_dtype(instances))),
-        )
-        for data in filter(None, files):
+        files = encode_png(semantic), encode_png(smallest_dtype(instances))
+        for data in files:
             self.digest.update(data)
         return files
 
@@ -136,12 +143,14 @@ class _Inspection:
         self.digest.update(data)
         return data, full
 
-    def _mask_values(self, path: str | None, size: tuple[int, int]) -> np.ndarray | None:
+    def _mask_values(
+        self, path: str | None, size: tuple[int, int], decode: Callable[[bytes, Path], np.ndarray]
+    ) -> np.ndarray | None:
         if path is None:
             return None
         try:
             data, full = self._read(path)
-            values = decode_values(data, full)
+            values = decode(data, full)
             if values.shape != size:
                 have, want = f"{values.shape[1]} x {values.shape[0]}", f"{size[1]} x {size[0]}"
                 what = f"mask of {have} pixels on an image of {want} (upright)"
@@ -163,8 +172,3 @@ class _Inspection:
             do = "the image is left out of instance scores"
             self.problems.append(warning(self.root / str(self.entry.instances), what, do))
         return not missing
-
-
-def _labels_in(labels: np.ndarray) -> frozenset[int]:
-    """Return the labels in a label map, without background."""
-    return frozenset(np.unique(labels).tolist()) - {0}

@@ -52,8 +52,9 @@ def recognize(source: Path) -> Layout:
         return _voc(source)
     if (source / LABELS).is_file() and (source / "images").is_dir() and not _jsons(source):
         return Layout("folder", f"your own folder, images/ with {LABELS}")
-    if path := yolo.find_yaml(source):
-        return Layout("yolo", f"YOLO, described by {path.name}")
+    if yolo.is_yolo(source):
+        file = yolo.find_yaml(source)
+        return Layout("yolo", f"YOLO, described by {file.name if file else 'classes.txt'}")
     if files := _jsons(source):
         return _coco(source, files)
     if folder.has_class_folders(source):
@@ -128,7 +129,7 @@ def _jsons(source: Path) -> list[Path]:
     named = named or sorted(source.glob("*/_annotations.coco.json"))
     if named or not source.is_dir():
         return named
-    return [path for path in sorted(source.glob("*.json")) if b'"categories"' in path.read_bytes()]
+    return [path for path in sorted(source.glob("*.json")) if b'"annotations"' in path.read_bytes()]
 
 
 def _coco(source: Path, files: list[Path]) -> Layout:

@@ -46,11 +46,13 @@ class Outline:
 class MaskRenderer:
     """Renders the masks of one image from its outlines.
 
-    size: (H, W) that the source gives for the image, None if it gives none.
+    size: (H, W) that the source gives for the image, None if it gives none; relative: whether
+    polygons are relative to the size of the image instead of in pixels.
     """
 
     size: tuple[int, int] | None
     outlines: tuple[Outline, ...]
+    relative: bool = False
 
     def __call__(
         self, labels: Mapping[str, int], size: tuple[int, int]
@@ -68,9 +70,13 @@ class MaskRenderer:
                 f"outlines for an image of {here} pixels, but the file has {actual} (upright)"
             )
         semantic, instances = np.zeros(size, np.uint8), np.zeros(size, np.uint16)
-        layers = [
-            (outline, *_crop(rasterize(outline.segmentation, size))) for outline in self.outlines
-        ]
+        layers = []
+        for outline in self.outlines:
+            segmentation = outline.segmentation
+            if self.relative:
+                scale = np.array(size[::-1])
+                segmentation = [np.reshape(part, (-1, 2)) * scale for part in segmentation]
+            layers.append((outline, *_crop(rasterize(segmentation, size))))
         layers.sort(key=lambda layer: (not layer[0].void, -int(layer[2].sum())))
         objects = 0
         for outline, window, mask in layers:

@@ -23,11 +23,12 @@ BACKGROUND_NAMES = frozenset({"background", "bg"})
 IGNORE_NAMES = frozenset({"ignore", "ignored", "void", "unlabeled", "unlabelled"})
 SPLITS = {"training": "train", "valid": "val", "validation": "val"}
 """Other names of the two splits that the pipeline uses."""
-Render = Callable[[Mapping[str, int], tuple[int, int]], tuple[np.ndarray, np.ndarray | None]]
+Colors = Mapping[tuple[int, int, int], int]
+"""Color -> value of a mask file."""
+Render = Callable[[Mapping[str, int], tuple[int, int]], tuple[np.ndarray, np.ndarray]]
 """(class name -> label, image size (H, W)) -> label map uint8 [H,W], instance ids uint16 [H,W].
 
-The ids are None if the source has none. Picklable; raises ValueError for outlines that are invalid
-or belong to an image of another size, DatasetError for files.
+Picklable; raises ValueError for outlines that are invalid or belong to an image of another size.
 """
 
 
@@ -38,7 +39,8 @@ class Entry:
     id: path of the image below its folder, without suffix. path, semantic, instances: image and
     mask files, POSIX, relative to the source. where: the row or file that lists the image. tags:
     class names, None if the source has none for the image. split: None leaves it to the fraction
-    `val`. render: renders the masks if the source has outlines or colors instead of class numbers.
+    `val`. render: renders the masks if the source has outlines instead of mask files. colors: of
+    mask files that have colors instead of class numbers.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Entry:
     semantic: str | None = None
     instances: str | None = None
     render: Render | None = None
+    colors: Colors | None = None
 
 
 @dataclass(slots=True)
@@ -170,7 +173,7 @@ class Files:
 
     Unicode normalization and case do not matter, as a disk or an archive may change both, nor does
     the suffix. found: id (path below the folder, without suffix) -> path below the root. others:
-    images of other kinds. problems: equal ids, linked and unreadable folders.
+    images of other kinds. problems: equal ids, linked and unreadable folders, unsupported formats.
     """
 
     def __init__(self, root: Path, folder: str, suffixes: tuple[str, ...] = SUFFIXES) -> None:
@@ -206,12 +209,14 @@ class Files:
     def _add(self, file: Path) -> None:
         path = file.relative_to(self.root).as_posix()
         below = file.relative_to(self.root / self.folder).as_posix()
+        name = normalize(below.rpartition(".")[0])
         if not below.lower().endswith(self.suffixes):
             if below.lower().endswith((*FOREIGN, *SUFFIXES, ".npy")):
                 self.others.append(path)
-            return
-        name = normalize(below.rpartition(".")[0])
-        if name in self.found:
+            if self.suffixes == SUFFIXES and below.lower().endswith(FOREIGN):
+                do = "save it as JPEG, PNG or WebP"
+                self.problems.append(warning(file, "has an unsupported format", do))
+        elif name in self.found:
             what = f"has the same id as {self.found[name]}"
             self.problems.append(error(file, what, "rename one of the two"))
         else:
@@ -241,20 +246,18 @@ class Files:
         """Return the path below the root of the file that `name` leads to, None without one."""
         return self.found.get(self.id(name))
 
-    def unsupported(self) -> list[Problem]:
-        """Return a warning per image of an unsupported format."""
-        do = "save it as JPEG, PNG or WebP"
-        return [
-            warning(self.root / path, "has an unsupported format", do)
-            for path in self.others
-            if path.lower().endswith(FOREIGN)
-        ]
+
+def strays(root: Path, *known: str) -> list[str]:
+    """Return images and masks in other folders than those that are known."""
+    inside = tuple(f"{folder}/" for folder in known)
+    files = Files(root, ".")
+    return [p for p in (*files.found.values(), *files.others) if not p.startswith(inside)]
 
 
 def warn_unread(root: Path, paths: Sequence[str], folder: str) -> list[Problem]:
     """Warn of mask files that belong to no image, or that have another format than PNG."""
     if not paths:
         return []
-    what = f"mask files that are not read: {len(paths)}, such as {paths[0]}"
-    do = f"save each as PNG under the name of its image: {folder}/NAME.png for NAME.jpg"
+    what = f"files that are not read: {len(paths)}, such as {paths[0]}"
+    do = f"save masks as PNG under the name of their image: {folder}/NAME.png for NAME.jpg"
     return [warning(root, what, do)]

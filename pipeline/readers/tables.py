@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from pipeline.core.artifacts import IGNORE
 from pipeline.data.images import DatasetError, Problem, error, read_bytes, warning
 from pipeline.data.masks import VOID_COLOR
-from pipeline.readers.source import no_class, normalize, number
+from pipeline.readers.source import Colors, no_class, normalize, number
 
 LABELS = "labels.csv"
 CLASS_LISTS = ("classes.txt", "class_names.txt")
@@ -22,8 +21,6 @@ LABELMAP = "labelmap.txt"
 """CVAT's list of classes with the colors that stand for them."""
 COLUMNS = ["image", "classes", "split"]
 SEPARATORS = ";|,"
-Colors = Mapping[tuple[int, int, int], str | int]
-"""What colors of a mask stand for: class name, 0 or IGNORE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ def find_classes(root: Path) -> dict[int, str]:
         if (root / name).is_file():
             return read_classes(root / name)
     if (root / LABELMAP).is_file():
-        return number(list(read_labelmap(root / LABELMAP)))
+        return number([*read_labelmap(root / LABELMAP).values()])
     return {}
 
 
@@ -74,12 +71,12 @@ def read_classes(path: Path) -> dict[int, str]:
     return numbered
 
 
-def read_labelmap(path: Path) -> dict[str, tuple[int, int, int]]:
-    """Read CVAT's lines `name:r,g,b:parts:actions`; return the color of each name.
+def read_labelmap(path: Path) -> dict[tuple[int, int, int], str]:
+    """Read CVAT's lines `name:r,g,b:parts:actions`; return the name of each color.
 
     Raises DatasetError for other lines.
     """
-    colors = {}
+    colors = {(0, 0, 0): "background", VOID_COLOR: "ignored"}
     for k, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip() and not line.startswith("#"):
             found = re.fullmatch(r"([^:]+):(\d+),(\d+),(\d+)(:.*)?", line.strip())
@@ -87,16 +84,18 @@ def read_labelmap(path: Path) -> dict[str, tuple[int, int, int]]:
                 what = f"{line.strip()!r} is not a line `name:red,green,blue:parts:actions`"
                 raise DatasetError(error(f"{path}:{k}", what, "export the file again"))
             red, green, blue = map(int, found.group(2, 3, 4))
-            colors[normalize(found[1].strip())] = red, green, blue
+            colors[red, green, blue] = normalize(found[1].strip())
     return colors
 
 
-def labels_of_colors(path: Path) -> Colors:
-    """Return what the colors of a labelmap stand for."""
-    colors: dict[tuple[int, int, int], str | int] = {(0, 0, 0): 0, VOID_COLOR: IGNORE}
-    for name, color in read_labelmap(path).items():
+def read_colors(path: Path, names: Mapping[int, str]) -> Colors:
+    """Return the mask value of each color of a labelmap; `names` is of classes by mask value."""
+    values = {name: value for value, name in names.items()}
+    colors = {}
+    for color, name in read_labelmap(path).items():
         known = no_class(name)
-        colors[color] = name if known is None else known
+        if known is not None or name in values:
+            colors[color] = values[name] if known is None else known
     return colors
 
 
@@ -123,6 +122,8 @@ def read_labels(path: Path) -> list[Row]:
                 problems.append(error(where, what, do))
                 continue
             image, cell, split = [cell.strip() for cell in [*cells, ""][:3]]
+            if re.fullmatch(r"\[.*\]", cell):  # a list of Python
+                cell = re.sub(r"['\"]", "", cell[1:-1])
             rows.append(Row(image, normalize(cell), split or None, where))
     except csv.Error as problem:
         what = f"cannot be read as CSV ({problem})"

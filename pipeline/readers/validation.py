@@ -155,7 +155,7 @@ def examine(
     if not source.entries:
         problems.append(error(source.root, "lists no image", "add images to its lists or labels"))
     work = partial(inspect, source.root, choice.labels, choice.values)
-    renders = out is not None and any(entry.render for entry in entries)
+    renders = out is not None and any(entry.render or entry.colors for entry in entries)
     images, shown = [], []
     with writing_archive(out / MASKS) if out is not None and renders else nullcontext() as add:
         findings = spread(work, entries, workers, progress)
@@ -172,7 +172,7 @@ def examine(
                 images.append(_image(entry, finding, choice, val))
             if add is not None and finding.rendered is not None:
                 add(str(finding.semantic), finding.rendered[0])
-                if finding.rendered[1] is not None:
+                if finding.rendered[1]:
                     add(str(finding.instances), finding.rendered[1])
     problems += _check_tags(source.root, entries)
     problems += check_agreement(

@@ -17,12 +17,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from pipeline.core.artifacts import IGNORE
 from pipeline.data.images import DatasetError, error, read_bytes, warning
-from pipeline.data.masks import color_ids, color_labels
 from pipeline.readers.source import (
     DO_COPY,
     OUTSIDE,
+    Colors,
     Entry,
     Files,
     Source,
@@ -31,14 +30,14 @@ from pipeline.readers.source import (
     normalize,
     number,
     problem_of_id,
+    strays,
     warn_unread,
 )
 from pipeline.readers.tables import (
     LABELMAP,
     LABELS,
-    Colors,
     find_classes,
-    labels_of_colors,
+    read_colors,
     read_labels,
     read_text,
     split_cell,
@@ -99,7 +98,7 @@ def read(root: Path, lists: Mapping[str, str]) -> Source:
             do = f"set dataset.source to {inner[0].parent}"
         raise DatasetError(error(root, "has no folder JPEGImages", do))
     images = Files(root, folders[0])
-    source = Source(root, problems=images.problems + images.unsupported())
+    source = Source(root, problems=images.problems)
     wanted = {split: name for split, name in lists.items() if name}
     rows = [
         (split, _parse_line(line, images), where)
@@ -114,15 +113,18 @@ def read(root: Path, lists: Mapping[str, str]) -> Source:
     if not listed and annotations.found and not any((root / name).is_dir() for name in SEMANTIC):
         source.names = _name_classes(annotations)
     masks = {folder: Files(root, folder, (".png",)) for folder in (*SEMANTIC, INSTANCES)}
-    colors = labels_of_colors(root / LABELMAP) if (root / LABELMAP).is_file() else None
+    colors = read_colors(root / LABELMAP, source.names) if (root / LABELMAP).is_file() else None
     tags = _choose_tags(source, images, {name for _, name, _ in rows}, annotations)
     reader = _Reader(source, images, masks, tags, colors)
     for split, name, where in rows:
         fixed = None if list(wanted) in ([], ["train"]) else split
         source.entries.append(reader.entry(name, where, fixed))
-    for folder, files in masks.items():
-        unread = [path for name, path in files.found.items() if name not in images.found]
-        source.problems += files.problems + warn_unread(root, [*unread, *files.others], folder)
+    unread = strays(root, *folders, *masks)
+    for files in masks.values():
+        source.problems += files.problems
+        unread += [path for name, path in files.found.items() if name not in images.found]
+        unread += files.others
+    source.problems += warn_unread(root, unread, SEMANTIC[0])
     return source
 
 
@@ -181,47 +183,8 @@ class _Reader:
             return Entry(name, path, where)
         semantic = next(filter(None, (self.masks[folder].path(name) for folder in SEMANTIC)), None)
         instances = self.masks[INSTANCES].path(name) if semantic else None
-        render = None
-        if semantic is not None and self.colors is not None:
-            render = ColorMasks(self.source.root, semantic, instances, self.colors)
-        return Entry(name, path, where, self.tags(name), split, semantic, instances, render)
-
-
-@dataclass(frozen=True, slots=True)
-class ColorMasks:
-    """Renders masks whose colors CVAT's labelmap.txt explains."""
-
-    root: Path
-    semantic: str
-    instances: str | None
-    colors: Colors
-
-    def __call__(
-        self, labels: Mapping[str, int], size: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return label map uint8 [H,W], instance ids uint16 [H,W] or None; raise DatasetError."""
-        meanings = self.colors.values()
-        table = {
-            color: label if isinstance(label, int) else labels.get(label, 0)
-            for color, label in self.colors.items()
-        }
-        names = [name for name in meanings if isinstance(name, str)]
-        values = {k: labels.get(name, 0) for k, name in enumerate(names, start=1)}
-        data, path = self._read(self.semantic)
-        semantic = color_labels(data, path, table, {0: 0, **values, IGNORE: IGNORE})
-        ids = None if self.instances is None else color_ids(*self._read(self.instances))
-        for mask in (semantic, ids):
-            if mask is not None and mask.shape != size:
-                have, want = f"{mask.shape[1]} x {mask.shape[0]}", f"{size[1]} x {size[0]}"
-                what = f"mask of {have} pixels on an image of {want} (upright)"
-                raise DatasetError(error(path, what, "resize the mask to the image"))
-        return semantic, ids
-
-    def _read(self, path: str) -> tuple[bytes, Path]:
-        full = self.root / path
-        if leaves(self.root, path):
-            raise DatasetError(error(full, OUTSIDE, DO_COPY))
-        return read_bytes(full, "put the mask there"), full
+        tags = self.tags(name)
+        return Entry(name, path, where, tags, split, semantic, instances, colors=self.colors)
 
 
 def _choose_tags(source: Source, images: Files, listed: set[str], annotations: Files) -> Tags:

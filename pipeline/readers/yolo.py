@@ -4,12 +4,11 @@ A line of a label file is `class x y w h` (a box, which only gives a tag) or `cl
 (an outline), relative to the image's size.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from pipeline.data.images import DatasetError, error
@@ -24,10 +23,15 @@ from pipeline.readers.source import (
     normalize_split,
     number,
 )
-from pipeline.readers.tables import read_text
+from pipeline.readers.tables import find_classes, read_text
 
 SPLITS = ("train", "val", "valid", "validation", "test")
-DO_NAME = "name a folder of images or a list in data.yaml"
+IMAGES = "images"
+
+
+def is_yolo(root: Path) -> bool:
+    """Return whether a folder has a data.yaml, or labels as text beside images/."""
+    return find_yaml(root) is not None or any((root / "labels").glob("*.txt"))
 
 
 def find_yaml(root: Path) -> Path | None:
@@ -47,37 +51,44 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 
 def read(root: Path) -> Source:
-    """Read the images of all splits of data.yaml; raise DatasetError if it cannot be used."""
+    """Read the images of all splits of data.yaml; raise DatasetError if it cannot be used.
+
+    Without one, as Label Studio exports it, read images/ and classes.txt. An image without a label
+    file shows nothing, as everywhere in YOLO.
+    """
     path = find_yaml(root)
-    if path is None:
-        raise DatasetError(error(root, "has no data.yaml with names", "export it again"))
-    content = _load(path)
-    names = content["names"]
+    content: Mapping[str, Any] = _load(path) if path else {"train": IMAGES}
+    names = content["names"] if path else [*find_classes(root).values()]
     pairs = names.items() if isinstance(names, Mapping) else enumerate(names or ())
     classes = {whole(k): normalize(str(name).strip()) for k, name in pairs}
     if not classes or None in classes:
-        what = "has no list `names` of classes"
-        raise DatasetError(error(path, what, "list the class names there"))
+        do = "list the class names there"
+        raise DatasetError(error(path or root, "has no list `names` of classes", do))
     ordered = [classes[k] for k in sorted(k for k in classes if k is not None)]
     source = Source(root, number([name for name in ordered if no_class(name) is None]))
     given = {split: content[split] for split in SPLITS if content.get(split)}
     for split, places in given.items():
         fixed = None if list(given) == ["train"] else normalize_split(split)
         for place in [places] if isinstance(places, str) else places:
-            for image, folder, found in _find(source, path, str(place)):
-                source.entries.append(_entry(source, image, folder, found, fixed, classes))
-    if any(entry.render for entry in source.entries):  # no line is an image without objects
-        empty = RelativeOutlines(())
-        source.entries = [
-            replace(entry, render=empty) if not (entry.render or entry.tags) else entry
-            for entry in source.entries
-        ]
+            images, found = _find(source, path or root, str(place))
+            labels = Files(root, _labels_of(images.folder), (".txt",))
+            source.problems += labels.problems
+            for name in found:
+                outlines = tuple(_outlines(source, labels.path(name), classes))
+                where = str(root / images.found[name])
+                shown = {o.name for o in outlines if no_class(o.name) is None}
+                outlined = all(o.segmentation for o in outlines)
+                render = MaskRenderer(None, outlines, relative=True) if outlined else None
+                entry = Entry(name, images.found[name], where, frozenset(shown), fixed)
+                source.entries.append(replace(entry, render=render))
+    if not any(entry.render and entry.tags for entry in source.entries):  # boxes only
+        source.entries = [replace(entry, render=None) for entry in source.entries]
     source.separate_ids()
     return source
 
 
-def _find(source: Source, file: Path, place: str) -> list[tuple[str, str, Files]]:
-    """Return (id, folder, its files) of the images of a folder or of a list.
+def _find(source: Source, file: Path, place: str) -> tuple[Files, list[str]]:
+    """Return the files and the ids of the images of a folder or of a list.
 
     Paths may be those of another machine: what counts is their end that exists in the source.
     """
@@ -85,83 +96,45 @@ def _find(source: Source, file: Path, place: str) -> list[tuple[str, str, Files]
     ends = ["/".join(parts[start:]) for start in range(len(parts))]
     path = next((end for end in ends if (source.root / end).exists()), None)
     if path is None or leaves(source.root, path):
-        source.problems.append(error(file, f"{place!r} is not in the folder", DO_NAME))
-        return []
-    if (source.root / path).is_dir():
-        files = Files(source.root, path)
-        source.problems += files.problems + files.unsupported()
-        return [(name, path, files) for name in files.found]
-    lines = [line.strip() for line in read_text(source.root / path).splitlines() if line.strip()]
-    files = Files(source.root, "images")
-    found = []
-    for k, line in enumerate(lines, start=1):
-        name = files.id(line, anywhere=True)
-        if name not in files.found:
+        do = "name a folder of images or a list in data.yaml"
+        source.problems.append(error(file, f"{place!r} is not in the folder", do))
+        return Files(source.root, IMAGES), []
+    is_folder = (source.root / path).is_dir()
+    images = Files(source.root, path if is_folder else IMAGES)
+    source.problems += images.problems
+    if is_folder:
+        return images, list(images.found)
+    lines = enumerate(read_text(source.root / path).splitlines(), start=1)
+    rows = [(k, images.id(line.strip(), anywhere=True)) for k, line in lines if line.strip()]
+    for k, name in rows:
+        if name not in images.found:
             where = f"{source.root / path}:{k}"
-            source.problems.append(error(where, f"{line!r} is not in images/", "put it there"))
-            continue
-        found.append((name, "images", files))
-    return found
+            source.problems.append(error(where, f"{name!r} is not in {IMAGES}/", "put it there"))
+    return images, [name for _, name in rows if name in images.found]
 
 
-def _entry(
-    source: Source,
-    name: str,
-    folder: str,
-    files: Files,
-    split: str | None,
-    classes: Mapping[int | None, str],
-) -> Entry:
-    image = files.found[name]
-    parts = image.rpartition(".")[0].split("/")
-    for k in reversed(range(len(parts) - 1)):  # as Ultralytics does: the last folder `images`
-        if parts[k] == "images":
-            parts[k] = "labels"
-            break
-    label = "/".join(parts) + ".txt"
-    outlines = _outlines(source, label, classes)
-    complete = bool(outlines) and all(outline.segmentation for outline in outlines)
-    tags = frozenset(outline.name for outline in outlines if no_class(outline.name) is None)
-    render = RelativeOutlines(tuple(outlines)) if complete else None
-    return Entry(name, image, str(source.root / label), tags, split, render=render)
+def _labels_of(folder: str) -> str:
+    """Return the folder of the labels of a folder of images: the last `images` in it replaced."""
+    before, found, after = f"/{folder}/".rpartition(f"/{IMAGES}/")
+    return f"{before}/labels/{after}".strip("/") if found else folder
 
 
-def _outlines(source: Source, label: str, classes: Mapping[int | None, str]) -> Sequence[Outline]:
-    """Return the objects of a label file, none if there is no file; boxes have no outline."""
-    path = source.root / label
-    if not path.is_file():
-        return []
-    outlines = []
-    for k, line in enumerate(read_text(path).splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
+def _outlines(
+    source: Source, label: str | None, classes: Mapping[int | None, str]
+) -> Iterator[Outline]:
+    """Yield the objects of a label file, none if there is no file; boxes have no outline."""
+    path = source.root / (label or "")
+    for k, line in enumerate(read_text(path).splitlines() if label else (), start=1):
+        first, *words = line.split() or [""]
         try:
-            values = [float(word) for word in words[1:]]
+            values = [float(word) for word in words]
         except ValueError:
             values = []
-        name = classes.get(whole(words[0]))
-        if name is None or len(values) < 4 or (len(values) > 5 and len(values) % 2):
+        name = classes.get(whole(first))
+        if name is not None and (
+            len(values) in (4, 5) or (len(values) > 5 and not len(values) % 2)
+        ):
+            yield Outline(name, [values] if len(values) > 5 else None, False)
+        elif first:
             what = f"{line.strip()[:60]!r} is not a class number with a box or an outline"
             source.problems.append(error(f"{path}:{k}", what, "fix or delete the line"))
-            continue
-        outlines.append(Outline(name, [values] if len(values) > 5 else None, False))
-    return outlines
-
-
-@dataclass(frozen=True, slots=True)
-class RelativeOutlines:
-    """Renders the masks of one image from outlines relative to its size."""
-
-    outlines: tuple[Outline, ...]
-
-    def __call__(
-        self, labels: Mapping[str, int], size: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return label map and instance ids as MaskRenderer does."""
-        scale = np.array(size[::-1])
-        pixels = [
-            Outline(o.name, [(np.reshape(o.segmentation, (-1, 2)) * scale).ravel().tolist()], False)
-            for o in self.outlines
-        ]
-        return MaskRenderer(size, tuple(pixels))(labels, size)

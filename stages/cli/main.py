@@ -37,6 +37,11 @@ SCORED = ("cams", "seeds", "walk", "labels", "predictions")
 """Stages that `scores` prints."""
 
 
+def expand(context: click.Context, option: click.Parameter, text: str | None) -> Path | None:
+    """Return a path with `~` expanded, which the shell leaves in quotes, a click callback."""
+    return None if text is None else Path(text).expanduser()
+
+
 class Commands(click.Group):
     """A group whose commands report a UserError in one line."""
 
@@ -63,7 +68,7 @@ def main() -> None:
     show_default=True,
     help="Parameters to start from; an unknown name lists all presets.",
 )
-@click.option("--source", type=click.Path(path_type=Path), help="Folder of the images.")
+@click.option("--source", callback=expand, help="Folder of the images.")
 @click.option(
     "-o", "--output", default="params.yaml", show_default=True, type=click.Path(path_type=Path)
 )
@@ -121,7 +126,7 @@ def is_tracked(folder: Path) -> bool:
 
 
 @main.command()
-@click.argument("source", required=False, type=click.Path(path_type=Path))
+@click.argument("source", required=False, callback=expand)
 @click.option(
     "--format",
     "format_",

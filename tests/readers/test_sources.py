@@ -133,6 +133,15 @@ def yolo_boxes(root: Path) -> None:
     yolo_folders(root, points=False)
 
 
+def label_studio_yolo(root: Path) -> None:
+    """Without data.yaml, and a label whose suffix is in capitals."""
+    write(root / "classes.txt", "cat\ndog\n")
+    write(root / "notes.json", '{"categories": [{"id": 0, "name": "cat"}]}')
+    for k, name in enumerate("ab"):
+        save(root / f"images/{name}.jpg", noise(k))
+        write(root / f"labels/{name}.{('txt', 'TXT')[k]}", yolo_label(k, points=True))
+
+
 def voc_of_main(root: Path) -> None:
     voc_folder(root)
     (root / "ImageSets/Segmentation").rename(root / "ImageSets/Main")
@@ -203,6 +212,11 @@ KINDS: dict[Callable[[Path], None], tuple[str, Rows, bool]] = {
         YOLO,
         False,
     ),
+    label_studio_yolo: (
+        "YOLO, described by classes.txt",
+        [("a", (0,), "train"), ("b", (1,), "train")],
+        True,
+    ),
     voc_of_main: (
         "VOC, listed in train.txt, val.txt",
         [("x1", (1,), "train"), ("x2", (0, 1), "train"), ("y1", (1,), "val")],
@@ -241,7 +255,15 @@ def test_each_kind_is_recognized_and_read(tmp_path: Path, make: Callable[[Path],
 
 @pytest.mark.parametrize(
     "row",
-    ['"cat,dog"', "cat;dog", "cat|dog", '"cat , dog"', "cat dog", "background;cat;dog"],
+    [
+        '"cat,dog"',
+        "cat;dog",
+        "cat|dog",
+        '"cat , dog"',
+        "cat dog",
+        "background;cat;dog",
+        "\"['cat', 'dog']\"",
+    ],
 )
 def test_separators_of_tags(tmp_path: Path, row: str) -> None:
     own = own_folder(tmp_path / "own", ["a,cat", "b,dog"])
@@ -321,6 +343,34 @@ def test_names_match_in_any_normalization(tmp_path: Path, make: Callable[[Path],
     index = read(root, tmp_path / "out")
     assert index["é"].tags == (0,)
     np.testing.assert_array_equal(read_semantic(index, "é"), BOXED)
+
+
+@pytest.mark.parametrize("nothing", [[], [[]], None, [[5, 5, 6, 6]]])
+def test_a_box_without_an_outline_leaves_its_image_without_a_mask(
+    tmp_path: Path, nothing: object
+) -> None:
+    rows = [annotation(3, BOX), annotation(9, nothing), annotation(3, BOX, image=8)]
+    coco_folder(tmp_path / "coco", rows)
+    index = read(tmp_path / "coco", tmp_path / "out")
+    assert [(image.tags, index.has_masks(image.id)) for image in index.values()] == [
+        ((0, 1), False),
+        ((0,), True),
+    ]
+
+
+def test_equal_names_in_two_folders_of_coco(tmp_path: Path) -> None:
+    for k, split in enumerate(("train2017", "val2017")):
+        save(tmp_path / f"coco/{split}/a.png", noise(k))
+        save(tmp_path / f"coco/{split}/{split}.png", noise(k + 2))
+        images = {"a.png": k + 1, f"{split}.png": 1}
+        coco_json(tmp_path / f"coco/annotations/instances_{split}.json", images)
+    index = read(tmp_path / "coco", tmp_path / "out")
+    assert {image.id: (image.split, image.tags) for image in index.values()} == {
+        "train2017/a": ("train", (0,)),
+        "train2017": ("train", (0,)),
+        "val2017/a": ("val", (1,)),
+        "val2017": ("val", (0,)),
+    }
 
 
 def test_class_names_of_annotations_without_a_list(tmp_path: Path) -> None:

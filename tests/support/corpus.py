@@ -438,16 +438,18 @@ MASKS = {
     ),
     "masks_not_read": doubtful(
         "folder",
-        "mask files that are not read: 3, such as masks/a_mask.png; save each as PNG under",
+        "files that are not read: 4, such as masks/a_mask.png; save masks as PNG under the name",
         with_mask(mask((0, 0, 1, 1, 1))),
         image("masks/a_mask.png", mask()),
         image("masks/b.jpg", mask()),
         content("masks/b.npy", "x"),
+        image("mask/b.png", mask()),
     ),
     "masks_of_voc_not_read": doubtful(
         "voc",
-        "mask files that are not read: 1, such as SegmentationClass/x1_mask.png; save",
+        "files that are not read: 2, such as SegmentationClassPNG/x1.png; save",
         image("SegmentationClass/x1_mask.png", mask()),
+        image("SegmentationClassPNG/x1.png", mask()),
     ),
     "mask_in_another_case": odd(
         "folder",

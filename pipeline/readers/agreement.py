@@ -40,6 +40,12 @@ def check_agreement(root: Path, images: Sequence[Shown], names: Mapping[int, str
         own = ", ".join(f"{label} for {name}" for label, name in list(names.items())[:3])
         do = f"255 means pixels to ignore: save {own}{' and so on' if len(names) > 3 else ''}"
         return [error(where, what, do)]
+    shifted = [frozenset(v + 1 for v in i.labels - {IGNORE}) for i in images]
+    if any(shifted) and all(
+        i.tags - {1} <= s <= i.tags for i, s in zip(images, shifted, strict=True)
+    ):
+        what = f"the values begin with 0 for {names[1]}"
+        return [error(where, what, "add 1 to all values: 0 is the background")]
     return _check_order(where, images, names) or [
         _contradiction(root, image, names) for image in differing
     ]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.images import SUFFIXES, DatasetError, error
+from pipeline.data.images import DatasetError, error
 from pipeline.readers import coco, folder, voc, yolo
-from pipeline.readers.source import Source, normalize_split
+from pipeline.readers.source import Files, Source, normalize_split
 from pipeline.readers.tables import LABELS
 
 LAYOUTS = (
@@ -160,11 +160,6 @@ def _image_folder(source: Path, path: Path, split: str) -> str:
         names = [path.parent.relative_to(source).as_posix()]
     names += ["images", "data", "."]
     for name in names:
-        if (source / name).is_dir() and _has_images(source / name):
+        if Files(source, name).found:
             return name
     return stem
-
-
-def _has_images(place: Path) -> bool:
-    """Return whether there is an image in the folder or below."""
-    return any(file.lower().endswith(SUFFIXES) for _, _, files in os.walk(place) for file in files)

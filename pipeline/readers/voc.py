@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,7 +21,6 @@ from pipeline.data.images import DatasetError, error, read_bytes, warning
 from pipeline.readers.source import (
     DO_COPY,
     OUTSIDE,
-    Colors,
     Entry,
     Files,
     Source,
@@ -115,10 +114,16 @@ def read(root: Path, lists: Mapping[str, str]) -> Source:
     masks = {folder: Files(root, folder, (".png",)) for folder in (*SEMANTIC, INSTANCES)}
     colors = read_colors(root / LABELMAP, source.names) if (root / LABELMAP).is_file() else None
     tags = _choose_tags(source, images, {name for _, name, _ in rows}, annotations)
-    reader = _Reader(source, images, masks, tags, colors)
+    fixed = list(wanted) not in ([], ["train"])
     for split, name, where in rows:
-        fixed = None if list(wanted) in ([], ["train"]) else split
-        source.entries.append(reader.entry(name, where, fixed))
+        path = images.found.get(name, f"{images.folder}/{name}.jpg")
+        if problem_of_id(name) is not None:
+            source.entries.append(Entry(name, path, where))
+            continue
+        semantic = next(filter(None, (masks[folder].path(name) for folder in SEMANTIC)), None)
+        instances = masks[INSTANCES].path(name) if semantic else None
+        entry = Entry(name, path, where, tags(name), split if fixed else None, semantic, instances)
+        source.entries.append(replace(entry, colors=colors))
     unread = strays(root, *folders, *masks)
     for files in masks.values():
         source.problems += files.problems
@@ -161,30 +166,6 @@ def _parse_line(line: str, images: Files) -> str:
     name = images.id(paths[1] if paths else line.strip())
     flagged = re.fullmatch(r"(\S+)\s+(?:-1|0|1)", name)
     return images.id(flagged[1]) if flagged and name not in images.found else name
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Makes the entries of a source.
-
-    masks: folder -> its files; colors: what CVAT's labelmap.txt says, if there is one.
-    """
-
-    source: Source
-    images: Files
-    masks: Mapping[str, Files]
-    tags: Tags
-    colors: Colors | None
-
-    def entry(self, name: str, where: str, split: str | None) -> Entry:
-        """Return the entry of an image that is listed at `where`."""
-        path = self.images.found.get(name, f"{self.images.folder}/{name}.jpg")
-        if problem_of_id(name) is not None:
-            return Entry(name, path, where)
-        semantic = next(filter(None, (self.masks[folder].path(name) for folder in SEMANTIC)), None)
-        instances = self.masks[INSTANCES].path(name) if semantic else None
-        tags = self.tags(name)
-        return Entry(name, path, where, tags, split, semantic, instances, colors=self.colors)
 
 
 def _choose_tags(source: Source, images: Files, listed: set[str], annotations: Files) -> Tags:

@@ -428,6 +428,14 @@ MASKS = {
         image("masks/a.png", mask((0, 0, 4, 4, 2))),
         image("masks/b.png", mask((0, 0, 4, 4, 1))),
     ),
+    "masks_from_0": own(
+        "the values begin with 0 for cat; add 1 to all values: 0 is the background",
+        rows("a,cat", "b,dog", "c,cat;dog"),
+        content("classes.txt", "cat\ndog\n"),
+        image("masks/a.png", mask()),
+        image("masks/b.png", mask((0, 0, 4, 4, 1))),
+        image("masks/c.png", mask((0, 0, 5, 4, 1))),
+    ),
     "mask_against_its_tags": doubtful(
         "folder",
         "masks/a.png: the mask shows dog and lacks cat, against the tags; correct",

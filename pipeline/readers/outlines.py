@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from pipeline.core.artifacts import IGNORE
@@ -47,7 +48,7 @@ class MaskRenderer:
     """Renders the masks of one image from its outlines.
 
     size: (H, W) that the source gives for the image, None if it gives none; relative: whether
-    polygons are relative to the size of the image instead of in pixels.
+    polygons are those of YOLO, relative to the size of the image, instead of COCO's.
     """
 
     size: tuple[int, int] | None
@@ -70,13 +71,8 @@ class MaskRenderer:
                 f"outlines for an image of {here} pixels, but the file has {actual} (upright)"
             )
         semantic, instances = np.zeros(size, np.uint8), np.zeros(size, np.uint16)
-        layers = []
-        for outline in self.outlines:
-            segmentation = outline.segmentation
-            if self.relative:
-                scale = np.array(size[::-1])
-                segmentation = [np.reshape(part, (-1, 2)) * scale for part in segmentation]
-            layers.append((outline, *_crop(rasterize(segmentation, size))))
+        draw = fill if self.relative else rasterize
+        layers = [(outline, *_crop(draw(outline.segmentation, size))) for outline in self.outlines]
         layers.sort(key=lambda layer: (not layer[0].void, -int(layer[2].sum())))
         objects = 0
         for outline, window, mask in layers:
@@ -97,6 +93,15 @@ def _crop(mask: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
         return (slice(0, 0), slice(0, 0)), mask[:0, :0]
     window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     return window, mask[window].copy()
+
+
+def fill(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    """Fill polygons relative to the image as Ultralytics does, border included: bool [H,W]."""
+    mask = np.zeros(size, np.uint8)
+    for polygon in polygons:
+        points = np.reshape(polygon, (-1, 2)) * size[::-1]
+        cv2.fillPoly(mask, [np.clip(points, -1, np.array(size[::-1])).astype(np.int32)], 1)
+    return mask.astype(bool)
 
 
 def rasterize(segmentation: Any, size: tuple[int, int]) -> np.ndarray:

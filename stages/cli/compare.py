@@ -7,12 +7,17 @@ weakmask compare
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 
 from pipeline.errors import UserError
+from stages._command import read_parameters
+from stages.experiments.dvc_cache import is_tracked
 from stages.experiments.finished import differing_code, finished_experiments, variants
 from stages.experiments.table import table
+
+PARAMETERS = Path("params.yaml")
 
 
 @click.command()
@@ -67,8 +72,23 @@ def compare(
     click.echo("\n".join(table(scores)))
 
 
+def _check_source() -> None:
+    """Raise UserError if the copies in which DVC runs what is queued lack the images."""
+    try:
+        source = Path(read_parameters(PARAMETERS).dataset.source)
+    except UserError:  # DVC has its own message
+        return
+    if not source.is_absolute() and not is_tracked(source):
+        raise UserError(
+            f"{PARAMETERS}: neither Git nor DVC tracks dataset.source {source}, so the copies of "
+            f"the repository that DVC runs experiments in lack it; write {source.resolve()} there, "
+            f"or run `dvc add {source}`"
+        )
+
+
 def _queue(overrides: tuple[str, ...]) -> None:
     """Queue the grid of all values with DVC, whose messages go to the terminal."""
+    _check_source()
     options = [word for value in overrides for word in ("--set-param", value)]
     command = [sys.executable, "-m", "dvc", "exp", "run", "--queue", *options]
     if subprocess.run(command, check=False).returncode:

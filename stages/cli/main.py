@@ -12,7 +12,6 @@ weakmask export-onnx data/semantic.safetensors -o semantic.onnx
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +31,7 @@ from stages.cli.fetch import fetch
 from stages.cli.inspect import inspect
 from stages.cli.predict import predict
 from stages.cli.report_diff import report_diff
+from stages.experiments.dvc_cache import is_tracked
 
 SCORED = ("cams", "seeds", "walk", "labels", "predictions")
 """Stages that `scores` prints."""
@@ -116,13 +116,6 @@ def _describe(source: Path, preset: Mapping[str, Any]) -> tuple[dict[str, Any], 
     # tracks what is there.
     inside = source.resolve().is_relative_to(Path.cwd()) and is_tracked(source)
     return section | {"source": str(source if inside else source.resolve())}, layout.title
-
-
-def is_tracked(folder: Path) -> bool:
-    """Return whether Git or DVC tracks a folder; without a Git repository there are no copies."""
-    command = ["git", "ls-files", "--", str(folder)]
-    listed = subprocess.run(command, capture_output=True, check=False)
-    return bool(listed.returncode or listed.stdout) or Path(f"{folder}.dvc").is_file()
 
 
 @main.command()

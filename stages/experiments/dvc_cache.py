@@ -102,6 +102,15 @@ def git(*arguments: str) -> str:
     return _run("git", *arguments)
 
 
+def is_tracked(folder: Path) -> bool:
+    """Return whether Git or DVC tracks what is in a folder, True outside of any repository."""
+    try:
+        listed = git("ls-files", "--", str(folder))
+    except UserError:
+        return True
+    return bool(listed) or Path(f"{folder}.dvc").is_file()
+
+
 def dvc(*arguments: str) -> str:
     """Return what a DVC command prints; raise UserError with its message if it fails."""
     return _run(sys.executable, "-m", "dvc", *arguments)

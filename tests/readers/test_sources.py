@@ -114,7 +114,7 @@ def class_folders_of_splits(root: Path) -> None:
 
 
 def yolo_label(number: int, points: bool) -> str:
-    numbers = [2, 1, 8, 1, 8, 6, 2, 6] if points else [5, 3.5, 6, 5]
+    numbers = [2.2, 1.2, 7.2, 1.2, 7.2, 5.2, 2.2, 5.2] if points else [5, 3.5, 6, 5]
     sizes = [SIZE[1], SIZE[0]] * 4
     return f"{number} {' '.join(str(n / s) for n, s in zip(numbers, sizes, strict=False))}\n"
 

@@ -158,6 +158,19 @@ def test_an_export_is_a_source_with_the_same_index(labels: Path, form: str) -> N
         assert set(np.unique(read_semantic(again, name))) == {0, *(c + 1 for c in shown)}
 
 
+def test_an_export_to_yolo_is_a_source(labels: Path) -> None:
+    chosen = ("--images", "copy", "--min-score", "0")
+    assert run("labels", "--format", "yolo", "-o", "out", *chosen).exit_code == 0
+    assert CliRunner().invoke(main, ["init", "--source", "out"]).exit_code == 0
+    again = build("yolo", Path("out"), Path("again"))
+    assert {p.id: (p.split, p.tags) for p in again.values()} == {
+        "a b": ("train", (0, 1)),
+        "deep_c": ("val", (0, 1)),
+        "日本": ("train", (0, 1)),
+    }
+    np.testing.assert_array_equal(read_semantic(again, "a b"), Reader(labels)["a b"]["semantic"])
+
+
 @pytest.mark.parametrize("images", ["copy", "link", "none"])
 @pytest.mark.parametrize("form", ["voc", "coco", "yolo"])
 def test_copies_of_images_are_upright(labels: Path, form: str, images: str) -> None:

@@ -113,6 +113,19 @@ def test_a_source_that_git_does_not_know_is_written_absolute(
         assert source == ("mine" if tracked else str(images))
 
 
+def test_queue_refuses_a_source_that_the_copies_of_dvc_lack(
+    runner: CliRunner, images: Path
+) -> None:
+    subprocess.run(["git", "init", "-q"], check=True)
+    runner.invoke(main, ["init", "--source", "mine"])
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(presets.replace(text, {"dataset": {"source": "mine"}}))
+    result = runner.invoke(main, ["compare", "--queue", "-S", "base.seed=0,1"])
+    assert result.exit_code == 1
+    assert "tracks dataset.source mine, so the copies" in result.output
+    assert f"write {images} there, or run `dvc add mine`" in result.output
+
+
 def test_init_scenes_needs_no_source_and_writes_the_preset(runner: CliRunner) -> None:
     result = runner.invoke(main, ["init", "--preset", "scenes", "-o", "mine.yaml"])
     assert result.output == "wrote mine.yaml; next: dvc repro\n"

@@ -50,7 +50,8 @@ def find_classes(root: Path) -> dict[int, str]:
         if (root / name).is_file():
             return read_classes(root / name)
     if (root / LABELMAP).is_file():
-        return number([*read_labelmap(root / LABELMAP).values()])
+        names = read_labelmap(root / LABELMAP).values()
+        return number([name for name in names if no_class(name) is None])
     return {}
 
 

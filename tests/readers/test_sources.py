@@ -101,6 +101,12 @@ def cvat_masks(root: Path) -> None:
         save(root / f"SegmentationObject/{image}.png", color_map()[BOXED])
 
 
+def cvat_gray_masks(root: Path) -> None:
+    cvat_masks(root)
+    for k, image in enumerate("ab", start=1):
+        save(root / f"SegmentationClass/{image}.png", BOXED * k)
+
+
 def class_folders(root: Path) -> None:
     save(root / "cat/a.jpg", noise(0))
     save(root / "dog/a.jpg", noise(1))
@@ -184,6 +190,11 @@ KINDS: dict[Callable[[Path], None], tuple[str, Rows, bool]] = {
     ),
     fiftyone_voc: ("VOC, all images", [("a", (0,), "train"), ("b", (1,), "train")], False),
     cvat_masks: (
+        "VOC, listed in default.txt",
+        [("a", (0,), "train"), ("b", (1,), "train")],
+        True,
+    ),
+    cvat_gray_masks: (
         "VOC, listed in default.txt",
         [("a", (0,), "train"), ("b", (1,), "train")],
         True,

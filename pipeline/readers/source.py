@@ -21,8 +21,8 @@ DO_MOVE = "move the images into the source folder"
 DO_COPY = "copy it into the folder or use a hard link"
 BACKGROUND_NAMES = frozenset({"background", "bg"})
 IGNORE_NAMES = frozenset({"ignore", "ignored", "void", "unlabeled", "unlabelled"})
-SPLITS = {"training": "train", "valid": "val", "validation": "val"}
-"""Other names of the two splits that the pipeline uses."""
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+"""Usual names of the two splits that the pipeline uses."""
 Colors = Mapping[tuple[int, int, int], int]
 """Color -> value of a mask file."""
 Render = Callable[[Mapping[str, int], tuple[int, int]], tuple[np.ndarray, np.ndarray]]
@@ -117,9 +117,8 @@ def normalize(name: str) -> str:
 
 
 def normalize_split(name: str) -> str:
-    """Return `train` or `val` for their usual other names, any other name as it is."""
-    known = {"train": "train", "val": "val", **SPLITS}
-    return known.get(name.casefold(), name)
+    """Return `train` or `val` for their usual names, any other name as it is."""
+    return SPLITS.get(name.casefold(), name)
 
 
 def without_suffix(path: str) -> str:

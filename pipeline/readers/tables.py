@@ -6,7 +6,8 @@ They are read as spreadsheets, editors and annotation tools of all kinds save th
 import csv
 import io
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -167,24 +168,12 @@ def names_in(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if no_class(name) is None))
 
 
-def check_blanks(path: Path, rows: Iterable[Row], classes: Collection[str]) -> list[Problem]:
+def check_blanks(path: Path, rows: Sequence[Row], classes: Collection[str]) -> list[Problem]:
     """Warn of names split at a blank that always follow each other, such as `polar bear`."""
+    count = Counter(name for row in rows for name in split_cell(row.cell, classes))
     cells = [row.cell.split() for row in rows if row.cell not in classes]
-    cells = [cell for cell in cells if len(cell) > 1 and set(cell) <= set(classes)]
-    alone = {row.cell for row in rows} & set(classes)
-    before: dict[str, set[str]] = {}
-    after: dict[str, set[str]] = {}
-    for cell in cells:
-        for k, name in enumerate(cell):
-            before.setdefault(name, set()).add(cell[k - 1] if k else "")
-            after.setdefault(name, set()).add(cell[k + 1] if k + 1 < len(cell) else "")
-    phrases = {
-        f"{first} {second}"
-        for cell in cells
-        for first, second in pairwise(cell)
-        if (first not in alone and len(after[first]) == 1)
-        or (second not in alone and len(before[second]) == 1)
-    }
+    pairs = Counter(pair for cell in cells if {*cell} <= {*classes} for pair in pairwise(cell))
+    phrases = [" ".join(pair) for pair, n in pairs.items() if n in (count[pair[0]], count[pair[1]])]
     if not phrases:
         return []
     names = ", ".join(map(repr, sorted(phrases)[:3]))

@@ -151,7 +151,7 @@ def _coco(source: Path, files: list[Path]) -> Layout:
 
 
 def _image_folder(source: Path, path: Path, split: str) -> str:
-    """Return the folder of a JSON's images: named like the file, like the split, or beside it."""
+    """Return the folder of a JSON's images: named like the file, like the split, or as usual."""
     stem = path.stem.removeprefix("instances_")
     names = [stem, f"images/{stem}"]
     if split:

@@ -30,7 +30,7 @@ IMAGES = "images"
 
 
 def is_yolo(root: Path) -> bool:
-    """Return whether a folder has a data.yaml, or labels as text beside images/."""
+    """Return whether a folder has a data.yaml, or labels as text next to images/."""
     return find_yaml(root) is not None or any((root / "labels").glob("*.txt"))
 
 

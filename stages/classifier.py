@@ -14,7 +14,7 @@ from pipeline.classifiers.base import TrainingData
 from pipeline.core.artifacts import Reader
 from pipeline.data.augmentation import color_changes
 from pipeline.data.index import Index
-from pipeline.nets.backbones import fix_batch_norm, freeze_batch_norm, normalization
+from pipeline.nets.backbones import Backbone, fix_batch_norm, freeze_batch_norm, normalization
 from pipeline.params.data import Segments
 from pipeline.segmenters.prompting import PromptableSegments
 from pipeline.segmenters.sam import RULES, SamPrompter, load_sam
@@ -29,9 +29,13 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
     backbone = section.backbone
     torch.manual_seed(parameters.base.seed)
     options = getattr(section, section.method).model_dump()
-    network, header = new_classifier(
-        section.method, index.classes, backbone.name, backbone.weights, options
+    features = Backbone(
+        backbone.name,
+        backbone.weights,
+        output_stride=section.stride,
+        dilated=section.dilated,
     )
+    network, header = new_classifier(section.method, index.classes, features, options)
     network.backbone.freeze(section.frozen_stages)
     if section.batch_norm == "frozen":
         freeze_batch_norm(network)

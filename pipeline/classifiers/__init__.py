@@ -12,6 +12,7 @@ from pipeline.classifiers.cam import Cam
 from pipeline.classifiers.puzzlecam import PuzzleCam
 from pipeline.classifiers.s2c import S2C
 from pipeline.classifiers.seenet import SeeNet
+from pipeline.nets.backbones import Backbone
 
 CLASSIFIERS: dict[str, type[Classifier]] = {
     "cam": Cam,
@@ -22,19 +23,27 @@ CLASSIFIERS: dict[str, type[Classifier]] = {
 
 
 def new_classifier(
-    method: str, classes: Sequence[str], backbone: str, weights: str, options: Mapping[str, Any]
+    method: str, classes: Sequence[str], backbone: Backbone, options: Mapping[str, Any]
 ) -> tuple[Classifier, dict[str, Any]]:
     """Create a network, and the header for its weights file.
 
     Args:
         method: A key of CLASSIFIERS.
         classes: Names of the classes, in the order of the network's outputs.
-        backbone, weights: timm model and its pretrained weights, see Backbone.
+        backbone: Network of the features.
         options: All options of the method; those of the network (OPTIONS) go into the header.
     """
     shape = {name: options[name] for name in CLASSIFIERS[method].OPTIONS}
-    network = CLASSIFIERS[method](len(classes), backbone, weights, **shape)
-    return network, {"method": method, "backbone": backbone, "classes": classes, "options": shape}
+    network = CLASSIFIERS[method](len(classes), backbone, **shape)
+    header = {
+        "method": method,
+        "backbone": backbone.name,
+        "stride": backbone.stride,
+        "dilated": backbone.dilated,
+        "classes": classes,
+        "options": shape,
+    }
+    return network, header
 
 
 def load_classifier(header: Mapping[str, Any]) -> Classifier:
@@ -47,4 +56,7 @@ def load_classifier(header: Mapping[str, Any]) -> Classifier:
     method = header["method"]
     if method not in CLASSIFIERS:
         raise ValueError(f"unknown classifier {method!r}; use one of {', '.join(CLASSIFIERS)}")
-    return CLASSIFIERS[method](len(header["classes"]), header["backbone"], **header["options"])
+    backbone = Backbone(
+        header["backbone"], output_stride=header["stride"], dilated=header["dilated"]
+    )
+    return CLASSIFIERS[method](len(header["classes"]), backbone, **header["options"])

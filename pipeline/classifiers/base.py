@@ -3,7 +3,7 @@ with image-level labels.
 
     A = theta * F(x),   logits = GAP(A)
 
-with F the features of the backbone at stride 16 and theta a 1x1 convolution without bias. The
+with F the coarsest features of the backbone and theta a 1x1 convolution without bias. The
 logits are the means of the class maps A, so the maps locate the classes (Zhou et al., CVPR 2016).
 """
 
@@ -76,7 +76,7 @@ class Classifier(nn.Module, ABC):
 
     Args:
         classes: Number of classes.
-        backbone, weights: timm model and its pretrained weights, see Backbone.
+        backbone: Network of the features; its stride is that of the class maps.
     """
 
     OPTIONS: ClassVar[tuple[str, ...]] = ()
@@ -84,10 +84,10 @@ class Classifier(nn.Module, ABC):
     weights); all others are the loss's.
     """
 
-    def __init__(self, classes: int, backbone: str, weights: str = "none", **options: Any) -> None:
+    def __init__(self, classes: int, backbone: Backbone, **options: Any) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone, weights)
-        self.head: nn.Module = nn.Conv2d(self.backbone.channels[-1], classes, 1, bias=False)
+        self.backbone = backbone
+        self.head: nn.Module = nn.Conv2d(backbone.channels[-1], classes, 1, bias=False)
 
     @staticmethod
     def dataset(data: TrainingData) -> TaggedCrops:
@@ -108,7 +108,7 @@ class Classifier(nn.Module, ABC):
         return self.backbone(normalized)[-1]
 
     def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
-        """Return class maps [B,C,h,w] at stride 16 of normalized images [B,3,H,W], without ReLU.
+        """Return class maps [B,C,h,w] of normalized images [B,3,H,W], without ReLU.
 
         tags: 0/1 [B,C], the classes in each image, for methods whose maps depend on them.
         """

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pipeline.classifiers.base import Classifier
 from pipeline.core.artifacts import Record
-from pipeline.nets.backbones import OUTPUT_STRIDE, micro_batches, pad_to_multiple, resize_by
+from pipeline.nets.backbones import micro_batches, pad_to_multiple, resize_by
 
 EPSILON = 1e-5
 """Added to the maximum that a map is divided by, as published; an all-zero map stays zero."""
@@ -42,7 +42,7 @@ def activation_maps(
     for scale in scales:
         scaled = resize_by(normalized, scale, "bicubic")
         padded = pad_to_multiple(
-            torch.cat([scaled, scaled.flip(3)]) if flip else scaled, OUTPUT_STRIDE
+            torch.cat([scaled, scaled.flip(3)]) if flip else scaled, network.backbone.stride
         )
         parts = zip(
             micro_batches(padded),

@@ -1,5 +1,8 @@
-"""timm feature extractors, at output stride 16 or as a feature pyramid, and where their weights
-come from.
+"""Feature extractors by timm's names, at an output stride or as a feature pyramid, and where their
+weights come from.
+
+A network that timm lacks is registered with timm (wrn38), so that every name becomes a network in
+one place, create_backbone.
 """
 
 import re
@@ -11,13 +14,17 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers import AvgPool2dSame
+from timm.models.resnest import ResNestBottleneck
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import UserError
+from pipeline.nets import wrn38 as wrn38  # registers wrn38d
 
 PACKAGED = "tf_efficientnet_lite0"
 OUTPUT_STRIDE = 16
+"""Of every network but a classifier whose parameters ask for another."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -32,10 +39,12 @@ class Backbone(nn.Module):
         name: timm model name.
         weights: `package`, `hub`, `none`, or a safetensors file with timm's tensor names.
         strides: Strides of the feature maps to return, every stage as it was pretrained; None
-            returns all maps, the coarsest at output stride 16.
+            returns all maps, the coarsest at `output_stride`.
+        output_stride, dilated: See create_backbone.
 
     Attributes:
         channels, reductions: Channels and stride of each feature map.
+        stride: Stride of the coarsest.
         mean, std: Normalization of RGB in 0..255, [1,3,1,1].
     """
 
@@ -43,14 +52,21 @@ class Backbone(nn.Module):
     std: Tensor
 
     def __init__(
-        self, name: str, weights: str = "none", strides: Sequence[int] | None = None
+        self,
+        name: str,
+        weights: str = "none",
+        strides: Sequence[int] | None = None,
+        *,
+        output_stride: int = OUTPUT_STRIDE,
+        dilated: bool = False,
     ) -> None:
         super().__init__()
-        self.name = name
-        self.body = create_backbone(name, weights, dilated=False, strides=strides)
+        self.name, self.dilated = name, dilated
+        self.body = create_backbone(name, weights, dilated, strides, output_stride)
         info: Any = self.body.feature_info
         self.channels: list[int] = info.channels()
         self.reductions: list[int] = info.reduction()
+        self.stride = self.reductions[-1]
         self.modules_of_stages = [module.replace(".", "_") for module in info.module_name()]
         mean, std = normalization(name)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
@@ -130,17 +146,22 @@ def pad_to_multiple(normalized: Tensor, multiple: int) -> Tensor:
 
 
 def create_backbone(
-    name: str, weights: str, dilated: bool, strides: Sequence[int] | None = None
+    name: str,
+    weights: str,
+    dilated: bool,
+    strides: Sequence[int] | None = None,
+    output_stride: int = OUTPUT_STRIDE,
 ) -> nn.Module:
-    """Create a timm `features_only` network at output stride 16 with the requested weights.
+    """Create a timm `features_only` network with the requested weights.
 
     Args:
         name: timm model name.
         weights: As of Backbone.
         dilated: Whether the last stages are dilated to the field of view they were pretrained
-            with (DeepLab), or keep their filters at twice the resolution (IRN's networks: a
-            narrower view, so that class maps spill less).
+            with (DeepLab, Puzzle-CAM's ResNeSt, S2C), or keep their filters at a higher resolution
+            (IRN's networks: a narrower view, so that class maps spill less).
         strides: Return maps at exactly these strides instead, every stage as it was pretrained.
+        output_stride: Stride of the coarsest map, 8 or 16; later strides are set to 1.
 
     Raises:
         BackboneError: The model is unknown, lacks these strides, or its weights do not fit.
@@ -154,10 +175,12 @@ def create_backbone(
     try:
         pretrained = weights == "hub"
         body = (
-            _features(name, pretrained) if strides is None else _pyramid(name, strides, pretrained)
+            _features(name, output_stride, pretrained)
+            if strides is None
+            else _pyramid(name, strides, pretrained)
         )
     except (RuntimeError, TypeError, AttributeError) as error:
-        wanted = f"output stride {OUTPUT_STRIDE}" if strides is None else f"strides {list(strides)}"
+        wanted = f"output stride {output_stride}" if strides is None else f"strides {list(strides)}"
         raise BackboneError(
             f"backbone.name: {name!r} gives no features at {wanted}: {error}"
         ) from error
@@ -205,18 +228,37 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
     return dict(zip(ours, theirs.values(), strict=True))
 
 
-def _features(name: str, pretrained: bool) -> nn.Module:
-    """Create a network whose coarsest features have stride 16, by timm's `output_stride` or, where
-    that is unsupported (VGG), by dropping the stages beyond.
+def _features(name: str, stride: int, pretrained: bool) -> nn.Module:
+    """Create a network whose coarsest features have this stride, by timm's `output_stride` or,
+    where that is unsupported (VGG), by dropping the stages beyond stride 16, a mere pooling.
     """
     try:
-        return timm.create_model(
-            name, features_only=True, output_stride=OUTPUT_STRIDE, pretrained=pretrained
+        body = timm.create_model(
+            name, features_only=True, output_stride=stride, pretrained=pretrained
         )
-    except AssertionError:
+    except AssertionError as error:
+        if stride != OUTPUT_STRIDE:
+            raise RuntimeError(f"only {OUTPUT_STRIDE} is possible") from error
         info: Any = timm.create_model(name, features_only=True).feature_info
-        kept = [level for level, stride in enumerate(info.reduction()) if stride <= OUTPUT_STRIDE]
+        kept = [level for level, found in enumerate(info.reduction()) if found <= stride]
         return timm.create_model(name, features_only=True, out_indices=kept, pretrained=pretrained)
+    _keep_pooling(body)
+    return body
+
+
+def _keep_pooling(body: nn.Module) -> None:
+    """Give the ResNeSt stages that lost their stride the layers that their authors' code gives them
+    there, the pooling before the last convolution and a shortcut without any, where timm has the
+    opposite.
+    """
+    for stage in body.children():
+        block = next(stage.children(), None)
+        if not isinstance(block, ResNestBottleneck):
+            continue
+        shortcut = block.downsample
+        if isinstance(shortcut, nn.Sequential) and isinstance(shortcut[0], AvgPool2dSame):
+            block.avd_last = nn.AvgPool2d(3, 1, padding=1)
+            shortcut[0] = nn.Identity()
 
 
 def _pyramid(name: str, strides: Sequence[int], pretrained: bool) -> nn.Module:
@@ -235,11 +277,14 @@ def _pyramid(name: str, strides: Sequence[int], pretrained: bool) -> nn.Module:
 
 
 def _undilate(body: nn.Module) -> None:
-    """Set the dilation of every convolution to 1 and adapt its padding."""
+    """Set the dilation of every convolution to 1 and adapt its padding, but for ConvNeXt's 2x2
+    kernels, whose padding would have no center.
+    """
     for part in body.modules():
         if (
             isinstance(part, nn.Conv2d)
             and part.dilation != (1, 1)
+            and part.kernel_size != (2, 2)
             and not isinstance(part.padding, str)
         ):
             part.padding = tuple(

@@ -112,6 +112,14 @@ class Classifier(Section):
     method: Literal["cam", "seenet", "puzzlecam", "s2c"]
     """Method that trains the classifier."""
     backbone: Backbone
+    stride: Literal[8, 16]
+    """Pixels per cell of the class maps (16 in IRN and Puzzle-CAM, 8 in S2C, where a step takes
+    about four times the memory); VGG16 only has 16.
+    """
+    dilated: bool
+    """Dilate the stages whose stride is removed, so that filters see what they were pretrained on
+    (Puzzle-CAM with a ResNeSt, S2C), or not, so that they see less (IRN).
+    """
     frozen_stages: Annotated[int, Field(ge=0, le=5)]
     """Frozen backbone stages, counting the stem (3 in IRN: conv1, layer1, layer2 of ResNet-50)."""
     batch_norm: Literal["frozen", "fixed", "learned"]

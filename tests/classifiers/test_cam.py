@@ -7,6 +7,7 @@ from torch import nn
 
 from pipeline.classifiers.base import TrainingData
 from pipeline.classifiers.cam import Cam, classification_loss
+from pipeline.nets.backbones import Backbone
 from tests.classifiers.base import SMALL, ClassifierTester, random_images, step
 
 
@@ -16,7 +17,7 @@ class TestCam(ClassifierTester):
 
 def test_logits_are_the_means_of_the_maps() -> None:
     """With one weight in the head, the map is that feature and nothing else."""
-    network = Cam(3, SMALL).eval()
+    network = Cam(3, Backbone(SMALL)).eval()
     images = random_images(2, 32, 48)
     normalized = network.backbone.normalize(images)
     maps = network.maps(normalized, torch.ones(2, 3))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pipeline.classifiers.base import TrainingData
+from pipeline.nets.backbones import Backbone
 from pipeline.params import pseudo_labels
 from tests.classifiers.base import SMALL, random_images, step
 
@@ -24,7 +25,7 @@ def defined(code: str, names: dict[str, Any]) -> Any:
 def test_printed_method_learns_and_hides_cells(data: TrainingData) -> None:
     torch.manual_seed(0)
     kind = defined(METHOD, {})
-    network = kind(2, SMALL)
+    network = kind(2, Backbone(SMALL))
     batch = random_images(3, 64, 96), torch.tensor([[1.0, 0], [0, 1], [1, 1]])
     terms = kind.loss_fn(data, **OPTIONS)(network, batch, step())
     terms["loss"].backward()

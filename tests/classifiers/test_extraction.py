@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.classifiers.base import Classifier
@@ -13,6 +13,7 @@ from pipeline.classifiers.cam import Cam
 from pipeline.classifiers.extraction import activation_maps as tagged_maps
 from pipeline.classifiers.extraction import cam_records, normalize
 from pipeline.core.artifacts import validate_record
+from pipeline.nets.backbones import Backbone
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 
@@ -20,7 +21,7 @@ SCALES = (1.0, 0.5, 1.5, 2.0)
 @pytest.fixture(scope="module")
 def network() -> Cam:
     torch.manual_seed(0)
-    return Cam(3, "test_resnet").eval()
+    return Cam(3, Backbone("test_resnet")).eval()
 
 
 def activation_maps(
@@ -31,15 +32,13 @@ def activation_maps(
 
 
 class Pooling(Cam):
-    """A network whose maps are the means of 16x16 blocks: the true values at the centers of the
-    stride-16 cells.
-    """
+    """A network whose maps are the means of the blocks of a cell: the true values at its center."""
 
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
+    def __init__(self, stride: int = 16) -> None:
+        super().__init__(3, Backbone("test_resnet", output_stride=stride))
 
     def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
-        return F.avg_pool2d(normalized, 16)
+        return F.avg_pool2d(normalized, self.backbone.stride)
 
 
 def ramp(height: int, width: int) -> Tensor:
@@ -59,12 +58,17 @@ def test_maps_lie_on_the_stride_4_grid(network: Cam, height: int, width: int) ->
 @pytest.mark.defect("irn-18")
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize(("height", "width"), [(128, 160), (150, 187)])
-def test_no_scale_and_no_flip_is_shifted(height: int, width: int, flip: bool, scale: float) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "stride"), [(128, 160, 16), (150, 187, 16), (150, 187, 8)]
+)
+def test_no_scale_and_no_flip_is_shifted(
+    height: int, width: int, stride: int, flip: bool, scale: float
+) -> None:
     """A ramp of coordinates comes out as the coordinates of the cells' centers, whatever the scale
     and the padding.
     """
-    maps = activation_maps(Pooling(), ramp(height, width), [scale], flip)[0] / (2 if flip else 1)
+    network, both = Pooling(stride), 2 if flip else 1
+    maps = activation_maps(network, ramp(height, width), [scale], flip)[0] / both
     y = torch.arange(maps.shape[1]) * 4 + 2.0
     x = torch.arange(maps.shape[2]) * 4 + 2.0
     margin = int(24 / scale / 4) + 1  # cells whose values the border or the padding touches

@@ -18,6 +18,7 @@ from pipeline.classifiers.puzzlecam import (
     tile,
 )
 from pipeline.errors import UserError
+from pipeline.nets.backbones import Backbone
 from tests.classifiers.base import SMALL, ClassifierTester, random_images, step
 
 REDUCTIONS: tuple[Reduction, ...] = ("present", "all")
@@ -61,7 +62,7 @@ def test_tiles_are_the_quarters_of_each_image() -> None:
 
 def test_tiles_do_not_see_each_other_and_their_maps_return_to_their_place() -> None:
     torch.manual_seed(0)
-    network, images = PuzzleCam(3, SMALL).eval(), random_images(2)
+    network, images = PuzzleCam(3, Backbone(SMALL)).eval(), random_images(2)
     whole, merged = network(images, (2, 2))
     normalized, tags = network.backbone.normalize(images), torch.ones(2, 3)
     assert torch.allclose(whole, network.maps(normalized, tags), atol=1e-6)

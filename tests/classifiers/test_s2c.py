@@ -17,6 +17,7 @@ from pipeline.classifiers.s2c import S2C, SegmentsError
 from pipeline.classifiers.s2c.losses import segment_contrast
 from pipeline.core.artifacts import Reader, Writer
 from pipeline.core.trainer import LossFn
+from pipeline.nets.backbones import Backbone
 from pipeline.segmenters.prompting import PromptableSegments
 from tests.classifiers.base import SMALL, ClassifierTester, batch_of, random_images, step
 from tests.classifiers.oracle import ColorMaps, Oracle, color_maps, prompter, reader
@@ -48,7 +49,7 @@ def s2c_loss(data: TrainingData, **changes: Any) -> LossFn:
 
 
 def test_maps_are_made_from_features_that_are_not_negative() -> None:
-    network = S2C(3, SMALL, features=24).eval()
+    network = S2C(3, Backbone(SMALL), features=24).eval()
     images = random_images(2, 32, 48)
     maps, features = network(images)
     assert (maps.shape, features.shape) == ((2, 3, 2, 3), (2, 24, 2, 3))
@@ -60,7 +61,7 @@ def test_maps_are_made_from_features_that_are_not_negative() -> None:
 
 
 def test_new_layers_are_between_backbone_and_maps_and_have_no_bias() -> None:
-    network = S2C(3, SMALL, features=24)
+    network = S2C(3, Backbone(SMALL), features=24)
     shapes = [tuple(parameter.shape) for parameter in network.new_parameters()]
     assert shapes == [(3, 24, 1, 1), (24, network.backbone.channels[-1], 1, 1)]
 

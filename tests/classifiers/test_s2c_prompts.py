@@ -12,7 +12,7 @@ from pipeline.classifiers.base import TrainingData
 from pipeline.classifiers.s2c import S2C
 from pipeline.classifiers.s2c.prompts import Prompting, PromptMask, map_to_crop, paint, peaks
 from pipeline.core.artifacts import IGNORE
-from pipeline.nets.backbones import fix_batch_norm
+from pipeline.nets.backbones import Backbone, fix_batch_norm
 from pipeline.segmenters.prompting import Query
 from tests.classifiers.base import SMALL, batch_of
 from tests.classifiers.oracle import GREEN, RED, ColorMaps, Oracle, color_maps, reader
@@ -198,7 +198,7 @@ def test_scale_1_costs_no_forward_pass_and_others_one_each(data: TrainingData) -
 
 
 def test_other_scales_leave_batch_statistics_and_modes_alone(data: TrainingData) -> None:
-    network = S2C(2, SMALL, features=8).train()
+    network = S2C(2, Backbone(SMALL), features=8).train()
     fix_batch_norm(network.backbone.body.get_submodule("layer1"))
     modes = [part.training for part in network.modules()]
     before = {name: value.clone() for name, value in network.state_dict().items()}

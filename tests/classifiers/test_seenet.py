@@ -17,6 +17,7 @@ from pipeline.classifiers.seenet import (
     new_head,
     ternary_mask,
 )
+from pipeline.nets.backbones import Backbone
 from tests.classifiers.base import SMALL, ClassifierTester, random_images, step
 
 ERASE, BACKGROUND = 0.7, 0.05
@@ -29,7 +30,7 @@ class TestSeeNet(ClassifierTester):
 
 def new_network(classes: int = 3, erase: float = ERASE, background: float = BACKGROUND) -> SeeNet:
     torch.manual_seed(0)
-    return SeeNet(classes, SMALL, width=8, erase=erase, background=background).eval()
+    return SeeNet(classes, Backbone(SMALL), width=8, erase=erase, background=background).eval()
 
 
 class Untouched(nn.Module):

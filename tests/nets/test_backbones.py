@@ -2,8 +2,10 @@
 leave alone.
 """
 
+import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -12,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.nets.backbones import (
-    OUTPUT_STRIDE,
     PACKAGED,
     Backbone,
     BackboneError,
@@ -37,17 +38,54 @@ def test_vgg_ends_with_the_rectified_maps_before_its_last_pooling() -> None:
     assert not [name for name in names if int(name.split("_")[1]) > 19]
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "vgg11"])
-def test_maps_have_the_promised_widths_and_strides(name: str) -> None:
-    backbone = Backbone(name).eval()
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [*itertools.product((*FAMILIES, "resnest14d"), (8, 16)), ("vgg11", 16), ("wrn38d", 16)],
+)
+def test_maps_have_the_promised_widths_and_strides(name: str, stride: int) -> None:
+    backbone = Backbone(name, output_stride=stride).eval()
     maps = backbone(torch.randn(1, 3, 64, 96))
-    assert backbone.reductions[-1] == OUTPUT_STRIDE
+    assert backbone.stride == stride
     assert backbone.reductions == sorted(backbone.reductions)
     expected = [
         (1, c, 64 // r, 96 // r)
         for c, r in zip(backbone.channels, backbone.reductions, strict=True)
     ]
     assert [tuple(m.shape) for m in maps] == expected
+
+
+def test_stride_that_a_network_lacks_is_refused() -> None:
+    with pytest.raises(BackboneError, match=r"'vgg11' gives no features at output stride 8: only"):
+        Backbone("vgg11", output_stride=8)
+
+
+@pytest.mark.parametrize("dilated", [True, False])
+def test_resnest_pools_where_its_stride_was_removed(dilated: bool) -> None:
+    body: Any = Backbone("resnest26d", output_stride=16, dilated=dilated).body
+    first, second = body.layer4
+    assert [first.avd_last.stride, body.layer3[0].avd_last.stride] == [1, 2]
+    assert second.avd_last is None
+    assert isinstance(first.downsample[0], nn.Identity)
+    dilations = [block.conv2.conv.dilation for block in (first, second)]
+    assert dilations == [(1, 1), (2, 2) if dilated else (1, 1)]
+
+
+@pytest.mark.parametrize(("stride", "b5", "b6"), [(8, 2, 4), (16, 1, 2), (32, 1, 1)])
+def test_wrn38d_dilates_what_it_does_not_stride(stride: int, b5: int, b6: int) -> None:
+    with torch.device("meta"):
+        body: Any = create_backbone("wrn38d", "none", dilated=True, output_stride=stride)
+    assert body.feature_info.reduction() == [2, 4, 8, min(stride, 16), stride]
+    last = {body.b5.conv_branch2b1: b5, body.b6.conv_branch2b1: b6, body.b7.conv_branch2b1: b6}
+    assert all(conv.dilation == (dilation,) * 2 for conv, dilation in last.items())
+    assert body.b5.conv_branch2a.dilation == (1, 1)
+
+
+def test_published_frozen_part_of_wrn38d_is_its_first_stage() -> None:
+    with torch.device("meta"):
+        backbone = Backbone("wrn38d", output_stride=8, dilated=True)
+    backbone.freeze(1)
+    frozen = {n.split(".")[1] for n, p in backbone.named_parameters() if not p.requires_grad}
+    assert frozen == {"conv1a", "b2", "b2_1", "b2_2"}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -21,6 +21,7 @@ from pipeline.classifiers.base import Classifier, TaggedCrops, TrainingData
 from pipeline.core.trainer import LossFn
 from pipeline.data.augmentation import as_image
 from pipeline.errors import UserError
+from pipeline.nets.backbones import Backbone
 
 if TYPE_CHECKING:  # as in base.py
     from pipeline.segmenters.prompting import PromptableSegments
@@ -34,17 +35,15 @@ class S2C(Classifier):
     """A classifier with a 1x1 layer between backbone and head, whose features are contrasted.
 
     Args:
-        classes, backbone, weights: As of Classifier.
+        classes, backbone: As of Classifier.
         features: Channels of F.
     """
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("features",)
 
-    def __init__(
-        self, classes: int, backbone: str, weights: str = "none", *, features: int
-    ) -> None:
-        super().__init__(classes, backbone, weights)
-        self.embed = nn.Conv2d(self.backbone.channels[-1], features, 1, bias=False)
+    def __init__(self, classes: int, backbone: Backbone, *, features: int) -> None:
+        super().__init__(classes, backbone)
+        self.embed = nn.Conv2d(backbone.channels[-1], features, 1, bias=False)
         self.head: nn.Module = nn.Conv2d(features, classes, 1, bias=False)
         for layer in (self.embed, self.head):  # Xavier, as published
             nn.init.xavier_uniform_(layer.get_parameter("weight"))

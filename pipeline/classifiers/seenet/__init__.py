@@ -29,13 +29,14 @@ from torch.nn import functional as F
 
 from pipeline.classifiers.base import Classifier, TrainingData
 from pipeline.core.trainer import LossFn, TrainState
+from pipeline.nets.backbones import Backbone
 
 
 class SeeNet(Classifier):
     """Three heads of two 3x3 convolutions and a 1x1 one.
 
     Args:
-        classes, backbone, weights: As of Classifier.
+        classes, backbone: As of Classifier.
         width: Channels of the 3x3 convolutions.
         erase, background: Thresholds d_h and d_l, shares of the attention's maximum.
     """
@@ -45,16 +46,15 @@ class SeeNet(Classifier):
     def __init__(
         self,
         classes: int,
-        backbone: str,
-        weights: str = "none",
+        backbone: Backbone,
         *,
         width: int,
         erase: float,
         background: float,
     ) -> None:
-        super().__init__(classes, backbone, weights)
+        super().__init__(classes, backbone)
         self.erase, self.background = erase, background
-        channels = self.backbone.channels[-1]
+        channels = backbone.channels[-1]
         self.head: nn.Sequential = new_head(channels, width, classes)
         self.head_erased = new_head(channels, width, classes)
         self.head_background = new_head(channels, width, classes)
@@ -96,7 +96,7 @@ class SeeNet(Classifier):
         [B,C,h,w] in [0,1].
 
         normalized: [B,3,H,W]; tags: 0/1 [B,C], the classes whose attention is erased for branch B.
-        The maxima are those of the stride-16 maps; published are those after upsampling to the
+        The maxima are those of the maps as computed; published are those after upsampling to the
         image.
         """
         features = self.features(normalized)

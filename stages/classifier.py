@@ -7,15 +7,19 @@ data/curves/classifier.csv.
     dvc exp run -S classifier.epochs=1 classifier      # a quick look
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from pipeline.classifiers import new_classifier
-from pipeline.classifiers.base import TrainingData
+from pipeline.classifiers.base import Classifier, TrainingData
 from pipeline.core.artifacts import Reader
 from pipeline.data.augmentation import color_changes
 from pipeline.data.index import Index
 from pipeline.nets.backbones import Backbone, fix_batch_norm, freeze_batch_norm, normalization
 from pipeline.params.data import Segments
+from pipeline.params.pseudo_labels import Classifier as ClassifierSection
 from pipeline.segmenters.prompting import PromptableSegments
 from pipeline.segmenters.sam import RULES, SamPrompter, load_sam
 from pipeline.segmenters.superpixels import SuperpixelPrompter
@@ -26,24 +30,17 @@ from stages._command import DATASET, Parameters, Runtime, artifact, save_stage, 
 def classifier(parameters: Parameters, runtime: Runtime) -> None:
     """Train the classifier on the tags of the training images."""
     index, section = Index.load(DATASET), parameters.classifier
-    backbone = section.backbone
     torch.manual_seed(parameters.base.seed)
-    options = getattr(section, section.method).model_dump()
-    features = Backbone(
-        backbone.name,
-        backbone.weights,
-        output_stride=section.stride,
-        dilated=section.dilated,
-    )
-    network, header = new_classifier(section.method, index.classes, features, options)
+    network, header = new_network(section, index.classes)
     network.backbone.freeze(section.frozen_stages)
     if section.batch_norm == "frozen":
         freeze_batch_norm(network)
-    mean, _ = normalization(backbone.name)
+    mean, _ = normalization(section.backbone.name)
     names = index.select("train")
     segments = promptable_segments(parameters.segments, runtime)
     colors = color_changes(**section.color.model_dump())
     data = TrainingData(index, names, section.resize, section.crop, mean, segments, colors)
+    options = getattr(section, section.method).model_dump()
     of_loss = {name: value for name, value in options.items() if name not in header["options"]}
     train_stage(
         "classifier",
@@ -57,6 +54,16 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
         prepare=fix_batch_norm if section.batch_norm != "learned" else lambda network: None,
     )
     save_stage("classifier", network, runtime, **header)
+
+
+def new_network(
+    section: ClassifierSection, classes: Sequence[str]
+) -> tuple[Classifier, dict[str, Any]]:
+    """Create the network of the parameters, and the header for its weights file."""
+    name, weights = section.backbone.name, section.backbone.weights
+    backbone = Backbone(name, weights, output_stride=section.stride, dilated=section.dilated)
+    options = getattr(section, section.method).model_dump()
+    return new_classifier(section.method, classes, backbone, options)
 
 
 def promptable_segments(section: Segments, runtime: Runtime) -> PromptableSegments | None:

@@ -8,7 +8,7 @@ ground truth instead, for the upper bound.
     dvc exp run -S instance.supervision=truth instance predictions scores@predictions
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
 from pipeline.instances.base import (
     InstanceCrops,
+    InstanceModel,
     TrainingInstances,
     select_instances,
 )
 from pipeline.instances.none import NoInstances
 from pipeline.instances.registry import INSTANCE_MODELS
 from pipeline.nets.backbones import fix_batch_norm, freeze_batch_norm, normalization
+from pipeline.params.models import Instance
 from stages._command import (
     CURVES,
     DATASET,
@@ -52,10 +54,9 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
         return
     names, instances = supervision(section.supervision, index, labels, section.min_score)
     torch.manual_seed(parameters.base.seed)
-    model, backbone = INSTANCE_MODELS[section.method], section.backbone
+    network, header = new_network(section, index.classes)
     options = getattr(section, section.method).model_dump()
-    shape = {name: options.pop(name) for name in model.OPTIONS}
-    network = model(len(index.classes), backbone.name, backbone.weights, **shape)
+    of_loss = {name: value for name, value in options.items() if name not in header["options"]}
     inputs = [DATASET, labels.path]
     if section.pretraining == "classifier":
         inputs.append(artifact("classifier", ".safetensors"))
@@ -63,28 +64,35 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
     if section.batch_norm == "frozen":
         freeze_batch_norm(network)
     resize = ShortSide(*section.resize, section.longest, section.resize_step)
-    mean, _ = normalization(backbone.name)
+    mean, _ = normalization(section.backbone.name)
     train_stage(
         "instance",
         network,
         InstanceCrops(index, names, instances, resize, section.crop, mean),
-        model.loss_fn(**options),
+        network.loss_fn(**of_loss),
         parameters,
         inputs,
         runtime,
         new=network.new_parameters(),
         prepare=fix_batch_norm,
     )
-    save_stage(
-        "instance",
-        network,
-        runtime,
-        method=section.method,
-        backbone=backbone.name,
-        classes=index.classes,
-        options=shape,
-        resize=section.resize,
-    )
+    save_stage("instance", network, runtime, **header)
+
+
+def new_network(section: Instance, classes: Sequence[str]) -> tuple[InstanceModel, dict[str, Any]]:
+    """Create the model of the parameters, and the header for its weights file."""
+    model, backbone = INSTANCE_MODELS[section.method], section.backbone
+    options = getattr(section, section.method)
+    shape = {name: getattr(options, name) for name in model.OPTIONS}
+    network = model(len(classes), backbone.name, backbone.weights, **shape)
+    header = {
+        "method": section.method,
+        "backbone": backbone.name,
+        "classes": classes,
+        "options": shape,
+        "resize": section.resize,
+    }
+    return network, header
 
 
 def save_no_model(index: Index, runtime: Runtime) -> None:

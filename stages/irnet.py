@@ -6,6 +6,7 @@ Reads data/dataset, data/seeds.h5; writes data/irnet.safetensors and data/curves
 
 import logging
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from pipeline.data.index import Index
 from pipeline.irnet.network import IRNet
 from pipeline.irnet.training import SeedCrops, mean_shift, show_boundaries, training_loss
 from pipeline.nets.backbones import normalization
+from pipeline.params.pseudo_labels import Irnet
 from stages._command import DATASET, Parameters, Runtime, artifact, save_stage, stage, train_stage
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
             seeds.path,
         )
     torch.manual_seed(parameters.base.seed)
-    network = IRNet(section.backbone.name, section.backbone.weights)
+    network, header = new_network(section)
     mean, _ = normalization(section.backbone.name)
     train_stage(
         "irnet",
@@ -47,7 +49,13 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
     # padded as stage fields will pad them
     network.canvas = section.crop if parameters.fields.pad == "canvas" else 0
     network.mean_shift = mean_shift(network, index, seeds.names, runtime)
-    save_stage("irnet", network, runtime, backbone=section.backbone.name, canvas=section.crop)
+    save_stage("irnet", network, runtime, **header)
+
+
+def new_network(section: Irnet) -> tuple[IRNet, dict[str, Any]]:
+    """Create the network of the parameters, and the header for its weights file."""
+    name, weights = section.backbone.name, section.backbone.weights
+    return IRNet(name, weights), {"backbone": name, "canvas": section.crop}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ one place, create_backbone.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,7 @@ def create_backbone(
         _undilate(body)
     if weights not in ("hub", "none"):
         state = packaged_weights(name) if weights == "package" else _file_weights(Path(weights))
-        _load(body, state, name, weights)
+        load_body(body, state, name, weights)
     return body
 
 
@@ -307,10 +307,18 @@ def _file_weights(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _load(body: nn.Module, state: dict[str, Tensor], name: str, weights: str) -> None:
+def load_body(body: nn.Module, state: Mapping[str, Tensor], name: str, weights: str) -> None:
     """Load every tensor that the features need and ignore the others (the classification head's).
 
     Batch counters may be missing, as in timm's own files: no result depends on them.
+
+    Args:
+        body: Network of create_backbone.
+        state: Tensors with timm's names.
+        name, weights: For the message: name of the network and origin of the tensors.
+
+    Raises:
+        BackboneError: A tensor is missing or has another shape.
     """
     found = {}
     for key, own in body.state_dict().items():

@@ -9,6 +9,7 @@ weakmask export labels --format voc -o exported
 weakmask report-diff HEAD data/report
 weakmask predict data/semantic.safetensors photos/ -o out
 weakmask export-onnx data/semantic.safetensors -o semantic.onnx
+weakmask import res50_cam.pth --from irn-cam -o data/classifier.safetensors
 """
 
 import json
@@ -28,6 +29,7 @@ from stages.cli.compare import compare
 from stages.cli.export import export
 from stages.cli.export_onnx import export_onnx
 from stages.cli.fetch import fetch
+from stages.cli.import_weights import import_weights
 from stages.cli.inspect import inspect
 from stages.cli.predict import predict
 from stages.cli.report_diff import report_diff
@@ -205,6 +207,7 @@ main.add_command(compare)
 main.add_command(export)
 main.add_command(export_onnx)
 main.add_command(fetch)
+main.add_command(import_weights)
 main.add_command(inspect)
 main.add_command(predict)
 main.add_command(report_diff)

@@ -18,6 +18,7 @@ from pipeline.instances.sparseinst.losses import (
     total_loss,
 )
 from pipeline.instances.sparseinst.network import Decoder, Encoder, Outputs
+from pipeline.published import REPOSITORIES, translate
 from tests.support.sparseinst_cases import PUBLISHED
 
 GOLDEN = {
@@ -31,34 +32,12 @@ INNER, SIZE = (104, 120), (96, 140)
 TERMS = {"classification": "ce", "dice": "dice", "mask": "mask", "objectness": "objectness"}
 
 
-NAMES = {
-    "fpn_laterals.": "laterals.",
-    "fpn_outputs.": "outputs.",
-    "ppm.bottleneck.": "pooling.merge.",
-    "fusion.": "fuse.",
-    "inst_branch.": "instances.",
-    "inst_convs.": "convs.",
-    "iam_conv.": "activation.",
-    "fc.": "merge.0.",
-    "cls_score.": "classes.",
-    "mask_kernel.": "kernels.",
-    "mask_branch.": "masks.",
-    "mask_convs.": "convs.",
-    "projection.": "project.",
-    **{f"ppm.stages.{number}.1.": f"pooling.branches.{number}." for number in range(4)},
-}
-"""Parts of the authors' names of weights, and ours."""
-
-
 def part(name: str) -> dict[str, Tensor]:
     """Return the golden weights of `encoder` or `decoder` under our names."""
-    state = {}
-    for key, value in GOLDEN.items():
-        if key.startswith(f"{name}."):
-            for theirs, ours in NAMES.items():
-                key = key.replace(theirs, ours)
-            state[key.removeprefix(f"{name}.")] = value
-    return state
+    state = {key: value for key, value in GOLDEN.items() if key.startswith(f"{name}.")}
+    own = {"decoder.instances.activation.bias": torch.zeros(1)}
+    renamed = translate(state, REPOSITORIES["sparseinst"], own)
+    return {key.removeprefix(f"{name}."): value for key, value in renamed.items()}
 
 
 def bits(name: str, *shape: int) -> Tensor:

@@ -303,7 +303,7 @@ def _file_weights(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise BackboneError(
             f"backbone.weights: {path}: not a valid safetensors file ({error}); download it again, "
-            "or convert it, as pickled checkpoints are not loaded"
+            "or convert a checkpoint with `weakmask import`"
         ) from error
 
 

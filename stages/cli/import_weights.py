@@ -5,7 +5,7 @@ weakmask import resnet50-0676ba61.pth --from torchvision -o resnet50.safetensors
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +88,12 @@ def as_network(
     section = getattr(parameters, stage)
     backbone = section.backbone.model_copy(update={"weights": "none"})
     section = section.model_copy(update={"backbone": backbone})
-    if stage == "irnet":
-        network: nn.Module
-        network, header = irnet.new_network(section)
-    else:
-        network, header = {"classifier": classifier, "instance": instance}[stage].new_network(
-            section, classes
-        )
+    builders: dict[str, Callable[..., tuple[nn.Module, dict[str, Any]]]] = {
+        "classifier": classifier.new_network,
+        "irnet": lambda section, _: irnet.new_network(section),
+        "instance": instance.new_network,
+    }
+    network, header = builders[stage](section, classes)
     try:
         network.load_state_dict(translate(tensors, repository, network.state_dict()))
     except RuntimeError as error:

@@ -92,9 +92,11 @@ def test_irn_fields() -> None:
     state["mean_shift.running_mean"] = arrays["mean_shift"]
     copies = ("mean_shift.running_var", "path_indices_0", "edge_layers.0.0.weight")
     network: IRNet = with_weights(state | dict.fromkeys(copies, torch.ones(2)), "irn", "voc12")
-    boundary, displacement = fields_of(network, arrays["input_full"], flip=True)
-    assert_close(boundary, arrays["edge_full"])
-    assert_close(displacement[0], arrays["dp_full"])
+    network.canvas = 128
+    for size in ("full", "93x125"):
+        boundary, displacement = fields_of(network, arrays[f"input_{size}"], flip=True)
+        assert_close(boundary, arrays[f"edge_{size}"])
+        assert_close(displacement[0], arrays[f"dp_{size}"])
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from pipeline.nets.backbones import Backbone
 from stages import classifier, instance, irnet
 from stages._command import read_parameters
 from stages.cli.main import main
-from tests.support.repository import run, set_parameters, up_to_date
+from tests.support.repository import QUICK, commit, copy_code, run, set_parameters
 
 CLASSES = ("cat", "dog", "cow")
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def project(folder: Path) -> Path:
     """A working directory with a data set of CLASSES and parameters of small networks."""
     backbones = {f"{s}.backbone.name": "test_resnet" for s in ("classifier", "irnet", "instance")}
     weights = {name.replace("name", "weights"): "none" for name in backbones}
-    published = {"width": 16, "queries": 6, "level": False, "semantic": False}
+    published = {"width": 16, "queries": 6, "normalize_features": False, "semantic": False}
     model = {f"instance.sparseinst.{name}": value for name, value in published.items()}
     set_parameters(folder, {**backbones, **weights, **model})
     image = ImageEntry("a", "a.png", 8, 8, "train", (0,), None, None, "")
@@ -146,22 +146,24 @@ def test_what_does_not_fit_is_not_written(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_dvc_goes_on_without_training(restored: Path) -> None:
-    """The class maps of imported weights, and all that follows from them, with the classifier as
-    DVC knows it.
-    """
-    target = restored / "data/classifier.safetensors"
-    network = load_network(target, "classifier", load_classifier, CPU)
-    network.get_parameter("head.weight").data.neg_()
-    torch.save(as_published(network, IRN), restored / "x.pth")
-    before = (restored / "data/cams.h5").read_bytes()
-    arguments = ("x.pth", "--from", "irn-cam", "-o", "data/classifier.safetensors", "--force")
-    run(restored, "weakmask", "import", *arguments)
-    run(restored, "dvc", "commit", "--force", "classifier")
-    text = run(restored, "dvc", "repro").stdout
-    assert "Running stage 'classifier'" not in text
+def test_dvc_goes_on_without_training(tmp_path: Path) -> None:
+    """The next stage takes the imported weights, and DVC holds them for the classifier's result."""
+    copy_code(tmp_path)
+    set_parameters(tmp_path, QUICK)
+    commit(tmp_path)
+    run(tmp_path, "dvc", "repro", "guidance")
+    classes = Index.load(tmp_path / "data/dataset").classes
+    section = read_parameters(tmp_path / "params.yaml").classifier
+    torch.manual_seed(1)
+    network = classifier.new_network(section, classes)[0]
+    torch.save(as_published(network, IRN), tmp_path / "x.pth")
+    target = "data/classifier.safetensors"
+    run(tmp_path, "weakmask", "import", "x.pth", "--from", "irn-cam", "-o", target)
+    run(tmp_path, "dvc", "commit", "--force", "classifier")
+    text = run(tmp_path, "dvc", "repro", "cams").stdout
+    assert "Stage 'classifier' didn't change" in text
     assert "Running stage 'cams'" in text
-    assert (restored / "data/cams.h5").read_bytes() != before
-    imported = load_weights(target, "classifier")[0]["head.weight"]
-    assert torch.equal(imported, network.get_parameter("head.weight"))
-    assert up_to_date(restored)
+    head = load_weights(tmp_path / target, "classifier")[0]["head.weight"]
+    assert torch.equal(head, network.get_parameter("head.weight"))
+    set_parameters(tmp_path, {"classifier.crop": 96})
+    assert "classifier.crop" in run(tmp_path, "dvc", "status", "classifier", check=False).stdout

@@ -84,8 +84,6 @@ class WideResNet38d(nn.Sequential):
 
     def __init__(self, output_stride: int = 32, in_chans: int = 3, num_classes: int = 0) -> None:
         super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise RuntimeError("its output stride is 8, 16 or 32")
         self.feature_info: list[dict[str, Any]] = []
         self.add_module("conv1a", nn.Conv2d(in_chans, 64, 3, padding=1, bias=False))
         reduction = dilation = 1
@@ -97,9 +95,9 @@ class WideResNet38d(nn.Sequential):
             again = (widths[-1], *widths[1:])
             for n in range(1, blocks):
                 self.add_module(f"{name}_{n}", Block(again, 1, dilation, dilation))
-            module = f"{name}_{blocks - 1}" if blocks > 1 else "bn7"
-            info = {"num_chs": widths[-1], "reduction": reduction, "module": module}
             if name != "b6":
+                module = f"{name}_{blocks - 1}" if blocks > 1 else "bn7"
+                info = {"num_chs": widths[-1], "reduction": reduction, "module": module}
                 self.feature_info.append(info)
         self.add_module("bn7", BatchNormAct2d(STAGES[-1][1][-1]))
 

@@ -27,8 +27,10 @@ NEUTRAL = (
 )
 """Code that cannot change a result, besides packages' docstrings and the methods not chosen."""
 BY_IMAGE = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
-FILES_MAX = 19
-"""Files of this project that a per-image stage may import, directly or not, other methods aside."""
+FILES_MAX = 18
+"""Files of this project that a per-image stage may import, directly or not; other methods and
+networks, of which a run has one, aside."""
+NETWORKS = {"pipeline/nets/wrn38.py"}
 TRUTH = "pipeline/data/masks.py"
 TRUTH_READERS = (
     "pipeline/readers",  # checks and indexes them
@@ -131,7 +133,7 @@ def test_imported_code_is_listed(name: str) -> None:
 
 @pytest.mark.parametrize("name", BY_IMAGE)
 def test_per_image_stages_import_few_files(name: str) -> None:
-    assert len(closure(name)) <= FILES_MAX
+    assert len(closure(name) - NETWORKS) <= FILES_MAX
 
 
 @pytest.mark.parametrize("section", METHODS)

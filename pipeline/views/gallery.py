@@ -88,24 +88,26 @@ def look_up(path: Path, name: str, dataset: Path) -> np.ndarray | list[str]:
         record = reader[_known(reader, path, name)]
         image = Index.load(dataset).image(_known(Index.load(dataset), dataset, name))
         return draw(reader.format, record, image, reader.classes)
-    files = sorted(path.rglob("*.csv")) if path.is_dir() else [path]
-    rows = [
-        (file, row)
-        for file in files
-        if file.suffix == ".csv" and file.is_file()
-        for row in read_rows(file)
-    ]
+    tables = sorted(path.rglob("*.csv")) if path.is_dir() else [path]
+    files = [file for file in tables if file.suffix == ".csv" and file.is_file()]
+    rows = [(file, row) for file in files for row in read_rows(file)]
     ids = dict.fromkeys(row["id"] for _, row in rows if "id" in row)
     if not ids:
-        what = f"not stored per image, so omit {name!r}" if path.exists() else "no such file"
-        raise UserError(f"{path}: {what}")
+        empty = "it scores no image: none of its split has a ground-truth mask"
+        what = empty if files and not rows else f"not stored per image, so omit {name!r}"
+        raise UserError(f"{path}: {what if path.exists() else 'no such file'}")
     _known(ids, path, name)
     return [
         f"{file.parent.name}/{file.stem}: "
         + ", ".join(f"{key} {value or '-'}" for key, value in row.items() if key != "id")
-        for file, row in rows
+        for file, row in sorted(rows, key=lambda entry: _place(entry[0].parent.name))
         if row.get("id") == name
     ]
+
+
+def _place(step: str) -> int:
+    """Return the place of a step in the pipeline; other folders come last."""
+    return [*TITLES, step].index(step)
 
 
 def _known(names: Iterable[str], path: Path, name: str) -> str:

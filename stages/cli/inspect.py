@@ -19,7 +19,7 @@ from stages._command import DATA, DATASET
 @click.argument("path", metavar="[ARTIFACT]", type=click.Path(path_type=Path), default=DATA)
 @click.argument("name", metavar="[ID]", required=False)
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="PNG to write; default: ID.png."
+    "-o", "--output", type=click.Path(path_type=Path), help="PNG; default: data/inspect/ID.png."
 )
 def inspect(path: Path, name: str | None, output: Path | None) -> None:
     """Describe an ARTIFACT and what is odd in it, or draw one image of it.
@@ -30,19 +30,23 @@ def inspect(path: Path, name: str | None, output: Path | None) -> None:
     """
     from pipeline.core.resume import write_atomically
     from pipeline.views.gallery import look_up
-    from pipeline.views.inspect import describe
+    from pipeline.views.inspect import describe, unfinished_folders
     from pipeline.views.sheets import png, png_name
 
-    if name is None:
-        click.echo("\n".join(describe(path)))
-        work = Path(os.environ.get("WEAKMASK_WORK", ".work"))
-        if path == DATA and (stages := sorted(stage.name for stage in work.glob("*/"))):
-            click.echo(f"unfinished work of {', '.join(stages)}: weakmask inspect {work}")
-        return
-    found = look_up(path, name, DATASET)
-    if isinstance(found, np.ndarray):
-        target = output or Path(png_name(name.replace("/", "_")))
-        write_atomically(target, png(found))
-        click.echo(f"drew {name} to {target}")
-    else:
+    if name is not None:
+        found = look_up(path, name, DATASET)
+        if isinstance(found, np.ndarray):
+            target = output or DATA / "inspect" / png_name(name.replace("/", "_"))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, png(found))
+            found = [f"drew {name} to {target}"]
         click.echo("\n".join(found))
+        return
+    work = Path(os.environ.get("WEAKMASK_WORK", ".work"))
+    stages = sorted({folder.parent.name for folder in unfinished_folders(work)})
+    if path == work and not stages:
+        click.echo("no stage is under way")
+        return
+    click.echo("\n".join(describe(path)))
+    if path == DATA and stages:
+        click.echo(f"unfinished work of {', '.join(stages)}: weakmask inspect {work}")

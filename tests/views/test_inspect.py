@@ -12,10 +12,15 @@ from pipeline.core.artifacts import LAYOUTS, Writer
 from pipeline.core.loss_log import LossLog
 from pipeline.core.weights import save_weights
 from pipeline.errors import UserError
+from pipeline.views import inspect
 from pipeline.views.gallery import look_up, similar_ids
-from pipeline.views.inspect import STATS, describe
 from tests.support.runs import CLASSES, GRID, HEIGHT, WIDTH, record, write_run
 from tests.views.test_report import example_data
+
+
+def describe(path: Path) -> list[str]:
+    return list(inspect.describe(path))
+
 
 SEEDS = np.zeros((8, 12), np.uint8)
 ZERO = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -48,14 +53,12 @@ def artifact(folder: Path, format_: str, *records: dict[str, np.ndarray]) -> Pat
     return folder / f"{format_}.h5"
 
 
-@pytest.mark.parametrize("format_", STATS)
+@pytest.mark.parametrize("format_", LAYOUTS)
 def test_sound_artifact_has_nothing_odd(tmp_path: Path, format_: str) -> None:
     lines = describe(artifact(tmp_path, format_, {}, {}))
-    assert lines[0] == f"{format_}: 2 images, 3 classes"
+    assert lines[0].startswith(f"{format_} of 2 images, 3 classes, ")
     assert lines[-1] == "nothing odd"
-    if format_ == "fields":
-        assert "grid height: 8 to 8" in lines
-    else:
+    if format_ != "fields":
         assert {"height: 30 to 30", "width: 41 to 41"} <= set(lines)
     if format_ not in ("fields", "segments"):
         assert "images by class: cat 2, dog, or wolf 2" in lines
@@ -109,9 +112,9 @@ def work(tmp_path: Path) -> Path:
 def test_shards_show_the_progress_of_a_stage(work: Path, up: int) -> None:
     assert describe([work, *work.parents][up]) == [
         "unfinished work of stage seeds, fingerprint 0123abcd",
-        "done: 3 images in 2 shards",
-        "skipped, as they failed: f",
         "odd: damaged, will be made again: shard-000002.h5",
+        "skipped, as they failed: f",
+        "done: 3 images in 2 shards",
         "being written: shard-000004.h5.part, 2.0 kB so far",
     ]
 
@@ -134,8 +137,8 @@ def test_checkpoint_shows_step_and_loss(tmp_path: Path) -> None:
     torch.save(state, folder / "checkpoint.pt")
     assert describe(folder) == [
         "unfinished work of stage irnet, fingerprint 0123",
-        "checkpoint: 25 steps done, 1 tensor, 0.00 million values",
-        "loss: 2 at step 10, 0.25 at step 20",
+        "checkpoint: 25 steps done; loss 2 at step 10, 0.25 at step 20",
+        "1 tensor, 0.00 million values",
         "nothing odd",
     ]
     torch.save(state | {"network": {"w": torch.full((2, 3), torch.nan)}}, folder / "checkpoint.pt")
@@ -153,7 +156,8 @@ def test_weights_show_their_header(tmp_path: Path) -> None:
     torch.nn.init.constant_(network.weight, torch.inf)
     save_weights(path, network, "irnet", backbone="resnet50")
     lines = describe(path)
-    assert lines[0] == "irnet: 2 tensors, 0.00 million values"
+    assert lines[0].startswith("irnet, 0.")
+    assert "2 tensors, 0.00 million values" in lines
     assert "  backbone: resnet50" in lines
     assert lines[-1] == "odd: not finite: weight"
     assert describe(tmp_path)[0].startswith("irnet.safetensors: irnet, 0.")
@@ -202,9 +206,9 @@ def test_unreadable_image_is_odd(tmp_path: Path) -> None:
 
 def test_folder_gets_a_line_per_entry(folder: Path, tmp_path: Path) -> None:
     lines = {line.partition(":")[0]: line for line in describe(folder)}
-    assert {f"{format_}.h5" for format_ in LAYOUTS} | {"dataset/"} == set(lines)
+    assert {f"{format_}.h5" for format_ in LAYOUTS} | {"dataset"} == set(lines)
     assert lines["walk.h5"].startswith("walk.h5: walk of 6 images, ")
-    assert lines["dataset/"] == "dataset/: dataset: 6 images, 4 train, 2 val"
+    assert lines["dataset"] == "dataset: 6 images: 4 train, 2 val"
     (tmp_path / "cams.h5").write_bytes(b"")
     (tmp_path / "curves").mkdir()
     (tmp_path / "curves/irnet.csv").touch()
@@ -219,7 +223,7 @@ def test_folder_gets_a_line_per_entry(folder: Path, tmp_path: Path) -> None:
 def test_tables_and_scores_are_described(tmp_path: Path) -> None:
     (tmp_path / "images.csv").write_text("id,miou,coverage\na,0.5,\nb,0.25,\nb,nan,0.1\n")
     assert describe(tmp_path / "images.csv") == [
-        "images: 3 rows, columns id, miou, coverage",
+        "3 rows, columns id, miou, coverage",
         "miou: 0.25 to 0.5",
         "coverage: 0.1 to 0.1, 2 empty",
         "odd: miou is not a finite number in 1 row",
@@ -227,26 +231,25 @@ def test_tables_and_scores_are_described(tmp_path: Path) -> None:
     assert look_up(tmp_path, "a", tmp_path) == [f"{tmp_path.name}/images: miou 0.5, coverage -"]
     with pytest.raises(UserError, match="no image 'z'; it has a, b"):
         look_up(tmp_path / "images.csv", "z", tmp_path)
-    (tmp_path / "cams.json").write_text('{"cams": {"miou": 0.5}, "seeds": {}}')
-    first, second = describe(tmp_path / "cams.json")
-    assert first == "scores of cams: miou 0.5"
-    assert second.startswith("scores of seeds: none")
+    for scores, words in (('{"miou": 50.1}', "miou 50.1"), ("{}", "none, as no image has")):
+        (tmp_path / "cams.json").write_text(f'{{"cams": {scores}}}')
+        assert describe(tmp_path / "cams.json")[0].startswith(f"scores: {words}")
     (tmp_path / "old.json").write_text('{"miou": 0.5}')
     with pytest.raises(UserError, match="no scores of this version"):
         describe(tmp_path / "old.json")
     with pytest.raises(UserError, match="omit 'a'"):
         look_up(tmp_path / "cams.json", "a", tmp_path)
     (tmp_path / "report.json").write_text(example_data().json())
-    lines = describe(tmp_path / "report.json")
-    assert lines[0] == "report: 4 scored steps"
-    assert "pseudo-labels: mIoU 70.0" in lines
+    assert describe(tmp_path / "report.json") == ["report of cams, seeds, labels, predictions"]
+    (tmp_path / "images.csv").write_text("id,miou\n")
+    with pytest.raises(UserError, match="scores no image"):
+        look_up(tmp_path / "images.csv", "a", tmp_path)
 
 
 def test_scores_of_an_image_at_every_step(folder: Path) -> None:
     lines = look_up(folder / "scores", "f", folder / "dataset")
-    assert [line.partition("/")[0] for line in lines] == sorted(
-        ("cams", "seeds", "walk", "labels", "predictions")
-    )
+    steps = ["cams", "seeds", "walk", "labels", "predictions"]
+    assert [line.partition("/")[0] for line in lines] == steps, "in the pipeline's order"
     assert "walk/images: miou 0.40, foreground_iou 0.5" in lines
 
 

@@ -178,7 +178,7 @@ def test_inspect_describes_and_draws(runner: CliRunner) -> None:
         writer.write(name, {"seeds": np.zeros(size, np.uint8)})
     assert "2 images" in runner.invoke(main, ["inspect", "data/dataset"]).output
     everything = runner.invoke(main, ["inspect"]).output.splitlines()
-    assert [line.split(":")[0] for line in everything] == ["dataset/", "seeds.h5"]
+    assert [line.split(":")[0] for line in everything] == ["dataset", "seeds.h5"]
     assert runner.invoke(main, ["inspect", "data/dataset", name, "-o", "truth.png"]).exit_code == 0
     assert Path("truth.png").stat().st_size > 1000
     described = runner.invoke(main, ["inspect", "data/seeds.h5"])
@@ -207,6 +207,8 @@ def test_inspect_tells_where_unfinished_work_lies(runner: CliRunner) -> None:
     Path("data").mkdir()
     Path("data/images.csv").write_text("id,miou\na,0.5\n")
     Path(".work/cams/0123").mkdir(parents=True)
+    assert runner.invoke(main, ["inspect", ".work"]).output == "no stage is under way\n"
+    Path(".work/cams/0123/shard-000000.h5.part").touch()
     output = runner.invoke(main, ["inspect"]).output
     assert "unfinished work of cams: weakmask inspect .work" in output
 

@@ -53,7 +53,7 @@ Install both (Debian, Ubuntu: apt-get install g++ python3-dev; macOS: xcode-sele
 Or do without the CRF:
 
     python3 -m venv .venv && . .venv/bin/activate
-    pip install --constraint constraints.txt --editable '.[demo,browse,onnx]'
+    pip install --constraint constraints.txt --editable '.[demo,onnx]'
 
 then set seeds.crf.iterations and predictions.crf.iterations in params.yaml to 0: dvc repro
 endef
@@ -61,8 +61,8 @@ export NO_COMPILER
 
 # The dense CRF (extra crf) is published as source alone, and its build pins a Cython that predates
 # Python 3.13. It builds with a current Cython, installed first, and without pip's build isolation.
-$(VENV)/installed-demo: EXTRAS := demo,crf,browse,onnx
-$(VENV)/installed-test: EXTRAS := demo,crf,browse,onnx,test,bench
+$(VENV)/installed-demo: EXTRAS := demo,crf,onnx
+$(VENV)/installed-test: EXTRAS := demo,crf,onnx,test,bench
 $(VENV)/installed-demo $(VENV)/installed-test: setup.cfg $(CONSTRAINTS) | $(VENV)
 	$(INSTALL) setuptools cython
 	$(INSTALL) --no-build-isolation --editable '.[$(EXTRAS)]'

@@ -26,23 +26,21 @@ SIDES = (640, 1280)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer: its title, what it is made of, and the function that draws it.
+    """A layer: its title, what it shows, what it is made of, and the function that draws it.
 
     sources: artifacts, or kinds of ground truth, that it needs; draw: (sample, settings, size) -> a
     function that draws over any image uint8 [h,w,3] of that size; settings: names of those that it
-    follows; live: further artifacts that it reads for other settings than the run's own.
+    follows; live: further artifacts that it reads for other settings than the run's own; link:
+    where to read more.
     """
 
     title: str
+    about: str
     sources: tuple[str, ...]
     draw: Callable[[Sample, WalkSettings, Size], Draw]
     settings: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
-
-    def render(self, sample: Sample, settings: WalkSettings) -> np.ndarray:
-        """Draw the layer alone, uint8 RGBA; raises UserError when a source is damaged."""
-        size = drawn_size(sample.size)
-        return overlays.layer(self.draw(sample, settings, size), size)
+    link: str = ""
 
     def available(self, sample: Sample) -> bool:
         """Whether the image has everything that the layer is made of."""
@@ -141,22 +139,115 @@ def _resting_cells(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 
 
 WALK = ("beta", "steps", "background")
+ARXIV = "https://arxiv.org/abs/"
+IRN = f"{ARXIV}1904.05044"
 LAYERS: Mapping[str, Layer] = {
-    "segments": Layer("Segments", ("segments",), _segments),
-    "cams": Layer("Activation maps", ("cams",), _cams, ("class_", "threshold")),
-    "seeds": Layer("Seeds", ("seeds",), partial(_label_map, "seeds")),
-    "boundary": Layer("Class boundaries", ("fields",), _boundary),
-    "displacement": Layer("Displacements", ("fields",), _displacement),
-    "centroids": Layer("Centroids", ("fields",), _centroids),
-    "walk": Layer("Random walk", ("walk",), _walk, ("class_", *WALK), ("cams", "fields")),
-    "relabeled": Layer("Live labels", ("walk", "fields"), _live_labels, WALK, ("cams", "segments")),
-    "labels": Layer("Pseudo-labels", ("labels",), partial(_label_map, "labels")),
-    "instances": Layer("Pseudo-instances", ("labels",), partial(_instances, "labels")),
-    "predictions": Layer("Predictions", ("predictions",), partial(_label_map, "predictions")),
-    "found": Layer("Predicted instances", ("predictions",), partial(_instances, "predictions")),
-    "truth": Layer("Ground truth", ("truth",), partial(_label_map, "truth")),
-    "true-instances": Layer("Ground-truth instances", ("true instances",), _true_instances),
+    "segments": Layer(
+        "segments",
+        "Class-agnostic segments of the image, a color each; they know borders but no classes.",
+        ("segments",),
+        _segments,
+        link=f"{ARXIV}2304.02643",
+    ),
+    "cams": Layer(
+        "cams",
+        "Where the classifier looked for each class: the brighter, the more. The outline is what "
+        "lies above the threshold.",
+        ("cams",),
+        _cams,
+        ("class_", "threshold"),
+        link=f"{ARXIV}1512.04150",
+    ),
+    "seeds": Layer(
+        "seeds",
+        "The pixels of which the maps are sure, after a dense CRF; hatched ones teach nothing.",
+        ("seeds",),
+        partial(_label_map, "seeds"),
+        link=f"{ARXIV}1210.5644",
+    ),
+    "boundary": Layer(
+        "fields: boundary",
+        "Where IRNet sees a border between two classes: the darker, the surer.",
+        ("fields",),
+        _boundary,
+        link=IRN,
+    ),
+    "displacement": Layer(
+        "fields: displacement",
+        "The way from each pixel to the center of its object: hue is the direction.",
+        ("fields",),
+        _displacement,
+        link=IRN,
+    ),
+    "centroids": Layer(
+        "fields: centroids",
+        "Where the displacements end, and the pixels that end together: one object each.",
+        ("fields",),
+        _centroids,
+        link=IRN,
+    ),
+    "walk": Layer(
+        "walk",
+        "The maps after the random walk, which spreads them up to the boundaries; the outline is "
+        "what lies above the background.",
+        ("walk",),
+        _walk,
+        ("class_", *WALK),
+        ("cams", "fields"),
+        IRN,
+    ),
+    "relabeled": Layer(
+        "labels, live",
+        "The labels that the sliders of walk and labels would give, computed while you wait.",
+        ("walk", "fields"),
+        _live_labels,
+        WALK,
+        ("cams", "segments"),
+        IRN,
+    ),
+    "labels": Layer(
+        "labels",
+        "The pseudo-labels from which the final models learn.",
+        ("labels",),
+        partial(_label_map, "labels"),
+        link=IRN,
+    ),
+    "instances": Layer(
+        "labels: instances",
+        "The pseudo-labels by object, numbered.",
+        ("labels",),
+        partial(_instances, "labels"),
+        link=IRN,
+    ),
+    "predictions": Layer(
+        "predictions",
+        "What the final semantic model says on images that it has not learned from.",
+        ("predictions",),
+        partial(_label_map, "predictions"),
+        link=f"{ARXIV}1802.02611",
+    ),
+    "found": Layer(
+        "predictions: instances",
+        "What the final instance model finds, the highest score in front.",
+        ("predictions",),
+        partial(_instances, "predictions"),
+        link=f"{ARXIV}2203.12827",
+    ),
+    "truth": Layer(
+        "ground truth",
+        "The mask that a person drew; it is read for scores only.",
+        ("truth",),
+        partial(_label_map, "truth"),
+    ),
+    "true-instances": Layer(
+        "ground truth: instances",
+        "The objects that a person outlined; they are read for scores only.",
+        ("true instances",),
+        _true_instances,
+    ),
 }
 """All layers, lowest first, in the order of the pipeline."""
+KEYS = dict(zip("1234567890qwer", LAYERS, strict=True))
+"""Key of the keyboard -> layer that it shows or hides."""
 OPAQUE = ("boundary", "displacement")
 """Layers that hide what is below; of several layers, they go to the bottom."""

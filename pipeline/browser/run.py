@@ -14,22 +14,31 @@ from pipeline.errors import UserError
 from pipeline.views.report_data import TITLES, read_rows
 
 Value = TypeVar("Value")
+Table = Mapping[str, Mapping[str, float]]
+"""Row -> column -> number."""
 FORMATS = tuple(LAYOUTS)
 SCORED = tuple(TITLES)
 """Steps that are compared with ground-truth masks, in the order of the pipeline."""
+JUDGED = ("labels", "predictions")
+"""Steps whose failures are counted by kind."""
+TABLES = (
+    *((step, table) for step in SCORED for table in ("images", "summary")),
+    *((step, "failures") for step in JUDGED),
+)
+"""The score tables that are shown: (step, table)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPaths:
     """Where the files of a run are; none of them has to exist.
 
-    artifacts: format -> HDF5 file; tables: scored step -> per-image CSV; missing: format or table
+    artifacts: format -> HDF5 file; tables: one of TABLES -> CSV file; missing: format or table
     -> why it is unavailable, for a run that once had it.
     """
 
     dataset: Path
     artifacts: Mapping[str, Path]
-    tables: Mapping[str, Path]
+    tables: Mapping[tuple[str, str], Path]
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -72,7 +81,7 @@ class Run:
             for key, path in paths.artifacts.items()
         }
         self._tables = {
-            key: ReloadingFile((path,), partial(_read_miou, path))
+            key: ReloadingFile((path,), partial(_read_table, path))
             for key, path in paths.tables.items()
         }
 
@@ -132,12 +141,22 @@ class Run:
                 found.append(str(error))
         return list(dict.fromkeys(text for text in found if text))
 
-    def miou(self, step: str) -> Mapping[str, float]:
-        """Return mIoU by image of a step, empty without a readable table (see `problems`)."""
+    def table(self, step: str, name: str) -> Table:
+        """Return a score table by its first column, empty if unreadable (see `problems`)."""
         try:
-            return self._tables[step]() if step in self._tables else {}
+            return self._tables[step, name]() if (step, name) in self._tables else {}
         except UserError:
             return {}
+
+    def miou(self, step: str) -> dict[str, float]:
+        """Return mIoU by image of a step; images without a counted pixel are left out."""
+        rows = self.table(step, "images").items()
+        return {name: row["miou"] for name, row in rows if "miou" in row}
+
+    def scores(self, step: str) -> dict[str, float]:
+        """Return the scores of a step over all its images by name."""
+        rows = self.table(step, "summary").items()
+        return {name: row["value"] for name, row in rows if "value" in row}
 
     def stamp(self, formats: Iterable[str] = FORMATS) -> str:
         """Return a short text that changes when the dataset or one of these artifacts does."""
@@ -153,14 +172,19 @@ def _identity(path: Path) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _read_miou(path: Path) -> dict[str, float]:
-    """Read mIoU by id, none without a table; images without a counted pixel are left out."""
+def _read_table(path: Path) -> Table:
+    """Read the numbers of a table by its first column, none without a file."""
     if not path.is_file():
         return {}
     try:
-        return {row["id"]: float(row["miou"]) for row in read_rows(path) if row["miou"]}
-    except (KeyError, ValueError) as error:
+        found: dict[str, dict[str, float]] = {}
+        for row in read_rows(path):
+            name, *texts = row.values()
+            pairs = zip(list(row)[1:], texts, strict=True)
+            found[name] = {column: float(text) for column, text in pairs if text}
+        return found
+    except ValueError as error:
         raise ArtifactError(
-            f"{path}: not a score table ({error!r}); "
+            f"{path}: not a score table ({error}); "
             f"make it again with `dvc repro -f scores@{path.parent.name}`"
         ) from error

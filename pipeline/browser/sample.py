@@ -4,7 +4,7 @@ walk, recomputed with any exponent, length and background.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,11 +20,8 @@ from pipeline.metrics.semantic import Confusion, assign
 from pipeline.views.report_data import TITLES
 
 Value = TypeVar("Value")
-STEPS: Mapping[str, str] = {
-    **{step: title.lower() for step, title in TITLES.items()},
-    "truth": "ground truth",
-}
-"""Steps with a label map, in the order of the pipeline, and their titles."""
+STEPS = (*TITLES, "truth")
+"""Steps with a label map, in the order of the pipeline."""
 LABEL_MAPS = ("seeds", "labels", "predictions", "truth")
 """Steps whose label maps are stored; layers have the same names."""
 SPATIAL = ("segments", "seeds", "boundary", "semantic")
@@ -151,19 +148,43 @@ class WalkSettings:
     background: float | None = None
 
 
-PATHS: Mapping[str, tuple[str, str]] = {
-    "threshold": ("scores", "background"),
-    "beta": ("walk", "beta"),
-    "steps": ("walk", "steps"),
-    "background": ("labels", "background"),
+class Slider(NamedTuple):
+    """A slider: section and name of the run's own parameter; lower end, upper end, step."""
+
+    section: str
+    parameter: str
+    ends: tuple[float, float]
+    step: float
+
+
+SLIDERS: Mapping[str, Slider] = {
+    "threshold": Slider("scores", "background", (0, 1), 0.01),
+    "beta": Slider("walk", "beta", (0.5, 40), 0.5),
+    "steps": Slider("walk", "steps", (0, 512), 8),
+    "background": Slider("labels", "background", (0, 1), 0.01),
 }
-"""Setting -> section and name of the run's own parameter."""
+"""Setting -> its slider."""
+
+
+def read_settings(query: Mapping[str, str]) -> WalkSettings:
+    """Return the settings in a URL's query; values out of range are dropped."""
+    chosen: dict[str, Any] = {}
+    for name, slider in SLIDERS.items():
+        try:
+            value = float(query.get(name, "nan"))
+        except ValueError:
+            continue
+        if slider.ends[0] <= value <= slider.ends[1]:
+            chosen[name] = round(value) if name == "steps" else value
+    if query.get("class_", "").isdecimal():
+        chosen["class_"] = int(query["class_"])
+    return WalkSettings(**chosen)
 
 
 def effective_value(sample: Sample, settings: WalkSettings, name: str) -> Any:
     """Return a setting if it is set, else the run's own value."""
     chosen = getattr(settings, name)
-    return sample.run.value(*PATHS[name]) if chosen is None else chosen
+    return sample.run.value(*SLIDERS[name][:2]) if chosen is None else chosen
 
 
 def walk_record(sample: Sample, settings: WalkSettings) -> Record:
@@ -209,19 +230,19 @@ def values_at(sample: Sample, y: int, x: int) -> list[tuple[str, str]]:
     found = []
     if sample.has("cams"):
         for cam, c in zip(*sample.cams(), strict=True):
-            found.append((f"map of {_label_name(int(c) + 1, classes)}", f"{cam[y, x]:.2f}"))
+            found.append((f"cams, {_label_name(int(c) + 1, classes)}", f"{cam[y, x]:.2f}"))
     if sample.has("fields"):
         record = sample.record("fields")
         dy, dx = record["displacement"][:, y // 4, x // 4].astype(float)
-        found.append(("boundary", f"{record['boundary'][y // 4, x // 4]:.2f}"))
-        found.append(("displacement", f"{dx:+.1f} right, {dy:+.1f} down, cells"))
+        found.append(("fields, boundary", f"{record['boundary'][y // 4, x // 4]:.2f}"))
+        found.append(("fields, displacement", f"{dx:+.1f} right, {dy:+.1f} down, cells"))
     if sample.has("segments"):
         segment = sample.record("segments")["segments"][y, x]
-        found.append(("segment", str(segment or "none")))
+        found.append(("segments", str(segment or "none")))
     for step in LABEL_MAPS:
         if sample.has(step):
             label = int(sample.label_map(step)[y, x])
-            found.append((STEPS[step], _label_name(label, classes)))
+            found.append((step, _label_name(label, classes)))
     return found
 
 

@@ -1,20 +1,51 @@
-"""What sorts and filters the grid: scores, gains over another run, disagreement of two steps."""
+"""What sorts and filters the grid: scores, gains over another run, failures, disagreement."""
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from threading import Lock
 
-from pipeline.browser.run import SCORED, Run
+from pipeline.browser.run import JUDGED, SCORED, Run
 from pipeline.browser.sample import STEPS, Sample, difference
-from pipeline.browser.state import DISAGREEMENT, PAIRS, Filter
-from pipeline.data.index import ImageEntry, Index
 from pipeline.errors import UserError
-from pipeline.views.report_data import TITLES
 
-Values = Mapping[str, float]
-GAIN = "gain"
-"""Prefix of the sort keys that compare two runs."""
+PAIRS = {f"{one}-{other}": f"{one} and {other}" for one, other in combinations(STEPS, 2)}
+"""Pairs of steps that can be compared, and their titles."""
+GAIN, DISAGREEMENT = "gain", "disagreement"
+"""Prefix of the sort keys that compare two runs; the key that depends on a pair of steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A filter and an order; the defaults show everything by id.
+
+    text: part of the id; classes: names, all of which an image must have; failure: STEP:KIND, at
+    least one of which it must have; sort: "id" or a key of `sort_values`; differ: the pair of steps
+    that is compared.
+    """
+
+    text: str = ""
+    classes: tuple[str, ...] = ()
+    split: str = ""
+    failure: str = ""
+    sort: str = "id"
+    reverse: bool = False
+    differ: str = "seeds-labels"
+
+
+def read_filter(query: Mapping[str, str]) -> Filter:
+    """Return the filter in a URL's query; what is missing or invalid keeps its default."""
+    differ = query.get("differ", "")
+    return Filter(
+        query.get("q", ""),
+        tuple(name for name in query.get("class", "").split("|") if name),
+        query.get("split", ""),
+        query.get("failure", ""),
+        query.get("sort", "id"),
+        query.get("reverse") == "1",
+        differ if differ in PAIRS else Filter().differ,
+    )
 
 
 @dataclass(slots=True)
@@ -40,7 +71,7 @@ class Disagreements:
         self._lock = Lock()
 
     def progress(self, run: Run, pair: str) -> Progress:
-        """Return what is known of a pair of steps, a key of state.PAIRS."""
+        """Return what is known of a pair of steps, a key of PAIRS."""
         key = run.name, run.stamp(), pair
         return self._found.setdefault(key, Progress(len(run.index)))
 
@@ -74,87 +105,67 @@ def available_pairs(run: Run) -> dict[str, str]:
     return {pair: title for pair, title in PAIRS.items() if set(pair.split("-")) <= steps}
 
 
-@dataclass(frozen=True, slots=True)
-class SortKeys:
-    """Numbers to sort and filter by: key -> id -> value in [0,1].
-
-    descending: keys whose high values are the bad ones.
-    """
-
-    values: Mapping[str, Values] = field(default_factory=dict)
-    descending: frozenset[str] = frozenset()
-
-
-def select(index: Index, filter_: Filter, keys: SortKeys) -> list[str]:
-    """Return the ids that pass the filter, worst first; those without a value come last, by id."""
-    classes = {index.classes.index(name) for name in filter_.classes if name in index.classes}
-    names = sorted(name for name, image in index.items() if _matches(image, filter_, classes))
-    if filter_.sort == "id":
-        return names[::-1] if filter_.reverse else names
-    values = keys.values.get(filter_.sort, {})
-    down = (filter_.sort in keys.descending) != filter_.reverse
-    valued = [name for name in names if name in values]
-    valued.sort(key=lambda name: -values[name] if down else values[name])
-    return valued + [name for name in names if name not in values]
-
-
-def _matches(image: ImageEntry, filter_: Filter, classes: set[int]) -> bool:
-    return (
-        (not filter_.text or filter_.text.casefold() in image.id.casefold())
-        and (not filter_.split or image.split == filter_.split)
-        and classes <= set(image.tags)
-    )
+def failing(run: Run, failure: str) -> dict[str, int]:
+    """Return the images with a failure STEP:KIND and how many they have; empty if unknown."""
+    step, _, kind = failure.partition(":")
+    rows = run.table(step, "failures").items() if step in JUDGED else ()
+    return {name: int(row[kind]) for name, row in rows if row.get(kind)}
 
 
 class Selection:
-    """The images of the first run, to sort and filter by scores of all runs.
+    """The images of the first run, to sort and filter by what is known of all runs.
 
     Other runs count by what they gain over the first.
     """
 
-    def __init__(self, runs: Sequence[Run], disagreements: Disagreements) -> None:
-        self.run, self.others, self._disagreements = runs[0], tuple(runs[1:]), disagreements
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.run, self.others, self.disagreements = runs[0], tuple(runs[1:]), Disagreements()
 
     def names(self, filter_: Filter) -> list[str]:
-        """Return the ids that pass the filter, in its order."""
-        return select(self.run.index, filter_, self.keys(filter_))
+        """Return the ids that pass the filter, worst first; those without a value last, by id."""
+        names = self._filtered(filter_)
+        if filter_.sort == "id":
+            return names[::-1] if filter_.reverse else names
+        values = self.sort_values(filter_)
+        down = (filter_.sort == DISAGREEMENT) != filter_.reverse
+        valued = [name for name in names if name in values]
+        valued.sort(key=lambda name: -values[name] if down else values[name])
+        return valued + [name for name in names if name not in values]
 
-    def keys(self, filter_: Filter) -> SortKeys:
-        """Return mIoU by step, gains of other runs, and the disagreement if it is used."""
-        values: dict[str, Values] = {step: miou for step in SCORED if (miou := self.run.miou(step))}
-        for run in self.others:
-            for step in SCORED:
-                before, after = values.get(step, {}), run.miou(step)
-                gains = {name: after[name] - before[name] for name in after if name in before}
-                if gains:
-                    values[f"{GAIN}:{step}:{run.name}"] = gains
-        if filter_.sort == DISAGREEMENT:
+    def _filtered(self, filter_: Filter) -> list[str]:
+        index, text = self.run.index, filter_.text.casefold()
+        classes = {index.classes.index(name) for name in filter_.classes if name in index.classes}
+        failed = failing(self.run, filter_.failure)
+        return [
+            name
+            for name in sorted(index)
+            if text in name.casefold()
+            and filter_.split in ("", index[name].split)
+            and classes <= set(index[name].tags)
+            and (not filter_.failure or name in failed)
+        ]
+
+    def sort_values(self, filter_: Filter) -> dict[str, float]:
+        """Return what the filter sorts by, id -> value in [-1,1]; empty for an unknown key."""
+        kind, _, rest = filter_.sort.partition(":")
+        if kind == DISAGREEMENT:
             # a copy, as another page may add to it
-            values[DISAGREEMENT] = dict(self.progress(filter_).values)
-        return SortKeys(values, frozenset({DISAGREEMENT}))
-
-    def progress(self, filter_: Filter) -> Progress:
-        """Return how far the disagreement of the filter's two steps is."""
-        return self._disagreements.progress(self.run, filter_.differ)
-
-    def advance(self, filter_: Filter) -> None:
-        """Compute the disagreement of the filter's two steps for a while."""
-        self._disagreements.advance(self.run, filter_.differ)
+            return dict(self.disagreements.progress(self.run, filter_.differ).values)
+        if kind != GAIN:
+            return self.run.miou(kind)
+        step, _, name = rest.partition(":")
+        before = self.run.miou(step)
+        after = next((run.miou(step) for run in self.others if run.name == name), {})
+        return {name: after[name] - before[name] for name in after if name in before}
 
     def titles(self) -> dict[str, str]:
         """Return the sort keys with their titles."""
-        titles = {"id": "id"}
-        for key in self.keys(Filter()).values:
-            kind, _, rest = key.partition(":")
-            step, _, run = rest.partition(":")
-            titles[key] = (
-                f"gain of {TITLES[step].lower()}, {run}"
-                if kind == GAIN
-                else f"mIoU of {TITLES[key].lower()}"
-            )
-        return titles | {DISAGREEMENT: "disagreement"}
-
-    def problems(self) -> list[str]:
-        """Return what is wrong with the files of any run, a line each."""
-        texts = [text for run in (self.run, *self.others) for text in run.problems()]
-        return list(dict.fromkeys(texts))
+        scored = [step for step in SCORED if self.run.miou(step)]
+        gains = {
+            f"{GAIN}:{step}:{run.name}": f"gain of {step} in {run.name}"
+            for run in self.others
+            for step in scored
+            if run.miou(step)
+        }
+        steps = {step: f"mIoU of {step}" for step in scored}
+        return {"id": "id", **steps, **gains, DISAGREEMENT: "disagreement"}

@@ -9,7 +9,6 @@ import signal
 import sys
 import webbrowser
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -17,7 +16,7 @@ from typing import Any
 
 import click
 
-from pipeline.browser.run import FORMATS, SCORED, ReloadingFile, Run, RunPaths
+from pipeline.browser.run import FORMATS, TABLES, ReloadingFile, Run, RunPaths
 from pipeline.errors import UserError
 from stages._command import DATA, DATASET, artifact
 from stages.experiments.dvc_cache import (
@@ -31,7 +30,7 @@ from stages.experiments.dvc_cache import (
     run_parameters,
 )
 
-WORKSPACE, TABLE = "workspace", "images.csv"
+WORKSPACE = "workspace"
 
 
 @click.command()
@@ -59,23 +58,21 @@ def browse(port: int, revisions: tuple[str, ...], open_: bool) -> None:
     layer. It writes nothing, and nothing leaves this machine; `dvc repro` may replace artifacts
     meanwhile. Ctrl-C ends it.
     """
-    if find_spec("nicegui") is None:
-        raise UserError("browse: needs the package nicegui; `pip install -e '.[browse]'`")
-    # these take seconds to import, which other commands need not wait for
-    from pipeline.browser import app
+    # this takes seconds to import, which other commands need not wait for
+    from pipeline.browser.app import Server
 
     with TemporaryDirectory(prefix=f"weakmask-browse-{os.getpid()}-") as scratch:
         runs = find_runs(revisions, Path(scratch))
-        opened = app.listen(port)
-        address = f"http://{app.HOST}:{opened.getsockname()[1]}"
-        click.echo(f"{address} shows {', '.join(run.name for run in runs)}; Ctrl-C ends it")
+        server = Server(runs, port)
+        click.echo(f"{server.address} shows {', '.join(run.name for run in runs)}; Ctrl-C ends it")
         if open_:
             # some browsers block the caller until they are closed
-            Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+            Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
         # otherwise nothing is cleaned up when a session or a container ends
         before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
-            app.serve(runs, opened)
+            with server, suppress(KeyboardInterrupt):
+                server.serve_forever()
         finally:
             signal.signal(signal.SIGTERM, before)
 
@@ -98,7 +95,7 @@ def workspace() -> Run:
     paths = RunPaths(
         DATASET,
         {name: artifact(name) for name in FORMATS},
-        {step: DATA / "scores" / step / TABLE for step in SCORED},
+        {(step, table): DATA / "scores" / step / f"{table}.csv" for step, table in TABLES},
     )
     return Run(
         WORKSPACE, paths, ReloadingFile((Path(PARAMETERS), Path(LOCK)), _workspace_parameters)
@@ -119,19 +116,20 @@ def revision(name: str, scratch: Path) -> Run:
     """
     run = CachedRun(name)
     artifacts: dict[str, Path] = {}
-    tables: dict[str, Path] = {}
+    tables: dict[tuple[str, str], Path] = {}
     missing: dict[str, str] = {}
-    stale: list[str] = []
-    outs: list[tuple[str, str, str | None]] = []
-    outs += [(key, artifact(key).as_posix(), None) for key in FORMATS]
-    outs += [(step, (DATA / "scores" / step).as_posix(), TABLE) for step in SCORED]
-    for key, path, inside in outs:
-        title = f"scores of {key}" if inside else key
+    stale: dict[str, None] = {}
+    scores = {key: (DATA / "scores" / key[0]).as_posix() for key in TABLES}
+    for key, path in {**{name: artifact(name).as_posix() for name in FORMATS}, **scores}.items():
+        title = key if isinstance(key, str) else f"scores of {key[0]}"
         if path in run.stale:
-            stale.append(title)
+            stale[title] = None
         elif path in run.outs:
             try:
-                (tables if inside else artifacts)[key] = run.file(path, inside)
+                if isinstance(key, str):
+                    artifacts[key] = run.file(path)
+                else:
+                    tables[key] = run.file(path, f"{key[1]}.csv")
             except UserError as error:
                 missing[title] = str(error)
     reason = f"{name}: hidden, as another run made them: {', '.join(stale)}; run the experiment "

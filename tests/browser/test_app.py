@@ -1,26 +1,57 @@
+"""The server: files, data and pages by URL, and what it refuses."""
+
 import io
+import json
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from PIL import Image
 
-from pipeline.browser.app import image_app, listen
-from pipeline.browser.layers import LAYERS
-from pipeline.browser.render import Renderer
+from pipeline.browser.app import Server
+from pipeline.browser.layers import LAYERS, drawn_size
 from pipeline.browser.run import Run
-from pipeline.browser.sample import WalkSettings
+from pipeline.browser.sample import Sample, WalkSettings
 from pipeline.errors import UserError
-from tests.support.runs import NAMES, run_of, write_artifact
+from pipeline.views import overlays
+from tests.support.runs import HEIGHT, NAMES, WIDTH, run_of, write_artifact
+
+
+class Client:
+    """One connection to a server, which it asks for URLs."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.connection = server, HTTPConnection("127.0.0.1", server.server_port)
+
+    def get(self, url: str, headers: dict[str, str] | None = None) -> tuple[HTTPResponse, bytes]:
+        self.connection.request("GET", url, headers=headers or {})
+        answer = self.connection.getresponse()
+        return answer, answer.read()
+
+    def data(self, what: str, **query: str) -> dict:
+        answer, content = self.get(f"/data/{what}?{urlencode(query)}")
+        assert answer.status == 200, content
+        return json.loads(content)
+
+
+@contextmanager
+def serving(*runs: Run) -> Iterator[Client]:
+    with Server(runs, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = Client(server)
+        yield client
+        client.connection.close()
+        server.shutdown()
 
 
 @pytest.fixture
-def client(run: Run) -> Iterator[TestClient]:
-    with TestClient(image_app(Renderer([run])), base_url="http://127.0.0.1:8080") as client:
+def client(run: Run) -> Iterator[Client]:
+    with serving(run) as client:
         yield client
 
 
@@ -29,53 +60,63 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_images_layers_and_thumbnails_by_any_id(client: TestClient, run: Run, name: str) -> None:
-    renderer = Renderer([run])
-    for source in (
-        renderer.image_url(run, name),
-        renderer.thumbnail_url(run, name, "labels"),
-        renderer.layer_url(run, name, "labels", WalkSettings()),
-    ):
-        assert client.get(source).status_code == 200, source
+def test_every_file_of_any_id_is_served_and_kept_by_the_browser(client: Client, name: str) -> None:
+    card = next(one for one in client.data("grid")["cards"] if one["id"] == name)
+    pane = client.data("pane", run="workspace", id=name, layers=",".join(LAYERS))
+    assert (card["tags"], pane["problems"]) != ([], None)
+    assert list(pane["layers"]) == list(LAYERS) == pane["available"]
+    for url in (card["image"], card["layer"], pane["image"], *pane["layers"].values()):
+        answer, content = client.get(url)
+        assert answer.status == 200, url
+        assert "immutable" in (answer.headers["Cache-Control"] or "")
+        assert pixels(content).shape[0] > 100
+    assert client.get(f"/image/{quote(name, safe='')}")[0].status == 200
 
 
-def test_layer_is_what_is_drawn(client: TestClient, run: Run) -> None:
-    renderer = Renderer([run])
-    settings = WalkSettings(class_=2, threshold=0.6)
-    answer = client.get(renderer.layer_url(run, "f", "cams", settings))
-    assert answer.headers["content-type"] == "image/png"
-    expected = LAYERS["cams"].render(renderer.sample(run, "f"), settings)
-    np.testing.assert_array_equal(pixels(answer.content), expected)
+def test_layer_is_what_is_drawn_with_the_settings(client: Client, run: Run) -> None:
+    query = {"run": "workspace", "id": "f", "layers": "cams", "class_": "2", "threshold": "0.6"}
+    url = client.data("pane", **query)["layers"]["cams"]
+    size = drawn_size((HEIGHT, WIDTH))
+    draw = LAYERS["cams"].draw(Sample(run, "f"), WalkSettings(class_=2, threshold=0.6), size)
+    np.testing.assert_array_equal(pixels(client.get(url)[1]), overlays.layer(draw, size))
 
 
-@pytest.mark.parametrize("path", ["/image?", "/layer/labels?", "/layer/nothing?", "/thumbnail?"])
-@pytest.mark.parametrize("what", ["run=workspace&id=nobody", "run=other&id=f"])
-def test_what_is_not_there_is_404_in_words(client: TestClient, path: str, what: str) -> None:
-    answer = client.get(path + what)
-    assert answer.status_code == 404
-    assert len(answer.text.splitlines()) == 1
+@pytest.mark.parametrize("path", ["file/image", "file/layer", "file/thumbnail", "data/values"])
+@pytest.mark.parametrize("what", ["run=workspace&id=nobody", "run=other&id=f", ""])
+def test_what_is_not_there_is_404_in_words(client: Client, path: str, what: str) -> None:
+    answer, content = client.get(f"/{path}?{what}&key=labels&x=0&y=0")
+    assert answer.status == 404
+    assert len(content.splitlines()) == 1
+
+
+def test_other_paths_are_404_and_unknown_ids_propose_others(client: Client) -> None:
+    for path in ("/image/b%2Ftwi", "/static/app.py", "/static/../app.py", "/data/nothing"):
+        assert client.get(path)[0].status == 404
+    answer, content = client.get("/data/image?id=b%2Ftwi")
+    assert (answer.status, "similar ids: b/two" in content.decode()) == (404, True)
+    for name in ("app.js", "base.js", "grid.js", "image.js", "style.css"):
+        assert client.get(f"/static/{name}")[0].status == 200
 
 
 def test_damaged_layer_leaves_the_others_alone(folder: Path) -> None:
     (folder / "labels.h5").write_bytes(b"no HDF5")
-    with TestClient(
-        image_app(Renderer([run_of(folder)])), base_url="http://localhost:8080"
-    ) as client:
-        bad = client.get("/layer/labels?run=workspace&id=f")
-        assert (bad.status_code, "dvc repro -f" in bad.text) == (404, True)
-        assert client.get("/layer/cams?run=workspace&id=f").status_code == 200
+    with serving(run_of(folder)) as client:
+        pane = client.data("pane", run="workspace", id="f", layers="labels,cams")
+        assert list(pane["layers"]) == ["cams"]
+        assert "labels.h5: not a readable HDF5 file" in pane["problems"][0]
+        answer, content = client.get("/file/layer?run=workspace&id=f&key=labels")
+        assert (answer.status, b"dvc repro -f" in content) == (404, True)
 
 
 def test_replaced_artifact_has_another_address(folder: Path) -> None:
-    run = run_of(folder)
-    renderer = Renderer([run])
-    with TestClient(image_app(renderer), base_url="http://127.0.0.1") as client:
-        before = renderer.layer_url(run, "f", "labels", WalkSettings())
-        old = client.get(before).content
+    with serving(run_of(folder)) as client:
+        query = {"run": "workspace", "id": "f", "layers": "labels"}
+        before = client.data("pane", **query)["layers"]["labels"]
+        old = client.get(before)[1]
         write_artifact(folder, "labels", shift=6)
-        after = renderer.layer_url(run, "f", "labels", WalkSettings())
+        after = client.data("pane", **query)["layers"]["labels"]
         assert before != after
-        assert client.get(after).content != old
+        assert client.get(after)[1] != old
 
 
 @pytest.mark.parametrize(
@@ -84,22 +125,22 @@ def test_replaced_artifact_has_another_address(folder: Path) -> None:
         ({"Host": "localhost:8080"}, 200),
         ({"Host": "evil.example:8080"}, 403),
         ({"Host": "127.0.0.1.evil.example"}, 403),
-        ({"Origin": "http://127.0.0.1:8080"}, 200),
-        ({"Origin": "http://127.0.0.1:9999"}, 403),
+        ({"Host": "127.0.0.1:8080", "Origin": "http://127.0.0.1:8080"}, 200),
+        ({"Host": "127.0.0.1:8080", "Origin": "http://127.0.0.1:9999"}, 403),
         ({"Origin": "https://evil.example"}, 403),
     ],
 )
 def test_foreign_hosts_and_sites_are_refused(
-    client: TestClient, headers: dict[str, str], status: int
+    client: Client, headers: dict[str, str], status: int
 ) -> None:
-    answer = client.get(f"/image?run=workspace&id={quote('b/two')}", headers=headers)
-    assert answer.status_code == status
-    assert status == 200 or "weakmask browse" in answer.text
+    answer, content = client.get("/data/grid", headers)
+    assert answer.status == status
+    assert status == 200 or b"weakmask browse" in content
 
 
-def test_port_in_use_is_named() -> None:
-    with closing(listen(0)) as taken:
-        host, port = taken.getsockname()
-        assert host == "127.0.0.1"
+def test_port_in_use_is_named(run: Run) -> None:
+    with Server([run], 0) as taken:
+        port = taken.server_port
+        assert taken.address == f"http://127.0.0.1:{port}"
         with pytest.raises(UserError, match=rf"--port {port}: .*in use; `--port 0` takes any"):
-            listen(port)
+            Server([run], port)

@@ -23,7 +23,7 @@ def blended(layer: np.ndarray, image: np.ndarray) -> np.ndarray:
 def test_every_layer_over_the_image_is_what_overlays_draws(run: Run, key: str) -> None:
     sample = Sample(run, "c été <b>")
     image = overlays.resized(sample.image(), SIZE)
-    layer = LAYERS[key].render(sample, WalkSettings())
+    layer = overlays.layer(LAYERS[key].draw(sample, WalkSettings(), SIZE), SIZE)
     assert layer.shape == (*SIZE, 4)
     assert LAYERS[key].available(sample)
     assert layer[..., 3].any()
@@ -60,7 +60,9 @@ def test_settings_change_what_is_drawn(run: Run) -> None:
     sample = Sample(run, "f")
 
     def drawn(key: str, **settings: Any) -> bytes:
-        return LAYERS[key].render(sample, WalkSettings(**settings)).tobytes()
+        return overlays.layer(
+            LAYERS[key].draw(sample, WalkSettings(**settings), SIZE), SIZE
+        ).tobytes()
 
     assert drawn("cams", class_=0) != drawn("cams", class_=2)
     assert drawn("cams", threshold=0.1) != drawn("cams", threshold=0.9)

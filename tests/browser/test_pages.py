@@ -10,17 +10,14 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
+from pipeline.browser.app import Server
 from tests.support.runs import NAMES, run_of, write_artifact, write_run, write_table
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt package chromium)"),
-    # of NiceGUI and the server's own threads, not of the pages
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt package chromium)")
 SOURCES = (
     "els => els.filter(e => e.offsetParent && e.getAttribute('src')).map(e => e.dataset.layer)"
 )
@@ -33,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run whose labels miss the truth, and another one in `other` in which they do not."""
     folder = tmp_path_factory.mktemp("browsed")
     write_run(folder, shift=2)
+    (folder / "scores/labels/failures.csv").write_text("id,missed\nf,1\n")
     write_run(folder / "other")
     write_table(folder / "other", "labels", best=1.0)
     return folder
@@ -41,20 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
     """The address of a server in this process, over both runs."""
-    import uvicorn
-
-    from pipeline.browser import app
-
-    opened = app.listen(0)
-    application = app.application([run_of(folder), run_of(folder / "other", "other")])
-    serving = uvicorn.Server(
-        uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=serving.run, args=([opened],), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{opened.getsockname()[1]}"
-    serving.should_exit = True
-    thread.join(10)
+    with Server([run_of(folder), run_of(folder / "other", "other")], 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.address
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +53,8 @@ def page(address: str) -> Iterator[Any]:
         page = browser.new_page(viewport={"width": 1366, "height": 768}, base_url=address)
         page.set_default_timeout(20_000)
         page.foreign = []
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(error))
         page.on("request", lambda r: page.foreign.append(r.url) if address not in r.url else None)
         yield page
         browser.close()
@@ -87,31 +77,41 @@ def wait(page: Any, condition: Callable[[], object]) -> None:
 def test_grid_sorts_filters_and_leads_to_images(page: Any) -> None:
     page.goto("/")
     ids = page.locator(".card .id")
-    assert ids.all_inner_texts() == sorted(NAMES)
+    wait(page, lambda: ids.all_inner_texts() == sorted(NAMES))
     page.get_by_label("search id").fill("日")
     wait(page, lambda: ids.all_inner_texts() == ["d-日本"])
     assert "q=" in page.url
     page.reload()
     wait(page, lambda: ids.all_inner_texts() == ["d-日本"])
+    page.get_by_label("search id").fill("nothing")
+    page.get_by_text("clear the filter").click()
+    wait(page, lambda: ids.all_inner_texts() == sorted(NAMES))
+    page.locator(".chip", has_text="val").click()
+    wait(page, lambda: ids.all_inner_texts() == ["c été <b>", "f"])
+    page.locator(".chip", has_text="labels: missed").click()
+    wait(page, lambda: ids.all_inner_texts() == ["f"] and "failure=labels:missed" in page.url)
     page.goto("/?sort=labels")
-    assert ids.all_inner_texts() == sorted(NAMES, reverse=True)
-    for score in ("maps 40.0", "seeds 40.0", "walk 40.0", "labels 40.0", "final 40.0"):
-        assert score in page.locator(".card").first.inner_text()
-    wait(
-        page,
-        lambda: page.locator(".card img").first.evaluate("i => i.complete && i.naturalWidth") > 0,
-    )
+    wait(page, lambda: ids.all_inner_texts() == sorted(NAMES, reverse=True))
+    first = page.locator(".card").first
+    rows = [row.split() for row in first.locator("tr").all_inner_texts()]
+    assert rows[0] == ["cams", "seeds", "walk", "labels", "predictions"]
+    assert rows[1:] == [["40.0"] * 5, ["40.0", "40.0", "40.0", "50.0", "40.0"]]
+    loaded = "images => images.every(i => i.complete && i.naturalWidth > 100)"
+    wait(page, lambda: first.locator("img").evaluate_all(loaded))
+    page.get_by_label("opacity").fill("0.4")
+    assert first.locator(".over").evaluate("i => getComputedStyle(i).opacity") == "0.4"
     page.locator(".card").nth(4).click()
-    page.wait_for_selector("#name")
-    assert page.locator("#name").inner_text() == "b/two"
+    wait(page, lambda: page.locator("#name").inner_text() == "b/two")
     assert unquote(urlsplit(page.url).path) == "/image/b/two"
-    assert shown_layers(page) == ["labels"]
+    wait(page, lambda: shown_layers(page) == ["labels"])
+    page.go_back()
+    wait(page, lambda: ids.count() == len(NAMES))
 
 
 def test_disagreements_sort_the_grid_when_they_are_computed(page: Any) -> None:
     page.goto("/?sort=disagreement&differ=labels-truth")
-    wait(page, lambda: page.locator(".card .scores .on").count() == len(NAMES))
-    found = [float(text.split()[1]) for text in page.locator(".card .scores .on").all_inner_texts()]
+    wait(page, lambda: page.locator(".card .value").count() == len(NAMES))
+    found = [float(text.split()[1]) for text in page.locator(".card .value").all_inner_texts()]
     assert found == sorted(found, reverse=True)
     assert found[0] > 0
 
@@ -119,6 +119,7 @@ def test_disagreements_sort_the_grid_when_they_are_computed(page: Any) -> None:
 def test_keys_walk_through_images_and_layers(page: Any) -> None:
     page.goto(f"/image/{quote('b/two', safe='')}?layers=labels:1")
     name = page.locator("#name")
+    wait(page, lambda: shown_layers(page) == ["labels"])
     page.keyboard.press("ArrowRight")
     wait(page, lambda: name.inner_text() == "c été <b>")
     page.keyboard.press("ArrowLeft")
@@ -134,42 +135,42 @@ def test_keys_walk_through_images_and_layers(page: Any) -> None:
     ) == ("hidden")
     page.reload()
     wait(page, lambda: name.inner_text() == "b/two" and shown_layers(page) == ["instances"])
-    page.locator("button", has_text="keyboard").first.click()
+    page.get_by_role("button", name="?", exact=True).click()
     page.get_by_text("previous, next image").wait_for()
     page.keyboard.press("Escape")
     page.get_by_text("previous, next image").wait_for(state="hidden")
+    page.get_by_title("what is seeds?").click()
+    page.locator("#tip", has_text="dense CRF").wait_for()
+    page.keyboard.press("Escape")
     page.keyboard.press("g")
     page.wait_for_selector(".card")
 
 
-def test_threshold_is_live(page: Any) -> None:
-    page.goto("/image/f?layers=cams:1&panes=workspace")
-    said = page.locator("#cams-score")
-    wait(page, lambda: "at 0.30" in said.inner_text())
-    layer = page.locator("img[data-layer=cams]").first
-    before = layer.get_attribute("src")
-    page.locator("[data-knob=threshold] [tabindex]").focus()
-    for _ in range(3):
-        page.keyboard.press("ArrowRight")
-    wait(page, lambda: "threshold=0.33" in page.url and "at 0.33" in said.inner_text())
-    wait(page, lambda: layer.get_attribute("src") != before)
+def test_sliders_are_live_and_start_at_the_runs_own_values(page: Any) -> None:
+    page.goto("/image/f?layers=cams:1,relabeled:1&panes=workspace")
+    said = page.locator(".lines")
+    wait(page, lambda: "at 0.30" in said.inner_text() and "stored labels" in said.inner_text())
+    layers = page.locator("img[data-layer=cams], img[data-layer=relabeled]")
+    sources = "images => images.map(i => i.getAttribute('src'))"
+    before, text = layers.evaluate_all(sources), said.inner_text()
+    for knob, value in (("threshold", "0.33"), ("background", "0.9")):
+        page.locator(f"[data-knob={knob}] input").fill(value)
+        wait(page, lambda knob=knob, value=value: f"{knob}={value}" in page.url)
+    wait(page, lambda: "at 0.33" in said.inner_text())
+    after = layers.evaluate_all(sources)
+    assert all(one != other for one, other in zip(before, after, strict=True))
+    page.locator("[data-knob=threshold] .own").click()
+    page.get_by_text("reset to the runs' own").click()
+    wait(page, lambda: said.inner_text() == text and "background" not in page.url)
     assert page.locator("#name").inner_text() == "f"
-
-
-def test_walk_is_live(page: Any) -> None:
-    page.goto("/image/f?layers=relabeled:1&background=0.9&panes=workspace")
-    said = page.locator("#walk-score")
-    wait(page, lambda: "stored labels" in said.inner_text())
-    before = said.inner_text()
-    page.get_by_text("the run's own").click()
-    wait(page, lambda: said.inner_text() != before and "background" not in page.url)
 
 
 def test_two_runs_stand_side_by_side_with_one_zoom(page: Any) -> None:
     page.goto("/image/f?layers=labels:0.6")
     panes = page.locator(".pane")
     wait(page, lambda: panes.count() == 2)
-    assert [text.split("\n")[0] for text in panes.all_inner_texts()] == ["workspace", "other"]
+    assert panes.locator(".title b").all_inner_texts() == ["workspace", "other"]
+    wait(page, lambda: shown_layers(page) == ["labels"])
     sources = [panes.nth(n).locator("img[data-layer=labels]").get_attribute("src") for n in (0, 1)]
     assert "run=workspace" in sources[0]
     assert "run=other" in sources[1]
@@ -190,6 +191,23 @@ def _nudge(page: Any, box: dict[str, float]) -> bool:
     return False
 
 
+def test_two_runs_are_swiped_and_flickered(page: Any) -> None:
+    page.goto("/image/f?layers=labels:1")
+    frames = page.locator(".frame")
+    wait(page, lambda: shown_layers(page) == ["labels"])
+    page.keyboard.press("c")
+    boxes = [frames.nth(n).bounding_box() for n in (0, 1)]
+    assert boxes[0] == boxes[1], "one on top of the other"
+    page.mouse.move(boxes[0]["x"] + boxes[0]["width"] / 4, boxes[0]["y"] + 9)
+    clip = "i => parseFloat(getComputedStyle(i).clipPath.split(' ').at(-1))"
+    wait(page, lambda: frames.nth(1).evaluate(clip) == pytest.approx(25, abs=1))
+    page.keyboard.press("c")
+    seen = "i => getComputedStyle(i).visibility"
+    for state in ("hidden", "visible", "hidden"):
+        wait(page, lambda state=state: frames.nth(1).evaluate(seen) == state)
+    assert "mode=flicker" in page.url
+
+
 def test_id_that_is_not_there_proposes_others(page: Any) -> None:
     assert page.goto("/image/b%2Ftwi").status == 404
     page.get_by_text("There is no image 'b/twi'; similar ids: b/two").wait_for()
@@ -200,7 +218,9 @@ def test_damage_is_a_notice_and_the_rest_works_until_it_is_fixed(page: Any, fold
     (folder / "seeds.h5").write_bytes(b"no HDF5")
     page.goto("/image/f?layers=seeds:1,cams:1&panes=workspace")
     page.locator(".notice", has_text="seeds.h5: not a readable HDF5 file").wait_for()
-    assert shown_layers(page) == ["cams"]
+    wait(page, lambda: shown_layers(page) == ["cams"])
+    page.locator(".notice button").first.click()
+    assert page.locator(".notice").count() == 0
     (folder / "seeds.h5").unlink()
     write_artifact(folder, "seeds")
     page.keyboard.press(" ")
@@ -208,6 +228,23 @@ def test_damage_is_a_notice_and_the_rest_works_until_it_is_fixed(page: Any, fold
     assert page.locator(".notice").count() == 0
 
 
-def test_nothing_is_fetched_from_elsewhere(page: Any) -> None:
+def test_a_phone_shows_two_columns_with_folded_filters_and_the_image_above_its_layers(
+    page: Any,
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto("/")
+    page.locator(".card").first.wait_for()
+    columns = "grid => getComputedStyle(grid).gridTemplateColumns.split(' ').length"
+    assert page.locator("main.grid").evaluate(columns) == 2
+    assert not page.locator(".chips").first.is_visible()
+    page.goto("/image/f?panes=workspace")
+    wait(page, lambda: shown_layers(page) == ["labels"])
+    assert page.locator(".layerrow", has_text="walk").bounding_box()["y"] < 844
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.set_viewport_size({"width": 1366, "height": 768})
+
+
+def test_nothing_fails_or_is_fetched_from_elsewhere(page: Any) -> None:
     page.goto("/")
     assert [url for url in page.foreign if not url.startswith(("data:", "blob:"))] == []
+    assert page.errors == []

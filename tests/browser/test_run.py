@@ -18,6 +18,7 @@ def test_everything_is_found(run: Run) -> None:
         name: pytest.approx(0.9 - 0.1 * n) for n, name in enumerate(NAMES)
     }
     assert run.problems() == []
+    assert run.table("labels", "failures") == run.scores("walk") == {}
 
 
 def test_nothing_but_the_dataset_is_no_problem(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pipeline.browser.sample import (
     difference,
     live_class_maps,
     live_labels,
+    read_settings,
     walk_record,
 )
 from pipeline.core.artifacts import Writer
@@ -91,3 +92,10 @@ def test_missing_parameter_is_named(folder: Path) -> None:
     run._parameters = lambda: {"labels": {}}
     with pytest.raises(UserError, match=r"walk\.beta: not in the run's parameters"):
         live_labels(Sample(run, "f"), WalkSettings())
+
+
+def test_settings_are_read_from_a_query_and_invalid_ones_dropped() -> None:
+    query = {"class_": "2", "threshold": "0.31", "beta": "7.5", "steps": "64", "background": "0"}
+    assert read_settings(query) == WalkSettings(2, 0.31, 7.5, 64, 0.0)
+    wrong = {"class_": "x", "threshold": "2", "beta": "nan", "steps": "-1", "background": ""}
+    assert read_settings(wrong) == WalkSettings()

@@ -1,5 +1,6 @@
 """What sorts and filters the grid."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,66 +9,63 @@ from pipeline.browser.run import SCORED, Run
 from pipeline.browser.sample import Sample
 from pipeline.browser.selection import (
     Disagreements,
+    Filter,
     Progress,
     Selection,
-    SortKeys,
     available_pairs,
     disagreement,
-    select,
+    read_filter,
 )
-from pipeline.browser.state import Filter
-from pipeline.views.report_data import TITLES
 from tests.support.runs import NAMES, run_of, write_artifact, write_table
 
-VALUES = {"a one": 0.9, "b/two": 0.2, "f": 0.5}
-KEYS = SortKeys({"labels": VALUES, "disagreement": VALUES}, frozenset({"disagreement"}))
+
+def test_query_is_read_and_invalid_parts_are_dropped() -> None:
+    query = {"q": "a&b", "class": "cat|日本", "split": "val", "sort": "walk", "reverse": "1"}
+    expected = Filter("a&b", ("cat", "日本"), "val", "", "walk", True)
+    assert read_filter(query) == expected
+    assert read_filter({**query, "differ": "walk-truth"}) == replace(expected, differ="walk-truth")
+    assert read_filter({"differ": "a-b-c", "page": "x"}) == Filter()
 
 
-def selected(run: Run, **parts: object) -> list[str]:
-    return select(run.index, Filter(**parts), KEYS)  # type: ignore[arg-type]
-
-
-def test_filters(run: Run) -> None:
-    assert selected(run) == sorted(NAMES)
-    assert selected(run, text="ONE") == ["a one"]
-    assert selected(run, text="日") == ["d-日本"]
-    assert selected(run, split="val") == ["c été <b>", "f"]
-    assert selected(run, classes=("cat", "日本")) == ["c été <b>", "f"]
-    assert selected(run, classes=("no such class",)) == sorted(NAMES)
-
-
-def test_worst_come_first_and_images_without_a_value_last(run: Run) -> None:
-    rest = ["c été <b>", "d-日本", "e100%"]
-    assert selected(run, sort="labels") == ["b/two", "f", "a one", *rest]
-    assert selected(run, sort="labels", reverse=True) == ["a one", "f", "b/two", *rest]
-    assert selected(run, sort="disagreement") == ["a one", "f", "b/two", *rest]
-    assert selected(run, reverse=True) == sorted(NAMES, reverse=True)
-
-
-def test_gains_of_another_run_sort(run: Run, folder: Path) -> None:
-    write_table(folder, "labels", best=1.0)
-    selection = Selection([run, run_of(folder, "other")], Disagreements())
-    assert selection.titles()["gain:labels:other"] == "gain of pseudo-labels, other"
-    gains = selection.keys(Filter()).values["gain:labels:other"]
-    assert gains["f"] == pytest.approx(0.1)
-
-
-def test_problems_are_named_once(folder: Path) -> None:
-    (folder / "cams.h5").write_bytes(b"no HDF5")
-    (folder / "scores/labels/images.csv").write_text("nothing")
-    selection = Selection([run_of(folder)], Disagreements())
-    cams, labels = selection.problems()
-    assert "cams.h5" in cams
-    assert "labels/images.csv" in labels
-    assert selection.names(Filter(sort="labels")) == sorted(NAMES)
+@pytest.mark.parametrize(
+    ("parts", "names"),
+    [
+        ({}, sorted(NAMES)),
+        ({"reverse": True}, sorted(NAMES, reverse=True)),
+        ({"text": "ONE"}, ["a one"]),
+        ({"text": "日"}, ["d-日本"]),
+        ({"split": "val"}, ["c été <b>", "f"]),
+        ({"classes": ("cat", "日本")}, ["c été <b>", "f"]),
+        ({"classes": ("no such class",)}, sorted(NAMES)),
+        ({"failure": "labels:missed"}, ["b/two", "f"]),
+        ({"failure": "labels:split"}, []),
+        ({"failure": "cams:missed"}, []),
+        ({"sort": "labels"}, ["b/two", "f", "a one", "c été <b>", "d-日本", "e100%"]),
+        (
+            {"sort": "labels", "reverse": True},
+            ["a one", "f", "b/two", "c été <b>", "d-日本", "e100%"],
+        ),
+        ({"sort": "nothing"}, sorted(NAMES)),
+    ],
+)
+def test_filters_and_orders(folder: Path, parts: dict, names: list[str]) -> None:
+    scores = folder / "scores/labels"
+    (scores / "images.csv").write_text("id,miou\na one,0.9\nb/two,0.2\nf,0.5\n")
+    (scores / "failures.csv").write_text("id,missed,split\na one,0,\nb/two,2,\nf,1,\n")
+    assert Selection([run_of(folder)]).names(Filter(**parts)) == names
 
 
 @pytest.mark.parametrize("step", SCORED)
-def test_every_scored_step_sorts(folder: Path, step: str) -> None:
-    (folder / f"scores/{step}/images.csv").write_text("id,miou\nf,0.2\nb/two,0.1\n")
-    selection = Selection([run_of(folder)], Disagreements())
-    assert selection.names(Filter(sort=step))[:2] == ["b/two", "f"]
-    assert selection.titles()[step] == f"mIoU of {TITLES[step].lower()}"
+def test_every_scored_step_sorts_and_its_gain_in_another_run(
+    run: Run, folder: Path, step: str
+) -> None:
+    write_table(folder, step, best=1.0)
+    selection = Selection([run, run_of(folder, "other")])
+    assert selection.titles()[step] == f"mIoU of {step}"
+    assert selection.titles()[f"gain:{step}:other"] == f"gain of {step} in other"
+    gains = selection.sort_values(Filter(sort=f"gain:{step}:other"))
+    assert gains["f"] == pytest.approx(0.1)
+    assert selection.names(Filter(sort=step))[0] == "f"
 
 
 def compared(run: Run, pair: str) -> Progress:
@@ -115,5 +113,5 @@ def test_missing_parameter_is_the_problem(folder: Path) -> None:
 def test_only_pairs_of_what_exists_are_offered(folder: Path) -> None:
     (folder / "seeds.h5").unlink()
     offered = available_pairs(run_of(folder))
-    assert offered["walk-truth"] == "random walk and ground truth"
+    assert offered["walk-truth"] == "walk and truth"
     assert not any("seeds" in pair for pair in offered)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.browser.run import FORMATS, SCORED, Run, RunPaths
+from pipeline.browser.run import FORMATS, SCORED, TABLES, Run, RunPaths
 from pipeline.core.artifacts import Record, Writer
 from pipeline.data.index import ImageEntry, Index
 from pipeline.instances.base import pack
@@ -141,7 +141,7 @@ def run_of(folder: Path, name: str = "workspace", missing: dict[str, str] | None
     paths = RunPaths(
         folder / "dataset",
         {format_: folder / f"{format_}.h5" for format_ in FORMATS},
-        {step: folder / "scores" / step / "images.csv" for step in SCORED},
+        {(step, table): folder / "scores" / step / f"{table}.csv" for step, table in TABLES},
         missing or {},
     )
     return Run(name, paths, lambda: PARAMETERS)

@@ -1,0 +1,278 @@
+"""What the pages show, as plain values for JSON: the runs, a page of the grid, an image, a pane."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from pipeline.browser.layers import KEYS, LAYERS, OPAQUE
+from pipeline.browser.render import Renderer
+from pipeline.browser.run import JUDGED, SCORED, Run
+from pipeline.browser.sample import (
+    LABEL_MAPS,
+    SLIDERS,
+    Sample,
+    effective_value,
+    live_labels,
+    read_settings,
+    values_at,
+)
+from pipeline.browser.sample import WalkSettings as Settings
+from pipeline.browser.selection import (
+    DISAGREEMENT,
+    Selection,
+    available_pairs,
+    failing,
+    read_filter,
+)
+from pipeline.core.artifacts import IGNORE
+from pipeline.errors import UserError
+from pipeline.metrics.semantic import ThresholdCurve, threshold_grid
+from pipeline.views import overlays, sheets
+from pipeline.views.gallery import similar_ids
+from pipeline.views.report import percent, plain
+from pipeline.views.report_data import KINDS, TITLES, StepScores, changed_values
+
+PAGE = 60
+"""Images on a page of the grid."""
+FIRST_LAYERS = ("labels", "cams", "seeds", "predictions", "truth")
+"""The first of these layers that exists is shown until another one is chosen."""
+MASKS = "masks"
+"""What thumbnails show by default: the labels or the prediction, whichever the image has."""
+Query = Mapping[str, str]
+
+
+class Pages:
+    """Answers the pages' questions about several runs; the images are those of the first."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs, self.first = tuple(runs), runs[0]
+        self.renderer, self.selection = Renderer(runs), Selection(runs)
+
+    def runs_data(self, query: Query) -> dict[str, Any]:
+        """Return what all pages know: runs, their scores, classes, layers, ways to sort."""
+        index, run = self.first.index, self.first
+        counts = Counter(tag for image in index.values() for tag in image.tags)
+        colors = overlays.palette(len(index.classes)).tolist()
+        return {
+            "runs": [self._run(one) for one in self.runs],
+            "images": len(index),
+            "splits": Counter(image.split for image in index.values()),
+            "classes": [
+                [name, counts[c], overlays.css_color(colors[c])]
+                for c, name in enumerate(index.classes)
+            ],
+            "steps": TITLES,
+            "failures": [
+                [f"{step}:{kind}", f"{step}: {title}", about, images]
+                for step in JUDGED
+                for kind, (title, about) in KINDS.items()
+                if (images := len(failing(run, f"{step}:{kind}")))
+            ],
+            "layers": [
+                {
+                    "key": layer,
+                    "letter": letter,
+                    "title": LAYERS[layer].title,
+                    "about": LAYERS[layer].about,
+                    "link": LAYERS[layer].link,
+                    "opaque": layer in OPAQUE,
+                }
+                for letter, layer in KEYS.items()
+            ],
+            "sorts": self.selection.titles(),
+            "pairs": available_pairs(run),
+            "sliders": {name: (*one.ends, one.step) for name, one in SLIDERS.items()},
+            "differences": self._differences(),
+            "problems": self._problems(),
+        }
+
+    def _run(self, run: Run) -> dict[str, Any]:
+        steps = [StepScores(step, "", 0, dict(run.scores(step))) for step in SCORED]
+        own: dict[str, Any] = {}
+        for name, slider in SLIDERS.items():
+            try:
+                own[name] = run.value(*slider[:2])
+            except UserError:
+                continue
+        scores = {one.step: one.miou for one in steps if one.miou is not None}
+        return {"name": run.name, "scores": scores, "own": own}
+
+    def _differences(self) -> list[list[str]]:
+        """Return the parameters in which runs differ from the first: name and a value per run."""
+        changed = [changed_values(self.first.parameters, run.parameters) for run in self.runs[1:]]
+        names = dict.fromkeys(name for values in changed for name, *_ in values)
+        return [[name, *(plain(_value(run, name)) for run in self.runs)] for name in names]
+
+    def _problems(self) -> list[str]:
+        return list(dict.fromkeys(text for run in self.runs for text in run.problems()))
+
+    def grid(self, query: Query) -> dict[str, Any]:
+        """Return a page of cards, and how far a comparison of steps is."""
+        filter_ = read_filter(query)
+        progress = None
+        if filter_.sort == DISAGREEMENT:
+            self.selection.disagreements.advance(self.first, filter_.differ)
+            progress = self.selection.disagreements.progress(self.first, filter_.differ)
+        names, values = self.selection.names(filter_), self.selection.sort_values(filter_)
+        pages = max(1, -(-len(names) // PAGE))
+        wanted = int(query["page"]) if query.get("page", "").isdecimal() else 1
+        page = min(max(1, wanted), pages)
+        shown = names[(page - 1) * PAGE : page * PAGE]
+        return {
+            "total": len(names),
+            "page": page,
+            "pages": pages,
+            "start": (page - 1) * PAGE + 1,
+            "cards": [self._card(name, query.get("show", MASKS), values) for name in shown],
+            "done": progress.done / max(progress.total, 1) if progress else 1,
+            "problems": [progress.problem] if progress and progress.problem else [],
+        }
+
+    def _card(self, name: str, show: str, values: Mapping[str, float]) -> dict[str, Any]:
+        image, run = self.first.index[name], self.first
+        if show == MASKS:
+            show = next((step for step in JUDGED if name in _names(run, step)), "")
+        scores = {step: [one.miou(step).get(name) for one in self.runs] for step in SCORED}
+        return {
+            "id": name,
+            "tags": [run.index.classes[tag] for tag in image.tags],
+            "split": image.split,
+            "size": [image.width, image.height],
+            "image": self.renderer.thumbnail_url(run, name, "image"),
+            "layer": self.renderer.thumbnail_url(run, name, show) if show in LAYERS else None,
+            "scores": {step: row for step, row in scores.items() if row != [None] * len(row)},
+            "value": values.get(name),
+        }
+
+    def image(self, query: Query) -> dict[str, Any]:
+        """Return the place of an image in the filter's order, its neighbors, and what it is.
+
+        Raises UserError, with similar ids, if there is no such image.
+        """
+        name, index = query.get("id", ""), self.first.index
+        if name not in index:
+            similar = ", ".join(similar_ids(list(index), name)) or "none"
+            raise UserError(f"There is no image {name!r}; similar ids: {similar}")
+        names = self.selection.names(read_filter(query))
+        if name not in names:
+            names = list(index)
+        place, image = names.index(name), index[name]
+        sample = self.renderer.sample(self.first, name)
+        first = next((key for key in FIRST_LAYERS if LAYERS[key].available(sample)), "")
+        return {
+            "place": place + 1,
+            "total": len(names),
+            "next": names[place + 1 : place + 3],
+            "previous": names[max(0, place - 1) : place],
+            "ends": [names[0], names[-1]],
+            "tags": [index.classes[tag] for tag in image.tags],
+            "tag_ids": list(image.tags),
+            "split": image.split,
+            "size": [image.width, image.height],
+            "first": first,
+        }
+
+    def pane(self, query: Query) -> dict[str, Any]:
+        """Return one run's view of an image: files, scores, legend, problems."""
+        run, name = self._run_of(query), query.get("id", "")
+        settings, wanted = read_settings(query), query.get("layers", "").split(",")
+        problems: list[str] = run.problems()
+        pane: dict[str, Any] = {"exists": name in run.index, "problems": problems, "layers": {}}
+        if not pane["exists"]:
+            return pane
+        sample = self.renderer.sample(run, name)
+        with _noting(problems):
+            self.renderer.image(run, name)
+            pane["image"] = self.renderer.image_url(run, name)
+        pane["available"] = [key for key in LAYERS if LAYERS[key].available(sample)]
+        for key in (key for key in pane["available"] if key in wanted):
+            with _noting(problems):
+                self.renderer.layer(run, name, key, settings)
+                pane["layers"][key] = self.renderer.layer_url(run, name, key, settings)
+        pane["scores"] = {step: run.miou(step).get(name) for step in SCORED}
+        if "cams" in pane["layers"]:
+            with _noting(problems):
+                pane["cams"] = cams_score(sample, settings)
+        if {"walk", "relabeled"} & pane["layers"].keys():
+            with _noting(problems):
+                pane["walk"] = walk_score(sample, settings)
+        with _noting(problems):
+            maps = [sample.label_map(step) for step in LABEL_MAPS if step in pane["layers"]]
+            tagged = np.array([tag + 1 for tag in sample.entry.tags], np.uint8)
+            legend = sheets.legend([tagged, *maps], sample.index.classes)
+            pane["legend"] = [[label, overlays.css_color(color)] for label, color in legend]
+            pane["ignored"] = any((labels == IGNORE).any() for labels in maps)
+        return pane
+
+    def values(self, query: Query) -> list[tuple[str, str]]:
+        """Return what every artifact holds at a place, in fractions x, y of the image's size."""
+        sample = self.renderer.sample(self._run_of(query), query.get("id", ""))
+        x, y = (float(query.get(key, "nan")) for key in "xy")
+        if not (0 <= x < 1 and 0 <= y < 1):
+            return []
+        row, column = int(y * sample.size[0]), int(x * sample.size[1])
+        return [("pixel", f"{column}, {row}"), *values_at(sample, row, column)]
+
+    def file(self, kind: str, query: Query) -> tuple[bytes, str]:
+        """Return an image file and its media type; KeyError or UserError if there is none."""
+        run, name, key = self._run_of(query), query.get("id", ""), query.get("key", "image")
+        if kind == "image":
+            return self.renderer.image(run, name), "image/jpeg"
+        if kind == "thumbnail":
+            media = "image/jpeg" if key == "image" else "image/png"
+            return self.renderer.thumbnail(run, name, key), media
+        return self.renderer.layer(run, name, key, read_settings(query)), "image/png"
+
+    def _run_of(self, query: Query) -> Run:
+        return self.renderer.runs[query.get("run", "")]
+
+
+def _names(run: Run, step: str) -> Collection[str]:
+    """Return the images of an artifact, none if it is missing or damaged."""
+    return run.reader(step) if run.exists(step) and run.problem(step) is None else ()
+
+
+def _value(run: Run, name: str) -> Any:
+    try:
+        return run.value(*name.split("."))
+    except UserError:
+        return None
+
+
+@contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    """Turn an error into a notice, so that everything else is still shown."""
+    try:
+        yield
+    except (UserError, ValueError) as error:
+        if str(error) not in problems:
+            problems.append(str(error))
+
+
+def cams_score(sample: Sample, settings: Settings) -> str:
+    """Return the mIoU of the activation maps at the chosen threshold, and the best of any."""
+    threshold = effective_value(sample, settings, "threshold")
+    reached = sample.miou(sample.label_map("cams", threshold))
+    if reached is None:
+        return "no mask to compare with"
+    best_at, best = sample.cached("best threshold", lambda: _best_threshold(sample))
+    return f"mIoU {percent(reached)} at {threshold:.2f}; best {percent(best)} at {best_at:.2f}"
+
+
+def _best_threshold(sample: Sample) -> tuple[float, float]:
+    curve = ThresholdCurve(sample.index.classes, threshold_grid())
+    curve.add(sample.ground_truth(), *sample.cams())
+    return curve.best()
+
+
+def walk_score(sample: Sample, settings: Settings) -> str:
+    """Return the mIoU of the live pseudo-labels, next to that of the stored ones."""
+    reached = sample.miou(live_labels(sample, settings)["semantic"])
+    if reached is None:
+        return "no mask to compare with"
+    stored = sample.miou(sample.label_map("labels")) if sample.has("labels") else None
+    compared = "" if stored is None else f"; stored labels {percent(stored)}"
+    return f"mIoU {percent(reached)}{compared}"

@@ -4,7 +4,8 @@ Requests with another Host (DNS rebinding) or another Origin are refused.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -113,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing: the address is all that a terminal needs."""
 
 
-def is_local(headers: Mapping[str, str]) -> bool:
+def is_local(headers: Message) -> bool:
     """Whether the Host is this machine and the Origin, if there is one, this very server."""
     host, origin = headers.get("Host", ""), headers.get("Origin")
     if urlsplit(f"//{host}").hostname not in LOCAL:

@@ -133,7 +133,8 @@ def oddities(record: Record, classes: int) -> dict[str, Any]:
 def _visible(record: Record, key: str, numbered: str) -> np.ndarray:
     """Return which regions have a pixel, bool [N]: of an id map, or of masks that may overlap."""
     ids = record[key]
-    return ids.any((1, 2)) if ids.ndim == 3 else np.isin(np.arange(len(record[numbered])) + 1, ids)
+    numbers = np.arange(len(record[numbered])) + 1
+    return np.asarray(ids.any((1, 2)) if ids.ndim == 3 else np.isin(numbers, ids))
 
 
 def describe_artifact(path: Path) -> Iterator[str]:

@@ -119,8 +119,10 @@ def revision(name: str, scratch: Path) -> Run:
     tables: dict[tuple[str, str], Path] = {}
     missing: dict[str, str] = {}
     stale: dict[str, None] = {}
-    scores = {key: (DATA / "scores" / key[0]).as_posix() for key in TABLES}
-    for key, path in {**{name: artifact(name).as_posix() for name in FORMATS}, **scores}.items():
+    outs: dict[str | tuple[str, str], Path] = {key: artifact(key) for key in FORMATS}
+    outs |= {key: DATA / "scores" / key[0] for key in TABLES}
+    for key, out in outs.items():
+        path = out.as_posix()
         title = key if isinstance(key, str) else f"scores of {key[0]}"
         if path in run.stale:
             stale[title] = None

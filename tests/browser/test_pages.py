@@ -1,5 +1,6 @@
 """The pages in headless Chromium: what they show, and what keys and sliders do."""
 
+import re
 import shutil
 import threading
 import time
@@ -30,7 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run whose labels miss the truth, and another one in `other` in which they do not."""
     folder = tmp_path_factory.mktemp("browsed")
     write_run(folder, shift=2)
-    (folder / "scores/labels/failures.csv").write_text("id,missed\nf,1\n")
     write_run(folder / "other")
     write_table(folder / "other", "labels", best=1.0)
     return folder
@@ -155,7 +155,7 @@ def test_sliders_are_live_and_start_at_the_runs_own_values(page: Any) -> None:
     before, text = layers.evaluate_all(sources), said.inner_text()
     for knob, value in (("threshold", "0.33"), ("background", "0.9")):
         page.locator(f"[data-knob={knob}] input").fill(value)
-        wait(page, lambda knob=knob, value=value: f"{knob}={value}" in page.url)
+        page.wait_for_url(re.compile(f"{knob}={value}"))
     wait(page, lambda: "at 0.33" in said.inner_text())
     after = layers.evaluate_all(sources)
     assert all(one != other for one, other in zip(before, after, strict=True))
@@ -202,9 +202,8 @@ def test_two_runs_are_swiped_and_flickered(page: Any) -> None:
     clip = "i => parseFloat(getComputedStyle(i).clipPath.split(' ').at(-1))"
     wait(page, lambda: frames.nth(1).evaluate(clip) == pytest.approx(25, abs=1))
     page.keyboard.press("c")
-    seen = "i => getComputedStyle(i).visibility"
     for state in ("hidden", "visible", "hidden"):
-        wait(page, lambda state=state: frames.nth(1).evaluate(seen) == state)
+        frames.nth(1).wait_for(state=state)
     assert "mode=flicker" in page.url
 
 

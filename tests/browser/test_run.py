@@ -18,7 +18,9 @@ def test_everything_is_found(run: Run) -> None:
         name: pytest.approx(0.9 - 0.1 * n) for n, name in enumerate(NAMES)
     }
     assert run.problems() == []
-    assert run.table("labels", "failures") == run.scores("walk") == {}
+    assert run.table("labels", "failures") == {"a one": {"missed": 0}, "f": {"missed": 1}}
+    assert run.scores("walk") == {"images": 6, "miou": 0.65}
+    assert run.table("cams", "failures") == {}
 
 
 def test_nothing_but_the_dataset_is_no_problem(folder: Path) -> None:

@@ -120,11 +120,19 @@ def write_artifact(folder: Path, format_: str, *, shift: int = 0) -> None:
 
 
 def write_table(folder: Path, step: str, best: float = 0.9) -> None:
-    """Write a score table in which every image is worse than the previous one."""
-    path = folder / "scores" / step / "images.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write score tables in which each image is worse than the previous; the last one fails."""
+    path = folder / "scores" / step
+    path.mkdir(parents=True, exist_ok=True)
     rows = [f'"{name}",{best - 0.1 * number:.2f},0.5' for number, name in enumerate(NAMES)]
-    path.write_text("\n".join(["id,miou,foreground_iou", *rows]) + "\n", encoding="utf-8")
+    tables = {
+        "images": ["id,miou,foreground_iou", *rows],
+        "summary": ["score,value", f"images,{len(NAMES)}", f"miou,{best - 0.25:.2f}", "AP,"],
+        "failures": ["id,missed,split", f'"{NAMES[0]}",0,', f'"{NAMES[-1]}",1,'],
+    }
+    for table, lines in tables.items():
+        if (step, table) in TABLES:
+            text = "\n".join(lines) + "\n"
+            (path / f"{table}.csv").write_text(text, encoding="utf-8")
 
 
 def write_run(folder: Path, *, shift: int = 0) -> None:

@@ -9,6 +9,8 @@ equal versions give equal bytes on every machine. What depends on the machine (d
 labels such as +cu132) is left out.
 """
 
+from pathlib import Path
+
 from pipeline.core.artifacts import Reader
 from pipeline.core.resume import write_atomically
 from pipeline.data.index import Index
@@ -23,7 +25,7 @@ SPLITS = {"labels": "train", "predictions": "val"}
 """Steps whose images are shown by score and on sheets, with their split."""
 ON_PAGE = 4
 """Images of each of these steps at equal distances on the page; sheets show more."""
-THUMBNAIL = 200
+THUMBNAIL = 300
 """Longer side of the page's panels in pixels."""
 
 
@@ -46,7 +48,8 @@ def report(parameters: Parameters, runtime: Runtime) -> None:
     normalize = parameters.labels.normalize
     gallery = ImageGallery(index, readers, normalize, THUMBNAIL)
     page = render(
-        title="Weakly supervised segmentation",
+        title=f"{Path(parameters.dataset.source or parameters.dataset.format).name}: "
+        "weakly supervised segmentation",
         lead=(
             f"{len(index)} images ({_counts(index)}) of {len(index.classes)} classes, "
             f"source {parameters.dataset.format}; classifier {parameters.classifier.method}, "
@@ -60,6 +63,7 @@ def report(parameters: Parameters, runtime: Runtime) -> None:
             step: gallery.failures(data, step, tables[step]["failure_places"])
             for step in data.failures
         },
+        found={} if data.steps else {step: gallery.found(step) for step in SPLITS},
         ranked={step: gallery.ranked(data, step, section.worst) for step in SPLITS},
         examples=[
             gallery.example(name)

@@ -60,8 +60,8 @@ OWN: Mapping[tuple[str, str], Sequence[str]] = {
 """Additional columns of one step's table."""
 
 METRICS = ("best_miou", "miou", "coverage", "AP50")
-"""The scores that `dvc metrics show` and `dvc exp show` list, each as STEP.SCORE; all others are in
-table `summary`.
+"""The scores that `dvc metrics show` and `dvc exp show` list in percent, each as STEP.SCORE; all
+others are in table `summary`, as ratios.
 """
 
 
@@ -76,12 +76,12 @@ class Tables:
     rows: dict[str, list[Row]] = field(default_factory=dict)
 
     def json(self) -> str:
-        """Return the few scores by which runs are compared, rounded to 5 digits, as JSON text.
+        """Return the few scores by which runs are compared, in percent to 3 digits, as JSON text.
 
         They are nested under the step's name, so that DVC's columns need no file names.
         """
         few = {
-            name: _rounded(self.scores[name])
+            name: round(100 * self.scores[name], 3)
             for name in METRICS
             if self.scores.get(name) is not None
         }

@@ -49,7 +49,8 @@ class HeatMap:
 
 
 def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Return a chart of every column of numbers over the first column, its last point marked.
+    """Return a chart of every column of numbers over the first column, its last point marked;
+    the column `loss`, the sum of all others, comes first.
 
     rows: as read from a CSV file; anything but finite numbers is left out.
     """
@@ -57,7 +58,7 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         return []
     x_title, *columns = rows[0]
     made = []
-    for column in columns:
+    for column in sorted(columns, key=lambda column: column != "loss"):
         pairs = [(number(row[x_title]), number(row.get(column))) for row in rows]
         points = [(x, y) for x, y in pairs if x is not None and y is not None]
         if points:
@@ -76,7 +77,7 @@ def curve(
 ) -> Chart | None:
     """Return a chart of scores over a threshold, the best of each line marked; None if empty.
 
-    curves: name -> (threshold, ratio) pairs; chosen: name -> threshold in use, marked too if the
+    curves: name -> (threshold, percent) pairs; chosen: name -> threshold in use, marked too if the
     line contains it.
     """
     curves = {name: points for name, points in curves.items() if points}
@@ -88,7 +89,7 @@ def curve(
         _line(name, points, box, best[name], [p for p in points if p[0] == chosen.get(name)])
         for name, points in curves.items()
     ]
-    notes = [f"{name} best {100 * y:.1f} at {x:g}" for name, (x, y) in best.items()]
+    notes = [f"{name} best {y:.1f} at {x:g}" for name, (x, y) in best.items()]
     return _chart(title, x_title, lines, box, ", ".join(notes))
 
 

@@ -2,6 +2,7 @@
 as examples, of each kind of failure and by score.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -10,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.core.artifacts import Reader, Record
+from pipeline.core.artifacts import IGNORE, Reader, Record
 from pipeline.data.index import HEADER, Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
@@ -22,16 +23,16 @@ from pipeline.views.report_data import KINDS, TITLES, ReportData, Table, read_ro
 
 Arrays = Mapping[str, np.ndarray]
 STEP_PANELS = {
-    "cams": "CAM",
+    "cams": "cams",
     "seeds": "seeds",
     "walk": "walk",
-    "labels": "pseudo-label",
-    "predictions": "prediction",
+    "labels": "labels",
+    "predictions": "predictions",
 }
 """Step -> the panel next to its score."""
 RANKED = {
-    "labels": ("image", "CAM", "seeds", "boundary", "walk", "pseudo-label", "instances"),
-    "predictions": ("image", "prediction", "predicted instances"),
+    "labels": ("image", "cams", "seeds", "boundary", "walk", "labels", "instances"),
+    "predictions": ("image", "predictions", "predicted instances"),
 }
 """Steps whose images are ranked by score -> their panels."""
 TRUTH = ("ground truth", "ground-truth instances")
@@ -44,8 +45,8 @@ ARRAYS = {
     "segments": {"segments": "segments"},
     "seeds": {"seeds": "seeds"},
     "fields": {"boundary": "boundary", "displacement": "displacement"},
-    "labels": {"semantic": "pseudo-label", "instances": "instances"},
-    "predictions": {"semantic": "prediction", "instances": "predicted instances"},
+    "labels": {"semantic": "labels", "instances": "instances"},
+    "predictions": {"semantic": "predictions", "instances": "predicted instances"},
 }
 """Artifact -> array -> title of its panel; class maps are derived from several arrays."""
 
@@ -57,7 +58,7 @@ def arrays_of(format_: str, record: Record, normalize: Normalize) -> Arrays:
     """
     if format_ == "cams":
         height, width = map(int, record["size"])
-        return {"CAM": upsample(record["cams"], (height, width))}
+        return {"cams": upsample(record["cams"], (height, width))}
     if format_ == "walk":
         return {"walk": class_maps(record, normalize)[0]}
     record = exclusive_record(record)
@@ -99,10 +100,16 @@ def look_up(path: Path, name: str, dataset: Path) -> np.ndarray | list[str]:
     _known(ids, path, name)
     return [
         f"{file.parent.name}/{file.stem}: "
-        + ", ".join(f"{key} {value or '-'}" for key, value in row.items() if key != "id")
+        + ", ".join(f"{key} {_shown(key, value)}" for key, value in row.items() if key != "id")
         for file, row in sorted(rows, key=lambda entry: _place(entry[0].parent.name))
         if row.get("id") == name
     ]
+
+
+def _shown(column: str, value: str) -> str:
+    """Return a table's value, ratios in percent."""
+    ratio = value and column in ("miou", "foreground_iou", "coverage")
+    return f"{100 * float(value):.1f}" if ratio else value or "-"
 
 
 def _place(step: str) -> int:
@@ -145,7 +152,7 @@ def draw(format_: str, record: Record, image: np.ndarray, classes: Sequence[str]
             title = f"{name}, up to {cam.max(initial=0):.2f}"
             title = f"{title} ({number})" if title in drawn else title
             full = upsample(cam[None] / top, image.shape[:2])
-            drawn[title] = sheets.panels(image, {"CAM": full}, SIDE)["CAM"]
+            drawn[title] = sheets.panels(image, {"cams": full}, SIDE)["cams"]
     else:
         drawn |= sheets.panels(image, arrays_of(format_, record, "class"), SIDE)
     if format_ == "fields":
@@ -204,6 +211,18 @@ class FailureExample:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What the label maps of a step contain: class -> images tagged with it, images in which it was
+    found, and its mean share of their pixels; images without any class, and images that lack a
+    class of their tags.
+    """
+
+    classes: Mapping[str, tuple[int, int, float]]
+    empty: Sequence[str]
+    lacking: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class ImageGallery:
     """All artifacts of a run, `readers` by format, and their images as examples.
 
@@ -224,7 +243,7 @@ class ImageGallery:
         for format_, reader in self.readers.items():
             if name in reader:
                 arrays |= arrays_of(format_, reader[name], self.normalize)
-        labeled = ("seeds", "pseudo-label", "prediction", "ground truth")
+        labeled = ("seeds", "labels", "predictions", "ground truth")
         keys = sheets.legend([arrays[key] for key in labeled if key in arrays], self.index.classes)
         drawn = sheets.panels(self.index.image(name), arrays, self.side)
         return Example(name, drawn, scores or {}, keys, note)
@@ -281,9 +300,31 @@ class ImageGallery:
             one: own for one, own in data.images.items() if own.keys() & data.images[step].keys()
         }
         bad = first_bad_step(name, scores) if len(scores) > 1 else None
-        note = f"among the worst tenth since {TITLES[bad].lower()}" if bad else ""
-        by_step = {TITLES[one].lower(): own.get(name) for one, own in scores.items()}
+        note = f"among the worst tenth since {bad}" if bad else ""
+        by_step = {one: own.get(name) for one, own in scores.items()}
         return self.example(name, by_step, note).only((*RANKED[step], *TRUTH))
+
+    def found(self, step: str) -> Found:
+        """Return what the label maps of a step contain, compared with the tags."""
+        tagged, shares = Counter[int](), defaultdict[int, list[float]](list)
+        empty, lacking = [], []
+        for name in (name for name in self.readers[step] if name in self.index):
+            labels = self.readers[step].array(name, "semantic")
+            counts = np.bincount(labels.ravel(), minlength=256)[1:IGNORE] / labels.size
+            tags = self.index[name].tags
+            tagged.update(tags)
+            for c in np.flatnonzero(counts).tolist():
+                shares[c].append(float(counts[c]))
+            if not counts.any():
+                empty.append(name)
+            elif not all(counts[tag] for tag in tags):
+                lacking.append(name)
+        named = enumerate(self.index.classes)
+        classes = {
+            name: (tagged[c], len(shares[c]), sum(shares[c]) / max(len(shares[c]), 1))
+            for c, name in named
+        }
+        return Found(classes, empty, lacking)
 
     def contact_sheets(self, names: Sequence[str]) -> Iterator[bytes]:
         """Draw contact sheets of a few rows each, as PNG files."""

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.views import charts, overlays
-from pipeline.views.gallery import Example, FailureExample
+from pipeline.views.gallery import Example, FailureExample, Found
 from pipeline.views.report_data import (
     KINDS,
     TITLES,
@@ -43,8 +43,10 @@ SCORES = {
     "voc_AP70": "VOC AP70",
 }
 """Columns of the table of all scores."""
-CURVES = {"cams": ("activation maps", "threshold"), "walk": ("pseudo-labels", "labels.background")}
-"""Step -> title and axis of its threshold curve."""
+CURVES = {"cams": "background threshold", "walk": "labels.background"}
+"""Step -> axis of its threshold curve."""
+OPEN = 3
+"""Images of each step that are shown unfolded."""
 Rows = Sequence[Mapping[str, Any]]
 Cells = list[float | None]
 
@@ -54,7 +56,7 @@ class StepRow:
     """A row of the pipeline table: scores, gain over the previous step, notes and a panel."""
 
     scores: StepScores
-    title: str
+    about: str
     gain: float | None
     over: str
     note: str
@@ -71,6 +73,7 @@ def render(
     confusions: Mapping[str, Rows] | None = None,
     failures: Mapping[str, Sequence[FailureExample]] | None = None,
     ranked: Mapping[str, Mapping[str, Sequence[Example]]] | None = None,
+    found: Mapping[str, Found] | None = None,
     examples: Sequence[Example] = (),
 ) -> str:
     """Return the page as HTML; equal input gives equal bytes, and every name is escaped.
@@ -84,6 +87,7 @@ def render(
         confusions: step -> rows `actual`, `predicted`, `pixels`.
         failures: step -> kinds of failures.
         ranked: step -> worst, median and best -> images.
+        found: step -> what its label maps contain, where nothing is scored.
         examples: further images.
     """
     drawn = {name: charts.charts(table) for name, table in (curves or {}).items()}
@@ -92,17 +96,18 @@ def render(
         "report.html.j2",
         title=title,
         lead=lead,
-        titles=TITLES,
         kinds=KINDS,
         columns=SCORES,
         steps=[_step_row(data, scores, panels or {}) for scores in data.steps],
+        found=found or {},
         data=data,
         classes=class_rows(data),
         thresholds=_threshold_charts({"mIoU": data}),
-        failures={step: found for step, found in (failures or {}).items() if found},
-        ranked={step: found for step, found in (ranked or {}).items() if any(found.values())},
+        failures={step: kinds for step, kinds in (failures or {}).items() if kinds},
+        ranked={step: places for step, places in (ranked or {}).items() if any(places.values())},
         examples=examples,
-        heat={step: found for step, found in counted.items() if found.names},
+        unfolded=OPEN,
+        heat={step: heat for step, heat in counted.items() if heat.names},
         charts={name: made for name, made in drawn.items() if made},
     )
 
@@ -110,13 +115,13 @@ def render(
 def _step_row(data: ReportData, scores: StepScores, panels: Mapping[str, np.ndarray]) -> StepRow:
     previous, over = data.previous(scores), ""
     if previous is not None:
-        over = f"over {TITLES[previous.step].lower()}"
+        over = f"over {previous.step}"
         if scores.split != previous.split:
-            over += f", which are of other images ({previous.split})"
+            over += f" (of other images, {previous.split})"
         elif scores.step == "seeds":
-            over += ", on fewer pixels"
-    panel, title = panels.get(scores.step), TITLES[scores.step]
-    return StepRow(scores, title, data.gain(scores), over, _note(scores.scores), panel)
+            over += " (on fewer pixels)"
+    panel, about = panels.get(scores.step), TITLES[scores.step]
+    return StepRow(scores, about, data.gain(scores), over, _note(scores.scores), panel)
 
 
 def _note(scores: Mapping[str, float | None]) -> str:
@@ -159,25 +164,30 @@ def render_diff(first: ReportData, second: ReportData, names: tuple[str, str]) -
         "diff.html.j2",
         title=f"{names[0]} vs. {names[1]}",
         names=names,
-        titles=TITLES,
         steps=step_changes(first, second),
         charts=_threshold_charts(dict(zip(names, (first, second), strict=True))),
         failures=failure_changes(first, second),
         classes=class_changes(first, second),
         changed=most_changed(first, second),
         parameters=changed_values(first.parameters, second.parameters),
-        versions=changed_values(first.versions, second.versions),
+        # a run whose report another run made has scores, but no versions
+        versions=changed_values(first.versions, second.versions)
+        if first.versions and second.versions
+        else [],
     )
 
 
 def _threshold_charts(reports: Mapping[str, ReportData]) -> list[charts.Chart]:
     """Return a chart of mIoU over the threshold for each step that has one, a line per report."""
     made = []
-    for step, (title, axis) in CURVES.items():
-        curves = {name: data.curves.get(step, []) for name, data in reports.items()}
+    for step, axis in CURVES.items():
+        curves = {
+            name: [(x, 100 * y) for x, y in data.curves.get(step, [])]
+            for name, data in reports.items()
+        }
         scores = {name: data.step(step) for name, data in reports.items()}
         chosen = {name: one.scores.get("threshold") for name, one in scores.items() if one}
-        chart = charts.curve(f"mIoU of {title}", axis, curves, chosen)
+        chart = charts.curve(f"{step}, mIoU in %", axis, curves, chosen)
         made += [chart] if chart else []
     return made
 

@@ -19,13 +19,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pipeline.errors import UserError
 
 TITLES = {
-    "cams": "Activation maps",
-    "seeds": "Seeds",
-    "walk": "Random walk",
-    "labels": "Pseudo-labels",
-    "predictions": "Final model",
+    "cams": "class activation maps",
+    "seeds": "confident pixels",
+    "walk": "maps after the random walk",
+    "labels": "pseudo-labels",
+    "predictions": "final models",
 }
-"""The scored steps, in the order of the pipeline, and their titles."""
+"""The scored steps, in the order of the pipeline, and what they are."""
 PREVIOUS = {"seeds": "cams", "walk": "cams", "labels": "walk", "predictions": "labels"}
 """The step each step's gain is measured against: the previous step that labels every pixel."""
 KINDS = {
@@ -248,16 +248,16 @@ class Change:
 def step_changes(first: ReportData, second: ReportData) -> list[Change]:
     """Return the score of every step, and further ones: coverage, AP50, at the threshold in use."""
     changes = []
-    for step, title in TITLES.items():
+    for step in TITLES:
         both = first.step(step), second.step(step)
         if any(both):
-            changes.append(Change(title, *(one.miou if one else None for one in both)))
+            changes.append(Change(step, *(one.miou if one else None for one in both)))
         scores = [one.scores if one else {} for one in both]
         further = {"coverage": "coverage", "AP50": "AP50"}
         if any("best_miou" in one for one in scores):
             further["miou"] = "at the threshold in use"
         changes += [
-            Change(f"{title}, {name}", *(one.get(key) for one in scores))
+            Change(f"{step}, {name}", *(one.get(key) for one in scores))
             for key, name in further.items()
             if any(one.get(key) is not None for one in scores)
         ]
@@ -265,7 +265,7 @@ def step_changes(first: ReportData, second: ReportData) -> list[Change]:
 
 
 def class_changes(first: ReportData, second: ReportData) -> dict[str, list[Change]]:
-    """Return step -> IoU of every class."""
+    """Return step -> IoU of every class, of the steps that both have."""
     both = {step: (first.classes.get(step, {}), second.classes.get(step, {})) for step in TITLES}
     return {
         step: [
@@ -273,12 +273,12 @@ def class_changes(first: ReportData, second: ReportData) -> dict[str, list[Chang
             for name in {**tables[0], **tables[1]}
         ]
         for step, tables in both.items()
-        if any(tables)
+        if all(tables)
     }
 
 
 def failure_changes(first: ReportData, second: ReportData) -> dict[str, list[Change]]:
-    """Return step -> number of failures of every kind."""
+    """Return step -> number of failures of every kind, of the steps that both have."""
     both = {step: (first.failures.get(step, {}), second.failures.get(step, {})) for step in TITLES}
     return {
         step: [
@@ -287,7 +287,7 @@ def failure_changes(first: ReportData, second: ReportData) -> dict[str, list[Cha
             if any(kind in table for table in tables)
         ]
         for step, tables in both.items()
-        if any(tables)
+        if all(tables)
     }
 
 

@@ -42,14 +42,14 @@ def _instances(image: np.ndarray, ids: np.ndarray, full: Size) -> np.ndarray:
 
 COLUMNS: Mapping[str, Callable[[np.ndarray, np.ndarray, Size], np.ndarray]] = {
     "segments": _instances,
-    "CAM": _heat,
+    "cams": _heat,
     "seeds": _labels,
     "boundary": _boundary,
     "displacement": _displacement,
     "walk": _heat,
-    "pseudo-label": _labels,
+    "labels": _labels,
     "instances": _instances,
-    "prediction": _labels,
+    "predictions": _labels,
     "predicted instances": _instances,
     "ground truth": _labels,
     "ground-truth instances": _instances,

@@ -166,12 +166,12 @@ def scores() -> None:
     """Print the scores of all steps and the path of the report."""
     rows = [("step", "split", "mIoU", "instance AP50")]
     for name, key, split, title in (
-        ("cams", "best_miou", "train", "CAM, best threshold"),
-        ("cams", "miou", "train", "CAM, fixed threshold"),
-        ("seeds", "miou", "train", "seeds, where labeled"),
+        ("cams", "best_miou", "train", "cams, best threshold"),
+        ("cams", "miou", "train", "cams"),
+        ("seeds", "miou", "train", "seeds"),
         ("walk", "best_miou", "train", "walk, best threshold"),
-        ("labels", "miou", "train", "pseudo-labels"),
-        ("predictions", "miou", "val", "final models"),
+        ("labels", "miou", "train", "labels"),
+        ("predictions", "miou", "val", "predictions"),
     ):
         path = artifact(f"scores/{name}", ".json")
         values = _scores_of(path, name) if path.is_file() else {}
@@ -192,10 +192,10 @@ def scores() -> None:
 
 
 def _scores_of(path: Path, name: str) -> Mapping[str, float]:
-    """Return the scores of a step that the stage scores wrote; raise UserError."""
+    """Return the scores of a step, which stage scores wrote in percent, as ratios."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))[name]
-        return {key: float(value) for key, value in values.items() if value is not None}
+        return {key: float(value) / 100 for key, value in values.items() if value is not None}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path}: damaged ({error}); recreate it with `dvc repro -f scores@{name}`"

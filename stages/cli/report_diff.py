@@ -12,9 +12,18 @@ import click
 from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
 from pipeline.views.report import percent, points, render_diff
-from pipeline.views.report_data import FILE, ReportData, load, parse, step_changes
+from pipeline.views.report_data import (
+    FILE,
+    TITLES,
+    ReportData,
+    collect,
+    load,
+    parse,
+    read_rows,
+    step_changes,
+)
 from stages._command import DATA
-from stages.experiments.dvc_cache import CachedRun
+from stages.experiments.dvc_cache import CachedRun, cached_files
 from stages.experiments.table import aligned
 
 REPORT = (DATA / "report").as_posix()
@@ -26,7 +35,7 @@ REPORT = (DATA / "report").as_posix()
 @click.option(
     "-o",
     "--output",
-    default="report-diff.html",
+    default=DATA / "report-diff.html",
     show_default=True,
     type=click.Path(path_type=Path),
     help="Page to write.",
@@ -49,7 +58,8 @@ def report_diff(first: str, second: str, output: Path) -> None:
 
 
 def read(source: str) -> ReportData:
-    """Read a report from a folder if there is one of that name, else from a revision.
+    """Read a report from a folder if there is one of that name, else from a revision: its report
+    or, where another run made that, what scores are its own.
 
     Raises UserError.
     """
@@ -58,5 +68,23 @@ def read(source: str) -> ReportData:
         return load(folder / FILE)
     if folder.is_file():
         raise UserError(f"{source}: is a file; give the report's folder, such as {REPORT}")
-    file = CachedRun(source).file(REPORT, FILE)
-    return parse(file.read_text(encoding="utf-8"), f"{source}:{REPORT}/{FILE}")
+    run = CachedRun(source)
+    if REPORT not in run.stale:
+        file = run.file(REPORT, FILE)
+        return parse(file.read_text(encoding="utf-8"), f"{source}:{REPORT}/{FILE}")
+    # an experiment with targets: its report is another run's, but some of its scores are its own
+    folders = {step: (DATA / "scores" / step).as_posix() for step in TITLES}
+    own = {step: out for step, out in folders.items() if out in run.outs and out not in run.stale}
+    if not own:
+        raise UserError(f"{source}: another run made its report and scores; run it without targets")
+    missing = ", ".join(step for step in TITLES if step not in own)
+    click.echo(
+        f"{source}: no report and no scores of {missing}, as another run made them", err=True
+    )
+    tables = {}
+    for step, out in own.items():
+        run.file(out)  # the list of its files
+        names = cached_files(run.outs[out]) or {}
+        tables[step] = {Path(name).stem: read_rows(run.file(out, name)) for name in names}
+    parameters = {name: values for name, values in run.parameters.items() if name != "runtime"}
+    return collect(tables, {}, parameters, {})

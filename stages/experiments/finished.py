@@ -53,7 +53,7 @@ def _experiment(name: str, commit: str, metrics: Mapping[str, Any]) -> Experimen
         content = (metrics.get(FILES[step]) or {}).get("data") or {}
         value = (content.get(step) or {}).get(score)
         if value is not None and FILES[step] not in run.stale:
-            scores[step, score] = float(value)
+            scores[step, score] = float(value) / 100  # DVC lists percent
     fresh = [stage for stage in run.stages.values() if not run.stale & {o.path for o in stage.outs}]
     deps = [dep for stage in fresh for dep in stage.deps if not dep.path.startswith(f"{DATA}/")]
     return Experiment(

@@ -8,12 +8,12 @@ Scores = Mapping[tuple[str, str], float]
 """(step, score) -> value in 0..1 of one experiment; see MEASURES."""
 
 MEASURES = {
-    ("cams", "best_miou"): "CAM, best",
-    ("cams", "miou"): "CAM, fixed",
-    ("labels", "miou"): "pseudo-labels",
-    ("labels", "AP50"): "instance AP50",
-    ("predictions", "miou"): "final model, val",
-    ("predictions", "AP50"): "final AP50, val",
+    ("cams", "best_miou"): "cams, best",
+    ("cams", "miou"): "cams",
+    ("labels", "miou"): "labels",
+    ("labels", "AP50"): "labels, AP50",
+    ("predictions", "miou"): "predictions",
+    ("predictions", "AP50"): "predictions, AP50",
 }
 """(step, name of the score under the step's key in data/scores/STEP.json) -> heading."""
 

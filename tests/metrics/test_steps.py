@@ -113,7 +113,7 @@ def test_truth_scores_one(index: Index, stored: Callable[..., Reader], format_: 
     reader = stored(format_, lambda n: MAKERS[format_](index, n))
     tables = score(index, reader)
     scores = tables.scores
-    assert json.loads(tables.json()) == {format_: {"miou": 1, "AP50": 1}}
+    assert json.loads(tables.json()) == {format_: {"miou": 100, "AP50": 100}}
     assert scores["images"] == 3
     assert (
         scores["miou"] == scores["pixel_accuracy"] == scores["precision"] == scores["recall"] == 1
@@ -262,7 +262,7 @@ def test_walk_is_scored_as_stage_labels_thresholds_it(index: Index, normalize: N
 def test_what_dvc_lists_has_other_names_for_every_step() -> None:
     """So that its tables need no file names."""
     listed = [json.loads(Tables(step, {"miou": 0.123456, "AP": 1.0}).json()) for step in STEPS]
-    assert listed == [{step: {"miou": 0.12346}} for step in STEPS]
+    assert listed == [{step: {"miou": 12.346}} for step in STEPS]
 
 
 @pytest.mark.parametrize("format_", [*STEPS])

@@ -8,7 +8,7 @@ def coordinates(line: str) -> list[tuple[float, float]]:
 
 
 def test_every_column_of_numbers_over_the_first() -> None:
-    rows = [{"step": str(i), "loss": f"{1 / (i + 1)}", "name": "cat", "lr": 0.1} for i in range(5)]
+    rows = [{"step": str(i), "lr": 0.1, "loss": f"{1 / (i + 1)}", "name": "cat"} for i in range(5)]
     assert [(c.title, c.x_title) for c in charts.charts(rows)] == [("loss", "step"), ("lr", "step")]
     assert charts.charts([]) == []
 
@@ -26,8 +26,8 @@ def test_larger_values_are_higher_and_inside_the_box() -> None:
 
 
 def test_threshold_curves_mark_their_best_and_what_was_chosen() -> None:
-    low = [(t / 10, 0.5 - abs(t - 3) / 10) for t in range(1, 8)]
-    high = [(x, y + 0.4) for x, y in low]
+    low = [(t / 10, 50 - 10 * abs(t - 3)) for t in range(1, 8)]
+    high = [(x, y + 40) for x, y in low]
     chart = charts.curve(
         "mIoU", "threshold", {"CAM": low, "walk": high, "none": []}, {"CAM": 0.5, "walk": 0.55}
     )

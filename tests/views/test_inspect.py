@@ -228,7 +228,7 @@ def test_tables_and_scores_are_described(tmp_path: Path) -> None:
         "coverage: 0.1 to 0.1, 2 empty",
         "odd: miou is not a finite number in 1 row",
     ]
-    assert look_up(tmp_path, "a", tmp_path) == [f"{tmp_path.name}/images: miou 0.5, coverage -"]
+    assert look_up(tmp_path, "a", tmp_path) == [f"{tmp_path.name}/images: miou 50.0, coverage -"]
     with pytest.raises(UserError, match="no image 'z'; it has a, b"):
         look_up(tmp_path / "images.csv", "z", tmp_path)
     for scores, words in (('{"miou": 50.1}', "miou 50.1"), ("{}", "none, as no image has")):
@@ -249,8 +249,10 @@ def test_tables_and_scores_are_described(tmp_path: Path) -> None:
 def test_scores_of_an_image_at_every_step(folder: Path) -> None:
     lines = look_up(folder / "scores", "f", folder / "dataset")
     steps = ["cams", "seeds", "walk", "labels", "predictions"]
-    assert [line.partition("/")[0] for line in lines] == steps, "in the pipeline's order"
-    assert "walk/images: miou 0.40, foreground_iou 0.5" in lines
+    assert list(dict.fromkeys(line.partition("/")[0] for line in lines)) == steps, (
+        "in the pipeline's order"
+    )
+    assert "walk/images: miou 40.0, foreground_iou 50.0" in lines
 
 
 @pytest.mark.parametrize("format_", LAYOUTS)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.views.gallery import Example, FailureExample
+from pipeline.views.gallery import Example, FailureExample, Found
 from pipeline.views.report import percent, plain, points, render, render_diff
 from pipeline.views.report_data import ReportData, StepScores
 
@@ -83,7 +83,7 @@ def arguments() -> dict[str, Any]:
         },
         "ranked": {
             "labels": {
-                "worst": [example("w1"), example("w2")],
+                "worst": [example(f"w{n}") for n in (1, 2, 3, 4)],
                 "median": [],
                 "best": [example("b1")],
             },
@@ -135,7 +135,10 @@ def test_one_file_without_network_or_script() -> None:
     references = [
         value for _, attrs in tags.seen for key, value in attrs.items() if key in {"src", "href"}
     ]
-    assert len(references) == 1 + 2 * 5
+    anchors = [value for value in references if str(value).startswith("#")]
+    assert {f'id="{value[1:]}"' in page for value in anchors if value} == {True}
+    references = [value for value in references if value not in anchors]
+    assert len(references) == 1 + 2 * 7
     assert all(
         value is not None and value.startswith("data:image/webp;base64,") for value in references
     )
@@ -147,7 +150,7 @@ def test_every_name_is_escaped() -> None:
     assert EVIL not in page
     assert "<script" not in page
     # Title twice, lead, class table, keys and notes of five images, an id, parameter, confusion.
-    assert page.count("&lt;script&gt;") >= 16
+    assert page.count("&lt;script&gt;") >= 18
 
 
 def text_of(page: str) -> str:
@@ -159,15 +162,19 @@ def test_each_step_says_what_it_gained_and_over_what() -> None:
     text = text_of(render(**arguments()))
     places = [
         text.index(name)
-        for name in ("Activation maps 3", "Seeds 3", "Pseudo-labels 3", "Final model 2")
+        for name in (
+            "cams class activation maps; 3",
+            "seeds confident pixels; 3",
+            "labels pseudo-labels; 3",
+            "predictions final models; 2",
+        )
     ]
     assert places == sorted(places)
     for words in (
         "at the best threshold, 0.21; 50.0 at the threshold in use, 0.15",
-        "+28.8 90.0 on the 40.0 % of the pixels that are labeled; "
-        "gained over activation maps, on fewer pixels",
+        "90.0 +28.8 over cams (on fewer pixels); on the 40.0 % of the pixels that are labeled",
         "instances: AP50 37.7, AP 20.0",
-        "−5.0 65.0 gained over pseudo-labels, which are of other images (train)",
+        "65.0 −5.0 over labels (of other images, train)",
     ):
         assert words in text
 
@@ -178,22 +185,26 @@ def test_failures_images_and_settings_stand_where_they_belong() -> None:
     for words in (
         "2 missed objects 2 of 5 objects: less than a quarter is labeled as anything, in 1 image.",
         "None: split instances (of 5).",
-        "Images by score: pseudo-labels worst w1",
+        "The worst images of labels mIoU in percent",
+        "more of the worst w4",
         "best b1",
         "scales 0.5, 1.0 path –",
         "python 3.11.7 numpy 2.0",
     ):
         assert words in text
-    assert "Images by score: final model" not in text
+    assert "The worst images of predictions" not in text
     assert " median " not in text
     assert page.count("<polyline") == 2
     assert page.count('class="ring"') == 0, "0.15 is not on this curve"
 
 
 def test_nothing_to_report_is_still_a_page() -> None:
-    page = render(title="empty", lead="", data=ReportData([]))
+    found = Found({"cat": (3, 2, 0.125), EVIL: (1, 0, 0.0)}, ["a", EVIL], ["b"])
+    page = render(title="empty", lead="", data=ReportData([]), found={"labels": found})
     parsed(page)
-    assert "<table" not in page
+    assert EVIL not in page
+    for words in ("cat 3 2 12.5", "1 0 –", "Empty: 2 images", "missing: 1 image"):
+        assert words in text_of(page)
     assert "<svg" not in page
     assert "nothing is scored" in page
 
@@ -228,7 +239,7 @@ def test_comparison_is_one_file_that_escapes_every_name() -> None:
     assert not re.search(r"https?://|url\(|@import|<script", page)
     assert not [key for _, attrs in tags.seen for key in attrs if key in ("src", "href")]
     text = text_of(page)
-    for words in ("Pseudo-labels 70.0 76.0 +6.0", "missed objects 2 1 −1", "a 50.0 70.0 +20.0"):
+    for words in ("labels 70.0 76.0 +6.0", "missed objects 2 1 −1", "a 50.0 70.0 +20.0"):
         assert words in text
     assert page == render_diff(example_data(), other_data(), ("HEAD", f"x {EVIL}"))
 

@@ -135,11 +135,11 @@ def test_damaged_or_missing_table_is_named(tmp_path: Path, content: bytes | None
 
 def test_numbers_stand_side_by_side() -> None:
     changes = {change.name: change for change in step_changes(example_data(), other_data())}
-    assert changes["Pseudo-labels"] == Change("Pseudo-labels", 0.7, 0.76)
-    assert changes["Final model"] == Change("Final model", 0.65, None)
-    assert changes["Final model"].difference is None
-    assert changes["Activation maps, at the threshold in use"].first == 0.5
-    assert changes["Seeds, coverage"].difference == 0
+    assert changes["labels"] == Change("labels", 0.7, 0.76)
+    assert changes["predictions"] == Change("predictions", 0.65, None)
+    assert changes["predictions"].difference is None
+    assert changes["cams, at the threshold in use"].first == 0.5
+    assert changes["seeds, coverage"].difference == 0
     assert failure_changes(example_data(), other_data()) == {
         "labels": [Change("missed objects", 2, 1)]
     }

@@ -18,11 +18,11 @@ def everything(side: int = 60) -> dict[str, np.ndarray]:
     image = generator.integers(0, 256, (H, W, 3)).astype(np.uint8)
     arrays: dict[str, np.ndarray] = {
         "boundary": generator.random(GRID).astype(np.float16),
-        "CAM": generator.random((2, H, W)).astype(np.float32),
+        "cams": generator.random((2, H, W)).astype(np.float32),
         "walk": generator.random((2, H, W)).astype(np.float32),
         "displacement": generator.normal(size=(2, *GRID)).astype(np.float16),
         "seeds": np.where(labels, labels, np.uint8(255)),
-        **dict.fromkeys(("pseudo-label", "prediction", "ground truth"), labels),
+        **dict.fromkeys(("labels", "predictions", "ground truth"), labels),
         **dict.fromkeys(("segments", "instances", "predicted instances"), ids),
         "ground-truth instances": ids,
     }

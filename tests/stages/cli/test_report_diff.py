@@ -12,12 +12,12 @@ from tests.support.repository import commit, run
 GRAPH = """
 stages:
   scores:
-    cmd: mkdir -p data && cp made.json data/scores.json
-    deps: [made.json]
-    outs: [data/scores.json]
+    cmd: mkdir -p data/scores && cp -r made data/scores/labels
+    deps: [made]
+    outs: [data/scores/labels]
   report:
-    cmd: mkdir -p data/report && cp data/scores.json data/report/report.json
-    deps: [data/scores.json]
+    cmd: mkdir -p data/report && cp made.json data/report/report.json
+    deps: [made.json, data/scores/labels]
     outs: [data/report]
 """
 
@@ -35,6 +35,15 @@ def write(folder: Path, data: ReportData) -> Path:
     return folder
 
 
+def score(folder: Path, miou: float) -> None:
+    """Write what the graph copies: the table of a step, and the report of the same score."""
+    (folder / "made").mkdir(exist_ok=True)
+    for name, header in (("classes", "class,iou"), ("images", "id,miou")):
+        (folder / f"made/{name}.csv").write_text(f"{header}\na,{miou}\n")
+    (folder / "made/summary.csv").write_text(f"score,value\nimages,3\nmiou,{miou}\n")
+    (folder / "made.json").write_text(made(miou, 0.25).json())
+
+
 def invoke(*arguments: str) -> tuple[int, str]:
     done = CliRunner().invoke(main, ["report-diff", *arguments])
     assert "Traceback" not in done.output
@@ -46,7 +55,7 @@ def test_two_folders_are_compared(folder: Path) -> None:
     write(folder / "b", made(0.6, 0.4))
     code, text = invoke("a", "b", "-o", "diff.html")
     assert code == 0, text
-    assert text.splitlines()[1].split() == ["Pseudo-labels", "50.0", "60.0", "+10.0"]
+    assert text.splitlines()[1].split() == ["labels", "50.0", "60.0", "+10.0"]
     page = (folder / "diff.html").read_text()
     assert "labels.background" in page
     assert "http" not in page
@@ -71,7 +80,7 @@ def test_what_is_no_report_is_refused_in_one_line(folder: Path) -> None:
 def test_revisions_and_experiments_are_read_from_the_cache(folder: Path) -> None:
     (folder / "dvc.yaml").write_text(GRAPH)
     (folder / ".gitignore").write_text("/data/\n*.html\n")
-    (folder / "made.json").write_text(made(0.5, 0.25).json())
+    score(folder, 0.5)
     run(folder, "git", "init", "-q", "-b", "main")
     run(folder, "dvc", "init", "-q")
     commit(folder)
@@ -81,22 +90,22 @@ def test_revisions_and_experiments_are_read_from_the_cache(folder: Path) -> None
     run(folder, "dvc", "repro")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "first")
-    (folder / "made.json").write_text(made(0.6, 0.4).json())
+    score(folder, 0.6)
     run(folder, "dvc", "exp", "run", "-n", "half", "scores")
     run(folder, "dvc", "exp", "run", "-n", "higher")
-    (folder / "made.json").write_text(made(0.7, 0.4).json())
+    score(folder, 0.7)
     run(folder, "dvc", "repro")
     for first, second, words in (
         ("HEAD", "data/report", ["50.0", "70.0", "+20.0"]),
         ("HEAD", "higher", ["50.0", "60.0", "+10.0"]),
         ("higher", "main", ["60.0", "50.0", "−10.0"]),
+        ("HEAD", "half", ["50.0", "60.0", "+10.0"]),  # its scores are its own, its report is not
     ):
         code, text = invoke(first, second)
         assert code == 0, text
-        assert text.splitlines()[1].split()[1:] == words
-    code, text = invoke("HEAD", "half")
-    assert code == 1
-    assert "half: its data/report comes from another run" in text
+        lines = [line.split()[1:] for line in text.splitlines() if line.startswith("labels ")]
+        assert lines == [words]
+    assert "half: no report and no scores of cams, seeds, walk, predictions, as another" in text
     code, text = invoke("nobody")
     assert code == 1
     assert "experiments are half, higher" in text

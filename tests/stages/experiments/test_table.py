@@ -42,7 +42,7 @@ def test_table_of_two_methods_and_three_seeds() -> None:
     scores = {"cam": seeds(0.5, 0.6, 0.7), "seenet": seeds(0.55, 0.67, 0.76)}
     scores["cam"][0] = {KEY: 0.5, ("labels", "AP50"): 0.25}
     assert table(scores) == [
-        "        seeds  pseudo-labels    instance AP50",
+        "        seeds       labels    labels, AP50",
         "cam         3    60.0 ± 10.0         25.0 (1)",
         "seenet      3    66.0 ± 10.5                -",
         "",

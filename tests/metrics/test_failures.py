@@ -1,5 +1,7 @@
 """Failure kinds on drawn masks: each kind alone, and none where all is well."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -33,35 +35,85 @@ TRUTH = drawn((LEFT, 1), (FAR, 2))
 TRUE = instances((LEFT, 0), (FAR, 1))
 
 
-def test_truth_has_no_failures() -> None:
-    found = find_failures(TRUTH, TRUTH, TRUE, TRUE)
-    assert found.failures == []
-    assert found.counts() == dict.fromkeys(KINDS, 0)
-    assert set(found.out_of.values()) == {2}
-    assert find_failures(TRUTH, TRUTH).counts() == {
-        **dict.fromkeys(KINDS, 0),
-        "merged": None,
-        "split": None,
-    }
+WIDE = slice(20, 60), slice(20, 100)
 
 
-def test_empty_image_has_none_either() -> None:
-    nothing = drawn()
-    empty = instances()
-    assert find_failures(nothing, nothing, empty, empty).counts() == dict.fromkeys(KINDS, 0)
+def box(top: int, bottom: int, left: int, right: int) -> tuple[slice, slice]:
+    return slice(top, bottom), slice(left, right)
 
 
-def test_object_that_is_barely_covered_is_missed() -> None:
-    found = find_failures(TRUTH, drawn((LEFT, 1), ((slice(20, 29), slice(140, 180)), 2)))
-    assert found.failures == [Failure("missed", 1, 1600, (20, 140, 60, 180))]
-    assert (
-        find_failures(TRUTH, drawn((LEFT, 1), ((slice(20, 30), slice(140, 180)), 2))).failures == []
-    )
+@pytest.mark.parametrize(
+    ("truth", "prediction", "expected"),
+    [
+        (TRUTH, TRUTH, []),
+        (drawn(), drawn(), []),
+        # an object of which less than a quarter is covered
+        (TRUTH, drawn((LEFT, 1), (box(20, 29, 140, 180), 2)), [("missed", 1, 1600, FAR)]),
+        (TRUTH, drawn((LEFT, 1), (box(20, 30, 140, 180), 2)), []),
+        (TRUTH, drawn((LEFT, 255), (FAR, 2)), [("missed", 0, 1600, LEFT)]),
+        (TRUTH, drawn((LEFT, 1), (FAR, 1)), [("wrong_class", 1, 1600, FAR)]),
+        # a rim around a wrong class is not taken background
+        (TRUTH, drawn((LEFT, 1), (box(18, 62, 138, 182), 1)), [("wrong_class", 1, 1600, FAR)]),
+        # foreground beyond an object, from a fifth of the region on, and next to it
+        (
+            TRUTH,
+            drawn((box(20, 60, 20, 75), 1), (FAR, 2)),
+            [("bleeding", 0, 600, box(20, 60, 60, 75))],
+        ),
+        (TRUTH, drawn((box(20, 60, 20, 69), 1), (FAR, 2)), []),
+        (
+            TRUTH,
+            drawn((RIGHT, 1), (FAR, 2)),
+            [("missed", 0, 1600, LEFT), ("bleeding", 0, 1600, RIGHT)],
+        ),
+        (
+            TRUTH,
+            drawn((LEFT, 1), (FAR, 2), (box(70, 95, 90, 130), 1)),
+            [("background_taken", 0, 1000, box(70, 95, 90, 130))],
+        ),
+        # 99 of 20,000 pixels are too few
+        (TRUTH, drawn((LEFT, 1), (FAR, 2), (box(70, 79, 90, 101), 1)), []),
+        # void pixels count nowhere
+        (drawn((LEFT, 1), (RIGHT, 255)), drawn((WIDE, 1)), []),
+    ],
+)
+def test_failures_of_label_maps(
+    truth: np.ndarray, prediction: np.ndarray, expected: list[tuple]
+) -> None:
+    found = find_failures(truth, prediction)
+    assert found.failures == [Failure(*one[:3], corners(one[3])) for one in expected]
+    assert found.counts()["merged"] is found.counts()["split"] is None
 
 
-def test_object_under_another_label_is_of_the_wrong_class() -> None:
-    found = find_failures(TRUTH, drawn((LEFT, 1), (FAR, 1)))
-    assert found.failures == [Failure("wrong_class", 1, 1600, (20, 140, 60, 180))]
+def corners(place: tuple[slice, slice]) -> tuple[int, int, int, int]:
+    down, across = place
+    return down.start, across.start, down.stop, across.stop
+
+
+@pytest.mark.parametrize(
+    ("truth", "true", "found", "expected"),
+    [
+        (TRUTH, TRUE, TRUE, []),
+        (drawn(), instances(), instances(), []),
+        (drawn((WIDE, 1)), [(LEFT, 0), (RIGHT, 0)], [(WIDE, 0)], ["merged"]),
+        # under a half of the second one; of another class
+        (drawn((WIDE, 1)), [(LEFT, 0), (RIGHT, 0)], [(box(20, 60, 20, 79), 0)], []),
+        (drawn((LEFT, 1), (RIGHT, 2)), [(LEFT, 0), (RIGHT, 1)], [(WIDE, 0)], []),
+        (drawn((WIDE, 1)), [(WIDE, 0)], [(LEFT, 0), (RIGHT, 0)], ["split"]),
+        (drawn((WIDE, 1)), [(WIDE, 0)], [(box(20, 60, 20, 90), 0), (box(20, 60, 90, 100), 0)], []),
+        (drawn((LEFT, 1), (RIGHT, 255)), [(LEFT, 0)], [(LEFT, 0), (RIGHT, 0)], []),
+    ],
+)
+def test_failures_of_instances(
+    truth: np.ndarray, true: Any, found: Any, expected: list[str]
+) -> None:
+    both = [
+        instances(*objects) if isinstance(objects, list) else objects for objects in (true, found)
+    ]
+    result = find_failures(truth, truth, *both)
+    assert kinds(result) == expected
+    assert all(one.pixels == 3200 and one.box == corners(WIDE) for one in result.failures)
+    assert None not in result.counts().values()
 
 
 def test_without_instance_masks_a_class_is_one_object() -> None:
@@ -69,80 +121,7 @@ def test_without_instance_masks_a_class_is_one_object() -> None:
     half = drawn((LEFT, 1))
     assert kinds(find_failures(truth, half)) == []
     assert kinds(find_failures(truth, half, instances((LEFT, 0), (FAR, 0)))) == ["missed"]
-
-
-@pytest.mark.parametrize("right", [75, 71])
-def test_foreground_beyond_an_object_is_bleeding_from_a_fifth_on(right: int) -> None:
-    wide = slice(20, 60), slice(20, right)
-    found = find_failures(TRUTH, drawn((wide, 1), (FAR, 2)))
-    spilled = 40 * (right - 60)
-    expected = [Failure("bleeding", 0, spilled, (20, 60, 60, right))]
-    assert found.failures == (expected if spilled >= 0.2 * 40 * (right - 20) else [])
-
-
-def test_foreground_beside_an_object_is_bleeding_too() -> None:
-    found = find_failures(TRUTH, drawn((RIGHT, 1), (FAR, 2)))
-    assert kinds(found) == ["missed", "bleeding"]
-
-
-def test_foreground_where_nothing_is_takes_background() -> None:
-    apart = slice(70, 95), slice(90, 130)
-    found = find_failures(TRUTH, drawn((LEFT, 1), (FAR, 2), (apart, 1)))
-    assert found.failures == [Failure("background_taken", 0, 1000, (70, 90, 95, 130))]
-    crumb = slice(70, 79), slice(90, 101)
-    assert find_failures(TRUTH, drawn((LEFT, 1), (FAR, 2), (crumb, 1))).failures == [], (
-        "99 of 20,000 pixels"
-    )
-
-
-def test_wrong_class_with_a_rim_is_not_taken_background() -> None:
-    rim = slice(18, 62), slice(138, 182)
-    assert kinds(find_failures(TRUTH, drawn((LEFT, 1), (rim, 1)))) == ["wrong_class"]
-
-
-def test_one_instance_over_two_true_ones_merges_them() -> None:
-    true = instances((LEFT, 0), (RIGHT, 0))
-    both = slice(20, 60), slice(20, 100)
-    truth = drawn((both, 1))
-    found = find_failures(truth, truth, true, instances((both, 0)))
-    assert found.failures == [Failure("merged", 0, 3200, (20, 20, 60, 100))]
-    assert found.out_of["merged"] == 1
-    less = slice(20, 60), slice(20, 79)
-    assert find_failures(truth, truth, true, instances((less, 0))).failures == [], (
-        "under a half of the second"
-    )
-    other = instances((LEFT, 0), (RIGHT, 1))
-    assert find_failures(truth, truth, other, instances((both, 0))).counts()["merged"] == 0, (
-        "of another class"
-    )
-
-
-def test_one_true_instance_in_two_pieces_is_split() -> None:
-    both = slice(20, 60), slice(20, 100)
-    truth = drawn((both, 1))
-    found = find_failures(truth, truth, instances((both, 0)), instances((LEFT, 0), (RIGHT, 0)))
-    assert found.failures == [Failure("split", 0, 3200, (20, 20, 60, 100))]
-    crumb = slice(20, 60), slice(90, 100)
-    whole = slice(20, 60), slice(20, 90)
-    assert (
-        find_failures(
-            truth, truth, instances((both, 0)), instances((whole, 0), (crumb, 0))
-        ).failures
-        == []
-    )
-
-
-def test_void_pixels_count_nowhere() -> None:
-    truth = drawn((LEFT, 1), (RIGHT, 255))
-    wide = slice(20, 60), slice(20, 100)
-    assert (
-        find_failures(
-            truth, drawn((wide, 1)), instances((LEFT, 0)), instances((LEFT, 0), (RIGHT, 0))
-        ).failures
-        == []
-    )
-    ignored = find_failures(TRUTH, drawn((LEFT, 255), (FAR, 2)))
-    assert kinds(ignored) == ["missed"], "ignored is no foreground"
+    assert find_failures(TRUTH, TRUTH, TRUE, TRUE).out_of == dict.fromkeys(KINDS, 2)
 
 
 def test_totals_add_up_over_images() -> None:

@@ -81,7 +81,9 @@ def test_failures_of_label_maps(
     truth: np.ndarray, prediction: np.ndarray, expected: list[tuple]
 ) -> None:
     found = find_failures(truth, prediction)
-    assert found.failures == [Failure(*one[:3], corners(one[3])) for one in expected]
+    assert found.failures == [
+        Failure(kind, label, pixels, corners(place)) for kind, label, pixels, place in expected
+    ]
     assert found.counts()["merged"] is found.counts()["split"] is None
 
 

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from pipeline.views.gallery import boxed, evenly_spaced, first_bad_step, ranked
+from pipeline.core.artifacts import Reader
+from pipeline.data.index import Index
+from pipeline.views.gallery import ImageGallery, boxed, evenly_spaced, first_bad_step, ranked
+from pipeline.views.report_data import TITLES, ReportData
+from pipeline.views.sheets import COLUMNS
+from tests.support.runs import CLASSES, NAMES, write_run
 
 SCORES = {name: number / 100 for number, name in enumerate("abcdefghijklmnop")}
 
@@ -53,3 +58,60 @@ def test_frame_lies_around_its_box() -> None:
     assert not changed[:15].any()
     assert (panel == 90).all()
     boxed(panel, (0, 0, 100, 200), (100, 200))
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> ImageGallery:
+    folder = tmp_path_factory.mktemp("gallery")
+    write_run(folder)
+    formats = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
+    readers = {format_: Reader(folder / f"{format_}.h5", format_) for format_ in formats}
+    return ImageGallery(Index.load(folder / "dataset"), readers, "class", 60)
+
+
+def test_every_panel_of_an_image_is_drawn(gallery: ImageGallery) -> None:
+    example = gallery.example("f")
+    assert list(example.panels) == ["image", *COLUMNS]
+    assert {panel.shape for panel in example.panels.values()} == {(44, 60, 3)}
+    assert list(gallery.contact_sheets(NAMES[:5]))[1].startswith(b"\x89PNG")
+
+
+def test_images_by_score_have_scores_of_all_steps_and_the_first_bad_one(
+    gallery: ImageGallery,
+) -> None:
+    scores = {name: 0.1 * n for n, name in enumerate(NAMES)}
+    data = ReportData(
+        [], images={"cams": {n: 1 - one for n, one in scores.items()}, "labels": scores}
+    )
+    found = gallery.ranked(data, "labels", 2)
+    assert [one.id for one in found["worst"]] == list(NAMES[:2])
+    first, second = found["worst"]
+    assert (first.scores, first.note) == (
+        {"cams": 1, "labels": 0},
+        "among the worst tenth since labels",
+    )
+    assert second.note == ""
+    assert "displacement" not in first.panels
+    assert list(gallery.step_panels(data)) == list(TITLES)
+
+
+def test_largest_failure_of_a_kind_is_marked(gallery: ImageGallery) -> None:
+    kinds = {
+        kind: {"count": n, "images": n, "out_of": 9} for kind, n in (("missed", 2), ("split", 0))
+    }
+    row = {"kind": "missed", "class": "cat", "top": "5", "left": "5", "bottom": "20", "right": "20"}
+    places = [{**row, "id": "f", "pixels": "9"}, {**row, "id": "a one", "pixels": "80"}]
+    missed, split = gallery.failures(ReportData([], failures={"labels": kinds}), "labels", places)
+    assert (missed.count, split.example) == (2, None)
+    assert missed.example is not None
+    assert (missed.example.id, missed.example.note) == ("a one", "cat")
+    assert list(missed.example.panels) == ["image", "labels", "ground truth"]
+
+
+def test_what_label_maps_contain_is_compared_with_the_tags(gallery: ImageGallery) -> None:
+    found = gallery.found("labels")
+    assert list(found.classes) == list(CLASSES)
+    tagged, images, share = found.classes["cat"]
+    assert (tagged, images) == (4, 4)
+    assert 0.1 < share < 0.2
+    assert (found.empty, found.lacking) == ([], [])

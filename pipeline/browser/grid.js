@@ -26,6 +26,7 @@ export function gridPage() {
   const opacity = h('input', { type: 'range', min: 0, max: 1, step: 0.05, value: q.get('opacity') ?? 1, 'aria-label': 'opacity', title: 'opacity of the layer',
     oninput: (event) => { update({ opacity: event.target.value }); cards.style.setProperty('--opacity', event.target.value); } });
   const count = h('span', { class: 'muted num count' });
+  const summary = h('summary');
   const cards = h('main', { class: 'grid' });
   cards.style.setProperty('--opacity', opacity.value);
   const turnTo = (page) => { update({ page: page > 1 ? page : '' }); refresh(); scrollTo(0, 0); };
@@ -34,12 +35,12 @@ export function gridPage() {
 
   $('#page').replaceChildren(
     h('header', { class: 'bar' }, link({ class: 'brand', href: '/' }, 'weakmask'), search,
-      choice('worst first by', all.sorts, q.get('sort') ?? 'id', (sort) => change({ sort: sort === 'id' ? '' : sort })),
+      choice('sort by', all.sorts, q.get('sort') ?? 'id', (sort) => change({ sort: sort === 'id' ? '' : sort })),
       pairs, button('⇅', 'reverse the order', () => change({ reverse: query().get('reverse') ? '' : '1' })),
       choice('thumbnails show', layers, q.get('show') ?? 'masks', (show) => change({ show })), opacity,
       h('span', { class: 'grow' }), count,
       button('‹', 'previous page', () => turnTo(shown.page - 1)), button('›', 'next page', () => turnTo(shown.page + 1)), keysButton(gridKeys)),
-    h('details', { class: 'overview', open: innerWidth > 700 }, h('summary', {}, `Scores and filters of ${all.images} images`),
+    h('details', { class: 'overview', open: innerWidth > 700 }, summary,
       scored.length ? h('div', { class: 'wide' }, h('table', {},
         h('thead', {}, h('tr', {}, h('th', {}, 'mIoU, %'), scored.map((step) => h('th', { title: all.steps[step] }, step)))),
         h('tbody', {}, all.runs.map((run, number) => h('tr', {}, h('th', {}, run.name), scored.map((step) => h('td', {}, percent(run.scores[step]), gain(all.runs.map((one) => one.scores[step]), number)))))))) : null,
@@ -54,6 +55,8 @@ export function gridPage() {
     for (const one of document.querySelectorAll('.chip')) {
       one.setAttribute('aria-pressed', (parts.get(one.dataset.part) ?? '').split('|').includes(one.dataset.name));
     }
+    const active = ['split', 'class', 'failure'].map((key) => parts.get(key)?.replaceAll('|', ', ')).filter(Boolean).join(', ');
+    summary.textContent = `Scores and filters of ${all.images} images${active && `; only ${active}`}`;
     pairs.hidden = parts.get('sort') !== 'disagreement';
     const found = await ask('grid', only([...FILTER, 'page', 'show']));
     if (mine !== page.turn) return;

@@ -90,6 +90,7 @@ def test_grid_sorts_filters_and_leads_to_images(page: Any) -> None:
     wait(page, lambda: ids.all_inner_texts() == ["c été <b>", "f"])
     page.locator(".chip", has_text="labels: missed").click()
     wait(page, lambda: ids.all_inner_texts() == ["f"] and "failure=labels:missed" in page.url)
+    assert "only val, labels:missed" in page.locator("summary").first.inner_text()
     page.goto("/?sort=labels")
     wait(page, lambda: ids.all_inner_texts() == sorted(NAMES, reverse=True))
     first = page.locator(".card").first

@@ -43,11 +43,11 @@ def test_table_of_two_methods_and_three_seeds() -> None:
     scores["cam"][0] = {KEY: 0.5, ("labels", "AP50"): 0.25}
     assert table(scores) == [
         "        seeds       labels    labels, AP50",
-        "cam         3    60.0 ± 10.0         25.0 (1)",
-        "seenet      3    66.0 ± 10.5                -",
+        "cam         3  60.0 ± 10.0        25.0 (1)",
+        "seenet      3  66.0 ± 10.5               -",
         "",
         "minus cam, on the same seeds:",
-        "seenet      3     +6.0 ± 1.0 *              -",
+        "seenet      3   +6.0 ± 1.0 *             -",
         "",
         "mIoU and AP50 in percent; mean ± standard deviation over the seeds",
         "* p < 0.05 in a paired t-test over the seeds",

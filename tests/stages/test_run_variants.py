@@ -44,7 +44,7 @@ def test_images_without_masks_run_to_a_report(restored: Path, tmp_path: Path) ->
     assert "nan" not in page.lower().split()
     run(restored, "weakmask", "report-diff", "HEAD", "data/report")
     text = run(restored, "weakmask", "scores").stdout
-    assert re.search(r"pseudo-labels +train +–", text)
+    assert re.search(r"labels +train +–", text)
     assert run(restored, "weakmask", "inspect").returncode == 0
 
 

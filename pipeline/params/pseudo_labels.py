@@ -26,14 +26,23 @@ class Cam(Section):
 class Seenet(Section):
     """Self-Erasing Network (Hou et al., NeurIPS 2018)."""
 
+    depth: Annotated[int, Field(ge=0)]
+    """3x3 convolutions of each head before its 1x1 one (2 in the paper; 0 for a short training)."""
     width: Count
-    """Channels of the two 3x3 convolutions of each branch's head (512 in the paper)."""
+    """Channels of the 3x3 convolutions (512 in the paper)."""
     erase: Annotated[float, Field(gt=0)]
     """Fraction of the maximum attention above which branch B erases (0.7 in the paper); above 1
     never.
     """
     background: Annotated[float, Field(ge=0)]
     """Fraction of the maximum attention below which branch B negates (0.05 in the paper); 0 never.
+    """
+    fusion: Literal["sum", "max"]
+    """Sum the maps of branches A and B, or take the maximum of each over its own maximum (paper).
+    """
+    warmup: Fraction
+    """Fraction of training in which branches B and C leave the features alone (0 in the paper; 1:
+    throughout).
     """
 
     @model_validator(mode="after")
@@ -52,6 +61,12 @@ class Puzzlecam(Section):
     """Final weight of the reconstruction loss (4 in the paper)."""
     ramp: Fraction
     """Fraction of training over which that weight rises from 0 (0.5 in the paper)."""
+    level: Literal["cam", "feature"]
+    """What must agree: the class maps' logits (default of the published code), or rectified maps,
+    each over its maximum (a switch of it).
+    """
+    margin: Annotated[int, Field(ge=0)]
+    """Cells at stride 16 on both sides of a seam that do not count (0 in the paper)."""
     reduction: Literal["present", "all"]
     """Average the reconstruction loss over the classes present in an image, or over all classes,
     absent ones counting 0 (published code).

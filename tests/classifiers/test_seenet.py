@@ -2,6 +2,8 @@
 published code.
 """
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,10 +11,11 @@ from torch.nn import functional as F
 
 from pipeline.classifiers.extraction import activation_maps
 from pipeline.classifiers.seenet import (
+    Fusion,
     SeeNet,
+    SeeNetLoss,
     attention,
     background_mask,
-    branch_losses,
     divide_by_maximum,
     new_head,
     ternary_mask,
@@ -25,12 +28,26 @@ ERASE, BACKGROUND = 0.7, 0.05
 
 class TestSeeNet(ClassifierTester):
     method = "seenet"
-    options = {"width": 8, "erase": ERASE, "background": BACKGROUND}
+    options = {"depth": 2, "width": 8, "fusion": "max"}
 
 
-def new_network(classes: int = 3, erase: float = ERASE, background: float = BACKGROUND) -> SeeNet:
+class TestSeeNetForShortTraining(ClassifierTester):
+    method = "seenet"
+    options = {"depth": 0, "fusion": "sum", "warmup": 1.0}
+
+
+def new_network(classes: int = 3, depth: int = 2, fusion: Fusion = "max") -> SeeNet:
     torch.manual_seed(0)
-    return SeeNet(classes, Backbone(SMALL), width=8, erase=erase, background=background).eval()
+    network = SeeNet(
+        classes,
+        Backbone(SMALL),
+        depth=depth,
+        width=8,
+        erase=ERASE,
+        background=BACKGROUND,
+        fusion=fusion,
+    )
+    return network.eval()
 
 
 class Untouched(nn.Module):
@@ -43,23 +60,24 @@ class Untouched(nn.Module):
         return [normalized]
 
 
-def on_features(classes: int = 3, channels: int = 5) -> SeeNet:
+def on_features(classes: int = 3, channels: int = 5, fusion: Fusion = "max") -> SeeNet:
     """A network that takes features [B,channels,h,w] instead of images."""
-    network = new_network(classes)
+    network = new_network(classes, fusion=fusion)
     network.backbone = Untouched()  # type: ignore[assignment]
-    network.head = new_head(channels, 8, classes)
-    network.head_erased = new_head(channels, 8, classes)
-    network.head_background = new_head(channels, 8, classes)
+    network.head = new_head(channels, 2, 8, classes)
+    network.head_erased = new_head(channels, 2, 8, classes)
     return network
 
 
 class Recorder(nn.Module):
-    """A head that records its input and returns it as its maps."""
+    """A head that records its inputs and returns them as its maps."""
 
-    features: Tensor
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
 
     def forward(self, features: Tensor) -> Tensor:
-        self.features = features
+        self.seen.append(features)
         return features
 
 
@@ -71,13 +89,16 @@ def test_mask_erases_from_one_threshold_on_and_reverses_below_the_other() -> Non
     assert background_mask(attended, 0.5).flatten().tolist() == [0, 0, 0, 0, 1, 1, 1]
 
 
-def test_cut_of_the_background_branch_is_midway_between_the_thresholds() -> None:
+def test_one_head_sees_features_without_the_object_and_the_background_alone() -> None:
+    """The cut of branch C is midway between the thresholds of branch B."""
     network = on_features(classes=5)
     recorder = Recorder()
-    network.head, network.head_background = nn.Sequential(), nn.Sequential(recorder)
+    network.head, network.head_erased = nn.Sequential(), nn.Sequential(recorder)
     ramp = torch.linspace(0, 1, 81).view(1, 1, 9, 9).repeat(1, 5, 1, 1)
     network(ramp, torch.ones(1, 5))
-    assert torch.equal(recorder.features, ramp * (ramp < 0.375))
+    erased, background = recorder.seen
+    assert torch.equal(erased, ramp * ternary_mask(ramp[:, :1], ERASE, BACKGROUND))
+    assert torch.equal(background, ramp * (ramp < 0.375))
 
 
 def test_attention_is_the_maximum_of_the_present_classes_stretched_maps() -> None:
@@ -126,8 +147,8 @@ def test_sign_does_reverse() -> None:
     network(features, tags)
     mask = ternary_mask(attention(network.head(features), tags), ERASE, BACKGROUND)
     assert {-1.0, 0.0, 1.0} == set(mask.unique().tolist())
-    assert torch.equal(recorder.features, features * mask)
-    assert torch.equal(recorder.features < 0, (mask < 0).expand(-1, 5, -1, -1))
+    assert torch.equal(recorder.seen[0], features * mask)
+    assert torch.equal(recorder.seen[0] < 0, (mask < 0).expand(-1, 5, -1, -1))
 
 
 @pytest.mark.defect("seenet-2")
@@ -142,7 +163,7 @@ def test_gradient_of_the_features_is_the_mask_in_every_channel() -> None:
     tags = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 1]])
     network(features, tags)
     mask = ternary_mask(attention(network.head(features.detach().relu()), tags), ERASE, BACKGROUND)
-    (gradient,) = torch.autograd.grad(recorder.features.sum(), features)
+    (gradient,) = torch.autograd.grad(recorder.seen[0].sum(), features)
     assert (mask == 0).any()
     assert torch.equal(gradient, mask * (features > 0))
 
@@ -155,6 +176,39 @@ def test_masks_are_constants_to_the_other_branches() -> None:
         gradients = torch.autograd.grad(logits.sum(), weights, allow_unused=True, retain_graph=True)
         assert all(gradient is None for gradient in gradients)
     assert all(gradient.any() for gradient in torch.autograd.grad(initial.sum(), weights))
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_detached_branches_learn_and_leave_the_features_alone(depth: int) -> None:
+    network, images, tags = new_network(depth=depth), random_images(2), torch.ones(2, 3)
+    backbone, head = list(network.backbone.parameters()), list(network.head_erased.parameters())
+    free, detached = (network(images, tags, still) for still in (False, True))
+    for branch in (0, 1, 2):
+        assert torch.equal(free[branch], detached[branch])
+        for logits, reached in ((free, True), (detached, branch == 0)):
+            loss = logits[branch].square().sum()
+            gradients = torch.autograd.grad(loss, backbone, allow_unused=True, retain_graph=True)
+            assert any(g is not None and g.any() for g in gradients) == reached
+    gradients = torch.autograd.grad(detached[1].square().sum(), head)
+    assert all(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "progress", "detached"),
+    [(0.0, 0.0, False), (0.5, 0.49, True), (0.5, 0.5, False), (1.0, 0.99, True)],
+)
+def test_branches_are_detached_in_the_warmup(
+    warmup: float, progress: float, detached: bool
+) -> None:
+    calls = []
+
+    class Watched(nn.Module):
+        def forward(self, images: Tensor, tags: Tensor, still: bool) -> tuple[Tensor, ...]:
+            calls.append(still)
+            return (torch.zeros(2, 3),) * 3
+
+    SeeNetLoss(warmup)(Watched(), (random_images(2), torch.ones(2, 3)), step(progress))
+    assert calls == [detached]
 
 
 def test_features_are_rectified_after_a_linear_last_layer_too() -> None:
@@ -175,11 +229,11 @@ def test_loss_is_the_sum_of_the_branches_and_background_has_no_class() -> None:
     targets = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
 
     class FixedLogits(nn.Module):
-        def forward(self, images: Tensor, tags: Tensor) -> tuple[Tensor, ...]:
+        def forward(self, images: Tensor, tags: Tensor, detached: bool) -> tuple[Tensor, ...]:
             assert tags is targets
             return tuple(logits)
 
-    terms = branch_losses(FixedLogits(), (random_images(2), targets), step())
+    terms = SeeNetLoss(0.0)(FixedLogits(), (random_images(2), targets), step())
     expected = [
         F.binary_cross_entropy_with_logits(value, target)
         for value, target in zip(logits, (targets, targets, torch.zeros(2, 3)), strict=True)
@@ -203,25 +257,41 @@ def test_maps_are_the_maximum_of_both_branches_divided_by_their_maxima() -> None
         assert torch.allclose(value, torch.maximum(*parts), atol=1e-6)
 
 
+def test_summed_maps_are_the_sum_of_both_branches_rectified_maps() -> None:
+    network, tags = on_features(fusion="sum"), torch.tensor([[1.0, 0, 1]])
+    features = torch.rand(1, 5, 6, 6)
+    initial = network.head(features)
+    mask = ternary_mask(attention(initial, tags), ERASE, BACKGROUND)
+    expected = initial.relu() + network.head_erased(features * mask).relu()
+    assert torch.equal(network.maps(features, tags), expected)
+
+
 @pytest.mark.defect("seenet-5")
 def test_maps_depend_on_their_own_tags_and_on_no_earlier_ones() -> None:
     """The published notebook never resets a label: from the second class on it erases the union."""
-    network, normalized = new_network(), torch.randn(1, 3, 64, 64)
-    first = network.maps(normalized, torch.tensor([[1.0, 0, 0]]))
-    second = network.maps(normalized, torch.tensor([[0.0, 1, 0]]))
+    network, features = on_features(), torch.rand(1, 5, 6, 6)
+    first = network.maps(features, torch.tensor([[1.0, 0, 0]]))
+    second = network.maps(features, torch.tensor([[0.0, 1, 0]]))
     assert not torch.equal(first, second)
-    assert torch.equal(first, network.maps(normalized, torch.tensor([[1.0, 0, 0]])))
+    assert torch.equal(first, network.maps(features, torch.tensor([[1.0, 0, 0]])))
 
 
-def test_flipped_image_is_merged_by_the_maximum() -> None:
-    network, normalized, tags = new_network(), torch.randn(1, 3, 64, 64), torch.ones(1, 3)
+@pytest.mark.parametrize(("fusion", "merge"), [("sum", torch.add), ("max", torch.maximum)])
+def test_flipped_image_is_merged_as_the_branches_are(
+    fusion: Fusion, merge: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    network, normalized, tags = (
+        new_network(fusion=fusion),
+        torch.randn(1, 3, 64, 64),
+        torch.ones(1, 3),
+    )
     straight, flipped = (
         activation_maps(network, view, tags, [1.0], flip=False)
         for view in (normalized, normalized.flip(3))
     )
     both = activation_maps(network, normalized, tags, [1.0], flip=True)
-    assert torch.allclose(both, torch.maximum(straight, flipped.flip(3)), atol=1e-4)
-    assert both.max() <= 1
+    assert torch.allclose(both, merge(straight, flipped.flip(3)), atol=1e-4)
+    assert fusion == "sum" or both.max() <= 1
 
 
 def test_divided_maps_are_in_0_to_1_and_empty_ones_stay_empty() -> None:
@@ -230,8 +300,9 @@ def test_divided_maps_are_in_0_to_1_and_empty_ones_stay_empty() -> None:
 
 
 def test_only_the_1x1_convolutions_learn_faster_than_the_backbone() -> None:
-    network = new_network()
-    assert [tuple(parameter.shape) for parameter in network.new_parameters()] == [(3, 8, 1, 1)] * 3
+    for depth, inputs in ((2, 8), (0, new_network().backbone.channels[-1])):
+        shapes = [tuple(p.shape) for p in new_network(depth=depth).new_parameters()]
+        assert shapes == [(3, inputs, 1, 1)] * 2
 
 
 @pytest.mark.parametrize(("channels", "width"), [(6, 6), (6, 4), (4, 6)])
@@ -239,7 +310,7 @@ def test_heads_begin_as_the_identity_and_no_channel_is_lost_or_dead(
     channels: int, width: int
 ) -> None:
     torch.manual_seed(0)
-    layers, features = new_head(channels, width, 3), torch.rand(2, channels, 5, 5)
+    layers, features = new_head(channels, 2, width, 3), torch.rand(2, channels, 5, 5)
     copied = layers[:-1](features)
     for o in range(width):
         sources = [

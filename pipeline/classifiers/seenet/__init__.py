@@ -3,12 +3,21 @@ backbone, the first of which tells the others where to look.
 
     X = relu(features),  M = attention of branch A (in [0,1]),  d_h = erase,  d_l = background
     T = 0 where M >= d_h,  -1 where M < d_l,  +1 elsewhere                             (Strategy I)
-    S_A: heads_A(X),  S_B: heads_B(X T),  S_C: heads_C(X 1[M < (d_h + d_l)/2])      (Strategy II)
+    S_A: head(X),  S_B: head'(X T),  S_C: head'(X 1[M < (d_h + d_l)/2])          (Strategy II)
     loss = BCE(S_A, y) + BCE(S_B, y) + BCE(S_C, 0)
 
 Branch B must recognize the classes without what branch A attends to, and branch C must recognize
-nothing in what A leaves as background. BCE is the multi-label soft margin. All branches learn from
-the first step on, as the authors say they do; their training code was never published.
+nothing in what A leaves as background. BCE is the multi-label soft margin. B and C share a head, as
+the parameter names of the released network say: with a head of its own, C learns to deny every
+class within a hundred steps, and nothing reaches the features.
+
+All branches learn from the first step on, as the authors say they do; their training code was never
+published. In a short training B and C then pull the features before these know the classes:
+`warmup` is the share of the steps in which B and C learn on the features without changing them.
+
+A map is the maximum of A's and B's, each divided by its own maximum, as published (`fusion: max`),
+or their sum (`sum`), in which a branch that found little stays small: the maximum of two maps that
+are each 1 somewhere has no low background, for which the paper has a saliency model.
 
 Differences from the published code: the sign does reverse (there background = 0 keeps it from ever
 doing so), every image of a batch has its own mask, and what is erased gets no gradient in any
@@ -21,7 +30,8 @@ its target by an offset.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,38 +41,42 @@ from pipeline.classifiers.base import Classifier, TrainingData
 from pipeline.core.trainer import LossFn, TrainState
 from pipeline.nets.backbones import Backbone
 
+Fusion = Literal["sum", "max"]
+
 
 class SeeNet(Classifier):
-    """Three heads of two 3x3 convolutions and a 1x1 one.
+    """Two heads of 3x3 convolutions and a 1x1 one: branch A's, and that of B and C.
 
     Args:
         classes, backbone: As of Classifier.
-        width: Channels of the 3x3 convolutions.
+        depth, width: Number and channels of the 3x3 convolutions.
         erase, background: Thresholds d_h and d_l, shares of the attention's maximum.
+        fusion: How the maps of A and B become one.
     """
 
-    OPTIONS: ClassVar[tuple[str, ...]] = ("width", "erase", "background")
+    OPTIONS: ClassVar[tuple[str, ...]] = ("depth", "width", "erase", "background", "fusion")
 
     def __init__(
         self,
         classes: int,
         backbone: Backbone,
         *,
+        depth: int,
         width: int,
         erase: float,
         background: float,
+        fusion: Fusion,
     ) -> None:
         super().__init__(classes, backbone)
-        self.erase, self.background = erase, background
+        self.erase, self.background, self.fusion = erase, background, fusion
         channels = backbone.channels[-1]
-        self.head: nn.Sequential = new_head(channels, width, classes)
-        self.head_erased = new_head(channels, width, classes)
-        self.head_background = new_head(channels, width, classes)
+        self.head: nn.Sequential = new_head(channels, depth, width, classes)
+        self.head_erased = new_head(channels, depth, width, classes)
 
     @staticmethod
-    def loss_fn(data: TrainingData) -> LossFn:
-        """Return branch_losses."""
-        return branch_losses
+    def loss_fn(data: TrainingData, warmup: float) -> LossFn:
+        """Return the SeeNetLoss."""
+        return SeeNetLoss(warmup)
 
     def new_parameters(self) -> list[nn.Parameter]:
         """Return those of the 1x1 convolutions: the 3x3 ones begin as the identity and learn at the
@@ -70,7 +84,7 @@ class SeeNet(Classifier):
 
         At ten times that rate nothing was learned within 80 steps of AdamW.
         """
-        heads = (self.head, self.head_erased, self.head_background)
+        heads = (self.head, self.head_erased)
         return [parameter for layers in heads for parameter in layers[-1].parameters()]
 
     def features(self, normalized: Tensor) -> Tensor:
@@ -79,21 +93,24 @@ class SeeNet(Classifier):
         """
         return super().features(normalized).relu()
 
-    def forward(self, images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, tags: Tensor, detached: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits [B,C] of the branches A, B and C for images [B,3,H,W] in 0..255 with tags
-        0/1 [B,C].
+        0/1 [B,C]; `detached` stops the gradient from B and C to the features.
         """
         features = self.features(self.backbone.normalize(images))
         initial = self.head(features)
         attended = attention(initial.detach(), tags)
-        erased = self.head_erased(features * ternary_mask(attended, self.erase, self.background))
+        seen = features.detach() if detached else features
+        erased = self.head_erased(seen * ternary_mask(attended, self.erase, self.background))
         cut = (self.erase + self.background) / 2
-        rest = self.head_background(features * background_mask(attended, cut))
+        rest = self.head_erased(seen * background_mask(attended, cut))
         return initial.mean((2, 3)), erased.mean((2, 3)), rest.mean((2, 3))
 
     def maps(self, normalized: Tensor, tags: Tensor) -> Tensor:
-        """Return the maximum of branch A's and B's maps, each rectified and divided by its maximum:
-        [B,C,h,w] in [0,1].
+        """Return branch A's and B's rectified maps [B,C,h,w] fused: their sum, or the maximum of
+        each divided by its maximum, in [0,1].
 
         normalized: [B,3,H,W]; tags: 0/1 [B,C], the classes whose attention is erased for branch B.
         The maxima are those of the maps as computed; published are those after upsampling to the
@@ -103,43 +120,52 @@ class SeeNet(Classifier):
         initial = self.head(features)
         mask = ternary_mask(attention(initial, tags), self.erase, self.background)
         erased = self.head_erased(features * mask)
+        if self.fusion == "sum":
+            return initial.relu() + erased.relu()
         return torch.maximum(divide_by_maximum(initial), divide_by_maximum(erased))
 
     def merge_flipped(self, maps: Tensor, flipped: Tensor) -> Tensor:
-        """Take the maximum of both, as the branches are fused."""
-        return torch.maximum(maps, flipped)
+        """Fuse the maps of both images as those of the branches."""
+        return maps + flipped if self.fusion == "sum" else torch.maximum(maps, flipped)
 
 
-def branch_losses(
-    network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
-) -> Mapping[str, Tensor]:
-    """Return the loss of a batch (images [B,3,S,S], tags [B,C]) and the term of each branch."""
-    images, tags = batch
-    initial, erased, background = network(images, tags)
-    none = torch.zeros_like(tags)
-    terms = {
-        "initial": F.multilabel_soft_margin_loss(initial.float(), tags),
-        "erased": F.multilabel_soft_margin_loss(erased.float(), tags),
-        "background": F.multilabel_soft_margin_loss(background.float(), none),
-    }
-    return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+@dataclass(frozen=True, slots=True)
+class SeeNetLoss:
+    """The loss of a batch (images [B,3,S,S], tags [B,C]) and the term of each branch.
+
+    warmup: Share of the training in which branches B and C do not change the features.
+    """
+
+    warmup: float
+
+    def __call__(
+        self, network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
+    ) -> Mapping[str, Tensor]:
+        """Return `loss`, the sum of the terms `initial`, `erased` and `background`."""
+        images, tags = batch
+        logits = network(images, tags, step.progress < self.warmup)
+        targets = (tags, tags, torch.zeros_like(tags))
+        terms = [
+            F.multilabel_soft_margin_loss(values.float(), target)
+            for values, target in zip(logits, targets, strict=True)
+        ]
+        names = ("initial", "erased", "background")
+        return {"loss": torch.stack(terms).sum(), **dict(zip(names, terms, strict=True))}
 
 
-def new_head(channels: int, width: int, classes: int) -> nn.Sequential:
+def new_head(channels: int, depth: int, width: int, classes: int) -> nn.Sequential:
     """Create convolutions from features [B,channels,h,w], at least 0, to maps [B,classes,h,w].
 
-    The 3x3 convolutions are initialized to pass the features on (identity_conv), the 1x1
-    convolution with the published Gaussian.
+    The `depth` 3x3 convolutions of `width` channels are initialized to pass the features on
+    (identity_conv), the 1x1 convolution with the published Gaussian.
     """
-    pointwise = nn.Conv2d(width, classes, 1, bias=False)
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [identity_conv(channels, width), nn.ReLU(inplace=True)]
+        channels = width
+    pointwise = nn.Conv2d(channels, classes, 1, bias=False)
     nn.init.normal_(pointwise.weight, std=0.01)
-    return nn.Sequential(
-        identity_conv(channels, width),
-        nn.ReLU(inplace=True),
-        identity_conv(width, width),
-        nn.ReLU(inplace=True),
-        pointwise,
-    )
+    return nn.Sequential(*layers, pointwise)
 
 
 def identity_conv(inputs: int, outputs: int) -> nn.Conv2d:

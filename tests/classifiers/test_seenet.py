@@ -162,7 +162,7 @@ def test_gradient_of_the_features_is_the_mask_in_every_channel() -> None:
     )
     tags = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 1]])
     network(features, tags)
-    mask = ternary_mask(attention(network.head(features.detach().relu()), tags), ERASE, BACKGROUND)
+    mask = ternary_mask(attention(network.head(features.detach()), tags), ERASE, BACKGROUND)
     (gradient,) = torch.autograd.grad(recorder.seen[0].sum(), features)
     assert (mask == 0).any()
     assert torch.equal(gradient, mask * (features > 0))
@@ -211,15 +211,16 @@ def test_branches_are_detached_in_the_warmup(
     assert calls == [detached]
 
 
-def test_features_are_rectified_after_a_linear_last_layer_too() -> None:
+def test_features_are_rectified_for_the_reversed_branch_alone() -> None:
     """A backbone that ends in batch normalization gives negative features, whose reversed sign
     would mean nothing.
     """
-    network = on_features()
-    assert torch.equal(
-        network.features(torch.tensor([[-1.0, 2.0]])[..., None, None]).flatten(),
-        torch.tensor([0.0, 2]),
-    )
+    network, recorders = on_features(classes=2), (Recorder(), Recorder())
+    network.head, network.head_erased = (nn.Sequential(recorder) for recorder in recorders)
+    features = torch.tensor([[-1.0, 2.0], [3.0, -4.0]]).view(1, 2, 1, 2)
+    network(features, torch.zeros(1, 2))
+    assert torch.equal(recorders[0].seen[0], features)
+    assert torch.equal(recorders[1].seen[0], features.relu())
 
 
 @pytest.mark.defect("seenet-6")

@@ -14,6 +14,7 @@ from pipeline.classifiers.seenet import (
     Fusion,
     SeeNet,
     SeeNetLoss,
+    apply_mask,
     attention,
     background_mask,
     divide_by_maximum,
@@ -165,7 +166,7 @@ def test_gradient_of_the_features_is_the_mask_in_every_channel() -> None:
     mask = ternary_mask(attention(network.head(features.detach()), tags), ERASE, BACKGROUND)
     (gradient,) = torch.autograd.grad(recorder.seen[0].sum(), features)
     assert (mask == 0).any()
-    assert torch.equal(gradient, mask * (features > 0))
+    assert torch.equal(gradient, torch.where(mask < 0, -(features > 0).to(mask), mask))
 
 
 def test_masks_are_constants_to_the_other_branches() -> None:
@@ -211,16 +212,13 @@ def test_branches_are_detached_in_the_warmup(
     assert calls == [detached]
 
 
-def test_features_are_rectified_for_the_reversed_branch_alone() -> None:
+def test_features_are_rectified_where_their_sign_reverses_alone() -> None:
     """A backbone that ends in batch normalization gives negative features, whose reversed sign
     would mean nothing.
     """
-    network, recorders = on_features(classes=2), (Recorder(), Recorder())
-    network.head, network.head_erased = (nn.Sequential(recorder) for recorder in recorders)
-    features = torch.tensor([[-1.0, 2.0], [3.0, -4.0]]).view(1, 2, 1, 2)
-    network(features, torch.zeros(1, 2))
-    assert torch.equal(recorders[0].seen[0], features)
-    assert torch.equal(recorders[1].seen[0], features.relu())
+    features = torch.tensor([-1.0, 2, -3, 4, -5, 6]).view(1, 1, 1, 6)
+    mask = torch.tensor([-1.0, -1, 1, 1, 0, 0]).view(1, 1, 1, 6)
+    assert apply_mask(features, mask).flatten().tolist() == [0, -2, -3, 4, 0, 0]
 
 
 @pytest.mark.defect("seenet-6")

@@ -3,7 +3,7 @@ backbone, the first of which tells the others where to look.
 
     X: features,  M: attention of branch A (in [0,1]),  d_h = erase,  d_l = background
     T = 0 where M >= d_h,  -1 where M < d_l,  +1 elsewhere                           (Strategy I)
-    S_A: head(X),  S_B: head'(relu(X) T),  S_C: head'(relu(X) 1[M < (d_h + d_l)/2])  (Strategy II)
+    S_A: head(X),  S_B: head'(X T),  S_C: head'(X 1[M < (d_h + d_l)/2])              (Strategy II)
     loss = BCE(S_A, y) + BCE(S_B, y) + BCE(S_C, 0)
 
 Branch B must recognize the classes without what branch A attends to, and branch C must recognize
@@ -15,10 +15,10 @@ All branches learn from the first step on, as the authors say they do; their tra
 published. In a short training B and C then pull the features before these know the classes:
 `warmup` is the share of the steps in which B and C learn on the features without changing them.
 
-Branches B and C see rectified features, as a reversed sign would mean nothing at a feature that may
-itself be negative. Branch A sees them as they are: the same after VGG16's last ReLU, but rectifying
-the linear last layer of EfficientNet-Lite0 for A as well slowed it down (its loss after 60 steps on
-photographs was 0.39 instead of 0.27).
+A reversed sign would mean nothing at a feature that may itself be negative, so where it reverses,
+X is rectified first. Behind VGG16's last ReLU that changes nothing; to rectify EfficientNet-Lite0's
+linear last layer everywhere slows branch A down (its loss after 60 steps on photographs was 0.39
+instead of 0.27).
 
 A map is the maximum of A's and B's, each divided by its own maximum, as published (`fusion: max`),
 or their sum (`sum`), in which a branch that found little stays small: the maximum of two maps that
@@ -101,8 +101,9 @@ class SeeNet(Classifier):
         features = self.features(self.backbone.normalize(images))
         initial = self.head(features)
         attended = attention(initial.detach(), tags)
-        seen = (features.detach() if detached else features).relu()
-        erased = self.head_erased(seen * ternary_mask(attended, self.erase, self.background))
+        seen = features.detach() if detached else features
+        mask = ternary_mask(attended, self.erase, self.background)
+        erased = self.head_erased(apply_mask(seen, mask))
         cut = (self.erase + self.background) / 2
         rest = self.head_erased(seen * background_mask(attended, cut))
         return initial.mean((2, 3)), erased.mean((2, 3)), rest.mean((2, 3))
@@ -118,7 +119,7 @@ class SeeNet(Classifier):
         features = self.features(normalized)
         initial = self.head(features)
         mask = ternary_mask(attention(initial, tags), self.erase, self.background)
-        erased = self.head_erased(features.relu() * mask)
+        erased = self.head_erased(apply_mask(features, mask))
         if self.fusion == "sum":
             return initial.relu() + erased.relu()
         return torch.maximum(divide_by_maximum(initial), divide_by_maximum(erased))
@@ -202,6 +203,11 @@ def ternary_mask(attended: Tensor, erase: float, background: float) -> Tensor:
     inside, outside = attended >= erase, attended < background
     mask = torch.ones_like(attended).masked_fill(outside, -1).masked_fill(inside, 0)
     return torch.where(attended.amax((2, 3), keepdim=True) > 0, mask, 1)
+
+
+def apply_mask(features: Tensor, mask: Tensor) -> Tensor:
+    """Return X T of X [B,D,h,w] and T [B,1,h,w]; where T is -1, X is rectified first."""
+    return torch.where(mask < 0, -features.relu(), features * mask)
 
 
 def background_mask(attended: Tensor, cut: float) -> Tensor:

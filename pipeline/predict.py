@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pipeline.core.artifacts import Record
 from pipeline.core.weights import WeightsError, load_network, read_header
-from pipeline.instances.base import Detections, pack
+from pipeline.data.instance_masks import pack
+from pipeline.instances.base import Detections
 from pipeline.instances.registry import rebuild
-from pipeline.labelling.crf import refine_probabilities
 from pipeline.nets.deeplab import SemanticNet, probabilities
 
 SemanticPredictor = Callable[[Tensor], np.ndarray]
@@ -70,14 +70,6 @@ def instance_predictor(path: Path, device: torch.device, **settings: Any) -> Ins
     settings: score and sides, see InstanceModel.predict.
     """
     return partial(load_network(path, "instance", rebuild, device).predict, **settings)
-
-
-def label_map(image: np.ndarray, probabilities: np.ndarray, crf: Mapping[str, Any]) -> np.ndarray:
-    """Return the label map uint8 [H,W] of an image uint8 [H,W,3].
-
-    probabilities: of each class, float32 [L,H,W]; crf: parameters of the CRF that refines them.
-    """
-    return refine_probabilities(image, probabilities, crf).argmax(0).astype(np.uint8)
 
 
 def detection_record(detections: Detections) -> Record:

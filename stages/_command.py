@@ -9,19 +9,22 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
-from torch import nn
-from torch.utils.data import Dataset
 
-from pipeline.core import engine, resume, trainer
+from pipeline.core import engine, resume
 from pipeline.core.device import Runtime, resolve
-from pipeline.core.weights import save_weights
 from pipeline.errors import UserError
 from pipeline.params import Parameters, parse
 from pipeline.params.section import Section
+
+if TYPE_CHECKING:  # loading torch takes two seconds, and half of the stages compute without it
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from pipeline.core.trainer import LossFn
 
 DATA = Path("data")
 DATASET = DATA / "dataset"
@@ -104,15 +107,15 @@ def run_per_image(
 
 def train_stage(
     stage: str,
-    network: nn.Module,
-    samples: Dataset[Any],
-    loss_fn: trainer.LossFn,
+    network: "nn.Module",
+    samples: "Dataset[Any]",
+    loss_fn: "LossFn",
     parameters: Parameters,
     inputs: Sequence[Path],
     runtime: Runtime,
     *,
-    new: Iterable[nn.Parameter],
-    prepare: Callable[[nn.Module], None] | None = None,
+    new: "Iterable[nn.Parameter]",
+    prepare: "Callable[[nn.Module], None] | None" = None,
 ) -> None:
     """Train `network` as section `stage` of the parameters says and write its loss log.
 
@@ -127,6 +130,8 @@ def train_stage(
         new: parameters without pretrained values.
         prepare: called with the network in training mode.
     """
+    from pipeline.core import trainer
+
     section, seed = getattr(parameters, stage), parameters.base.seed
     trainer.train(
         network,
@@ -144,8 +149,10 @@ def train_stage(
     )
 
 
-def save_stage(stage: str, network: nn.Module, runtime: Runtime, **header: Any) -> None:
+def save_stage(stage: str, network: "nn.Module", runtime: Runtime, **header: Any) -> None:
     """Write the weights of `stage`, with what rebuilds the network, and remove its checkpoints."""
+    from pipeline.core.weights import save_weights
+
     if runtime.is_main_process:
         save_weights(artifact(stage, ".safetensors"), network, stage, **header)
         resume.cleanup(runtime.work, stage)

@@ -7,25 +7,27 @@ Reads data/dataset, data/classifier.safetensors; writes data/cams.h5.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from pipeline.classifiers import load_classifier
-from pipeline.classifiers.base import Classifier
-from pipeline.classifiers.extraction import activation_maps, cam_records
 from pipeline.core.artifacts import Record
 from pipeline.core.device import stack
 from pipeline.core.engine import Task
-from pipeline.core.weights import load_network
 from pipeline.data.index import Index
 from pipeline.params.pseudo_labels import Cams
 from stages._command import DATASET, Parameters, Runtime, artifact, run_per_image, stage
+
+if TYPE_CHECKING:  # networks are loaded where they are used: worker processes only read images
+    from pipeline.classifiers.base import Classifier
 
 
 @stage
 def cams(parameters: Parameters, runtime: Runtime) -> None:
     """Extract the class activation maps of the training images."""
+    from pipeline.classifiers import load_classifier
+    from pipeline.core.weights import load_network
+
     index, section = Index.load(DATASET), parameters.cams
     weights = artifact("classifier", ".safetensors")
     network = load_network(weights, "classifier", load_classifier, runtime.device)
@@ -36,7 +38,7 @@ def cams(parameters: Parameters, runtime: Runtime) -> None:
 
 
 def _extract(
-    network: Classifier,
+    network: "Classifier",
     index: Index,
     section: Cams,
     runtime: Runtime,
@@ -44,6 +46,10 @@ def _extract(
     images: Sequence[np.ndarray],
 ) -> list[Record]:
     """Return the maps of images of one size."""
+    import torch
+
+    from pipeline.classifiers.extraction import activation_maps, cam_records
+
     normalized = network.backbone.normalize(stack(images, runtime.device))
     tags = torch.from_numpy(np.stack([index.target(name) for name in names]))
     tags = tags.to(runtime.device, non_blocking=True)

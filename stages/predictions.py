@@ -8,7 +8,7 @@ data/predictions.h5.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import numpy as np
@@ -17,16 +17,11 @@ from pipeline.core.artifacts import Record
 from pipeline.core.device import stack
 from pipeline.core.engine import Task
 from pipeline.data.index import Index
-from pipeline.labelling.crf import densecrf
-from pipeline.predict import (
-    InstancePredictor,
-    SemanticPredictor,
-    detection_record,
-    instance_predictor,
-    label_map,
-    semantic_predictor,
-)
+from pipeline.labelling.crf import densecrf, label_map
 from stages._command import DATASET, Parameters, Runtime, artifact, run_per_image, stage
+
+if TYPE_CHECKING:  # networks are loaded where they are used: worker processes only run the CRF
+    from pipeline.predict import InstancePredictor, SemanticPredictor
 
 
 class Outputs(NamedTuple):
@@ -42,6 +37,8 @@ class Outputs(NamedTuple):
 @stage
 def predictions(parameters: Parameters, runtime: Runtime) -> None:
     """Predict the validation images."""
+    from pipeline.predict import instance_predictor, semantic_predictor
+
     index, section = Index.load(DATASET), parameters.predictions
     if section.crf.iterations:
         densecrf()  # or its absence is reported for every image
@@ -60,13 +57,15 @@ def predictions(parameters: Parameters, runtime: Runtime) -> None:
 
 
 def _predict(
-    label: SemanticPredictor,
-    find: InstancePredictor,
+    label: "SemanticPredictor",
+    find: "InstancePredictor",
     runtime: Runtime,
     names: Sequence[str],
     images: Sequence[np.ndarray],
 ) -> list[Outputs]:
     """Return the outputs of both networks for images of one size."""
+    from pipeline.predict import detection_record
+
     pixels = stack(images, runtime.device)
     with runtime.autocast():
         scores, instances = label(pixels), find(pixels)

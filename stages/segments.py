@@ -8,6 +8,7 @@ Reads data/dataset; writes data/segments.h5, which has no images with `backend: 
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +16,11 @@ from pipeline.core.artifacts import Record
 from pipeline.core.engine import Task
 from pipeline.data.index import Index
 from pipeline.params.data import Segments
-from pipeline.segmenters.sam import AutomaticMaskGenerator, load_sam
 from pipeline.segmenters.superpixels import Superpixels
 from stages._command import DATASET, Parameters, Runtime, run_per_image, stage
+
+if TYPE_CHECKING:  # superpixels need neither SAM nor torch
+    from pipeline.segmenters.sam import AutomaticMaskGenerator
 
 
 @stage
@@ -33,14 +36,16 @@ def segments(parameters: Parameters, runtime: Runtime) -> None:
     run_per_image("segments", task, names, index.classes, section, [DATASET], runtime)
 
 
-def _generator(section: Segments, runtime: Runtime) -> AutomaticMaskGenerator:
+def _generator(section: Segments, runtime: Runtime) -> "AutomaticMaskGenerator":
+    from pipeline.segmenters.sam import AutomaticMaskGenerator, load_sam
+
     options = section.sam.model_dump()
     network = load_sam(options.pop("model"), section.checkpoint, section.sha256, runtime.device)
     return AutomaticMaskGenerator(network, embeddings=section.embeddings, **options)
 
 
 def _generate(
-    generator: AutomaticMaskGenerator,
+    generator: "AutomaticMaskGenerator",
     runtime: Runtime,
     names: Sequence[str],
     images: Sequence[np.ndarray],

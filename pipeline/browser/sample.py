@@ -11,8 +11,8 @@ import torch
 
 from pipeline.browser.run import Run
 from pipeline.core.artifacts import IGNORE, ArtifactError, Record
+from pipeline.data.instance_masks import exclusive_record
 from pipeline.data.masks import read_instances, read_semantic
-from pipeline.instances.base import exclusive_record
 from pipeline.irnet.instances import walk_input, walk_instances
 from pipeline.labelling.pseudo_labels import class_maps, pseudo_labels, vote_record
 from pipeline.labelling.seeds import upsample

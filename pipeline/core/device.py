@@ -4,27 +4,30 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:  # loading torch takes two seconds, and half of the stages compute without it
+    import torch
+    from torch import Tensor
 
 
 class RuntimeSettingError(UserError):
     """This machine lacks what a runtime parameter asks for; the message names the parameter."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Runtime:
     """The resolved settings of section `runtime`, and the rank of this process, as set by torchrun.
 
     Attributes:
-        device: where networks compute.
-        precision: what they compute in.
+        device_setting: where networks compute, as find_device takes it.
+        precision_setting: `auto`, or the name of the type that they compute in.
         workers: worker processes, 1 for none besides this one.
         batch: images per batch of the per-image engine.
         shard: images per shard.
@@ -35,8 +38,8 @@ class Runtime:
         world_size: number of processes that run the stage together.
     """
 
-    device: torch.device
-    precision: torch.dtype
+    device_setting: str
+    precision_setting: str
     workers: int
     batch: int
     shard: int
@@ -46,8 +49,20 @@ class Runtime:
     rank: int
     world_size: int
 
+    @cached_property
+    def device(self) -> "torch.device":
+        """Where networks compute; raises RuntimeSettingError on a machine without it."""
+        return find_device(self.device_setting)
+
+    @cached_property
+    def precision(self) -> "torch.dtype":
+        """What networks compute in; raises RuntimeSettingError where the device cannot."""
+        return _precision(self.precision_setting, self.device)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which networks compute in the chosen precision."""
+        import torch
+
         if self.precision == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
@@ -60,24 +75,28 @@ class Runtime:
 
 def resolve(*, device: str, precision: str, workers: int, work: str, **others: Any) -> Runtime:
     """Resolve section `runtime` for this machine; raise RuntimeSettingError where it cannot."""
-    chosen = find_device(device)
-    return Runtime(
-        device=chosen,
-        precision=_precision(precision, chosen),
+    runtime = Runtime(
+        device_setting=device,
+        precision_setting=precision,
         workers=workers or _cores(),
         work=Path(os.environ.get("WEAKMASK_WORK") or work),
         rank=int(os.environ.get("RANK", "0")),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
         **others,
     )
+    if device not in ("auto", "cpu") or precision == "float16":  # which not every machine has
+        _ = runtime.precision
+    return runtime
 
 
-def find_device(name: str, setting: str = "runtime.device") -> torch.device:
+def find_device(name: str, setting: str = "runtime.device") -> "torch.device":
     """Return the torch device of `auto` (CUDA, else CPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         RuntimeSettingError: this machine does not have it; the message names `setting`.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -105,7 +124,9 @@ def find_device(name: str, setting: str = "runtime.device") -> torch.device:
     return device
 
 
-def _precision(name: str, device: torch.device) -> torch.dtype:
+def _precision(name: str, device: "torch.device") -> "torch.dtype":
+    import torch
+
     if name == "auto":
         return (
             torch.bfloat16
@@ -128,16 +149,20 @@ def _cores() -> int:
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def stack(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+def stack(images: Sequence[np.ndarray], device: "torch.device") -> "Tensor":
     """Return images uint8 [H,W,3] of one size as a uint8 tensor [B,3,H,W] on the device."""
+    import torch
+
     return torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
 
 
-def to_device(arrays: Sequence[np.ndarray], kind: type, device: torch.device) -> list[Tensor]:
+def to_device(arrays: Sequence[np.ndarray], kind: type, device: "torch.device") -> "list[Tensor]":
     """Return arrays of any shapes as tensors of the numpy type `kind`, in one asynchronous copy.
 
     A copy for each would have a GPU and the program wait for each other every time.
     """
+    import torch
+
     if not arrays:
         return []
     values = np.concatenate([np.asarray(array, kind).ravel() for array in arrays])
@@ -149,8 +174,10 @@ def to_device(arrays: Sequence[np.ndarray], kind: type, device: torch.device) ->
     return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
-def to_numpy(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+def to_numpy(tensors: "Sequence[Tensor]") -> list[np.ndarray]:
     """Return tensors of any shapes, on one device and of one type, as arrays, in one copy."""
+    import torch
+
     if not tensors:
         return []
     values = torch.cat([tensor.flatten() for tensor in tensors]).cpu().numpy()

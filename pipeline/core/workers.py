@@ -10,6 +10,7 @@ import multiprocessing.process
 import os
 import pickle
 import shutil
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -104,13 +105,21 @@ def worker_pool(functions: Functions, workers: int) -> Iterator[Submit]:
         return
     # a fork of a process with threads (OpenMP, CUDA) can hang; the fork server has none
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "cv2", "pipeline.core.engine"])
+    context.set_forkserver_preload(["cv2", "pipeline.core.engine", *_main_module()])
     with tempfile.TemporaryDirectory(prefix="weakmask-") as folder:
         pool = ProcessPoolExecutor(workers, context, _start_worker, (functions, folder))
         try:
             yield lambda *job: pool.submit(_run_in_worker, *job)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _main_module() -> list[str]:
+    """Return the module that this program was started with (python -m), which every worker imports:
+    from the fork server they inherit what it loads.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return [] if spec is None or spec.name.endswith("__main__") else [spec.name]
 
 
 def _run_here(functions: Functions, name: str, *arguments: Any) -> Future[Any]:
@@ -137,9 +146,10 @@ _worker: dict[str, Any] = {}
 def _start_worker(functions: Functions, folder: str) -> None:
     """Use one thread, and end with the parent process, even when that is killed."""
     import cv2
-    import torch
 
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     cv2.setNumThreads(1)
     _worker.update(functions=functions, folder=folder)
     parent = multiprocessing.parent_process()

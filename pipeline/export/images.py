@@ -19,8 +19,8 @@ from tqdm import tqdm
 from pipeline.core.artifacts import Record
 from pipeline.core.resume import write_atomically
 from pipeline.data.images import encode_upright, is_rotated
+from pipeline.data.instance_masks import masks_of
 from pipeline.errors import UserError
-from pipeline.instances.base import masks_of
 from pipeline.readers.source import problem_of_id
 from pipeline.readers.tables import COLUMNS, LABELS, read_labels
 

@@ -21,12 +21,13 @@ from pipeline.core.artifacts import Record
 from pipeline.core.device import Runtime, stack
 from pipeline.core.workers import reraise_worker_death
 from pipeline.data.images import read_image
+from pipeline.data.instance_masks import unpack
 from pipeline.errors import UserError
 from pipeline.export import coco
 from pipeline.export.images import keep_out, write
 from pipeline.export.voc import color_map, palette_png
-from pipeline.instances.base import unpack
-from pipeline.predict import InstancePredictor, SemanticPredictor, detection_record, label_map
+from pipeline.labelling.crf import label_map
+from pipeline.predict import InstancePredictor, SemanticPredictor, detection_record
 from pipeline.readers.inputs import InputImages
 from pipeline.readers.source import without_suffix
 from pipeline.views import sheets

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.core.artifacts import IGNORE
+from pipeline.data.instance_masks import exclusive
 from pipeline.export.images import (
     ExportError,
     ExportImage,
@@ -22,7 +23,6 @@ from pipeline.export.images import (
     check_names,
     write,
 )
-from pipeline.instances.base import exclusive
 
 RESERVED = ("background", "ignored")
 """Labels 0 and 255 in labelmap.txt."""

@@ -51,6 +51,14 @@ def refine_probabilities(
     return _infer(_build(image, labels, settings), unary, settings).reshape(probabilities.shape)
 
 
+def label_map(image: np.ndarray, probabilities: np.ndarray, crf: Mapping[str, Any]) -> np.ndarray:
+    """Return the label map uint8 [H,W] of an image uint8 [H,W,3].
+
+    probabilities: of each class, float32 [L,H,W]; crf: parameters of the CRF that refines them.
+    """
+    return refine_probabilities(image, probabilities, crf).argmax(0).astype(np.uint8)
+
+
 def densecrf() -> Any:
     """Return the module of pydensecrf; raise UserError that says how to install it."""
     try:

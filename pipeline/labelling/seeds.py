@@ -4,9 +4,8 @@ section 4.2 and the authors' code).
 
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from pipeline.core.artifacts import IGNORE
 from pipeline.labelling.crf import label_refiner
@@ -23,9 +22,8 @@ def upsample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if len(maps) == 0:
         return np.zeros((0, *size), np.float32)
-    tensor = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))[None]
-    full = F.interpolate(tensor, scale_factor=STRIDE, mode="bilinear", align_corners=False)
-    return full[0, :, : size[0], : size[1]].numpy()
+    full = (cv2.resize(m, None, fx=STRIDE, fy=STRIDE) for m in np.asarray(maps, np.float32))
+    return np.stack([m[: size[0], : size[1]] for m in full])
 
 
 def seed_map(

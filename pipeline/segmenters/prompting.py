@@ -6,12 +6,14 @@ encoded again. SAM and the superpixels have one each.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from pipeline.core.artifacts import Reader, Record
+
+if TYPE_CHECKING:  # stage segments imports this module, and superpixels need no torch
+    from torch import Tensor
 
 
 class Query(NamedTuple):
@@ -28,7 +30,7 @@ class Query(NamedTuple):
 class Prompter(Protocol):
     """Answers prompts from stored embeddings."""
 
-    def prompt(self, queries: Sequence[Query]) -> list[Tensor]:
+    def prompt(self, queries: Sequence[Query]) -> "list[Tensor]":
         """Return how sure each pixel is to be on the object, one f4 [H,W] per query in their order,
         on the prompter's device: above 0 on the mask, at most 0 elsewhere.
 

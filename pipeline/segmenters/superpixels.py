@@ -16,18 +16,19 @@ on a head selects the body too, as long as the background is further from both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from skimage.segmentation import felzenszwalb
-from torch import Tensor
 
 from pipeline.core.artifacts import Record
 from pipeline.segmenters.prompting import Query
+
+if TYPE_CHECKING:  # stage segments divides images without torch
+    from torch import Tensor
 
 SOFT = 10.0
 """Difference in CIELAB at which a segment is half as stable as one that nothing resembles."""
@@ -156,7 +157,7 @@ class RegionGraph(NamedTuple):
 class SuperpixelPrompter:
     """Answers prompts from superpixels and their colors."""
 
-    def prompt(self, queries: Sequence[Query]) -> list[Tensor]:
+    def prompt(self, queries: Sequence[Query]) -> "list[Tensor]":
         """Return one mask per query: the object, or objects, that its points lie on.
 
         Each of its pixels is as sure as the mask is stable: the IoU of the masks at a larger and at
@@ -178,7 +179,7 @@ def region_graph(record: Record) -> RegionGraph:
     return RegionGraph(ids, steps.tocsr(), areas, border, colors)
 
 
-def _answer(graph: RegionGraph, points_xy: np.ndarray) -> Tensor:
+def _answer(graph: RegionGraph, points_xy: np.ndarray) -> "Tensor":
     sides = np.array(graph.ids.shape[::-1])
     x, y = np.clip(np.floor(points_xy).astype(np.int64), 0, sides - 1).T
     hit = np.unique(graph.ids[y, x])
@@ -188,6 +189,8 @@ def _answer(graph: RegionGraph, points_xy: np.ndarray) -> Tensor:
         _connected(graph, near * reach < far, hit)
         for reach in (REACH, REACH / MARGIN, REACH * MARGIN)
     )
+    import torch
+
     stability = graph.areas[narrow].sum() / graph.areas[wide].sum()
     return torch.from_numpy((kept * stability).astype(np.float32)[graph.ids])
 

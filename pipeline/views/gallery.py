@@ -13,9 +13,9 @@ import numpy as np
 
 from pipeline.core.artifacts import IGNORE, Reader, Record
 from pipeline.data.index import HEADER, Index
+from pipeline.data.instance_masks import exclusive_record
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
-from pipeline.instances.base import exclusive_record
 from pipeline.labelling.pseudo_labels import Normalize, class_maps
 from pipeline.labelling.seeds import upsample
 from pipeline.views import overlays, sheets

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 
-from pipeline.instances.base import exclusive
+from pipeline.data.instance_masks import exclusive
 from pipeline.labelling.seeds import upsample
 from pipeline.views import overlays
 

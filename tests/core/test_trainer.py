@@ -162,7 +162,7 @@ def test_loader_processes_change_nothing(tmp_path: Path) -> None:
 
 def test_precision_may_differ_between_trainings_of_one_process(tmp_path: Path) -> None:
     first = go(tmp_path / "a")
-    other = go(tmp_path / "b", precision=torch.bfloat16)
+    other = go(tmp_path / "b", precision_setting="bfloat16")
     assert not same(first, other)
     assert {tensor.dtype for tensor in other.parameters()} == {torch.float32}
     assert same(first, go(tmp_path / "c"))

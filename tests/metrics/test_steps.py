@@ -14,8 +14,8 @@ import pytest
 
 from pipeline.core.artifacts import Reader, Record, Writer
 from pipeline.data.index import Index
+from pipeline.data.instance_masks import masks_of, pack
 from pipeline.data.masks import read_instances, read_semantic
-from pipeline.instances.base import masks_of, pack
 from pipeline.labelling.pseudo_labels import Normalize, pseudo_labels
 from pipeline.labelling.seeds import upsample
 from pipeline.metrics.semantic import Confusion, assign

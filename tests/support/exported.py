@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from pipeline.data.instance_masks import pack
 from pipeline.export.images import ExportImages, Target
-from pipeline.instances.base import pack
 
 CLASSES = ("cat", "fire engine", "日本")
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.browser.run import FORMATS, SCORED, TABLES, Run, RunPaths
 from pipeline.core.artifacts import Record, Writer
 from pipeline.data.index import ImageEntry, Index
-from pipeline.instances.base import pack
+from pipeline.data.instance_masks import pack
 from pipeline.irnet.instances import walk_input, walk_instances
 
 CLASSES = ("cat", "dog, or wolf", "日本")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from click.testing import CliRunner, Result
 
 from pipeline.core.device import Runtime
@@ -15,8 +14,8 @@ from tests.support.repository import ROOT, set_parameters
 def runtime(folder: Path, **changes: Any) -> Runtime:
     """Return settings with unfinished work under `folder`, and with these changes."""
     settings: dict[str, Any] = {
-        "device": torch.device("cpu"),
-        "precision": torch.float32,
+        "device_setting": "cpu",
+        "precision_setting": "float32",
         "workers": 1,
         "batch": 3,
         "shard": 4,

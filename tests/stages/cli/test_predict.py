@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from pipeline.core.artifacts import Reader
-from pipeline.instances.base import masks_of
+from pipeline.data.instance_masks import masks_of
 from pipeline.readers.build import build
 from stages.cli.main import main
 from stages.predictions import predictions

@@ -17,8 +17,8 @@ help:  ## print these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*##/\1\t/' | expand -t 10
 
 demo: $(VENV)/installed-demo  ## run the whole graph on the built-in scenes, then print its scores
-	dvc repro
-	@weakmask scores
+	@weakmask run
+	@echo "here: make browse"
 
 browse: $(VENV)/installed-demo  ## look at every step of every image in data/
 	weakmask browse

@@ -3,6 +3,7 @@
 weakmask fetch voc12 --to ~/voc
 weakmask init --preset folder --source ~/images
 weakmask check ~/images
+weakmask run
 weakmask inspect data/cams.h5 2007_000504 -o sheet.png
 weakmask browse --rev one-scale
 weakmask export labels --format voc -o exported
@@ -33,6 +34,7 @@ from stages.cli.import_weights import import_weights
 from stages.cli.inspect import inspect
 from stages.cli.predict import predict
 from stages.cli.report_diff import report_diff
+from stages.cli.run import run
 from stages.experiments.dvc_cache import is_tracked
 
 SCORED = ("cams", "seeds", "walk", "labels", "predictions")
@@ -59,7 +61,8 @@ class Commands(click.Group):
 def main() -> None:
     """Weakly supervised segmentation: images and their tags in, masks and trained models out.
 
-    Run the pipeline with `dvc repro`, variants with `dvc exp run -S section.name=value`.
+    Run the pipeline with `weakmask run` or `dvc repro`, variants with
+    `dvc exp run -S section.name=value`.
     """
 
 
@@ -211,6 +214,7 @@ main.add_command(import_weights)
 main.add_command(inspect)
 main.add_command(predict)
 main.add_command(report_diff)
+main.add_command(run)
 
 
 if __name__ == "__main__":

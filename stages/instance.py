@@ -1,8 +1,8 @@
 """Stage instance: train the final instance model on the pseudo-instances.
 
-Reads data/dataset, data/labels.h5, and data/classifier.safetensors for its backbone; writes
-data/instance.safetensors and data/curves/instance.csv. With `supervision: truth` it learns from the
-ground truth instead, for the upper bound.
+Reads data/dataset, data/labels.h5, and data/classifier.safetensors or data/semantic.safetensors for
+its backbone; writes data/instance.safetensors and data/curves/instance.csv. With `supervision:
+truth` it learns from the ground truth instead, for the upper bound.
     dvc repro instance
     dvc exp run -S instance.method=sparseinst      # or maskrcnn, or none
     dvc exp run -S instance.supervision=truth instance predictions scores@predictions
@@ -43,6 +43,9 @@ from stages._command import (
     train_stage,
 )
 
+PREFIXES = {"classifier": "backbone.body.", "semantic": "net.encoder.model."}
+"""Of a backbone's tensors in the weights of other stages."""
+
 
 @stage
 def instance(parameters: Parameters, runtime: Runtime) -> None:
@@ -58,9 +61,10 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
     options = getattr(section, section.method).model_dump()
     of_loss = {name: value for name, value in options.items() if name not in header["options"]}
     inputs = [DATASET, labels.path]
-    if section.pretraining == "classifier":
-        inputs.append(artifact("classifier", ".safetensors"))
-        start_from_classifier(network.backbone, inputs[-1])
+    if section.pretraining != "none":
+        inputs.append(artifact(section.pretraining, ".safetensors"))
+        start_from(section.pretraining, network.backbone, inputs[-1])
+    network.backbone.freeze(section.frozen_stages)
     if section.batch_norm == "frozen":
         freeze_batch_norm(network)
     resize = ShortSide(*section.resize, section.longest, section.resize_step)
@@ -103,16 +107,18 @@ def save_no_model(index: Index, runtime: Runtime) -> None:
     save_stage("instance", NoInstances(len(index.classes)), runtime, **header)
 
 
-def start_from_classifier(backbone: Any, path: Path) -> None:
-    """Load the classifier's weights into a Backbone; raise UserError for another network."""
-    tensors, header = load_weights(path, "classifier")
+def start_from(kind: str, backbone: Any, path: Path) -> None:
+    """Load the weights of the `classifier` or the `semantic` model into a Backbone; raise UserError
+    for another network.
+    """
+    tensors, header = load_weights(path, kind)
     if header["backbone"] != backbone.name:
         raise UserError(
-            f"instance.pretraining: the classifier's backbone is {header['backbone']}, this "
+            f"instance.pretraining: the backbone of stage {kind} is {header['backbone']}, this "
             f"model's is {backbone.name}; set instance.backbone.name to the former, or "
             f"instance.pretraining to none"
         )
-    prefix, known = "backbone.body.", backbone.body.state_dict()
+    prefix, known = PREFIXES[kind], backbone.body.state_dict()
     own = {
         name.removeprefix(prefix): value
         for name, value in tensors.items()

@@ -111,9 +111,13 @@ class Instance(Section):
     """Instance pseudo-labels, or the ground truth for the fully supervised upper bound."""
     min_score: Fraction
     """Pixels of pseudo-instances of a lower score are ignored in training."""
-    pretraining: Literal["none", "classifier"]
-    """Initialize the backbone from ImageNet only, or from the classifier (the same network)."""
+    pretraining: Literal["none", "classifier", "semantic"]
+    """Initialize the backbone from ImageNet only, from the classifier or from the semantic model
+    (the same network).
+    """
     backbone: Backbone
+    frozen_stages: Annotated[int, Field(ge=0)]
+    """First stages of the backbone that do not learn, stem included (0 in SparseInst)."""
     batch_norm: Literal["fixed", "frozen"]
     """Batch norm with pretrained statistics, whose scale and shift learn (`fixed`) or do not
     (`frozen`, as in SparseInst and Mask R-CNN).

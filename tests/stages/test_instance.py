@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from pipeline.classifiers.cam import Cam
 from pipeline.core.artifacts import Writer
-from pipeline.core.weights import load_weights
+from pipeline.core.weights import load_weights, save_weights
 from pipeline.data.masks import read_instances, read_semantic
+from pipeline.errors import UserError
+from pipeline.nets.backbones import Backbone
+from pipeline.nets.deeplab import SemanticNet
 from pipeline.predict import final_header, trained_sides
 from pipeline.readers.build import build
 from stages.cli.main import main
-from stages.instance import instance
+from stages.instance import instance, start_from
 from tests.support.runtimes import run_stage
 
 SMALL = {
@@ -59,3 +63,16 @@ def test_the_weights_tell_what_the_model_was_trained_at(
     done = CliRunner().invoke(main, [*arguments, "-o", "out"])
     assert done.exit_code == 0, done.output
     assert len(json.loads(Path("out/instances.json").read_bytes())["images"]) == 2
+
+
+@pytest.mark.parametrize("kind", ["classifier", "semantic"])
+def test_the_backbone_starts_from_another_stage(tmp_path: Path, kind: str) -> None:
+    name, path = "test_resnet", tmp_path / "weights.safetensors"
+    trained = {"classifier": Cam, "semantic": SemanticNet}[kind](2, name)
+    save_weights(path, trained, kind, backbone=name, classes=["a"])
+    backbone = Backbone(name, strides=(8, 16, 32))
+    start_from(kind, backbone, path)
+    theirs = {value.sum().item() for value in trained.state_dict().values()}
+    assert all(value.sum().item() in theirs for value in backbone.body.state_dict().values())
+    with pytest.raises(UserError, match=f"the backbone of stage {kind} is test_resnet, this model"):
+        start_from(kind, Backbone("test_efficientnet"), path)

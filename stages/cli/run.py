@@ -23,15 +23,15 @@ WORK = Path(".work")
 LOG, SECONDS = WORK / "run.log", WORK / "seconds.json"
 EXPECTED = {
     "segments": 8,
-    "classifier": 90,
+    "classifier": 85,
     "cams": 28,
     "seeds": 9,
-    "irnet": 40,
+    "irnet": 35,
     "fields": 14,
     "walk": 9,
-    "semantic": 90,
-    "instance": 130,
-    "predictions": 20,
+    "semantic": 75,
+    "instance": 150,
+    "predictions": 12,
     "report": 6,
 }
 """Seconds of the stages of the built-in scenes on two cores; all others take about 3."""

@@ -61,10 +61,11 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
     options = getattr(section, section.method).model_dump()
     of_loss = {name: value for name, value in options.items() if name not in header["options"]}
     inputs = [DATASET, labels.path]
+    backbone: Any = network.backbone
     if section.pretraining != "none":
         inputs.append(artifact(section.pretraining, ".safetensors"))
-        start_from(section.pretraining, network.backbone, inputs[-1])
-    network.backbone.freeze(section.frozen_stages)
+        start_from(section.pretraining, backbone, inputs[-1])
+    backbone.freeze(section.frozen_stages)
     if section.batch_norm == "frozen":
         freeze_batch_norm(network)
     resize = ShortSide(*section.resize, section.longest, section.resize_step)

@@ -10,15 +10,12 @@ from torch import Tensor
 
 from pipeline.data.augmentation import RandomScale
 from pipeline.data.index import ImageEntry, Index
+from pipeline.data.instance_masks import exclusive, masks_of, pack, unpack
 from pipeline.instances.base import (
     InstanceCrops,
     TrainingInstances,
-    exclusive,
-    masks_of,
-    pack,
     renumber,
     select_instances,
-    unpack,
 )
 
 MEAN = (0.5, 0.5, 0.5)

@@ -32,7 +32,7 @@ from pipeline.core.workers import (
     unspill,
     worker_pool,
 )
-from pipeline.errors import UserError
+from pipeline.errors import UserError, count
 
 log = logging.getLogger(__name__)
 Job = tuple[str, Future[Any]]
@@ -149,7 +149,7 @@ def run(
     failures = _write_shards(task, todo, folder, runtime) if todo else {}
     if failures:
         reasons = "\n".join(f"  {name}: {reason}" for name, reason in sorted(failures.items()))
-        message = f"{stage}: {len(failures)} of {len(names)} images failed:\n{reasons}"
+        message = f"{stage}: {len(failures)} of {count(len(names), 'image')} failed:\n{reasons}"
         if not runtime.skip_bad:
             raise ImageError(
                 f"{message}\nThe others are kept in {path}; repair these images and run again, or "

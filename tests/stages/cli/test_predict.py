@@ -106,7 +106,7 @@ def test_bad_images_are_listed_at_the_end_with_status_1(photos: Path, instance_m
     result = run(instance_model, "photos/**/*", "-o", "out", "--no-overlays")
     assert result.exit_code == 1
     assert "1 of 3 images failed:\n  photos/bad.jpg: is damaged" in result.output
-    assert "only JPEG, PNG and WebP are supported: 1 files such as photos/c.heic" in result.output
+    assert "only JPEG, PNG and WebP are supported: 1 file, such as photos/c.heic" in result.output
     assert len(json.loads(Path("out/instances.json").read_bytes())["images"]) == 2
     assert not Path("out/overlays").exists()
 

@@ -10,6 +10,7 @@ import multiprocessing.process
 import os
 import pickle
 import shutil
+import signal
 import tempfile
 import threading
 from collections import deque
@@ -135,10 +136,11 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(functions: Functions, folder: str) -> None:
-    """Use one thread, and end with the parent process, even when that is killed."""
+    """Use one thread, leave Ctrl-C to the parent process, and end with it, even if it is killed."""
     import cv2
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     _worker.update(functions=functions, folder=folder)

@@ -36,6 +36,11 @@ def final_header(path: Path) -> Mapping[str, Any]:
             f"{path}: no such file; pass the semantic.safetensors or instance.safetensors of a "
             "finished run"
         )
+    if path.suffix != ".safetensors":
+        raise WeightsError(
+            f"{path}: not a weights file; pass the semantic.safetensors or instance.safetensors of "
+            "a finished run"
+        )
     header = read_header(path)
     if header["kind"] not in ("semantic", "instance"):
         raise WeightsError(

@@ -72,8 +72,11 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no such file; pass the semantic\.safetensors"):
         final_header(tmp_path / "x.safetensors")
     (tmp_path / "x.pth").write_bytes(b"\x80\x04pickle")
-    with pytest.raises(WeightsError, match="not a readable safetensors file"):
+    with pytest.raises(WeightsError, match=r"x\.pth: not a weights file; pass the semantic"):
         final_header(tmp_path / "x.pth")
+    (tmp_path / "x.pth").rename(tmp_path / "best.safetensors")
+    with pytest.raises(WeightsError, match=r"not a readable safetensors .*; copy it again"):
+        final_header(tmp_path / "best.safetensors")
 
 
 def test_predictions_have_the_size_of_the_image(semantic_model: Path, instance_model: Path) -> None:

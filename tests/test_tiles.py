@@ -31,17 +31,22 @@ def test_tiles_cover_the_image_with_weights_that_sum_to_one(
     np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
+def uniform(*probabilities: float) -> np.ndarray:
+    """The same probabilities of two classes all over a tile."""
+    return np.broadcast_to(np.array(probabilities, np.float32)[:, None, None], (2, 8, 64))
+
+
 def test_blended_borders_pass_gradually() -> None:
     """Two tiles that disagree: the probability of the second one's class rises over the overlap."""
     tiling, size = Tiling(64, 32), (8, 96)
     first, second = tiling.tiles(size)
     blended = BlendedLabels(tiling, size, 2)
-    blended.add(first, np.broadcast_to(np.float32([0.6, 0.4])[:, None, None], (2, 8, 64)))
+    blended.add(first, uniform(0.6, 0.4))
     rising = blended.total[0, 0]
     assert (rising[:40] > 0.599).all(), "the outer quarter of the second tile counts for nothing"
     assert (np.diff(rising[40:56]) < 0).all()
     assert (rising[56:] == 0).all()
-    blended.add(second, np.broadcast_to(np.float32([0.1, 0.9])[:, None, None], (2, 8, 64)))
+    blended.add(second, uniform(0.1, 0.9))
     assert (np.diff(blended.labels[0].astype(int)) != 0).sum() == 1
 
 

@@ -36,7 +36,11 @@ FORMATS = ("voc", "coco", "yolo")
     help="yolo: one line per instance (default), or one line per part of an instance.",
 )
 @click.option(
-    "--min-score", default=0.05, show_default=True, type=float, help="Minimum score of an instance."
+    "--min-score",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Minimum score of an instance.",
 )
 @click.option("--split", help="Export only this split, such as train or val.")
 @click.option(

@@ -6,5 +6,5 @@ class UserError(Exception):
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number with its noun, such as `1 image` or `2 images`."""
-    return f"{number} {noun if number == 1 else f'{noun}s'}"
+    """Return a number with its noun, such as `1 image` or `2 classes`."""
+    return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"

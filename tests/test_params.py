@@ -89,7 +89,8 @@ def test_dvc_can_rewrite_a_parameter_file_without_wrapping_its_lines(name: str) 
     """As `dvc exp run -S` does, with ruamel's width of 80; what it wraps ends with a blank."""
     editor, stream = YAML(), io.StringIO()
     editor.dump(editor.load(presets.text(name)), stream)
-    assert not [line for line in stream.getvalue().splitlines() if line.endswith(" ")]
+    wrapped = [line for line in stream.getvalue().splitlines() if line.endswith(" ")]
+    assert not wrapped, "write these sections of base.yaml with a line per parameter"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from pipeline.nets.deeplab import SemanticNet, probabilities
 
 SemanticPredictor = Callable[[Tensor], np.ndarray]
 """From images [B,3,H,W] in 0..255 to class probabilities float32 [B,L,H,W], background first."""
+ROWS = 64
+"""Rows that enlarged_labels interpolates at a time."""
 InstancePredictor = Callable[[Sequence[Tensor] | Tensor], list[Detections]]
 """From images [3,H,W] in 0..255, or a batch of them, to the instances of each."""
 
@@ -32,6 +35,11 @@ def final_header(path: Path) -> Mapping[str, Any]:
         raise WeightsError(
             f"{path}: no such file; pass the semantic.safetensors or instance.safetensors of a "
             "finished run"
+        )
+    if path.suffix != ".safetensors":
+        raise WeightsError(
+            f"{path}: not a weights file; pass the semantic.safetensors or instance.safetensors of "
+            "a finished run"
         )
     header = read_header(path)
     if header["kind"] not in ("semantic", "instance"):
@@ -72,6 +80,25 @@ def instance_predictor(path: Path, device: torch.device, **settings: Any) -> Ins
     return partial(load_network(path, "instance", rebuild, device).predict, **settings)
 
 
+def enlarged_labels(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the label map uint8 of (height, width) out of class probabilities float32 [L,h,w] at
+    another size, interpolated a few rows at a time.
+    """
+    height, width = probabilities.shape[1:]
+    if (height, width) == size:
+        return probabilities.argmax(0).astype(np.uint8)
+    labels = np.empty(size, np.uint8)
+    rows = np.clip((np.arange(size[0]) + 0.5) * height / size[0] - 0.5, 0, height - 1)
+    for start in range(0, size[0], ROWS):
+        above = rows[start : start + ROWS].astype(int)
+        share = (rows[start : start + ROWS] - above).astype(np.float32)[:, None]
+        below = np.minimum(above + 1, height - 1)
+        part = probabilities[:, above] * (1 - share) + probabilities[:, below] * share
+        wide = [cv2.resize(one, (size[1], len(above))) for one in part]
+        labels[start : start + ROWS] = np.argmax(wide, 0)
+    return labels
+
+
 def detection_record(detections: Detections) -> Record:
     """Return detections as artifacts hold them: `instances`, masks as bits (see pack); `classes`
     uint8 [N]; `scores` float32 [N].
@@ -91,3 +118,12 @@ def trained_sides(header: Mapping[str, Any]) -> tuple[int, int] | None:
     low, high = header["resize"]
     shorter = round((low + high) / 2)
     return shorter, 2 * shorter
+
+
+def shown_size(header: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) at which to show an image of `size` to a semantic model: with a
+    longest side as the images it was trained on had, or unchanged for a header without them.
+    """
+    low, high = header.get("longest", (max(size), max(size)))
+    factor = min(max(max(size), low), high) / max(size)
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))

@@ -6,6 +6,7 @@ The name of a stage is the name of its section, its artifact and its loss log.
 
 import functools
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -75,9 +76,18 @@ def stage(work: Callable[..., None]) -> click.Command:
             parameters = read_parameters(params)
             work(parameters, resolve(**parameters.runtime.model_dump()), **arguments)
         except UserError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(f"{error}{_undo()}") from error
 
     return command
+
+
+def _undo() -> str:
+    """Return how to take back what -S of a failed `dvc exp run` leaves in params.yaml; nothing
+    outside of experiments, and in the copies of --temp and --queue.
+    """
+    if "DVC_EXP_BASELINE_REV" not in os.environ or ".dvc" in Path.cwd().parts:
+        return ""
+    return "\nparams.yaml keeps the values of -S; `git restore params.yaml` takes them back"
 
 
 def run_per_image(

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.core.artifacts import Reader
 from pipeline.core.resume import write_atomically
 from pipeline.data.index import Index
+from pipeline.errors import count
 from pipeline.views import report_data
 from pipeline.views.gallery import ImageGallery, evenly_spaced
 from pipeline.views.report import render
@@ -51,7 +52,8 @@ def report(parameters: Parameters, runtime: Runtime) -> None:
         title=f"{Path(parameters.dataset.source or parameters.dataset.format).name}: "
         "weakly supervised segmentation",
         lead=(
-            f"{len(index)} images ({_counts(index)}) of {len(index.classes)} classes, "
+            f"{count(len(index), 'image')} ({_counts(index)}) of "
+            f"{count(len(index.classes), 'class')}, "
             f"source {parameters.dataset.format}; classifier {parameters.classifier.method}, "
             f"instance model {parameters.instance.method}, seed {parameters.base.seed}."
         ),

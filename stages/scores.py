@@ -26,11 +26,11 @@ def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
         return
     index, reader = Index.load(DATASET), Reader(artifact(name), name)
     names = [image for image in reader.names if index.has_masks(image)]
-    if not names:
+    if not names and any(map(index.has_masks, index)):  # else `weakmask scores` says so, once
         click.echo(
             f"scores: no image of {reader.path} has a ground-truth mask; there are no scores"
         )
-    bar = tqdm(names, desc=f"scores {name}", unit="image", mininterval=1)
+    bar = tqdm(names, desc=f"scores {name}", unit="image", mininterval=1, disable=not names)
     thresholds = {"cams": parameters.scores.background, "walk": parameters.labels.background}
     tables = evaluate(
         index,

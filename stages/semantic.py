@@ -40,7 +40,15 @@ def semantic(parameters: Parameters, runtime: Runtime) -> None:
         runtime,
         new=network.new_parameters(),
     )
-    save_stage("semantic", network, runtime, backbone=section.backbone.name, classes=index.classes)
+    sides = [max(image.height, image.width) for _, image in index.items()]
+    save_stage(
+        "semantic",
+        network,
+        runtime,
+        backbone=section.backbone.name,
+        classes=index.classes,
+        longest=[min(sides), max(sides)],
+    )
 
 
 def _supervision(

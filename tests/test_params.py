@@ -1,5 +1,7 @@
 """Parameters and presets: every preset is valid, every mistake is explained before any work."""
 
+import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
-from pipeline.params import ParameterError, Parameters, parse, presets
+from pipeline.params import ParameterError, Parameters, check_names, parse, presets
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,6 +82,31 @@ def test_sections_are_frozen() -> None:
     parameters = parse(presets.load("scenes"))
     with pytest.raises(ValidationError, match="frozen"):
         parameters.classifier.optimizer.lr = 1.0
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_dvc_can_rewrite_a_parameter_file_without_wrapping_its_lines(name: str) -> None:
+    """As `dvc exp run -S` does, with ruamel's width of 80; what it wraps ends with a blank."""
+    editor, stream = YAML(), io.StringIO()
+    editor.dump(editor.load(presets.text(name)), stream)
+    wrapped = [line for line in stream.getvalue().splitlines() if line.endswith(" ")]
+    assert not wrapped, "write these sections of base.yaml with a line per parameter"
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("wlak.beta=3", "-S wlak.beta=3: wlak: no such parameter; did you mean 'walk'?"),
+        ("seeds.forground=0.5", "seeds.forground: no such parameter; did you mean 'foreground'?"),
+        ("seeds.crf.x=1", "valid here: bilateral_rgb"),
+        ("walk.beta.x=1", "walk.beta.x: no such parameter; valid here: none"),
+        ("+walk.new=1", "+walk: no such parameter; did you mean 'walk'?"),
+    ],
+)
+def test_names_of_settings_are_checked(setting: str, text: str) -> None:
+    check_names(["walk.beta=10", "seeds.crf.iterations=0,3", "classifier.method=cam,s2c"])
+    with pytest.raises(ParameterError, match=re.escape(text)):
+        check_names([setting])
 
 
 def test_an_unknown_name_gets_the_nearest_and_all_valid_ones() -> None:

@@ -13,19 +13,29 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pipeline.core.device import Runtime
 from pipeline.core.weights import WeightsError, save_weights
 from pipeline.errors import UserError
 from pipeline.export.predictions import (
     OutputPaths,
+    PredictionSummary,
     check_output_folder,
     labelmap,
+    plan,
     predict_instances,
     predict_labels,
 )
 from pipeline.export.voc import color_map
 from pipeline.instances.base import Detections
-from pipeline.predict import final_header, instance_predictor, semantic_predictor, trained_sides
+from pipeline.predict import (
+    SemanticPredictor,
+    final_header,
+    instance_predictor,
+    semantic_predictor,
+    trained_sides,
+)
 from pipeline.readers.inputs import find_images
+from pipeline.tiles import Tiling
 from tests.support.runtimes import runtime
 
 CPU = torch.device("cpu")
@@ -62,8 +72,11 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no such file; pass the semantic\.safetensors"):
         final_header(tmp_path / "x.safetensors")
     (tmp_path / "x.pth").write_bytes(b"\x80\x04pickle")
-    with pytest.raises(WeightsError, match="not a readable safetensors file"):
+    with pytest.raises(WeightsError, match=r"x\.pth: not a weights file; pass the semantic"):
         final_header(tmp_path / "x.pth")
+    (tmp_path / "x.pth").rename(tmp_path / "best.safetensors")
+    with pytest.raises(WeightsError, match=r"not a readable safetensors .*; copy it again"):
+        final_header(tmp_path / "best.safetensors")
 
 
 def test_predictions_have_the_size_of_the_image(semantic_model: Path, instance_model: Path) -> None:
@@ -101,6 +114,15 @@ def output(photos: Path, *, overlays: bool = True) -> OutputPaths:
     return OutputPaths(photos.parent / "out", CLASSES, overlays, find_images([str(photos)]).files)
 
 
+def predict_whole(
+    predictor: SemanticPredictor, output: OutputPaths, runtime: Runtime
+) -> PredictionSummary:
+    """Write the label maps of whole images."""
+    tiling = Tiling(64, 48)
+    parts = plan(output.files, lambda size: size, tiling)
+    return predict_labels(predictor, output, parts, tiling, NO_CRF, runtime)
+
+
 def red(images: Tensor) -> np.ndarray:
     """Probabilities whose argmax is a pixel's red channel / 60."""
     labels = (images[:, 0].long() + 30) // 60
@@ -123,7 +145,7 @@ def two_halves(images: Sequence[Tensor] | Tensor) -> list[Detections]:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_label_maps_are_palette_images_of_the_upright_image(photos: Path, batch: int) -> None:
-    summary = predict_labels(red, output(photos), NO_CRF, runtime(photos, batch=batch))
+    summary = predict_whole(red, output(photos), runtime(photos, batch=batch))
     assert summary.images == 4
     for name, number in (("a", 0), ("b", 1), ("sub/a", 2)):
         with Image.open(f"out/masks/{name}.png") as mask:
@@ -147,7 +169,7 @@ def test_failing_network_fails_for_one_image(photos: Path) -> None:
         return red(images)
 
     without = output(photos, overlays=False)
-    summary = predict_labels(narrow, without, NO_CRF, runtime(photos, batch=2))
+    summary = predict_whole(narrow, without, runtime(photos, batch=2))
     assert summary.failures["b.png"].endswith("photos/b.png: ValueError: too wide")
     assert summary.images == 3
     assert not Path("out/overlays").exists()
@@ -178,9 +200,9 @@ def test_processes_write_the_same_files(photos: Path) -> None:
     for number in range(12):
         image = Image.fromarray(np.full((8, 9, 3), 60 * (number % 4), np.uint8))
         image.save(photos / f"more{number}.png")
-    predict_labels(red, output(photos), NO_CRF, runtime(photos))
+    predict_whole(red, output(photos), runtime(photos))
     alone = {path: path.read_bytes() for path in Path("out").rglob("*.*")}
-    predict_labels(red, output(photos), NO_CRF, runtime(photos, workers=2))
+    predict_whole(red, output(photos), runtime(photos, workers=2))
     assert alone == {path: path.read_bytes() for path in Path("out").rglob("*.*")}
     assert len(alone) == 1 + 2 * 16
 

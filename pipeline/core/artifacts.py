@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from pipeline.core.resume import writing
-from pipeline.errors import UserError
+from pipeline.errors import UserError, count
 
 # Label maps
 
@@ -372,7 +372,7 @@ class Reader(Mapping[str, Record]):
     def _naming(self, name: str) -> Iterator[None]:
         """Raise ArtifactError for what h5py raises on damaged bytes, KeyError without an image."""
         if name not in self._known:
-            raise KeyError(f"{self.path} has no image {name!r} ({len(self.names)} images)")
+            raise KeyError(f"{self.path} has no image {name!r} ({count(len(self.names), 'image')})")
         try:
             yield
         except Exception as error:

@@ -32,7 +32,7 @@ from pipeline.core.workers import (
     unspill,
     worker_pool,
 )
-from pipeline.errors import UserError
+from pipeline.errors import UserError, count
 
 log = logging.getLogger(__name__)
 Job = tuple[str, Future[Any]]
@@ -102,6 +102,24 @@ class ShardFolder:
         self.file(number).unlink(missing_ok=True)
         return False
 
+    def kept_file(self, number: int) -> Path:
+        """Return the path of what an interrupt left of a shard."""
+        return self.path / f"shard-{number:06d}-kept.h5"
+
+    def kept(self, number: int) -> dict[str, Record]:
+        """Return the records of a shard that an interrupted run kept."""
+        try:
+            with closing(Reader(self.kept_file(number), self.format)) as reader:
+                return {name: reader[name] for name in reader.names}
+        except ArtifactError:
+            return {}
+
+    def keep(self, number: int, records: dict[str, Record]) -> None:
+        """Keep the records of an unfinished shard."""
+        with Writer(self.kept_file(number), self.format, self.classes) as writer:
+            for name in sorted(records):
+                writer.append(name, records[name])
+
     def write(self, number: int, records: dict[str, Record], failed: Iterable[str]) -> None:
         """Write a shard from validated records, unless some images failed and must be retried."""
         if failed and not self.skip_bad:
@@ -109,6 +127,7 @@ class ShardFolder:
         with Writer(self.file(number), self.format, self.classes, sorted(failed)) as writer:
             for name in sorted(records):
                 writer.append(name, records[name])
+        self.kept_file(number).unlink(missing_ok=True)
 
     def merge(self, count: int, out: Path) -> None:
         """Wait for the shards 0..count-1 of all ranks, then join them into the artifact `out`."""
@@ -149,7 +168,7 @@ def run(
     failures = _write_shards(task, todo, folder, runtime) if todo else {}
     if failures:
         reasons = "\n".join(f"  {name}: {reason}" for name, reason in sorted(failures.items()))
-        message = f"{stage}: {len(failures)} of {len(names)} images failed:\n{reasons}"
+        message = f"{stage}: {len(failures)} of {count(len(names), 'image')} failed:\n{reasons}"
         if not runtime.skip_bad:
             raise ImageError(
                 f"{message}\nThe others are kept in {path}; repair these images and run again, or "
@@ -166,28 +185,44 @@ def _write_shards(
 ) -> dict[str, str]:
     """Compute the shards and write each when complete; return failed images with their reasons."""
     stage, failures = folder.format, dict[str, str]()
-    total, quiet = sum(map(len, shards.values())), not runtime.is_main_process
-    results = stream(task, list(shards.values()), runtime.workers, runtime.batch)
+    kept = {number: folder.kept(number) for number in shards}
+    groups = [[name for name in names if name not in kept[n]] for n, names in shards.items()]
+    total, quiet = sum(map(len, groups)), not runtime.is_main_process
+    results = stream(task, groups, runtime.workers, runtime.batch)
     with (
         reraise_worker_death(ImageError, f"{stage}: ", "finished shards are kept, run again"),
         closing(results),
         tqdm(total=total, desc=stage, unit="image", disable=quiet, mininterval=1) as bar,
     ):
-        for number, names in shards.items():
-            records, failed = dict[str, Record](), dict[str, str]()
-            for name, result in islice(results, len(names)):
-                try:
-                    if isinstance(result, BaseException):
-                        raise result
-                    records[name] = validate_record(stage, result)
-                except UserError as error:
-                    failed[name] = str(error)
-                except Exception as error:
-                    failed[name] = f"{type(error).__name__}: {error}"
-                bar.update()
+        for number, names in zip(shards, groups, strict=True):
+            records, failed = kept[number], dict[str, str]()
+            try:
+                for name, result in islice(results, len(names)):
+                    _sort(stage, name, result, records, failed)
+                    bar.update()
+            except KeyboardInterrupt:
+                folder.keep(number, records)
+                done = f"{bar.n} of {count(total, 'image')}"
+                raise ImageError(
+                    f"{stage}: interrupted; the same command resumes after {done}"
+                ) from None
             folder.write(number, records, failed)
             failures |= failed
     return failures
+
+
+def _sort(
+    stage: str, name: str, result: Any, records: dict[str, Record], failed: dict[str, str]
+) -> None:
+    """Put the result of an image with the records or, if it is none, with the failed ones."""
+    try:
+        if isinstance(result, BaseException):
+            raise result
+        records[name] = validate_record(stage, result)
+    except UserError as error:
+        failed[name] = str(error)
+    except Exception as error:
+        failed[name] = f"{type(error).__name__}: {error}"
 
 
 def results(

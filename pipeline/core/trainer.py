@@ -8,6 +8,8 @@ processes.
 import io
 import logging
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class TrainingError(UserError):
-    """Training cannot start or resume; the message says why."""
+    """Training cannot start, resume or go on; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,8 @@ def train(
         prepare: called with the network in training mode, to fix batch normalization, say.
 
     Raises:
-        TrainingError: no images, a batch that the ranks cannot share, or a useless checkpoint.
+        TrainingError: no images, a batch that the ranks cannot share, a useless checkpoint, or
+            Ctrl-C, once the step is finished and kept.
         LossError: a loss is not finite; nothing is kept of that step.
     """
     stream = SampleStream(samples, config.seed)
@@ -179,6 +182,7 @@ def train(
     quiet = not runtime.is_main_process
     with (
         _watched_loaders(stage),
+        _first_interrupt(stage, alone=runtime.world_size == 1) as interrupted,
         tqdm(
             batches, stage, steps, initial=start, unit="step", disable=quiet, mininterval=1
         ) as bar,
@@ -195,11 +199,15 @@ def train(
             losses.add(step, config.lr * rate, tuple(terms), ranks.mean(values))
             if losses.last:
                 bar.set_postfix(loss=f"{losses.last['loss']:.3f}", refresh=False)
-            due = time.monotonic() - saved > runtime.checkpoint and step + 1 < steps
-            if due and runtime.is_main_process:
+            due = interrupted.is_set() or time.monotonic() - saved > runtime.checkpoint
+            if due and step + 1 < steps and runtime.is_main_process:
                 losses.flush()
                 _save(path, step + 1, network, optimizer, losses)
                 saved = time.monotonic()
+            if interrupted.is_set() and step + 1 < steps:
+                raise TrainingError(
+                    f"{stage}: interrupted; the same command resumes at step {step + 1} of {steps}"
+                )
     losses.flush()
     if runtime.is_main_process:
         curve.parent.mkdir(parents=True, exist_ok=True)
@@ -242,6 +250,7 @@ def _loader(
         batch_sampler=[list(range(first, first + share)) for first in firsts],
         num_workers=0 if runtime.workers == 1 else runtime.workers,
         collate_fn=_collate,
+        worker_init_fn=_ignore_interrupts,
         pin_memory=runtime.device.type == "cuda",
     )
 
@@ -276,6 +285,34 @@ def _watched_loaders(stage: str) -> Iterator[None]:
             f"{stage}: a loader process was killed (out of memory?); run again, it resumes from "
             "its last checkpoint, if need be with fewer runtime.workers"
         ) from error
+
+
+@contextmanager
+def _first_interrupt(stage: str, *, alone: bool) -> Iterator[threading.Event]:
+    """Yield what the first Ctrl-C sets instead of ending the program, as the second one does.
+
+    alone: False leaves Ctrl-C as it is, as ranks would stop at different steps.
+    """
+    interrupted, default = threading.Event(), signal.default_int_handler
+
+    def note(number: int, frame: Any) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, default)
+        log.info("%s: saves after this step; another Ctrl-C ends it without", stage)
+
+    alone = alone and signal.getsignal(signal.SIGINT) is default
+    if alone:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        if alone:
+            signal.signal(signal.SIGINT, default)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Have a loader process leave Ctrl-C, which all processes get, to the main one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

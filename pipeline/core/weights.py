@@ -15,6 +15,8 @@ from pipeline.errors import UserError
 
 Net = TypeVar("Net", bound=nn.Module)
 VERSION = 1
+STAGES = ("classifier", "irnet", "semantic", "instance")
+"""The stages that write weights, to files of their names."""
 KEY = "weakmask"
 
 
@@ -80,7 +82,9 @@ def read_weights(
 
 
 def _again(path: Path) -> str:
-    return f"make it again with `dvc repro -f {path.stem}`"
+    if path.stem in STAGES:
+        return f"make it again with `dvc repro -f {path.stem}`"
+    return "copy it again from the run that made it"
 
 
 def load_checkpoint(path: Path) -> Any:

@@ -10,6 +10,7 @@ import multiprocessing.process
 import os
 import pickle
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -144,9 +145,10 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(functions: Functions, folder: str) -> None:
-    """Use one thread, and end with the parent process, even when that is killed."""
+    """Use one thread, leave Ctrl-C to the parent process, and end with it, even if it is killed."""
     import cv2
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

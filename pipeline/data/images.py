@@ -17,8 +17,8 @@ from pipeline.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp")
 FORMATS = ("JPEG", "PNG", "WEBP")
-DO_IMAGE = "put the file there or remove it from the list"
-DO_DAMAGED = "save it again or remove it from the list"
+DO_IMAGE = "put the file there or leave it out"
+DO_DAMAGED = "save it again or leave it out"
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -112,6 +112,16 @@ def read_image(path: Path) -> np.ndarray:
     return decode_image(read_bytes(path, DO_IMAGE), path)
 
 
+def read_size(path: Path) -> tuple[int, int] | None:
+    """Return (height, width) of the upright image in a file; None if read_image would fail."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            return (width, height) if _orientation(image) >= 5 else (height, width)
+    except Exception:  # as of open_checked, which explains it
+        return None
+
+
 def read_bytes(path: Path, do: str) -> bytes:
     """Return the content of a file; raise DatasetError that names it and says what to `do`."""
     try:
@@ -137,6 +147,9 @@ def open_checked(data: bytes, path: Path, formats: tuple[str, ...]) -> Image.Ima
     except Image.DecompressionBombError:
         raise DatasetError(error(path, "has too many pixels", "scale it down before use")) from None
     except Exception as problem:  # Pillow's decoders raise nearly anything on damaged bytes
+        if data[4:8] == b"ftyp":
+            what = "is a HEIC or AVIF image whatever its name"
+            raise DatasetError(error(path, what, "convert it to JPEG, PNG or WebP")) from problem
         what = f"is damaged, truncated or not a {'/'.join(formats)} file ({problem})"
         what = what.split(" (cannot identify", 1)[0]  # it goes on with the address of our buffer
         raise DatasetError(error(path, what, DO_DAMAGED)) from problem

@@ -5,7 +5,7 @@ files. An image that cannot be read is recorded with its reason, and the others 
 """
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -20,16 +21,22 @@ from pipeline.core import engine
 from pipeline.core.artifacts import Record
 from pipeline.core.device import Runtime, stack
 from pipeline.core.workers import reraise_worker_death
-from pipeline.data.images import read_image
+from pipeline.data.images import read_image, read_size
 from pipeline.data.instance_masks import unpack
 from pipeline.errors import UserError
 from pipeline.export import coco
 from pipeline.export.images import keep_out, write
 from pipeline.export.voc import color_map, palette_png
-from pipeline.labelling.crf import label_map
-from pipeline.predict import InstancePredictor, SemanticPredictor, detection_record
+from pipeline.labelling.crf import refine_probabilities
+from pipeline.predict import (
+    InstancePredictor,
+    SemanticPredictor,
+    detection_record,
+    enlarged_labels,
+)
 from pipeline.readers.inputs import InputImages
 from pipeline.readers.source import without_suffix
+from pipeline.tiles import BlendedLabels, Tile, Tiling
 from pipeline.views import sheets
 
 MASKS, OVERLAYS = "masks", "overlays"
@@ -61,6 +68,24 @@ class OutputPaths:
         write(self.folder / OVERLAYS / f"{without_suffix(name)}.jpg", sheets.jpeg(drawn))
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a semantic model sees at once: a tile of an image.
+
+    size: (height, width) of the image; shown: of the image as it is shown to the model.
+    """
+
+    name: str
+    size: tuple[int, int]
+    shown: tuple[int, int]
+    tile: Tile
+
+    @property
+    def whole(self) -> bool:
+        """Whether the tile is the whole image."""
+        return self.tile == (0, self.shown[0], 0, self.shown[1])
+
+
 @dataclass(slots=True)
 class PredictionSummary:
     """Numbers of images and instances written; failed images with their reasons."""
@@ -82,19 +107,81 @@ def check_output_folder(folder: Path, inputs: InputImages) -> None:
             raise UserError(f"{path}: is in -o {folder}, which is written to; name another folder")
 
 
+def plan(
+    files: Mapping[str, Path], shown: Callable[[tuple[int, int]], tuple[int, int]], tiling: Tiling
+) -> dict[str, Part]:
+    """Return what a semantic model sees at once, by keys in order: the tiles of each image.
+
+    shown: returns the (height, width) at which to show an image of some size.
+    """
+    parts: dict[str, Part] = {}
+    for name, path in files.items():
+        size = read_size(path) or (1, 1)  # an image that cannot be read fails where it is loaded
+        scaled = shown(size)
+        for number, tile in enumerate(tiling.tiles(scaled)):
+            parts[f"{name}:{number}"] = Part(name, size, scaled, tile)
+    return parts
+
+
+@dataclass(slots=True)
+class PartLoader:
+    """Loads parts of images; remembers the last image, whose other tiles come next."""
+
+    output: OutputPaths
+    parts: Mapping[str, Part]
+    last: tuple[str, np.ndarray] | None = None
+
+    def __call__(self, key: str) -> np.ndarray:
+        """Return the pixels of a part, uint8 [h,w,3]."""
+        part = self.parts[key]
+        if self.last is None or self.last[0] != part.name:
+            image = self.output.load(part.name)
+            if part.shown != part.size:
+                image = cv2.resize(image, part.shown[::-1], interpolation=cv2.INTER_AREA)
+            self.last = part.name, image
+        return np.ascontiguousarray(part.tile.cut(self.last[1]))
+
+
 def predict_labels(
-    predictor: SemanticPredictor, output: OutputPaths, crf: Mapping[str, Any], runtime: Runtime
+    predictor: SemanticPredictor,
+    output: OutputPaths,
+    parts: Mapping[str, Part],
+    tiling: Tiling,
+    crf: Mapping[str, Any],
+    runtime: Runtime,
 ) -> PredictionSummary:
-    """Write masks/<name>.png of all images, overlays and labelmap.csv; crf: see label_map."""
+    """Write masks/<name>.png of all images, overlays and labelmap.csv.
+
+    Args:
+        predictor: the model.
+        output: where to.
+        parts: what it sees at once, see plan.
+        tiling: what the tiles among them are of.
+        crf: parameters of the CRF that refines each part.
+        runtime: the machine.
+    """
     summary = PredictionSummary()
     write(output.folder / LABELMAP, labelmap(output.classes))
     task = engine.Task(
-        output.load,
-        partial(_write_label_map, output, crf),
+        PartLoader(output, parts),
+        partial(_refined, output, parts, crf),
         partial(_class_probabilities, predictor, runtime),
     )
-    for _ in _results(task, output, runtime, summary):
-        summary.images += 1
+    names = {key: part.name for key, part in parts.items()}
+    blended: BlendedLabels | None = None
+    for key, refined in _results(task, names, output, runtime, summary):
+        part = parts[key]
+        if part.whole:
+            summary.images += 1
+        elif part.name not in summary.failures:
+            if part.tile.top == part.tile.left == 0:
+                blended = BlendedLabels(tiling, part.shown, len(refined))
+            assert blended is not None
+            blended.add(part.tile, refined)
+            if (part.tile.bottom, part.tile.right) == part.shown:
+                labels = cv2.resize(blended.labels, part.size[::-1], None, 0, 0, cv2.INTER_NEAREST)
+                _write_label_map(output, part.name, output.load(part.name), labels)
+                summary.images += 1
     return summary
 
 
@@ -116,14 +203,28 @@ def _class_probabilities(
     return [(image, found[number]) for number, image in enumerate(images)]
 
 
-def _write_label_map(
-    output: OutputPaths, crf: Mapping[str, Any], name: str, found: tuple[np.ndarray, np.ndarray]
-) -> None:
-    """Write the label map and overlay of an image, in a worker process."""
-    labels = label_map(*found, crf)
+def _refined(
+    output: OutputPaths,
+    parts: Mapping[str, Part],
+    crf: Mapping[str, Any],
+    key: str,
+    found: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray | None:
+    """Return the refined class probabilities of a tile; of a whole image, write the results."""
+    part, (pixels, probabilities) = parts[key], found
+    refined = refine_probabilities(pixels, probabilities, crf)
+    if not part.whole:
+        return refined
+    image = pixels if part.shown == part.size else output.load(part.name)
+    _write_label_map(output, part.name, image, enlarged_labels(refined, part.size))
+    return None
+
+
+def _write_label_map(output: OutputPaths, name: str, image: np.ndarray, labels: np.ndarray) -> None:
+    """Write the label map and overlay of an image."""
     write(output.folder / MASKS / f"{without_suffix(name)}.png", palette_png(labels))
     if output.overlays:
-        output.write_overlay(name, sheets.labeled(found[0], labels, output.classes))
+        output.write_overlay(name, sheets.labeled(image, labels, output.classes))
 
 
 def predict_instances(
@@ -135,7 +236,8 @@ def predict_instances(
         output.load, partial(_annotations, output), partial(_instance_records, predictor, runtime)
     )
     with coco.document(output.folder / INSTANCES_JSON, output.classes) as content:
-        for name, (size, annotations) in _results(task, output, runtime, summary):
+        names = {name: name for name in output.files}
+        for name, (size, annotations) in _results(task, names, output, runtime, summary):
             content.add(name, size, annotations)
     summary.images, summary.instances = content.images, content.instances
     return summary
@@ -180,22 +282,31 @@ def labelmap(classes: Sequence[str]) -> bytes:
 
 
 def _results(
-    task: engine.Task, output: OutputPaths, runtime: Runtime, summary: PredictionSummary
+    task: engine.Task,
+    names: Mapping[str, str],
+    output: OutputPaths,
+    runtime: Runtime,
+    summary: PredictionSummary,
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (name, result) of the images that succeed, in order; record the others in `summary`."""
-    workers = min(runtime.workers, 1 + (len(output.files) - 1) // IMAGES_PER_WORKER)
-    results = engine.stream(task, [list(output.files)], workers, runtime.batch)
+    """Yield (key, result) of what succeeds, in order; record failing images in `summary`.
+
+    names: image name of each key.
+    """
+    workers = min(runtime.workers, 1 + (len(names) - 1) // IMAGES_PER_WORKER)
+    results = engine.stream(task, [list(names)], workers, runtime.batch)
     resume = "the files written so far are complete, run again with --force"
+    unit = "image" if len(names) == len(output.files) else "tile"
     with (
         reraise_worker_death(UserError, after=resume, option="--workers"),
         closing(results),
-        tqdm(results, "predict", len(output.files), unit="image", mininterval=1) as bar,
+        tqdm(results, "predict", len(names), unit=unit, mininterval=1) as bar,
     ):
-        for name, result in bar:
+        for key, result in bar:
+            name = names[key]
             if isinstance(result, UserError):
                 summary.failures[name] = str(result)
             elif isinstance(result, Exception):
                 kind = type(result).__name__
                 summary.failures[name] = f"{output.files[name]}: {kind}: {result}"
             else:
-                yield name, result
+                yield key, result

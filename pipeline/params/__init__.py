@@ -5,7 +5,7 @@ wrong name or value ends a run before any work starts (`dvc exp run -S` checks n
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -63,20 +63,38 @@ def parse(values: Mapping[str, Any], file: str = "params.yaml") -> Parameters:
     raise ParameterError(f"{file} is not valid:\n" + "\n".join(f"  {line}" for line in problems))
 
 
+def check_names(settings: Iterable[str]) -> None:
+    """Check the names of settings `section.name=value`, as DVC's option -S takes them.
+
+    Raises:
+        ParameterError: the parameter does not exist; lists the valid names.
+    """
+    for setting in settings:
+        path = setting.partition("=")[0].split(".")
+        for depth in range(len(path)):
+            if path[depth] not in _names(path[:depth]):
+                raise ParameterError(f"-S {setting}: {_unknown(path[: depth + 1])}")
+
+
 def _explain(problem: Any) -> str:
     """Explain one of pydantic's problems in one line."""
     path = [str(part) for part in problem["loc"]]
     name = ".".join(path) or "params.yaml"
     if problem["type"] == "extra_forbidden":
-        valid = _names(path[:-1])
-        near = difflib.get_close_matches(path[-1], valid, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{name}: no such parameter; {hint}valid here: {', '.join(valid)}"
+        return _unknown(path)
     if problem["type"] == "value_error":
         return f"{name}: {problem['ctx']['error']}"
     if problem["type"] == "missing":
         return f"{name}: missing; set it (the presets have a value)"
     return f"{name}: {problem['msg']}, got {_shorten(problem['input'])}"
+
+
+def _unknown(path: list[str]) -> str:
+    """Return what is wrong with the name of a parameter, and the valid ones."""
+    valid = _names(path[:-1])
+    near = difflib.get_close_matches(path[-1], valid, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{'.'.join(path)}: no such parameter; {hint}valid here: {', '.join(valid) or 'none'}"
 
 
 def _shorten(value: Any) -> str:

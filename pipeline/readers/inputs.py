@@ -37,8 +37,12 @@ def find_images(arguments: Sequence[str]) -> InputImages:
     for argument in arguments:
         root, paths = _search(argument)
         named = Path(argument)
-        other = [path for path in paths if path.suffix.lower() in FOREIGN and path != named]
-        images = [path for path in paths if path.suffix.lower() in SUFFIXES or path == named]
+        other = [path for path in paths if path.suffix.lower() in FOREIGN]
+        images = [
+            path
+            for path in paths
+            if path.suffix.lower() in SUFFIXES or (path == named and path not in other)
+        ]
         if not images:
             raise UserError(_no_images(argument, other))
         roots.append(root)

@@ -17,16 +17,11 @@ from torch import Tensor
 from pipeline.core.artifacts import IGNORE, ArtifactError, Reader, Record
 from pipeline.core.weights import WeightsError, load_checkpoint, read_header, read_weights
 from pipeline.data.index import HEADER, Index
-from pipeline.errors import UserError
+from pipeline.errors import UserError, count
 from pipeline.views.charts import number
 from pipeline.views.report_data import FILE, load, read_rows
 
 CHECKPOINT = "checkpoint.pt"
-
-
-def count(number: int, one: str) -> str:
-    """Return `1 image`, `2 images`."""
-    return f"{number} {one}{'' if number == 1 else 'es' if one.endswith('s') else 's'}"
 
 
 def listed(names: Iterable[str]) -> str:

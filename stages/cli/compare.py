@@ -5,6 +5,7 @@ dvc queue start -j 2
 weakmask compare
 """
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import click
 
 from pipeline.errors import UserError
+from pipeline.params import check_names
 from stages._command import read_parameters
 from stages.experiments.dvc_cache import is_tracked
 from stages.experiments.finished import differing_code, finished_experiments, variants
@@ -82,12 +84,13 @@ def _check_source() -> None:
         raise UserError(
             f"{PARAMETERS}: neither Git nor DVC tracks dataset.source {source}, so the copies of "
             f"the repository that DVC runs experiments in lack it; write {source.resolve()} there, "
-            f"or run `dvc add {source}`"
+            f"or run `dvc add {shlex.quote(str(source))}`"
         )
 
 
 def _queue(overrides: tuple[str, ...]) -> None:
     """Queue the grid of all values with DVC, whose messages go to the terminal."""
+    check_names(overrides)
     _check_source()
     options = [word for value in overrides for word in ("--set-param", value)]
     command = [sys.executable, "-m", "dvc", "exp", "run", "--queue", *options]

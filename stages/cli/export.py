@@ -12,7 +12,7 @@ import click
 
 from pipeline.core.artifacts import Reader
 from pipeline.data.index import Index
-from pipeline.errors import UserError
+from pipeline.errors import UserError, count
 from pipeline.export import coco, voc, yolo
 from pipeline.export.images import ExportImages, Summary, Target, keep_out, prepare, write_tags
 from stages._command import DATASET, artifact
@@ -36,7 +36,11 @@ FORMATS = ("voc", "coco", "yolo")
     help="yolo: one line per instance (default), or one line per part of an instance.",
 )
 @click.option(
-    "--min-score", default=0.05, show_default=True, type=float, help="Minimum score of an instance."
+    "--min-score",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Minimum score of an instance.",
 )
 @click.option("--split", help="Export only this split, such as train or val.")
 @click.option(
@@ -135,7 +139,8 @@ def _select(reader: Reader, index: Index, split: str | None) -> list[str]:
 
 
 def _report(summary: Summary, images: ExportImages, output: Path, min_score: float) -> list[str]:
-    lines = [f"wrote {summary.images} images and {summary.instances} instances to {output}"]
+    written = f"{count(summary.images, 'image')} and {count(summary.instances, 'instance')}"
+    lines = [f"wrote {written} to {output}"]
     if images.left_out:
         lines.append(
             f"left out below --min-score {min_score:g} or without a pixel: {images.left_out}"

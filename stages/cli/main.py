@@ -14,31 +14,34 @@ weakmask import res50_cam.pth --from irn-cam -o data/classifier.safetensors
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.errors import UserError
-from pipeline.params import presets
-from pipeline.views.report import percent
-from stages._command import DATA, artifact, read_parameters
-from stages.cli.browse import browse
-from stages.cli.compare import compare
-from stages.cli.export import export
-from stages.cli.export_onnx import export_onnx
-from stages.cli.fetch import fetch
-from stages.cli.import_weights import import_weights
-from stages.cli.inspect import inspect
-from stages.cli.predict import predict
-from stages.cli.report_diff import report_diff
-from stages.cli.run import run
-from stages.experiments.dvc_cache import is_tracked
+from pipeline.errors import UserError, count
 
-SCORED = ("cams", "seeds", "walk", "labels", "predictions")
-"""Stages that `scores` prints."""
+COMMANDS = {
+    "fetch": "Download a published data set for the preset of the same name.",
+    "init": "Write params.yaml from a preset for your own images.",
+    "check": "Report every problem of a SOURCE folder at once, and its classes.",
+    "run": "Run what changed of the pipeline, or of TARGETS and what they need (`dvc repro`).",
+    "scores": "Print the scores of all steps and the path of the report.",
+    "inspect": "Describe an ARTIFACT and what is odd in it, or draw one image of it.",
+    "browse": "Browse all artifacts in a local web page.",
+    "report-diff": "Compare report A with report B (default: data/report) in a page, and print the "
+    "scores.",
+    "compare": "Print the scores of finished DVC experiments, averaged over their seeds.",
+    "predict": "Segment new images with a final model.",
+    "export": "Export masks as VOC, COCO or YOLO.",
+    "export-onnx": "Write a final model as ONNX.",
+    "import": "Convert weights that a method's authors published.",
+}
+"""What `weakmask --help` says, in the order of use, without loading the commands."""
 
 
 def expand(context: click.Context, option: click.Parameter, text: str | None) -> Path | None:
@@ -47,17 +50,40 @@ def expand(context: click.Context, option: click.Parameter, text: str | None) ->
 
 
 class Commands(click.Group):
-    """A group whose commands report a UserError in one line."""
+    """A group that loads a command from the module of its name, and reports a UserError in one
+    line.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; those that are not in this file are loaded."""
+        if cmd_name in self.commands or cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        name = "import_weights" if cmd_name == "import" else cmd_name.replace("-", "_")
+        return getattr(import_module(f"stages.cli.{name}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names of all commands with what they do."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn a UserError into click's error."""
         try:
             return super().invoke(ctx)
         except UserError as error:
+            what, _, advice = str(error).rpartition("; ")
+            if "`dvc repro" in advice and not Path("dvc.yaml").exists():
+                where = f"{Path.cwd()} is not a weakmask project (it has no dvc.yaml)"
+                raise click.ClickException(f"{what}; {where}: change to its folder") from error
             raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="weakmask", message="%(package)s %(version)s")
 def main() -> None:
     """Weakly supervised segmentation: images and their tags in, masks and trained models out.
 
@@ -71,7 +97,8 @@ def main() -> None:
     "--preset",
     default="folder",
     show_default=True,
-    help="Parameters to start from; an unknown name lists all presets.",
+    help="Parameters to start from: folder (images of your own), scenes (the built-in ones), "
+    "voc12, coco14, voc12-seenet, voc12-puzzlecam, voc12-s2c.",
 )
 @click.option("--source", callback=expand, help="Folder of the images.")
 @click.option(
@@ -80,9 +107,14 @@ def main() -> None:
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def init(preset: str, source: Path | None, output: Path, force: bool) -> None:
     """Write params.yaml from a preset for your own images."""
+    from pipeline.core.resume import write_atomically
+    from pipeline.params import presets
+
     text = presets.text(preset)
     if output.exists() and not force:
         raise UserError(f"{output}: exists; add --force to replace it")
+    if not output.parent.is_dir():
+        raise UserError(f"-o {output}: {output.parent} is not a folder; create it first")
     if source is None and preset != "scenes":
         raise UserError(f"--source: preset {preset} needs the folder of your images")
     next_steps = "dvc repro"
@@ -90,8 +122,8 @@ def init(preset: str, source: Path | None, output: Path, force: bool) -> None:
         section, title = _describe(source, presets.load(preset)["dataset"])
         text = presets.replace(text, {"dataset": section})
         click.echo(f"{source}: {title}")
-        next_steps = f"weakmask check {section['source']}, then dvc repro"
-    output.write_text(text, encoding="utf-8")
+        next_steps = f"weakmask check {shlex.quote(section['source'])}, then dvc repro"
+    write_atomically(output, text.encode())
     click.echo(f"wrote {output}; next: {next_steps}")
 
 
@@ -101,6 +133,7 @@ def _describe(source: Path, preset: Mapping[str, Any]) -> tuple[dict[str, Any], 
     The preset's files are kept if the source has them, such as the list train_aug of voc12.
     """
     from pipeline.readers.layout import recognize
+    from stages.experiments.dvc_cache import is_tracked
 
     if not source.is_dir():
         raise UserError(f"--source: {source} is not a folder")
@@ -142,6 +175,7 @@ def check(source: Path | None, format_: str, every: bool) -> None:
     """
     from pipeline.data.images import summarize
     from pipeline.readers.validation import check as check_source
+    from stages._command import read_parameters
 
     options: dict[str, Any] = {}
     parameters = Path("params.yaml")
@@ -157,41 +191,52 @@ def check(source: Path | None, format_: str, every: bool) -> None:
     click.echo(f"{source}: {survey.title}{f', as {parameters} says' if options else ''}")
     for level, line in summarize(survey.problems, every=every):
         click.echo(f"{level}: {line}")
-    counts = ", ".join(f"{name} {count}" for name, count in survey.count_classes().items())
+    counts = ", ".join(f"{name} {images}" for name, images in survey.count_classes().items())
     click.echo(f"classes and their images: {counts or 'none'}")
     warnings = len(survey.problems) - survey.errors
-    click.echo(f"{source}: {survey.errors} errors, {warnings} warnings")
+    click.echo(f"{source}: {count(survey.errors, 'error')}, {count(warnings, 'warning')}")
     sys.exit(1 if survey.errors else 0)
+
+
+SCORES = (
+    ("cams", "best_miou", "train", "cams, best threshold"),
+    ("cams", "miou", "train", "cams"),
+    ("seeds", "miou", "train", "seeds"),
+    ("walk", "best_miou", "train", "walk, best threshold"),
+    ("labels", "miou", "train", "labels"),
+    ("predictions", "miou", "val", "predictions"),
+)
+"""The rows of `weakmask scores`: step, score, split and title."""
 
 
 @main.command()
 def scores() -> None:
     """Print the scores of all steps and the path of the report."""
+    from pipeline.views.report import percent
+    from stages._command import DATA, artifact
+
     rows = [("step", "split", "mIoU", "instance AP50")]
-    for name, key, split, title in (
-        ("cams", "best_miou", "train", "cams, best threshold"),
-        ("cams", "miou", "train", "cams"),
-        ("seeds", "miou", "train", "seeds"),
-        ("walk", "best_miou", "train", "walk, best threshold"),
-        ("labels", "miou", "train", "labels"),
-        ("predictions", "miou", "val", "predictions"),
-    ):
-        path = artifact(f"scores/{name}", ".json")
-        values = _scores_of(path, name) if path.is_file() else {}
+    files = {name: artifact(f"scores/{name}", ".json") for name, *_ in SCORES}
+    found = {name: _scores_of(path, name) for name, path in files.items() if path.is_file()}
+    if not found:
+        raise UserError(f"{DATA / 'scores'}: there are no scores yet; make them with `dvc repro`")
+    if not any(found.values()):
+        raise UserError(
+            f"{DATA / 'scores'}: no image has a ground-truth mask, so nothing is scored; look at "
+            "the results with `weakmask browse`"
+        )
+    for name, key, split, title in SCORES:
+        values = found.get(name, {})
         note = f"  of {percent(values['coverage'])} % of the pixels" if "coverage" in values else ""
         ap50 = percent(values.get("AP50")) if name in ("labels", "predictions") else ""
         rows.append((title, split, percent(values.get(key)) + note, ap50))
-    if not any(artifact(f"scores/{name}", ".json").is_file() for name in SCORED):
-        raise UserError(
-            f"{DATA / 'scores'}: no scores here; run `dvc repro` in the folder of the project, on "
-            "images of which some have masks"
-        )
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         click.echo(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
-    click.echo(f"report: {DATA / 'report' / 'index.html'}")
+    report = DATA / "report" / "index.html"
+    click.echo(f"report: {report}" if report.is_file() else "report: none yet, run `dvc repro`")
 
 
 def _scores_of(path: Path, name: str) -> Mapping[str, float]:
@@ -203,18 +248,6 @@ def _scores_of(path: Path, name: str) -> Mapping[str, float]:
         raise UserError(
             f"{path}: damaged ({error}); recreate it with `dvc repro -f scores@{name}`"
         ) from error
-
-
-main.add_command(browse)
-main.add_command(compare)
-main.add_command(export)
-main.add_command(export_onnx)
-main.add_command(fetch)
-main.add_command(import_weights)
-main.add_command(inspect)
-main.add_command(predict)
-main.add_command(report_diff)
-main.add_command(run)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,21 @@
 weakmask predict data/semantic.safetensors photos/ -o out
 weakmask predict data/instance.safetensors 'photos/**/*.jpg' -o out --score 0.5
 weakmask predict data/semantic.safetensors a.jpg b.jpg -o out --scales 0.75,1,1.25 --flip --no-crf
+weakmask predict data/semantic.safetensors aerial.png -o out --tile 1024 --overlap 256
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline.core.device import Runtime, find_device, resolve
-from pipeline.errors import UserError
+from pipeline.errors import UserError, count
 from pipeline.export.images import prepare
 from pipeline.params import parse, presets
 from pipeline.readers.inputs import find_images
+from pipeline.tiles import Tiling
 
 DEFAULTS = "folder"
 """The preset for one's own images, whose CRF and batches are used."""
@@ -22,10 +25,14 @@ OWNERS = {
     "scales": "semantic",
     "flip": "semantic",
     "crf": "semantic",
+    "tile": "semantic",
+    "overlap": "semantic",
     "sides": "instance",
     "score": "instance",
 }
 """Options that apply to one kind of model only."""
+TILE = 2048
+"""Side in pixels of the tiles of larger images by default."""
 
 
 def parse_scales(
@@ -73,6 +80,20 @@ def _numbers(text: str | None) -> list[float] | None:
     show_default=True,
     callback=parse_scales,
     help="semantic: scales of the image to average probabilities over, such as 0.75,1,1.25.",
+)
+@click.option(
+    "--tile",
+    metavar="SIDE",
+    type=click.IntRange(128),
+    help="semantic: keep the resolution of the images, and predict them in tiles of this side in "
+    "pixels (a multiple of 32); by default they are resized to sizes it was trained at.",
+)
+@click.option(
+    "--overlap",
+    metavar="PIXELS",
+    type=click.IntRange(0),
+    show_default="a quarter of SIDE",
+    help="semantic: at least how many pixels neighboring tiles share, to blend them.",
 )
 @click.option("--flip", is_flag=True, help="semantic: also average over the flipped image.")
 @click.option(
@@ -137,13 +158,21 @@ def predict(
         OVERLAYS,
         OutputPaths,
         check_output_folder,
+        plan,
         predict_instances,
         predict_labels,
     )
-    from pipeline.predict import final_header, instance_predictor, semantic_predictor, trained_sides
+    from pipeline.predict import (
+        final_header,
+        instance_predictor,
+        semantic_predictor,
+        shown_size,
+        trained_sides,
+    )
 
     header = final_header(model)
     _check_options(context, model, header["kind"])
+    tiling = _tiling(options["tile"], options["overlap"])
     inputs = find_images(images)
     check_output_folder(output, inputs)
     runtime = _runtime(options["device"], options["workers"])
@@ -153,24 +182,34 @@ def predict(
         crf["iterations"] *= options["crf"]
         scales, flip = options["scales"], options["flip"]
         labels = semantic_predictor(model, runtime.device, scales=scales, flip=flip)
+        shown = (lambda size: size) if options["tile"] else partial(shown_size, header)
+        parts = plan(inputs.files, shown, tiling)
         prepare(output, force=options["force"])
-        summary = predict_labels(labels, paths, crf, runtime)
+        summary = predict_labels(labels, paths, parts, tiling, crf, runtime)
         results = f"label maps in {output / MASKS}, their values in {output / LABELMAP}"
+        if resized := len({part.name for part in parts.values() if part.shown != part.size}):
+            results += (
+                f" ({count(resized, 'image')} resized for the model, whose training images had "
+                "longest sides of {} to {} pixels; --tile keeps the resolution)".format(
+                    *header["longest"]
+                )
+            )
     else:
         sides = options["sides"] or trained_sides(header)
         detect = instance_predictor(model, runtime.device, score=options["score"], sides=sides)
         prepare(output, force=options["force"])
         summary = predict_instances(detect, paths, runtime)
-        results = f"{summary.instances} instances in {output / INSTANCES_JSON}"
-    click.echo(f"wrote the results of {summary.images} images: {results}")
+        results = f"{count(summary.instances, 'instance')} in {output / INSTANCES_JSON}"
+    click.echo(f"wrote the results of {count(summary.images, 'image')}: {results}")
     if options["overlays"]:
         click.echo(f"drew them in {output / OVERLAYS}")
     if inputs.foreign:
-        example = f"{len(inputs.foreign)} files such as {inputs.foreign[0]}"
+        example = f"{count(len(inputs.foreign), 'file')}, such as {inputs.foreign[0]}"
         click.echo(f"skipped, as only JPEG, PNG and WebP are supported: {example}")
     if summary.failures:
         reasons = "\n".join(f"  {reason}" for _, reason in sorted(summary.failures.items()))
-        raise UserError(f"{len(summary.failures)} of {len(inputs.files)} images failed:\n{reasons}")
+        failed = f"{len(summary.failures)} of {count(len(inputs.files), 'image')}"
+        raise UserError(f"{failed} failed:\n{reasons}")
 
 
 def _check_options(context: click.Context, model: Path, kind: str) -> None:
@@ -179,6 +218,19 @@ def _check_options(context: click.Context, model: Path, kind: str) -> None:
         default = context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT
         if not default and owner != kind:
             raise UserError(f"--{name}: applies to {owner} models only; omit it for {model}")
+
+
+def _tiling(side: int | None, overlap: int | None) -> Tiling:
+    """Return the tiles that the options ask for; raise UserError for an unusable overlap."""
+    from pipeline.nets.backbones import OUTPUT_STRIDE
+
+    if overlap is not None and side is None:
+        raise UserError("--overlap: needs --tile, the side of the tiles that overlap")
+    side = (side or TILE) // (2 * OUTPUT_STRIDE) * 2 * OUTPUT_STRIDE
+    overlap = side // 4 if overlap is None else overlap
+    if 2 * overlap > side:
+        raise UserError(f"--overlap: {overlap} is more than half of --tile {side}; use less")
+    return Tiling(side, (side - overlap) // OUTPUT_STRIDE * OUTPUT_STRIDE)
 
 
 def _runtime(device: str, workers: int) -> Runtime:

@@ -210,6 +210,30 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("press", [3, 12])
+def test_an_interrupt_keeps_what_is_done(
+    tmp_path: Path, logged: Work, undisturbed: bytes, press: int
+) -> None:
+    """Ctrl-C while an image is finished; what was finished before it is not done again."""
+    finished: list[str] = []
+
+    def finish(name: str, computed: int) -> dict[str, np.ndarray]:
+        if len(finished) == press:
+            signal.raise_signal(signal.SIGINT)
+        finished.append(name)
+        return logged.finish(name, computed)
+
+    pressed = Task(logged.load, finish, logged.compute, logged.task().key)
+    with pytest.raises(ImageError, match=r"seeds: interrupted; .* after \d+ of 20 images"):
+        go(pressed, tmp_path, batch=1)
+    assert len(list(tmp_path.rglob("*-kept.h5"))) == 1
+    kept = {name for path in shards(tmp_path) for name in Reader(path).names}
+    assert 0 < len(kept) <= press
+    logged.log.unlink()
+    assert go(logged.task(), tmp_path) == undisturbed
+    assert logged.loaded() == Counter(set(NAMES) - kept)
+
+
 def test_images_of_a_failed_batch_are_retried_one_by_one(tmp_path: Path, logged: Work) -> None:
     def compute(names: Sequence[str], loaded: Sequence[int]) -> list[int]:
         if 7 in loaded:

@@ -5,6 +5,7 @@ errors that say why.
 import csv
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -202,6 +203,43 @@ def test_an_interrupted_training_gives_the_same_weights(
     assert (tmp_path / "x/curves/classifier.csv").read_bytes() == (
         tmp_path / "undisturbed/curves/classifier.csv"
     ).read_bytes()
+
+
+class CtrlC(PowerFailure):
+    """Samples during whose loading the user presses Ctrl-C, once or twice."""
+
+    presses = 1
+
+    def __getitem__(self, number: int, /) -> tuple[Tensor, Tensor]:
+        self.left -= 1
+        if self.left == 0:
+            for _ in range(self.presses):
+                signal.raise_signal(signal.SIGINT)
+        return self.samples[number]
+
+
+@pytest.mark.parametrize(("reads", "step"), [(1, 1), (9, 3), (37, 0)])
+def test_the_first_interrupt_saves_and_says_where_it_resumes(
+    tmp_path: Path, reads: int, step: int
+) -> None:
+    undisturbed = go(tmp_path / "undisturbed")
+    if step:
+        with pytest.raises(TrainingError, match=rf"interrupted; .* resumes at step {step} of 10"):
+            go(tmp_path / "x", CtrlC(reads), checkpoint=1e9)
+        rest = PowerFailure(1000)
+        assert same(undisturbed, go(tmp_path / "x", rest, checkpoint=1e9))
+        assert 1000 - rest.left == 4 * (10 - step)
+    else:
+        assert same(undisturbed, go(tmp_path / "x", CtrlC(reads))), "nothing is left to resume"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    samples = CtrlC(9)
+    samples.presses = 2
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, samples, checkpoint=1e9)
+    assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
 SCRIPT = """

@@ -75,8 +75,8 @@ def test_names_in_commands_exist(where: str) -> None:
 
 
 def check_options(words: list[str], command: str) -> None:
-    assert words[0] in main.commands, command
-    sub: click.Command = main.commands[words[0]]
+    sub = main.get_command(click.Context(main), words[0])
+    assert sub is not None, command
     known = {name for option in sub.params for name in (*option.opts, *option.secondary_opts)}
     used = {word.partition("=")[0] for word in words[1:] if re.match(r"-{1,2}[a-z]", word)}
     assert used <= known | {"--help"}, command

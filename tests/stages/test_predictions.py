@@ -10,6 +10,7 @@ from pipeline.core.weights import save_weights
 from pipeline.instances.maskrcnn import MaskRCNN
 from pipeline.nets.deeplab import SemanticNet
 from pipeline.readers.build import build
+from stages.dataset import dataset
 from stages.predictions import predictions
 from stages.scores import scores
 from stages.seeds import seeds
@@ -61,3 +62,23 @@ def test_a_missing_crf_is_reported_once_before_any_work(
         assert done.exit_code == 1
         assert done.output.count("pydensecrf2, which is not installed") == 1
     assert run_stage(seeds, values={"seeds.crf.iterations": 0}).exit_code == 0
+
+
+def test_a_failed_experiment_says_how_to_take_its_parameters_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the workspace only: --temp and --queue change a copy of params.yaml."""
+    copy, hint = tmp_path / ".dvc/tmp/exps/1", "`git restore params.yaml` takes them back"
+    copy.mkdir(parents=True)
+    for folder, revision, hinted in (
+        (tmp_path, "", False),
+        (tmp_path, "1", True),
+        (copy, "1", False),
+    ):
+        monkeypatch.chdir(folder)
+        if revision:
+            monkeypatch.setenv("DVC_EXP_BASELINE_REV", revision)
+        done = run_stage(dataset, values={"dataset.source": "nosuch", "dataset.format": "folder"})
+        assert done.exit_code == 1
+        assert "nosuch" in done.output
+        assert (hint in done.output) == hinted

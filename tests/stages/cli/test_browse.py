@@ -182,6 +182,7 @@ def test_without_artifacts_one_line_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").touch()
     code, output = invoke()
     assert code == 1
     assert "data/dataset/index.json: no such file" in output

@@ -1,6 +1,9 @@
 """The command line: what it writes, prints and refuses."""
 
+import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,11 @@ from pipeline.core.artifacts import Writer
 from pipeline.data.index import Index
 from pipeline.params import parse, presets
 from pipeline.readers.build import build
-from stages.cli.main import main
+from stages.cli.main import COMMANDS, main
 from stages.dataset import dataset
 from tests.support.sources import annotation, coco_folder
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -36,11 +41,25 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def test_help_lists_every_command_with_what_it_does(runner: CliRunner) -> None:
-    text = runner.invoke(main, ["--help"]).output
-    for command in main.commands:
-        line = next(line for line in text.splitlines() if line.strip().startswith(command))
-        assert len(line.split()) > 4
+def test_help_lists_every_command_with_what_it_says_itself(runner: CliRunner) -> None:
+    text = " ".join(runner.invoke(main, ["--help"]).output.split())
+    for name, what in COMMANDS.items():
+        assert f" {name} {what}" in text
+        own = runner.invoke(main, [name, "--help"])
+        assert own.exit_code == 0, own.output
+        assert what in " ".join(own.output.split())
+
+
+def test_help_and_version_load_nothing_that_takes_long() -> None:
+    code = (
+        "import sys\nfrom stages.cli.main import main\nmain(sys.argv[1:], standalone_mode=False)\n"
+        "print(sorted({'numpy', 'yaml', 'pydantic', 'torch', 'h5py'} & set(sys.modules)))"
+    )
+    for option in ("--help", "--version"):
+        command = [sys.executable, "-c", code, option]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "[]"
+    assert re.match(r"weakmask \d+\.\d+", done.stdout)
 
 
 def test_init_writes_checked_parameters_for_the_layout_found(
@@ -148,6 +167,7 @@ def test_a_source_outside_the_repository_is_written_absolute(
         (["--preset", "folder"], "needs the folder"),
         (["--preset", "folder", "--source", "nowhere"], "nowhere"),
         (["--source", "."], "--source: . contains this project; put the images into a folder"),
+        (["--source", "mine", "-o", "no/p.yaml"], "-o no/p.yaml: no is not a folder; create it"),
     ],
 )
 def test_init_refuses_what_cannot_work(
@@ -157,6 +177,18 @@ def test_init_refuses_what_cannot_work(
     assert result.exit_code == 1
     assert message in result.output
     assert not Path("params.yaml").exists()
+
+
+def test_help_of_init_names_all_presets(runner: CliRunner) -> None:
+    words = re.findall(r"[\w-]+", runner.invoke(main, ["init", "--help"]).output)
+    assert set(presets.names()) <= set(words)
+
+
+def test_suggested_commands_can_be_pasted(runner: CliRunner, images: Path) -> None:
+    images.rename("my photos")
+    output = runner.invoke(main, ["init", "--source", "my photos"]).output
+    suggested = output.rpartition("next: ")[2].rpartition(", then")[0]
+    assert shlex.split(suggested) == ["weakmask", "check", "my photos"]
 
 
 def test_check_reports_all_problems_and_exits_with_1(runner: CliRunner, images: Path) -> None:
@@ -194,6 +226,7 @@ def test_inspect_describes_and_draws(runner: CliRunner) -> None:
 
 
 def test_inspect_without_any_artifact_says_so(runner: CliRunner) -> None:
+    Path("dvc.yaml").touch()
     missing = runner.invoke(main, ["inspect"])
     assert missing.exit_code == 1
     assert missing.output == "Error: data: no such file or folder; `dvc repro` makes it\n"
@@ -222,7 +255,23 @@ def test_scores_print_every_step(runner: CliRunner) -> None:
     assert ["labels", "train", "88.2", "95.6"] in lines
 
 
-def test_scores_without_any_says_what_to_do(runner: CliRunner) -> None:
-    result = runner.invoke(main, ["scores"])
+def test_scores_without_any_say_why(runner: CliRunner) -> None:
+    missing = runner.invoke(main, ["scores"])
+    assert missing.exit_code == 1
+    where = f"{Path.cwd()} is not a weakmask project (it has no dvc.yaml): change to its folder"
+    assert missing.output == f"Error: data/scores: there are no scores yet; {where}\n"
+    Path("dvc.yaml").touch()
+    assert "no scores yet; make them with `dvc repro`" in runner.invoke(main, ["scores"]).output
+    Path("data/scores").mkdir(parents=True)
+    Path("data/scores/cams.json").write_text('{"cams": {}}')
+    unscored = runner.invoke(main, ["scores"])
+    assert unscored.exit_code == 1
+    assert "no image has a ground-truth mask, so nothing is scored" in unscored.output
+
+
+@pytest.mark.parametrize("command", ["export --format voc -o x", "browse", "inspect", "scores"])
+def test_commands_outside_a_project_say_so(runner: CliRunner, command: str) -> None:
+    result = runner.invoke(main, command.split())
     assert result.exit_code == 1
-    assert result.output.startswith("Error: data/scores: no scores here; run `dvc repro`")
+    assert "is not a weakmask project (it has no dvc.yaml): change to its folder" in result.output
+    assert "dvc repro" not in result.output

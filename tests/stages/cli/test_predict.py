@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from pipeline.core.artifacts import Reader
+from pipeline.core.weights import load_weights, restore, save_weights
 from pipeline.data.instance_masks import masks_of
+from pipeline.predict import semantic_network
 from pipeline.readers.build import build
 from stages.cli.main import main
 from stages.predictions import predictions
@@ -102,11 +104,13 @@ def test_weights_file_is_enough_and_sub_folders_are_preserved(
 
 def test_bad_images_are_listed_at_the_end_with_status_1(photos: Path, instance_model: Path) -> None:
     (photos / "bad.jpg").write_bytes(b"no image")
+    (photos / "phone.jpg").write_bytes(b"\x00\x00\x00\x18ftypheic" + bytes(64))
     (photos / "c.heic").touch()
     result = run(instance_model, "photos/**/*", "-o", "out", "--no-overlays")
     assert result.exit_code == 1
-    assert "1 of 3 images failed:\n  photos/bad.jpg: is damaged" in result.output
-    assert "only JPEG, PNG and WebP are supported: 1 files such as photos/c.heic" in result.output
+    assert "2 of 4 images failed:\n  photos/bad.jpg: is damaged" in result.output
+    assert "save it again or leave it out\n  photos/phone.jpg: is a HEIC or AVIF" in result.output
+    assert "only JPEG, PNG and WebP are supported: 1 file, such as photos/c.heic" in result.output
     assert len(json.loads(Path("out/instances.json").read_bytes())["images"]) == 2
     assert not Path("out/overlays").exists()
 
@@ -121,6 +125,37 @@ def test_instances_are_detected_at_the_trained_sides(
         Path(folder, "instances.json").read_bytes() for folder in ("default", "given", "other")
     )
     assert default == given != other
+
+
+def test_large_images_are_resized_or_tiled(photos: Path, semantic_model: Path) -> None:
+    """The model says at which sizes it was trained; --tile keeps an image's own."""
+    tensors, header = load_weights(semantic_model, "semantic")
+    own = {key: value for key, value in header.items() if key not in ("kind", "version")}
+    network = semantic_network(header)
+    restore(network, tensors, semantic_model)
+    save_weights(Path("small.safetensors"), network, "semantic", **own | {"longest": [60, 90]})
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    large = Image.fromarray(noise).resize((400, 300))
+    for folder, size in (("large", (400, 300)), ("shown", (90, 68))):
+        Path(folder).mkdir()
+        large.resize(size, Image.Resampling.BOX).save(f"{folder}/a.png")
+    messages = []
+    for folder, *options in (("large",), ("shown",), ("large", "--tile", "128", "--overlap", "64")):
+        done = run("small.safetensors", folder, "-o", f"out-{folder}{len(options)}", *options)
+        assert done.exit_code == 0, done.output
+        messages.append(done.output)
+    whole, shown, tiled = (
+        np.asarray(Image.open(f"out-{name}/masks/a.png")) for name in ("large0", "shown0", "large4")
+    )
+    assert whole.shape == tiled.shape == (300, 400)
+    enlarged = np.asarray(Image.fromarray(shown).resize((400, 300), Image.Resampling.NEAREST))
+    assert (whole == enlarged).mean() > 0.9 > (tiled == enlarged).mean()
+    assert (
+        "1 image resized for the model, whose training images had longest sides of 60 to 90"
+        in (messages[0])
+    )
+    assert "resized" not in messages[1] + messages[2]
+    assert "/24 [" in messages[2], "progress within an image"
 
 
 def test_force_replaces_files_and_leaves_others(photos: Path, semantic_model: Path) -> None:
@@ -148,7 +183,11 @@ def test_force_replaces_files_and_leaves_others(photos: Path, semantic_model: Pa
         ("semantic", "photos -o out --scales 1,x", "'1,x': not scales above 0 and at most 8"),
         ("semantic", "photos -o out --scales 0", "'0': not scales above 0"),
         ("semantic", "photos -o out --device gpu", "--device: 'gpu' is not a torch device"),
-        ("best", "photos -o out", "best.safetensors: no such file"),
+        ("best.safetensors", "photos -o out", "best.safetensors: no such file"),
+        ("photos/a.png", "photos -o out", "a.png: not a weights file; pass the semantic."),
+        ("semantic", "photos -o out --overlap 9", "--overlap: needs --tile"),
+        ("semantic", "photos -o out --tile 256 --overlap 129", "129 is more than half of --tile"),
+        ("instance", "photos -o out --tile 256", "--tile: applies to semantic models only"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_written(
@@ -160,7 +199,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
     message: str,
 ) -> None:
     models = {"semantic": semantic_model, "instance": instance_model}
-    result = run(models.get(kind, "best.safetensors"), *arguments.split())
+    result = run(models.get(kind, kind), *arguments.split())
     assert result.exit_code != 0
     assert message in result.output
     assert "Traceback" not in result.output

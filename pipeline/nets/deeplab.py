@@ -3,6 +3,7 @@ multi-scale prediction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -12,7 +13,6 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.core.trainer import TrainState
 from pipeline.data.augmentation import RandomScale, as_image, as_mask, training_crop
 from pipeline.data.index import Index
 from pipeline.nets.backbones import (
@@ -23,6 +23,9 @@ from pipeline.nets.backbones import (
     pad_to_multiple,
     resize_by,
 )
+
+if TYPE_CHECKING:
+    from pipeline.core.trainer import TrainState
 
 
 class SemanticNet(nn.Module):
@@ -99,7 +102,7 @@ class LabeledCrops(Dataset[tuple[Tensor, Tensor]]):
 
 
 def segmentation_loss(
-    network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
+    network: nn.Module, batch: tuple[Tensor, Tensor], step: "TrainState"
 ) -> Mapping[str, Tensor]:
     """Return the mean cross-entropy over the labeled pixels of the batch on all ranks; 0 without
     any.

@@ -1,6 +1,7 @@
 """The per-image engine: the same bytes however the work is spread, interrupted or broken."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from pipeline.core import engine
 from pipeline.core.artifacts import Reader, Writer
 from pipeline.core.engine import ImageError, Task, run
+from pipeline.errors import UserError
 from tests.support.runtimes import runtime
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -256,6 +258,23 @@ def test_a_damaged_shard_is_recomputed(tmp_path: Path, logged: Work, undisturbed
     logged.log.unlink()
     assert go(logged.task(), tmp_path) == undisturbed
     assert logged.loaded() == Counter(NAMES[:4] + NAMES[8:16])
+
+
+@pytest.mark.timeout(60)
+def test_work_that_is_deleted_meanwhile_is_an_error(
+    tmp_path: Path, logged: Work, undisturbed: bytes
+) -> None:
+    """Or the main process would wait for its own shards forever."""
+
+    def finish(name: str, computed: int) -> Any:
+        if name == NAMES[17]:
+            shutil.rmtree(tmp_path / "work")
+        return logged.finish(name, computed)
+
+    with pytest.raises(UserError, match=r"work/.*/shard-000000\.h5: is gone .*run again"):
+        go(Task(logged.load, finish, logged.compute), tmp_path)
+    assert not (tmp_path / "seeds.h5").exists()
+    assert go(logged.task(), tmp_path) == undisturbed
 
 
 def test_shards_of_another_fingerprint_are_not_mixed_in(

@@ -119,7 +119,13 @@ def the_invisible_scores_nothing(folder: Path) -> None:
     assert (rows["dog"]["recall"], rows["dog"]["AP50"]) == ("", "")
 
 
+def tables_of_no_image_have_a_header(folder: Path) -> None:
+    table = folder / "data/scores/predictions/images.csv"
+    assert table.read_text() == "id,miou,foreground_iou\n"
+
+
 CHECKS: Mapping[str, Callable[[Path], None]] = {
+    "one image": tables_of_no_image_have_a_header,
     "all-background images": untagged_images_are_background,
     "a tag whose object is invisible": the_invisible_scores_nothing,
 }

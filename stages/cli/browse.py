@@ -24,7 +24,6 @@ from stages.experiments.dvc_cache import (
     LOCK,
     PARAMETERS,
     CachedRun,
-    Stages,
     is_in,
     locked_stages,
     run_parameters,
@@ -155,10 +154,10 @@ def _dataset(run: CachedRun, scratch: Path) -> Path:
 
 def _workspace_parameters() -> dict[str, Any]:
     """Return the parameters of the workspace's run; raise UserError if params.yaml is damaged."""
-    stages: Stages = {}
+    text = _text(PARAMETERS)
     with suppress(UserError, AttributeError):  # while DVC is writing the lock file
-        stages = locked_stages(_text(LOCK))
-    return run_parameters(_text(PARAMETERS), stages)
+        return run_parameters(text, locked_stages(_text(LOCK)))
+    return run_parameters(text, {})
 
 
 def _text(path: str) -> str:

@@ -169,6 +169,7 @@ def run_parameters(text: str, stages: Stages, where: str = "") -> dict[str, Any]
 def _yaml(text: str, where: str) -> Any:
     """Parse YAML 1.2 as DVC does, where 1e-05 is a number."""
     try:
-        return YAML(typ="safe", pure=True).load(text) or {}
+        found = YAML(typ="safe", pure=True).load(text)
     except Exception as error:  # ruamel raises nearly anything for a tag that misfits its value
         raise UserError(f"{where}: not valid YAML: {error}") from error
+    return found if isinstance(found, dict) else {}

@@ -133,6 +133,21 @@ def invoke(*arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+def test_parameters_are_there_while_dvc_writes_its_lock_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("labels: {background: 0.3}\n")
+    stage = (
+        "stages:\n  labels:\n    params:\n      params.yaml:\n        labels: {background: 0.5}\n"
+    )
+    for length in range(len(stage)):
+        Path("dvc.lock").write_text(stage[:length])
+        assert "labels" in command.workspace().parameters
+    Path("dvc.lock").write_text(stage)
+    assert command.workspace().parameters["labels"]["background"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -167,14 +167,14 @@ def _check_record(name: str, photo: Photo, classes: Sequence[str], record: Recor
 
 
 def check_scores(data: Path) -> dict[str, Mapping[str, float]]:
-    """Return the scores in [0,1] by step; check that their tables are finite."""
+    """Return the scores in percent by step; check that their tables are finite."""
     found: dict[str, Mapping[str, float]] = {}
     for name in LADDER:
         found |= strict_json(data / "scores" / f"{name}.json")
         for table in (data / "scores" / name).glob("*.csv"):
             finite_table(table)
     assert found.keys() == set(LADDER)
-    assert all(0 <= score <= 1 for scores in found.values() for score in scores.values())
+    assert all(0 <= score <= 100 for scores in found.values() for score in scores.values())
     return found
 
 

@@ -67,8 +67,9 @@ CASES = {
     ),
     "a tag whose object is invisible": Case(
         [
-            Photo(name, BOTH, shown=CAT, split=split)
-            for name, split in (("a", "train"), ("b", "val"))
+            Photo("a", BOTH, shown=CAT),
+            Photo("b", BOTH, shown=CAT, split="val"),
+            Photo("plain", CAT),  # without it, its masks could begin with 0 for the first class
         ]
     ),
     "200 classes": Case(

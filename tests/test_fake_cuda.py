@@ -51,25 +51,3 @@ def test_a_copy_that_was_not_awaited_has_not_arrived() -> None:
         assert second.isnan().all()
         torch.cuda.synchronize()
         assert second.tolist() == [1, 2, 3]
-
-
-def losses(device: torch.device) -> list[float]:
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(64, 2)
-    ).to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
-    found = []
-    for _ in range(3):
-        loss = network(torch.arange(216.0).view(2, 3, 6, 6).to(device)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        found.append(loss.item())
-    return found
-
-
-def test_a_training_step_is_that_of_the_cpu() -> None:
-    expected = losses(CPU)
-    with fake_cuda() as device:
-        assert losses(device) == pytest.approx(expected, rel=1e-4)

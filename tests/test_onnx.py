@@ -13,7 +13,6 @@ from torch import nn
 from pipeline.onnx import (
     AveragePooling,
     FixedPaddingConv,
-    InstanceModule,
     exportable,
     instance_iou,
     label_iou,
@@ -37,19 +36,6 @@ def test_module_returns_what_the_pipeline_does(
             assert one.shape == other.shape
         np.testing.assert_allclose(ours[len(score) + 1], theirs[len(score) + 1], atol=1e-5)
         assert len(np.unique(ours[0])) > 1 or size[0] == 1
-
-
-def test_score_threshold_drops_instances(instance_model: Path) -> None:
-    module, images = load_model(instance_model).module, torch.from_numpy(scene_images(2, 64, 96))
-    assert isinstance(module, InstanceModule)
-    with torch.no_grad():
-        outputs = module.network(images)
-        scores = (outputs.logits.amax(2).sigmoid() * outputs.objectness.sigmoid()).sqrt()
-        everything, some, none = (
-            module(images, torch.as_tensor(score)) for score in (0.0, scores.median(), 1.0)
-        )
-    assert len(everything[0]) > len(some[0]) > 0
-    assert [tuple(part.shape) for part in none] == [(0,), (0,), (0,), (0, 64, 96)]
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,8 @@ def test_an_unknown_name_gets_the_nearest_and_all_valid_ones() -> None:
     ("path", "value", "words"),
     [
         ("classifier__optimizer__name", "adam", "optimizer.name: Input should be 'adamw' or 'sgd'"),
+        ("fields__flip", "maybe", r"fields\.flip: .*boolean"),
+        ("fields__flip", None, r"fields\.flip: .*boolean"),
         ("classifier__batch", 0, "greater than or equal to 1"),
         ("classifier__batch", 1.5, "integer"),
         ("classifier__optimizer__lr", float("inf"), "finite"),

@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 import pipeline
 from pipeline.core.artifacts import Reader, Writer
 from pipeline.irnet.walk import random_walk
-from pipeline.params import ParameterError, parse
 from pipeline.readers.build import build
 from tests.support.defects import DEFECTS
 
@@ -56,20 +54,6 @@ def test_every_module_imports() -> None:
     assert len(modules) > 40
     for name in modules:
         importlib.import_module(name)
-
-
-@pytest.mark.defect("irn-14")
-@pytest.mark.parametrize(
-    ("text", "value"), [("true", True), ("false", False), ("no", False), ("'false'", False)]
-)
-def test_switches_are_what_they_say(text: str, value: bool) -> None:
-    parameters = yaml.safe_load((TESTS.parent / "params.yaml").read_text())
-    parameters["fields"]["flip"] = yaml.safe_load(text)
-    assert parse(parameters).fields.flip is value
-    for wrong in ("maybe", 2, None):
-        parameters["fields"]["flip"] = wrong
-        with pytest.raises(ParameterError, match=r"fields\.flip"):
-            parse(parameters)
 
 
 @pytest.mark.defect("irn-25")

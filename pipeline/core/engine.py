@@ -129,11 +129,20 @@ class ShardFolder:
                 writer.append(name, records[name])
         self.kept_file(number).unlink(missing_ok=True)
 
-    def merge(self, count: int, out: Path) -> None:
-        """Wait for the shards 0..count-1 of all ranks, then join them into the artifact `out`."""
+    def merge(self, count: int, world_size: int, out: Path) -> None:
+        """Wait for the shards 0..count-1 of all ranks, then join them into the artifact `out`.
+
+        Raises:
+            UserError: a shard of the main process is gone.
+        """
         skipped = list[str]()
         for number in range(count):
             while (names := self.skipped(number)) is None:
+                if number % world_size == 0:  # this rank's own, the main process
+                    raise UserError(
+                        f"{self.file(number)}: is gone or damaged since it was written (was the "
+                        "folder of unfinished work deleted?); run again"
+                    )
                 log.debug("waiting for shard %d of another rank", number)
                 time.sleep(0.2)
             skipped += names
@@ -176,7 +185,7 @@ def run(
             )
         log.warning(message)
     if runtime.is_main_process:
-        folder.merge(len(shards), out)
+        folder.merge(len(shards), runtime.world_size, out)
         resume.cleanup(runtime.work, stage)
 
 

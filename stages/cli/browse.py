@@ -9,7 +9,7 @@ import signal
 import sys
 import webbrowser
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
@@ -17,16 +17,15 @@ from typing import Any
 import click
 
 from pipeline.browser.run import FORMATS, TABLES, ReloadingFile, Run, RunPaths
+from pipeline.data.index import HEADER
 from pipeline.errors import UserError
 from stages._command import DATA, DATASET, artifact
 from stages.experiments.dvc_cache import (
     LOCK,
     PARAMETERS,
     CachedRun,
-    LockedStage,
-    cached_files,
-    outputs,
-    parse_lock,
+    is_in,
+    locked_stages,
     run_parameters,
 )
 
@@ -119,19 +118,19 @@ def revision(name: str, scratch: Path) -> Run:
     tables: dict[tuple[str, str], Path] = {}
     missing: dict[str, str] = {}
     stale: dict[str, None] = {}
-    outs: dict[str | tuple[str, str], Path] = {key: artifact(key) for key in FORMATS}
-    outs |= {key: DATA / "scores" / key[0] for key in TABLES}
-    for key, out in outs.items():
-        path = out.as_posix()
+    places: dict[str | tuple[str, str], Path] = {key: artifact(key) for key in FORMATS}
+    places |= {key: DATA / "scores" / key[0] / f"{key[1]}.csv" for key in TABLES}
+    for key, place in places.items():
+        path = place.as_posix()
         title = key if isinstance(key, str) else f"scores of {key[0]}"
-        if path in run.stale:
+        if is_in(path, run.stale):
             stale[title] = None
-        elif path in run.outs:
+        elif is_in(path, run.outs):
             try:
                 if isinstance(key, str):
                     artifacts[key] = run.file(path)
                 else:
-                    tables[key] = run.file(path, f"{key[1]}.csv")
+                    tables[key] = run.file(path)
             except UserError as error:
                 missing[title] = str(error)
     reason = f"{name}: hidden, as another run made them: {', '.join(stale)}; run the experiment "
@@ -142,28 +141,23 @@ def revision(name: str, scratch: Path) -> Run:
 
 def _dataset(run: CachedRun, scratch: Path) -> Path:
     """Return the workspace's dataset if it is the run's, else a folder of links into the cache."""
-    path = DATASET.as_posix()
-    run.file(path)
-    here = outputs(_workspace_stages()).get(path)
-    if here is not None and here.md5 == run.outs[path].md5 and DATASET.is_dir():
+    path, index = DATASET.as_posix(), DATASET / HEADER
+    # the index holds a digest of all files
+    if index.is_file() and index.read_bytes() == run.file(f"{path}/{HEADER}").read_bytes():
         return DATASET
-    for relative, file in (cached_files(run.outs[path]) or {}).items():
-        link = scratch / relative
+    for file in run.files(path):
+        link = scratch / PurePosixPath(file).relative_to(path)
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file if file.is_file() else run.file(path, relative))
+        link.symlink_to(run.file(file))
     return scratch
 
 
 def _workspace_parameters() -> dict[str, Any]:
     """Return the parameters of the workspace's run; raise UserError if params.yaml is damaged."""
-    return run_parameters(_text(PARAMETERS), _workspace_stages())
-
-
-def _workspace_stages() -> dict[str, LockedStage]:
-    """Return the stages of the workspace's lock file, none where DVC is just writing it."""
-    with suppress(UserError):
-        return parse_lock(_text(LOCK))
-    return {}
+    text = _text(PARAMETERS)
+    with suppress(UserError, AttributeError):  # while DVC is writing the lock file
+        return run_parameters(text, locked_stages(_text(LOCK)))
+    return run_parameters(text, {})
 
 
 def _text(path: str) -> str:

@@ -23,7 +23,7 @@ from pipeline.views.report_data import (
     step_changes,
 )
 from stages._command import DATA
-from stages.experiments.dvc_cache import CachedRun, cached_files
+from stages.experiments.dvc_cache import CachedRun
 from stages.experiments.table import aligned
 
 REPORT = (DATA / "report").as_posix()
@@ -70,7 +70,7 @@ def read(source: str) -> ReportData:
         raise UserError(f"{source}: is a file; give the report's folder, such as {REPORT}")
     run = CachedRun(source)
     if REPORT not in run.stale:
-        file = run.file(REPORT, FILE)
+        file = run.file(f"{REPORT}/{FILE}")
         return parse(file.read_text(encoding="utf-8"), f"{source}:{REPORT}/{FILE}")
     # an experiment with targets: its report is another run's, but some of its scores are its own
     folders = {step: (DATA / "scores" / step).as_posix() for step in TITLES}
@@ -81,10 +81,9 @@ def read(source: str) -> ReportData:
     click.echo(
         f"{source}: no report and no scores of {missing}, as another run made them", err=True
     )
-    tables = {}
-    for step, out in own.items():
-        run.file(out)  # the list of its files
-        names = cached_files(run.outs[out]) or {}
-        tables[step] = {Path(name).stem: read_rows(run.file(out, name)) for name in names}
+    tables = {
+        step: {Path(name).stem: read_rows(run.file(name)) for name in run.files(out)}
+        for step, out in own.items()
+    }
     parameters = {name: values for name, values in run.parameters.items() if name != "runtime"}
     return collect(tables, {}, parameters, {})

@@ -1,282 +1,175 @@
-"""Outputs of a Git revision or DVC experiment in DVC's cache, found by the revision's dvc.lock.
+"""Outputs of a Git revision or DVC experiment in DVC's cache, found through DVC's own file system.
 
-A lock file lists per stage what it read (`deps`, `params`) and wrote (`outs`) with MD5 digests; the
-cache holds an output under its digest, and a folder as a JSON list of its files.
+The revision's lock file lists per stage what it read (`deps`, `params`) and wrote (`outs`).
 
+https://dvc.org/doc/api-reference/dvcfilesystem
 https://dvc.org/doc/user-guide/project-structure/dvcyaml-files#dvclock-file
-https://dvc.org/doc/user-guide/project-structure/internal-files#structure-of-the-cache-directory
 """
 
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, Field, TypeAdapter
 from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
 
 PARAMETERS, LOCK = "params.yaml", "dvc.lock"
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{3,}(\.dir)?$")]
-
-
-class ListedFile(BaseModel):
-    """A file in the cached list of a folder."""
-
-    relpath: str
-    md5: Digest
-
-
-class LockedFile(BaseModel):
-    """A dependency or output of a stage."""
-
-    path: str
-    md5: Digest | None = None
-
-
-class LockedStage(BaseModel):
-    """What a stage read, wrote, and ran with: parameter file -> dotted name -> value."""
-
-    deps: list[LockedFile] = []
-    outs: list[LockedFile] = []
-    params: dict[str, dict[str, Any]] = {}
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Parameters of params.yaml by dotted name."""
-        return self.params.get(PARAMETERS, {})
+Stages = Mapping[str, Mapping[str, Any]]
+"""What each stage read and wrote, by its name, as in the lock file."""
 
 
 class CachedRun:
     """A run of a Git revision, tag or DVC experiment, whose outputs DVC's cache holds.
 
-    outs: outputs by path; parameters: by section, as the run was made with them; stale: paths of
-    outputs that another run made. Raises UserError for an unknown name or a revision without a run.
+    Attributes:
+        outs: outputs that it wrote.
+        stages: what each stage read and wrote.
+        parameters: by section, as the run was made with them.
+        stale: outputs that another run made.
+
+    Raises:
+        UserError: the name is unknown, or the revision holds no run.
     """
 
     def __init__(self, name: str) -> None:
-        commit = find_commit(name)
-        text = committed(commit, LOCK)
+        from dvc.api import DVCFileSystem  # takes a while to import
+        from dvc.exceptions import DvcException
+
+        self.name, self._files = name, DVCFileSystem(rev=name)
+        try:
+            text = self._text(LOCK)
+            self.outs = {out.def_path for out in self._files.repo.index.outs if out.hash_info}
+        except DvcException as error:
+            raise UserError(
+                f"{name}: {error}; name a Git revision, a tag or an experiment of `dvc exp list`"
+            ) from error
         if not text:
             raise UserError(
-                f"{name}: commit {commit[:10]} has no {LOCK}, so its outputs are unknown; "
-                f"commit {LOCK} with your runs, or name an experiment of `dvc exp list`"
+                f"{name}: has no {LOCK}, so its outputs are unknown; commit {LOCK} with your runs, "
+                "or name an experiment of `dvc exp list`"
             )
-        self.name, self.stages = name, parse_lock(text, f"{name}:{LOCK}")
-        self.outs = outputs(self.stages)
-        self.parameters = run_parameters(committed(commit, PARAMETERS), self.stages)
-        self.stale = stale_outputs(self.stages, self.parameters)
+        self.stages = locked_stages(text, f"{name}:")
+        self.parameters = run_parameters(self._text(PARAMETERS), self.stages, f"{name}:")
+        self.stale = self._stale_outputs()
 
-    def file(self, path: str, inside: str | None = None) -> Path:
-        """Return the cached file of output `path`, or of the file `inside` that folder.
+    def _text(self, path: str) -> str:
+        """Return the text of a committed file, "" if there is none."""
+        with suppress(FileNotFoundError):
+            return self._files.read_text(path, encoding="utf-8")
+        return ""
 
-        Raise UserError if the run did not write it, if it is stale, or if it is not in the cache.
+    def file(self, path: str) -> Path:
+        """Return the cached file of an output, or of a file in one that is a folder.
+
+        Raises:
+            UserError: the run did not write it, another run did, or it is not in the cache.
         """
-        if path not in self.outs:
+        digest = self._digest(path)
+        if digest is None:
             raise UserError(f"{self.name}: its run wrote no {path}; run the stage there")
-        if path in self.stale:
+        if is_in(path, self.stale):
             raise UserError(
                 f"{self.name}: its {path} comes from another run; run the experiment without "
                 "targets to update it"
             )
-        file = cache_path(self.outs[path])
-        if inside is not None and (files := cached_files(self.outs[path])) is not None:
-            if inside not in files:
-                raise UserError(f"{self.name}: its {path} has no {inside}; run the stage again")
-            path, file = f"{path}/{inside}", files[inside]
+        file = Path(self._files.repo.cache.local.oid_to_path(digest))
         if not file.is_file():
-            raise UserError(
-                f"{path} of {self.name} is not in DVC's cache ({file}); `dvc fetch --all-commits` "
-                f"downloads what was pushed (`dvc exp pull REMOTE {self.name}` for an experiment), "
-                "else run it again"
-            )
+            raise self._not_cached(path)
         return file
 
+    def files(self, path: str) -> list[str]:
+        """Return the paths of all files in an output that is a folder; raise UserError."""
+        self.file(path)
+        return sorted(self._files.find(path))
 
-def git(*arguments: str) -> str:
-    """Return what a Git command prints; raise UserError with its message if it fails."""
-    return _run("git", *arguments)
+    def _digest(self, path: str) -> str | None:
+        """Return the MD5 of an output or of a file in it, None if the run wrote none."""
+        from dvc_data.index import DataIndexDirError
+
+        try:
+            return self._files.info(path).get("md5")
+        except FileNotFoundError:
+            return None
+        except DataIndexDirError as error:
+            raise self._not_cached(path) from error
+
+    def _not_cached(self, path: str) -> UserError:
+        return UserError(
+            f"{path} of {self.name} is not in DVC's cache; `dvc fetch --all-commits` downloads "
+            f"what was pushed (`dvc exp pull REMOTE {self.name}` for an experiment), else run it "
+            "again"
+        )
+
+    def _stale_outputs(self) -> set[str]:
+        """Return the outputs that were made from other inputs or parameters than those of this run.
+
+        `dvc exp run TARGET` leaves the entries of the stages behind the target as they were.
+        """
+        stale = {name for name, stage in self.stages.items() if self._is_stale(stage)}
+        while True:
+            outs = {out["path"] for name in stale for out in self.stages[name]["outs"]}
+            readers = {
+                name
+                for name, stage in self.stages.items()
+                if any(is_in(dep["path"], outs) for dep in stage.get("deps", ()))
+            }
+            if readers <= stale:
+                return outs
+            stale |= readers
+
+    def _is_stale(self, stage: Mapping[str, Any]) -> bool:
+        for key, value in stage.get("params", {}).get(PARAMETERS, {}).items():
+            found: Any = self.parameters
+            for part in key.split("."):
+                found = found.get(part) if isinstance(found, Mapping) else None
+            if found != value:
+                return True
+        for dep in stage.get("deps", ()):
+            with suppress(UserError):  # the list of a folder may not be cached
+                if self._digest(dep["path"]) not in (None, dep.get("md5")):
+                    return True
+        return False
 
 
 def is_tracked(folder: Path) -> bool:
     """Return whether Git or DVC tracks what is in a folder, True outside of any repository."""
-    try:
-        listed = git("ls-files", "--", str(folder))
-    except UserError:
-        return True
-    return bool(listed) or Path(f"{folder}.dvc").is_file()
+    listed = subprocess.run(["git", "ls-files", "--", str(folder)], capture_output=True)
+    return bool(listed.returncode or listed.stdout) or Path(f"{folder}.dvc").is_file()
 
 
-def dvc(*arguments: str) -> str:
-    """Return what a DVC command prints; raise UserError with its message if it fails."""
-    return _run(sys.executable, "-m", "dvc", *arguments)
+def is_in(path: str, outs: set[str]) -> bool:
+    """Return whether a path is one of some outputs, or is in one of them."""
+    return any(f"{path}/".startswith(f"{out}/") for out in outs)
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
-    if done.returncode:
-        name = " ".join(command).removeprefix(f"{sys.executable} -m ")
-        raise UserError(f"`{name}`: {(done.stderr or done.stdout).strip().removeprefix('ERROR: ')}")
-    return done.stdout
+def locked_stages(text: str, where: str = "") -> Stages:
+    """Return the stages of a lock file by name; raise UserError that begins with `where`."""
+    return _yaml(text, f"{where}{LOCK}").get("stages", {})
 
 
-def find_commit(name: str) -> str:
-    """Return the commit of a Git revision, tag or DVC experiment; raise UserError without one.
-
-    Of several experiments with one name, that of the current commit is meant.
-    """
-    with suppress(UserError):
-        commit = f"{name}^{{commit}}"
-        return git("rev-parse", "--verify", "--quiet", "--end-of-options", commit).strip()
-    lines: list[str] = []
-    with suppress(UserError):  # outside of a Git repository
-        lines = git("for-each-ref", "refs/exps", "--format=%(refname) %(objectname)").splitlines()
-    # refs/exps/<commit it started from, split after two digits>/<name>; others are DVC's own
-    refs = [(ref.split("/")[2:], commit) for ref, commit in map(str.split, lines)]
-    experiments = [(f"{ref[0]}{ref[1]}", ref[2], commit) for ref, commit in refs if len(ref) == 3]
-    found = {start: commit for start, other, commit in experiments if other == name}
-    if not found:
-        known = ", ".join(sorted({other for _, other, _ in experiments})) or "none"
-        raise UserError(
-            f"{name}: no Git revision, tag or DVC experiment of this name; experiments are {known}"
-        )
-    head = git("rev-parse", "HEAD").strip()
-    if len(found) > 1 and head not in found:
-        commits = ", ".join(commit[:10] for commit in found.values())
-        raise UserError(f"{name}: several experiments have this name; give a commit of {commits}")
-    return found.get(head) or next(iter(found.values()))
-
-
-def committed(commit: str, file: str) -> str:
-    """Return the text of a file of this folder in a commit, "" if the commit lacks it."""
-    with suppress(UserError):
-        return git("show", f"{commit}:./{file}")
-    return ""
-
-
-def read_yaml(text: str, name: str) -> Any:
-    """Parse YAML 1.2 as DVC does, where 1e-05 is a number; raise UserError that names `name`."""
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except Exception as error:  # ruamel raises nearly anything for a tag that misfits its value
-        raise UserError(f"{name}: not valid YAML: {error}") from error
-
-
-def parse_lock(text: str, name: str = LOCK) -> dict[str, LockedStage]:
-    """Return the stages of a lock file by name; raise UserError for a damaged one."""
-    try:
-        values = (read_yaml(text, name) or {}).get("stages", {})
-        return TypeAdapter(dict[str, LockedStage]).validate_python(values)
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{name}: damaged ({error}); restore it from Git or run again") from error
-
-
-def outputs(stages: Mapping[str, LockedStage]) -> dict[str, LockedFile]:
-    """Return the outputs of all stages by path."""
-    return {out.path: out for stage in stages.values() for out in stage.outs}
-
-
-def cache_path(out: LockedFile) -> Path:
-    """Return where DVC's cache holds an output; raise UserError for one without a digest."""
-    if out.md5 is None:
-        raise UserError(f"{LOCK}: {out.path} has no md5; run its stage again")
-    return cache_folder() / "files" / "md5" / out.md5[:2] / out.md5[2:]
-
-
-def cached_files(out: LockedFile) -> dict[str, Path] | None:
-    """Return the cached files of a folder by relative path; None if their list is not cached.
-
-    Raise UserError for a damaged list, and for a path that leads out of the folder.
-    """
-    path = cache_path(out)
-    try:
-        files = TypeAdapter(list[ListedFile]).validate_json(path.read_bytes())
-        for file in files:
-            if {"/", "//", ".."} & {*PurePosixPath(file.relpath).parts} or "\0" in file.relpath:
-                raise ValueError(f"{file.relpath!r} leads out of the folder")
-    except OSError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{path}: damaged list of {out.path} ({error}); `dvc fetch` it") from error
-    return {file.relpath: cache_path(LockedFile(path=file.relpath, md5=file.md5)) for file in files}
-
-
-def cache_folder() -> Path:
-    """Return the folder of DVC's cache."""
-    return _cache_folder(Path.cwd())
-
-
-@cache
-def _cache_folder(repository: Path) -> Path:
-    return Path(dvc("cache", "dir").strip())
-
-
-def run_parameters(text: str, stages: Mapping[str, LockedStage]) -> dict[str, Any]:
+def run_parameters(text: str, stages: Stages, where: str = "") -> dict[str, Any]:
     """Return the parameters of a run by section: those of params.yaml (`text`), but of a stage's
-    own section those that it last ran with.
+    own section those that it last ran with. Raise UserError that begins with `where`.
     """
-    values: Any = read_yaml(text, PARAMETERS)
-    values = values if isinstance(values, dict) else {}
+    values = _yaml(text, f"{where}{PARAMETERS}")
     for name, stage in stages.items():
-        for key, value in stage.parameters.items():
+        for key, value in stage.get("params", {}).get(PARAMETERS, {}).items():
             *sections, last = key.split(".")
-            if [*sections, last][0] != name:
-                continue
-            section = values
-            for part in sections:
-                if not isinstance(section.get(part), dict):
-                    section[part] = {}
-                section = section[part]
-            section[last] = value
+            if [*sections, last][0] == name:
+                section = values
+                for part in sections:
+                    section = section.setdefault(part, {})
+                section[last] = value
     return values
 
 
-def stale_outputs(stages: Mapping[str, LockedStage], parameters: Mapping[str, Any]) -> set[str]:
-    """Return the outputs that were made from other inputs or parameters than those of this run.
-
-    `dvc exp run TARGET` leaves the entries of the stages behind the target as they were.
-    """
-    outs = outputs(stages)
-    writers = {out.path: name for name, stage in stages.items() for out in stage.outs}
-    read = {name: _outputs_read(stage, outs) for name, stage in stages.items()}
-    folders = {out for deps in read.values() for out, inside, _ in deps if inside}
-    digests = {(out, ""): outs[out].md5 for out in outs}
-    for folder in folders:
-        files = cached_files(outs[folder]) or {}
-        digests |= {
-            (folder, name): f"{file.parent.name}{file.name}" for name, file in files.items()
-        }
-    stale = {
-        name
-        for name, stage in stages.items()
-        if any(_look_up(parameters, key) != value for key, value in stage.parameters.items())
-        or any(digests.get((out, inside)) not in (None, md5) for out, inside, md5 in read[name])
-    }
-    before: set[str] = set()
-    while before != stale:  # who reads a stale output is stale
-        before = set(stale)
-        stale |= {name for name in stages if any(writers[out] in before for out, *_ in read[name])}
-    return {path for path, name in writers.items() if name in stale}
-
-
-def _outputs_read(
-    stage: LockedStage, outs: Mapping[str, LockedFile]
-) -> list[tuple[str, str, str | None]]:
-    """Return (output, file inside it or "", digest) of the dependencies that other stages wrote."""
-    return [
-        (str(out), "" if out == path else str(path.relative_to(out)), dep.md5)
-        for dep in stage.deps
-        for path in [PurePosixPath(dep.path)]
-        for out in (path, *path.parents)
-        if str(out) in outs
-    ]
-
-
-def _look_up(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, Mapping) else None
-    return values
+def _yaml(text: str, where: str) -> Any:
+    """Parse YAML 1.2 as DVC does, where 1e-05 is a number."""
+    try:
+        found = YAML(typ="safe", pure=True).load(text)
+    except Exception as error:  # ruamel raises nearly anything for a tag that misfits its value
+        raise UserError(f"{where}: not valid YAML: {error}") from error
+    return found if isinstance(found, dict) else {}

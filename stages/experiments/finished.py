@@ -4,12 +4,15 @@ https://dvc.org/doc/command-reference/exp/show
 """
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.errors import UserError
 from stages._command import DATA
-from stages.experiments.dvc_cache import CachedRun, dvc
+from stages.experiments.dvc_cache import CachedRun, is_in
 from stages.experiments.table import MEASURES, Scores
 
 METHOD, SEED = "classifier.method", "base.seed"
@@ -36,13 +39,21 @@ def finished_experiments(revisions: Iterable[str] = ()) -> list[Experiment]:
     options = [word for name in revisions for word in ("--rev", name)]
     options += ["--hide-workspace", "--hide-queued", "--hide-failed"]
     rows = []
-    for start in json.loads(dvc("exp", "show", "--json", *options)):
+    for start in _exp_show(*options):
         for entry in start["experiments"] or []:
             tip, executor = entry["revs"][0], entry["executor"]  # null if not from the queue
             if tip["data"] and (executor is None or executor["state"] == "success"):
                 rows.append((tip["data"]["timestamp"], entry["name"], tip))
     rows.sort(key=lambda row: row[:2])
     return [_experiment(name, tip["rev"], tip["data"]["metrics"]) for _, name, tip in rows]
+
+
+def _exp_show(*options: str) -> Any:
+    command = [sys.executable, "-m", "dvc", "exp", "show", "--json", *options]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    if done.returncode:
+        raise UserError(f"`dvc exp show`: {done.stderr.strip().removeprefix('ERROR: ')}")
+    return json.loads(done.stdout)
 
 
 def _experiment(name: str, commit: str, metrics: Mapping[str, Any]) -> Experiment:
@@ -54,14 +65,15 @@ def _experiment(name: str, commit: str, metrics: Mapping[str, Any]) -> Experimen
         value = (content.get(step) or {}).get(score)
         if value is not None and FILES[step] not in run.stale:
             scores[step, score] = float(value) / 100  # DVC lists percent
-    fresh = [stage for stage in run.stages.values() if not run.stale & {o.path for o in stage.outs}]
-    deps = [dep for stage in fresh for dep in stage.deps if not dep.path.startswith(f"{DATA}/")]
+    written = {name: {out["path"] for out in stage["outs"]} for name, stage in run.stages.items()}
+    fresh = [stage for name, stage in run.stages.items() if not run.stale & written[name]]
+    deps = [dep for stage in fresh for dep in stage.get("deps", ())]
     return Experiment(
         name,
         {key: value for key, value in _flat(run.parameters) if not key.startswith("runtime.")},
         scores,
         [step for step, file in FILES.items() if file in run.stale],
-        {dep.path: dep.md5 for dep in deps},
+        {dep["path"]: dep.get("md5") for dep in deps if not is_in(dep["path"], {DATA.name})},
     )
 
 

@@ -1,6 +1,7 @@
 """The per-image engine: the same bytes however the work is spread, interrupted or broken."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from pipeline.core import engine
 from pipeline.core.artifacts import Reader, Writer
 from pipeline.core.engine import ImageError, Task, run
+from pipeline.errors import UserError
 from tests.support.runtimes import runtime
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,22 +127,6 @@ def test_a_task_may_lack_a_device_part_or_a_finish(
     assert go(Task(logged.load, logged.squared), tmp_path) == undisturbed
 
 
-def test_batches_hold_images_of_one_key_up_to_their_size(tmp_path: Path, logged: Work) -> None:
-    seen: list[list[str]] = []
-
-    def compute(names: list[str], loaded: Sequence[int]) -> list[int]:
-        seen.append(names)
-        return logged.compute(names, loaded)
-
-    go(
-        Task(logged.load, logged.finish, compute, key=lambda name: int(name[-2:]) % 2),
-        tmp_path,
-        shard=12,
-    )
-    assert max(map(len, seen)) == 3
-    assert all(len({int(name[-2:]) % 2 for name in names}) == 1 for names in seen)
-
-
 @pytest.mark.slow
 def test_workers_change_no_byte(tmp_path: Path, logged: Work, undisturbed: bytes) -> None:
     assert go(logged.task(), tmp_path, workers=2) == undisturbed
@@ -187,21 +173,18 @@ def test_a_record_that_does_not_fit_fails_its_image(tmp_path: Path, logged: Work
     assert len(shards(tmp_path)) == 2
 
 
-def test_skip_bad_leaves_bad_images_out_and_names_them(tmp_path: Path, logged: Work) -> None:
+def test_skip_bad_leaves_images_out_and_its_shards_serve_no_other_run(
+    tmp_path: Path, logged: Work, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bad = Work(logged.log, bad=(NAMES[5], NAMES[18]))
     go(bad.task(), tmp_path, skip_bad=True)
     reader = Reader(tmp_path / "seeds.h5")
     assert reader.skipped == bad.bad
     assert reader.names == [name for name in NAMES if name not in bad.bad]
-
-
-def test_shards_with_gaps_are_reused_only_with_skip_bad(
-    tmp_path: Path, logged: Work, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(engine, "merge", _interrupt)
         with pytest.raises(KeyboardInterrupt):
-            go(Work(logged.log, bad=(NAMES[5],)).task(), tmp_path, skip_bad=True)
+            go(bad.task(), tmp_path, skip_bad=True)
     assert len(shards(tmp_path)) == 5
     assert go(logged.task(), tmp_path) == undisturbed
 
@@ -256,6 +239,23 @@ def test_a_damaged_shard_is_recomputed(tmp_path: Path, logged: Work, undisturbed
     logged.log.unlink()
     assert go(logged.task(), tmp_path) == undisturbed
     assert logged.loaded() == Counter(NAMES[:4] + NAMES[8:16])
+
+
+@pytest.mark.timeout(60)
+def test_work_that_is_deleted_meanwhile_is_an_error(
+    tmp_path: Path, logged: Work, undisturbed: bytes
+) -> None:
+    """Or the main process would wait for its own shards forever."""
+
+    def finish(name: str, computed: int) -> Any:
+        if name == NAMES[17]:
+            shutil.rmtree(tmp_path / "work")
+        return logged.finish(name, computed)
+
+    with pytest.raises(UserError, match=r"work/.*/shard-000000\.h5: is gone .*run again"):
+        go(Task(logged.load, finish, logged.compute), tmp_path)
+    assert not (tmp_path / "seeds.h5").exists()
+    assert go(logged.task(), tmp_path) == undisturbed
 
 
 def test_shards_of_another_fingerprint_are_not_mixed_in(
@@ -365,25 +365,29 @@ def test_results_need_no_artifact(tmp_path: Path, workers: int) -> None:
     found = engine.results(task, NAMES, stage="walk", runtime=runtime(tmp_path, workers=workers))
     assert dict(found) == {name: int(name[-2:]) ** 2 for name in NAMES}
     assert not (tmp_path / "work").exists()
-
-
-def test_the_first_image_that_fails_ends_the_results(tmp_path: Path) -> None:
-    work = Work(tmp_path / "log", bad=(NAMES[3],))
-    found = engine.results(Task(work.load), NAMES, stage="walk", runtime=runtime(tmp_path))
+    bad = Work(tmp_path / "log", bad=(NAMES[3],))
+    found = engine.results(Task(bad.load), NAMES, stage="walk", runtime=runtime(tmp_path))
     with pytest.raises(ImageError, match=rf"walk: {NAMES[3]}: cannot read {NAMES[3]}.jpg"):
         list(found)
 
 
-def test_images_that_belong_together_are_computed_together(tmp_path: Path) -> None:
-    sizes: list[int] = []
+@pytest.mark.parametrize(
+    ("keys", "at_once", "sizes"), [(2, 1, [3, 3, 3, 1] * 2), (1, 8, [8, 8, 4])]
+)
+def test_images_of_one_key_are_computed_together(
+    tmp_path: Path, keys: int, at_once: int, sizes: list[int]
+) -> None:
+    seen: list[list[int]] = []
 
-    def compute(names: Sequence[str], items: Sequence[int]) -> Sequence[int]:
-        sizes.append(len(items))
+    def compute(names: Sequence[str], items: list[int]) -> Sequence[int]:
+        seen.append(items)
         return items
 
-    task = Task(Work(tmp_path / "log").load, compute=compute, at_once=8)
+    load = Work(tmp_path / "log").load
+    task = Task(load, None, compute, key=lambda name: int(name[-2:]) % keys, at_once=at_once)
     list(engine.results(task, NAMES, stage="labels", runtime=runtime(tmp_path)))
-    assert sizes == [8, 8, 4]
+    assert list(map(len, seen)) == sizes
+    assert all(len({number % keys for number in batch}) == 1 for batch in seen)
 
 
 def die_within_a_write(name: str) -> np.ndarray:

@@ -56,6 +56,12 @@ def die(number: int) -> int:
     return number
 
 
+def test_the_death_of_a_worker_names_the_parameter() -> None:
+    assert list(spread(die, [], workers=2)) == [], "nothing to do needs no worker"
+    with pytest.raises(UserError, match=r"killed.*runtime\.workers"):
+        list(spread(die, [1, 2, 3], workers=2))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_order_and_progress_counts_all(workers: int) -> None:
     seen: list[tuple[int, int]] = []
@@ -66,18 +72,9 @@ def test_results_come_in_order_and_progress_counts_all(workers: int) -> None:
     assert seen == [(n + 1, 9) for n in range(9)]
 
 
-def test_nothing_to_do_needs_no_worker() -> None:
-    assert list(spread(die, [], workers=2)) == []
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_exception_is_raised_in_the_place_of_its_item(workers: int) -> None:
     results = spread(fail_at_three, range(9), workers)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="unreadable"):
         next(results)
-
-
-def test_the_death_of_a_worker_names_the_parameter() -> None:
-    with pytest.raises(UserError, match=r"killed.*runtime\.workers"):
-        list(spread(die, [1, 2, 3], workers=2))

@@ -82,19 +82,13 @@ def test_one_label_leaves_nothing_to_refine(labels: int) -> None:
     assert label_refiner(image, labels, IRN)(zeros) is zeros
 
 
-def test_no_iterations_change_nothing() -> None:
-    image, truth = two_colors()
-    settings = {**IRN, "iterations": 0}
-    given = noisy(truth, 0.3, 2)
-    assert (label_refiner(image, 2, settings)(given) == given).all()
-    scores = np.random.default_rng(0).random((2, *truth.shape), np.float32)
-    assert refine_probabilities(image, scores, settings) is scores
-
-
-def test_only_a_crf_with_iterations_needs_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_iterations_change_nothing_and_need_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     image, truth = two_colors()
-    assert label_refiner(image, 2, {**IRN, "iterations": 0})(truth) is truth
+    settings = {**IRN, "iterations": 0}
+    assert label_refiner(image, 2, settings)(truth) is truth
+    scores = np.random.default_rng(0).random((2, *truth.shape), np.float32)
+    assert refine_probabilities(image, scores, settings) is scores
     with pytest.raises(UserError, match="pip install --no-build-isolation pydensecrf2"):
         label_refiner(image, 2, IRN)
 

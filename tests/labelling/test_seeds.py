@@ -1,16 +1,13 @@
 """Seeds: two thresholds, what lies between, class ids, and images without classes."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from pipeline.labelling.seeds import seed_map, upsample
-from pipeline.params import ParameterError, parse, presets
+from pipeline.params import presets
 
-ROOT = Path(__file__).resolve().parents[2]
 OFF: Mapping[str, float] = {
     **presets.load("voc12")["seeds"]["crf"],
     "iterations": 0,
@@ -86,14 +83,3 @@ def test_maps_are_upsampled_about_the_centers_of_their_cells() -> None:
     full = upsample(ramp, SIZE)
     assert full.shape == (2, *SIZE)
     assert np.abs(full[:, 2:30] - (np.arange(2, 30)[:, None] + 0.5)).max() < 1e-5
-
-
-def test_no_maps_are_upsampled_to_none() -> None:
-    assert upsample(np.zeros((0, 8, 11), np.float16), SIZE).shape == (0, *SIZE)
-
-
-def test_foreground_threshold_below_the_background_is_refused() -> None:
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values["seeds"] |= {"foreground": 0.1, "background": 0.2}
-    with pytest.raises(ParameterError, match=r"seeds.*background \(0\.2\).*foreground \(0\.1\)"):
-        parse(values)

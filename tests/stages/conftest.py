@@ -53,8 +53,10 @@ def repository(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
-def restored(repository: Path) -> Iterator[Path]:
+def restored(finished: Path, repository: Path) -> Iterator[Path]:
     """The repository; parameters and artifacts are put back afterwards."""
     yield repository
     run(repository, "git", "checkout", "-q", "--", ".")
-    run(repository, "dvc", "checkout", "-q", "--force")
+    for folder in ("data", ".work"):
+        shutil.rmtree(repository / folder, ignore_errors=True)
+    shutil.copytree(finished / "data", repository / "data", symlinks=True)

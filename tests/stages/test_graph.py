@@ -182,6 +182,15 @@ def test_every_input_is_an_output() -> None:
     assert {dep for dep in read if dep.startswith("data/")} <= outs | folders
 
 
+def test_the_classifier_sees_the_segments_through_guidance_alone() -> None:
+    """Or every method would train again when they change."""
+    assert "data/guidance.h5" in STAGES["classifier"]["deps"]
+    assert [name for name in STAGES if "data/segments.h5" in STAGES[name]["deps"]] == [
+        "guidance",
+        "labels",
+    ]
+
+
 def test_every_step_is_scored_and_reported() -> None:
     assert GRAPH["stages"]["scores"]["foreach"].keys() == STEPS.keys()
     assert set(STEPS) <= set(STAGES)

@@ -1,52 +1,16 @@
-"""What stages do without validation images, and without the library of the dense CRF."""
+"""What stages do without the library of the dense CRF, and when an experiment fails."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.core.artifacts import Reader, Writer
-from pipeline.core.weights import save_weights
-from pipeline.instances.maskrcnn import MaskRCNN
-from pipeline.nets.deeplab import SemanticNet
+from pipeline.core.artifacts import Writer
 from pipeline.readers.build import build
 from stages.dataset import dataset
 from stages.predictions import predictions
-from stages.scores import scores
 from stages.seeds import seeds
 from tests.support.runtimes import run_stage
-
-
-def test_no_validation_images_give_an_empty_artifact_that_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    index = build("scenes", Path(), Path("data/dataset"), images=2, val=0.0)
-    network = SemanticNet(len(index.classes) + 1, "test_resnet")
-    save_weights(
-        Path("data/semantic.safetensors"),
-        network,
-        "semantic",
-        backbone="test_resnet",
-        classes=index.classes,
-    )
-    save_weights(
-        Path("data/instance.safetensors"),
-        MaskRCNN(len(index.classes), "test_resnet", channels=8),
-        "instance",
-        method="maskrcnn",
-        backbone="test_resnet",
-        classes=index.classes,
-        options={"channels": 8},
-    )
-    done = run_stage(predictions)
-    assert done.exit_code == 0, done.output
-    assert "dataset.val" in done.output
-    assert len(Reader("data/predictions.h5", "predictions")) == 0
-    scored = run_stage(scores, "predictions")
-    assert scored.exit_code == 0, scored.output
-    assert "there are no scores" in scored.output
-    assert Path("data/scores/predictions/images.csv").read_text() == "id,miou,foreground_iou\n"
 
 
 def test_a_missing_crf_is_reported_once_before_any_work(

@@ -100,26 +100,12 @@ def test_a_wrong_override_ends_at_once_with_help(
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_experiments_run_and_queue(restored: Path) -> None:
-    for words, background in (
-        (["coarse"], 0.3),
-        (["low", "--queue"], 0.1),
-        (["high", "--queue"], 0.4),
-    ):
-        run(
-            restored,
-            "dvc",
-            "exp",
-            "run",
-            "-n",
-            *words,
-            "-S",
-            f"scores.background={background}",
-            "scores@cams",
-        )
+def test_a_queued_experiment_runs(restored: Path) -> None:
+    """In a folder of DVC's own; test_compare has a grid."""
+    options = ["-n", "low", "-S", "scores.background=0.1", "scores@cams"]
+    run(restored, "dvc", "exp", "run", "--queue", *options)
     run(restored, "dvc", "exp", "run", "--run-all")
-    table = run(restored, "dvc", "exp", "show", "--csv").stdout
-    assert {"coarse", "low", "high"} <= set(table.replace(",", " ").split())
+    assert "low" in run(restored, "dvc", "exp", "show", "--csv").stdout.replace(",", " ").split()
 
 
 def test_plots_are_drawn(repository: Path, tmp_path: Path) -> None:

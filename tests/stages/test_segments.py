@@ -27,13 +27,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_every_training_image_is_divided(workspace: Path) -> None:
-    assert (
-        run_stage(
-            segments, values={"segments.backend": "superpixels", "segments.embeddings": True}
-        ).exit_code
-        == 0
-    )
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_every_training_image_is_divided(workspace: Path, embeddings: bool) -> None:
+    values = {"segments.backend": "superpixels", "segments.embeddings": embeddings}
+    assert run_stage(segments, values=values).exit_code == 0
     index, reader = Index.load(Path("data/dataset")), Reader("data/segments.h5", "segments")
     assert reader.names == index.select("train")
     for name, record in reader.items():
@@ -41,7 +38,7 @@ def test_every_training_image_is_divided(workspace: Path) -> None:
         count = int(record["segments"].max())
         assert np.unique(record["segments"]).tolist() == list(range(1, count + 1))
         assert record["stability"].shape == record["iou"].shape == (count,)
-        assert record["embeddings"].size
+        assert bool(record["embeddings"].size) == embeddings
         assert np.array_equal(reader.array(name, "segments"), record["segments"])
 
 
@@ -49,12 +46,6 @@ def test_without_a_backend_the_file_is_empty_and_still_one(workspace: Path) -> N
     assert run_stage(segments, values={"segments.backend": "none"}).exit_code == 0
     reader = Reader("data/segments.h5", "segments")
     assert (len(reader), reader.classes) == (0, Index.load(Path("data/dataset")).classes)
-
-
-def test_embeddings_are_stored_when_asked_for_alone(workspace: Path) -> None:
-    run_stage(segments, values={"segments.backend": "superpixels", "segments.embeddings": False})
-    reader = Reader("data/segments.h5", "segments")
-    assert {record["embeddings"].size for record in reader.values()} == {0}
 
 
 def test_a_missing_checkpoint_is_named_with_its_address(workspace: Path) -> None:

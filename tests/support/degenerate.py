@@ -61,9 +61,7 @@ class Photo:
         return self.tags if self.shown is None else self.shown
 
 
-def write_source(
-    root: Path, photos: Sequence[Photo], classes: Sequence[str], *, masks: bool = True
-) -> None:
+def write_source(root: Path, photos: Sequence[Photo], classes: Sequence[str]) -> None:
     """Write a source folder: images/, labels.csv, classes.txt and masks/."""
     (root / "images").mkdir(parents=True)
     (root / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
@@ -74,9 +72,8 @@ def write_source(
     for number, photo in enumerate(photos):
         image, labels, ids = draw(photo, classes, np.random.default_rng(number))
         _write(root / "images" / f"{photo.id}.png", image)
-        if masks:
-            _write(root / "masks" / "semantic" / f"{photo.id}.png", labels)
-            _write(root / "masks" / "instances" / f"{photo.id}.png", ids)
+        _write(root / "masks" / "semantic" / f"{photo.id}.png", labels)
+        _write(root / "masks" / "instances" / f"{photo.id}.png", ids)
 
 
 def draw(
@@ -170,14 +167,14 @@ def _check_record(name: str, photo: Photo, classes: Sequence[str], record: Recor
 
 
 def check_scores(data: Path) -> dict[str, Mapping[str, float]]:
-    """Return the scores in [0,1] by step; check that their tables are finite."""
+    """Return the scores in percent by step; check that their tables are finite."""
     found: dict[str, Mapping[str, float]] = {}
     for name in LADDER:
         found |= strict_json(data / "scores" / f"{name}.json")
         for table in (data / "scores" / name).glob("*.csv"):
             finite_table(table)
     assert found.keys() == set(LADDER)
-    assert all(0 <= score <= 1 for scores in found.values() for score in scores.values())
+    assert all(0 <= score <= 100 for scores in found.values() for score in scores.values())
     return found
 
 

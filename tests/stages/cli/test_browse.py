@@ -1,6 +1,5 @@
 """`weakmask browse`: its errors, and runs read from a real DVC cache."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,6 @@ from pipeline.browser.app import Server
 from pipeline.errors import UserError
 from stages.cli import browse as command
 from stages.cli.main import main
-from stages.experiments import dvc_cache
 from tests.support.repository import ENVIRONMENT, ROOT, commit, run
 from tests.support.runs import PARAMETERS, write_artifact, write_dataset, write_table
 
@@ -108,24 +106,11 @@ def test_what_the_cache_lacks_is_named_and_the_rest_is_there(
     lost.unlink()
     found = command.revision("first", tmp_path / "b")
     with pytest.raises(
-        UserError, match=r"data/labels.h5 of first is not in DVC's cache .*`dvc fetch"
+        UserError, match=r"data/labels.h5 of first is not in DVC's cache.*`dvc fetch"
     ):
         found.reader("labels")
     assert found.miou("labels")
     assert command.revision("higher", tmp_path / "c").problem("labels") is None
-
-
-def test_no_file_of_a_cached_folder_leads_out_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dvc_cache, "cache_folder", lambda: tmp_path)
-    out = dvc_cache.LockedFile(path="data/scores", md5="cd0.dir")
-    (tmp_path / "files/md5/cd").mkdir(parents=True)
-    for name in ("../c.csv", "deep/../../d.csv", "/etc/e.csv"):
-        entries = [{"relpath": path, "md5": "ab" + 30 * "0"} for path in ("a.csv", name)]
-        (tmp_path / "files/md5/cd/0.dir").write_text(json.dumps(entries))
-        with pytest.raises(UserError, match="leads out of the folder"):
-            dvc_cache.cached_files(out)
 
 
 def test_experiment_with_a_target_shows_no_scores_of_other_labels(
@@ -148,11 +133,26 @@ def invoke(*arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+def test_parameters_are_there_while_dvc_writes_its_lock_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("labels: {background: 0.3}\n")
+    stage = (
+        "stages:\n  labels:\n    params:\n      params.yaml:\n        labels: {background: 0.5}\n"
+    )
+    for length in range(len(stage)):
+        Path("dvc.lock").write_text(stage[:length])
+        assert "labels" in command.workspace().parameters
+    Path("dvc.lock").write_text(stage)
+    assert command.workspace().parameters["labels"]["background"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "no Git revision, tag or DVC experiment of this name; experiments are higher"),
-        ("--all", "no Git revision, tag or DVC experiment"),
+        ("nowhere", "unknown Git revision 'nowhere'; name a Git revision, a tag or an experiment"),
+        ("--all", "unknown Git revision"),
         ("HEAD~1", "has no dvc.lock"),
     ],
 )

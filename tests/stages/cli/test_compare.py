@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from stages.cli.main import main
-from tests.support.repository import commit, run
+from tests.support.repository import commit, run, set_parameters
 
 pytestmark = pytest.mark.timeout(600)
 GRAPH = """
@@ -59,6 +59,7 @@ def graph(folder: Path) -> Path:
     """A repository whose graph makes up its scores."""
     (folder / "dvc.yaml").write_text(GRAPH)
     (folder / "work.py").write_text(WORK)
+    set_parameters(folder, {"dataset.source": "work.py"})  # which Git tracks
     (folder / ".gitignore").write_text("/data/\n")
     run(folder, "git", "init", "-q", "-b", "main")
     run(folder, "dvc", "init", "-q")

@@ -41,7 +41,8 @@ def check_agreement(root: Path, images: Sequence[Shown], names: Mapping[int, str
         do = f"255 means pixels to ignore: save {own}{' and so on' if len(names) > 3 else ''}"
         return [error(where, what, do)]
     shifted = [frozenset(v + 1 for v in i.labels - {IGNORE}) for i in images]
-    if any(shifted) and all(
+    contradicted = any(image.labels - image.tags - {IGNORE} for image in images)
+    if contradicted and all(
         i.tags - {1} <= s <= i.tags for i, s in zip(images, shifted, strict=True)
     ):
         what = f"the values begin with 0 for {names[1]}"

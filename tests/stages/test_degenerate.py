@@ -69,7 +69,6 @@ CASES = {
         [
             Photo("a", BOTH, shown=CAT),
             Photo("b", BOTH, shown=CAT, split="val"),
-            Photo("plain", CAT),  # without it, its masks could begin with 0 for the first class
         ]
     ),
     "200 classes": Case(

@@ -436,6 +436,14 @@ MASKS = {
         image("masks/b.png", mask((0, 0, 4, 4, 1))),
         image("masks/c.png", mask((0, 0, 5, 4, 1))),
     ),
+    "masks_without_the_last_class": doubtful(  # which could also be masks from 0
+        "folder",
+        "masks/a.png: the mask lacks dog, against the tags; correct",
+        rows("a,cat;dog", "b,cat;dog"),
+        content("classes.txt", "cat\ndog\n"),
+        image("masks/a.png", mask((0, 0, 4, 4, 1))),
+        image("masks/b.png", mask((0, 0, 5, 4, 1))),
+    ),
     "mask_against_its_tags": doubtful(
         "folder",
         "masks/a.png: the mask shows dog and lacks cat, against the tags; correct",

@@ -106,7 +106,7 @@ def worker_pool(functions: Functions, workers: int) -> Iterator[Submit]:
         return
     # a fork of a process with threads (OpenMP, CUDA) can hang; the fork server has none
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cv2", "pipeline.core.engine", *_main_module()])
+    context.set_forkserver_preload(["cv2", "pipeline.core.engine", *_modules_of_main()])
     with tempfile.TemporaryDirectory(prefix="weakmask-") as folder:
         pool = ProcessPoolExecutor(workers, context, _start_worker, (functions, folder))
         try:
@@ -115,12 +115,15 @@ def worker_pool(functions: Functions, workers: int) -> Iterator[Submit]:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _main_module() -> list[str]:
-    """Return the module that this program was started with (python -m), which every worker imports:
-    from the fork server they inherit what it loads.
+def _modules_of_main() -> list[str]:
+    """Return the modules of this project from which the program that was started takes names.
+
+    Every worker imports that program again; from the fork server they inherit what it loads.
     """
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return [] if spec is None or spec.name.endswith("__main__") else [spec.name]
+    used = {
+        getattr(value, "__module__", None) or "" for value in vars(sys.modules["__main__"]).values()
+    }
+    return sorted(name for name in used if name.startswith("pipeline."))
 
 
 def _run_here(functions: Functions, name: str, *arguments: Any) -> Future[Any]:

@@ -162,18 +162,12 @@ def train(
     stream = SampleStream(samples, config.seed)
     _check(stage, stream.count, config.batch, runtime.world_size)
     ranks, device = DistributedContext.connect(runtime), runtime.device
-    network.to(device)
-    optimizer = config.optimizer(network, set(new))
+    optimizer = config.optimizer(network.to(device), set(new))
     steps = config.steps(stream.count)
     path = resume.folder(runtime.work, stage, fingerprint) / "checkpoint.pt"
     losses = LossLog(stage, max(1, steps // LOG_ROWS))
     start, saved = _load(path, network, optimizer, losses), time.monotonic()
-    if start:
-        log.info("%s: resumes at step %d of %d", stage, start, steps)
-    if not ranks.agree(start, device):
-        raise TrainingError(
-            f"{stage}: the ranks found different checkpoints; all must share {runtime.work}"
-        )
+    _check_resume(stage, start, steps, ranks, runtime)
     model = parallel(network, runtime).train()
     scaler = torch.amp.GradScaler(device.type, enabled=runtime.precision == torch.float16)
     if prepare is not None:
@@ -213,6 +207,18 @@ def train(
         curve.parent.mkdir(parents=True, exist_ok=True)
         resume.write_atomically(curve, losses.csv())
     return network.eval()
+
+
+def _check_resume(
+    stage: str, start: int, steps: int, ranks: DistributedContext, runtime: Runtime
+) -> None:
+    """Log where a training resumes; raise TrainingError if the ranks resume at different steps."""
+    if start:
+        log.info("%s: resumes at step %d of %d", stage, start, steps)
+    if not ranks.agree(start, runtime.device):
+        raise TrainingError(
+            f"{stage}: the ranks found different checkpoints; all must share {runtime.work}"
+        )
 
 
 def _check(stage: str, images: int, batch: int, ranks: int) -> None:

@@ -17,8 +17,8 @@ export function gridPage() {
     const now = (query().get(key) ?? '').split('|').filter(Boolean);
     return now.includes(name) ? now.filter((one) => one !== name).join('|') : [...now, name].join('|');
   };
-  const chip = (key, name, text, count, set = {}) => h('button', { class: 'chip', 'data-part': key, 'data-name': name, ...set,
-    onclick: () => change({ [key]: key === 'class' ? toggled(key, name) : query().get(key) === name ? '' : name }) }, set.dot ?? null, text, h('small', {}, count));
+  const chip = (key, name, text, count, { dot = null, ...set } = {}) => h('button', { class: 'chip', 'data-part': key, 'data-name': name, ...set,
+    onclick: () => change({ [key]: key === 'class' ? toggled(key, name) : query().get(key) === name ? '' : name }) }, dot, text, h('small', {}, count));
   const q = query();
   const search = h('input', { type: 'search', placeholder: 'search id', 'aria-label': 'search id', value: q.get('q') ?? '', oninput: (event) => change({ q: event.target.value }) });
   const pairs = choice('between', all.pairs, q.get('differ') ?? 'seeds-labels', (differ) => change({ differ }));

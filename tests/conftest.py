@@ -36,7 +36,7 @@ def semantic_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """semantic.safetensors of CLASSES."""
     torch.manual_seed(0)
     network = SemanticNet(len(CLASSES) + 1, "test_resnet")
-    network.net.segmentation_head[0].weight.data *= 300
+    network.head[0].weight.data *= 300
     path = tmp_path_factory.mktemp("models") / "semantic.safetensors"
     save_weights(path, network, "semantic", backbone="test_resnet", classes=CLASSES)
     return path

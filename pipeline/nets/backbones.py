@@ -6,7 +6,7 @@ one place, create_backbone.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from pipeline.errors import UserError
 from pipeline.nets import wrn38 as wrn38  # registers wrn38d
+from pipeline.nets.transformers import TransformerFeatures, any_size
 
 PACKAGED = "tf_efficientnet_lite0"
 OUTPUT_STRIDE = 16
@@ -89,19 +90,17 @@ class Backbone(nn.Module):
         """
         if stages == 0:
             return
-        modules = self.modules_of_stages
-        for name, unit in self._units(modules):
-            unit.requires_grad_(False)
-            if name == modules[min(stages, len(modules)) - 1]:
+        if stages >= len(self.modules_of_stages):  # and with them what follows them all
+            self.body.requires_grad_(False)
+            return
+        last, inside = self.modules_of_stages[stages - 1], False
+        for name, module in self.body.named_modules():
+            within = f"{name}_".replace(".", "_").startswith(f"{last}_")
+            if inside and not within:
                 return
-
-    def _units(self, modules: list[str]) -> Iterator[tuple[str, nn.Module]]:
-        """Yield the modules in forward order, split so that each feature module is one."""
-        for name, child in self.body.named_children():
-            if name in modules or not any(module.startswith(f"{name}_") for module in modules):
-                yield name, child
-            else:
-                yield from ((f"{name}_{key}", block) for key, block in child.named_children())
+            inside = within
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
 
 
 def fix_batch_norm(module: nn.Module) -> None:
@@ -152,7 +151,7 @@ def create_backbone(
     strides: Sequence[int] | None = None,
     output_stride: int = OUTPUT_STRIDE,
 ) -> nn.Module:
-    """Create a timm `features_only` network with the requested weights.
+    """Create a network that returns its feature maps, with the requested weights.
 
     Args:
         name: timm model name.
@@ -161,7 +160,8 @@ def create_backbone(
             with (DeepLab, Puzzle-CAM's ResNeSt, S2C), or keep their filters at a higher resolution
             (IRN's networks: a narrower view, so that class maps spill less).
         strides: Return maps at exactly these strides instead, every stage as it was pretrained.
-        output_stride: Stride of the coarsest map, 8 or 16; later strides are set to 1.
+        output_stride: Stride of the coarsest map, 8 or 16; later strides are set to 1 (see
+            nets.transformers for networks without convolutions).
 
     Raises:
         BackboneError: The model is unknown, lacks these strides, or its weights do not fit.
@@ -174,11 +174,12 @@ def create_backbone(
         raise BackboneError(f"backbone.name: timm has no model {name!r}; similar names: {near}")
     try:
         pretrained = weights == "hub"
-        body = (
-            _features(name, output_stride, pretrained)
-            if strides is None
-            else _pyramid(name, strides, pretrained)
-        )
+        if any_size(name):
+            body: nn.Module = TransformerFeatures(name, strides, output_stride, pretrained)
+        elif strides is None:
+            body = _features(name, output_stride, pretrained)
+        else:
+            body = _pyramid(name, strides, pretrained)
     except (RuntimeError, TypeError, AttributeError) as error:
         wanted = f"output stride {output_stride}" if strides is None else f"strides {list(strides)}"
         raise BackboneError(
@@ -322,7 +323,8 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], name: str, weights: 
     """
     found = {}
     for key, own in body.state_dict().items():
-        value = state.get(key, state.get(re.sub(r"^([a-z]+)_(?=\d)", r"\1.", key)))
+        whole = re.sub(r"^([a-z]+)_(?=\d)", r"\1.", key.removeprefix("model."))
+        value = state.get(key, state.get(whole))
         if value is not None or key.endswith("num_batches_tracked"):
             found[key] = own if value is None else value
     try:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import segmentation_models_pytorch as smp
 import torch
+from segmentation_models_pytorch.base import SegmentationHead
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -17,9 +18,8 @@ from pipeline.data.augmentation import RandomScale, as_image, as_mask, training_
 from pipeline.data.index import Index
 from pipeline.nets.backbones import (
     OUTPUT_STRIDE,
-    create_backbone,
+    Backbone,
     micro_batches,
-    normalization,
     pad_to_multiple,
     resize_by,
 )
@@ -27,46 +27,48 @@ from pipeline.nets.backbones import (
 if TYPE_CHECKING:
     from pipeline.core.trainer import TrainState
 
+FINE = 4
+"""Stride of the features that the decoder adds to the coarsest."""
+WIDTH = 256
+"""Channels of the decoder."""
+
 
 class SemanticNet(nn.Module):
-    """DeepLabV3+ of segmentation-models-pytorch at output stride 16, on a timm encoder.
+    """DeepLabV3+ at output stride 16: segmentation-models-pytorch's decoder on a timm backbone.
 
     Args:
         labels: Number of labels, background included.
-        backbone, weights: timm encoder and its weights, see create_backbone.
+        backbone, weights: Network of the features and its weights, see Backbone.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, labels: int, backbone: str, weights: str = "none") -> None:
         super().__init__()
-        self.net = smp.DeepLabV3Plus(
-            f"tu-{backbone}",
-            encoder_weights=None,
-            encoder_output_stride=OUTPUT_STRIDE,
-            classes=labels,
+        self.backbone = Backbone(backbone, weights, dilated=True)
+        channels, reductions = self.backbone.channels, self.backbone.reductions
+        self.fine = max(n for n, stride in enumerate(reductions) if stride <= FINE)
+        self.decoder = DeepLabV3PlusDecoder(
+            encoder_channels=(0, 0, channels[self.fine], channels[-1]),
+            encoder_depth=5,
+            out_channels=WIDTH,
+            atrous_rates=(12, 24, 36),
+            output_stride=OUTPUT_STRIDE,
+            aspp_separable=True,
+            aspp_dropout=0.5,
         )
-        if weights != "none":
-            self.net.encoder.model.load_state_dict(
-                create_backbone(backbone, weights, dilated=True).state_dict()
-            )
-        mean, std = normalization(backbone)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.head = SegmentationHead(WIDTH, labels, kernel_size=1, upsampling=FINE)
         self.to(memory_format=torch.channels_last)
 
     def new_parameters(self) -> list[nn.Parameter]:
         """Return the parameters without pretrained values: decoder and head."""
-        return [*self.net.decoder.parameters(), *self.net.segmentation_head.parameters()]
+        return [*self.decoder.parameters(), *self.head.parameters()]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B,L,H,W] of images [B,3,H,W] in 0..255 of any size."""
         height, width = images.shape[2:]
-        normalized = pad_to_multiple((images.float() - self.mean) / self.std, OUTPUT_STRIDE)
-        return self.net(normalized.contiguous(memory_format=torch.channels_last))[
-            :, :, :height, :width
-        ]
+        maps = self.backbone(pad_to_multiple(self.backbone.normalize(images), OUTPUT_STRIDE))
+        # the decoder takes the third map and the last
+        logits = self.head(self.decoder([images, images, maps[self.fine], maps[-1]]))
+        return logits[:, :, :height, :width]
 
 
 class LabeledCrops(Dataset[tuple[Tensor, Tensor]]):

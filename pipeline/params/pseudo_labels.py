@@ -129,7 +129,7 @@ class Classifier(Section):
     backbone: Backbone
     stride: Literal[8, 16]
     """Pixels per cell of the class maps (16 in IRN and Puzzle-CAM, 8 in S2C, where a step takes
-    about four times the memory); VGG16 only has 16.
+    about four times the memory); VGG16 only has 16, and of Swin maps are interpolated.
     """
     dilated: bool
     """Dilate the stages whose stride is removed, so that filters see what they were pretrained on

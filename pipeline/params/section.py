@@ -74,7 +74,8 @@ class Backbone(Section):
     """A timm feature extractor."""
 
     name: str
-    """timm model with `features_only` and an output stride of 16, such as `resnet50.tv_in1k`, or
+    """timm model with an output stride of 16, such as `resnet50.tv_in1k` or `convnext_tiny`; a
+    transformer (ViT, DINOv2, DINOv3, CLIP, SigLIP, Swin) such as `vit_small_patch14_dinov2`; or
     `wrn38d`, the WideResNet-38 of AffinityNet, SEAM and S2C.
     """
     weights: str

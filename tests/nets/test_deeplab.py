@@ -19,9 +19,8 @@ from pipeline.nets.deeplab import LabeledCrops, SemanticNet, probabilities, segm
 def network() -> SemanticNet:
     torch.manual_seed(0)
     network = SemanticNet(4, "test_resnet").eval()
-    network.net.segmentation_head[
-        0
-    ].weight.data *= 300  # else all probabilities are nearly equal and tests blind
+    # else all probabilities are nearly equal and tests blind
+    network.head[0].weight.data *= 300
     return network
 
 
@@ -46,21 +45,21 @@ def test_logits_have_the_size_of_the_image(name: str, height: int, width: int) -
     )
 
 
-def test_pretrained_weights_reach_the_encoder(tmp_path: Path) -> None:
+def test_pretrained_weights_reach_the_backbone(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     state = create_backbone("resnet18", "none", dilated=True).state_dict()
     state = {key: torch.randn_like(v) if v.is_floating_point() else v for key, v in state.items()}
     save_file(state, tmp_path / "w.safetensors")
-    encoder = SemanticNet(3, "resnet18", str(tmp_path / "w.safetensors")).net.encoder
-    assert all(torch.equal(value, state[key]) for key, value in encoder.model.state_dict().items())
+    body = SemanticNet(3, "resnet18", str(tmp_path / "w.safetensors")).backbone.body
+    assert all(torch.equal(value, state[key]) for key, value in body.state_dict().items())
 
 
-def test_new_parameters_are_all_but_the_encoder(network: SemanticNet) -> None:
-    encoder = {id(p) for p in network.net.encoder.parameters()}
+def test_new_parameters_are_all_but_the_backbones(network: SemanticNet) -> None:
+    pretrained = {id(p) for p in network.backbone.parameters()}
     new = {id(p) for p in network.new_parameters()}
-    assert not encoder & new
-    assert encoder | new == {id(p) for p in network.parameters()}
+    assert not pretrained & new
+    assert pretrained | new == {id(p) for p in network.parameters()}
 
 
 def test_padding_adds_the_mean_color(network: SemanticNet) -> None:

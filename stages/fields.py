@@ -1,4 +1,5 @@
-"""Stage fields: class boundary map and displacement field of every training image.
+"""Stage fields: class boundary map and displacement field of every training image; of none with
+`walk.affinity: features`.
 
 Reads data/dataset, data/irnet.safetensors; writes data/fields.h5.
     dvc repro fields
@@ -27,11 +28,12 @@ def fields(parameters: Parameters, runtime: Runtime) -> None:
 
     index, section = Index.load(DATASET), parameters.fields
     weights = artifact("irnet", ".safetensors")
-    build = partial(_rebuild, section.pad)
-    network = load_network(weights, "irnet", build, runtime.device)
-    compute = partial(_compute, network, section.flip, runtime)
-    task = Task(index.image, compute=compute, key=index.size)
-    names, inputs = index.select("train"), [DATASET, weights]
+    names, task, inputs = list[str](), Task(index.image), [DATASET, weights]
+    if parameters.walk.affinity == "boundary":
+        build = partial(_rebuild, section.pad)
+        network = load_network(weights, "irnet", build, runtime.device)
+        compute = partial(_compute, network, section.flip, runtime)
+        names, task = index.select("train"), Task(index.image, compute=compute, key=index.size)
     run_per_image("fields", task, names, index.classes, section, inputs, runtime)
 
 

@@ -8,6 +8,8 @@ Reads data/walk.h5, data/fields.h5, data/segments.h5; writes data/labels.h5.
 
 from functools import partial
 
+import numpy as np
+
 from pipeline.core.artifacts import Reader, Record
 from pipeline.core.engine import Task
 from pipeline.errors import UserError
@@ -35,7 +37,10 @@ def _label(
     walk: Reader, fields: Reader, segments: Reader | None, section: Labels, name: str
 ) -> Record:
     rules = section.model_dump(exclude={"vote", "agreement"})
-    record = pseudo_labels(walk[name], fields.array(name, "boundary"), **rules)
+    walked = walk[name]
+    flat = np.zeros(walked["maps"].shape[1:], np.float16)  # of a walk without boundaries
+    boundary = fields.array(name, "boundary") if name in fields else flat
+    record = pseudo_labels(walked, boundary, **rules)
     if segments is None:
         return record
     return vote_record(record, segments.array(name, "segments"), section.agreement)

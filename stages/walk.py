@@ -1,11 +1,12 @@
 """Stage walk: split the CAMs by instance and spread them by the random walk, before any threshold.
 
-Reads data/cams.h5, data/fields.h5; writes data/walk.h5.
+Reads data/cams.h5, data/fields.h5, data/features.h5; writes data/walk.h5.
     dvc repro walk
     dvc exp run -S walk.beta=8
+    dvc exp run -S walk.affinity=features      # without IRNet
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 
 from pipeline.core.artifacts import Reader, Record
 from pipeline.core.engine import Task
-from pipeline.irnet.instances import WalkInput, walk_input, walk_instances
+from pipeline.irnet.instances import walk_input, walk_instances
+from pipeline.irnet.similarity import similarity_input, walk_by_similarity
+from pipeline.params.pseudo_labels import Walk
 from stages._command import Parameters, Runtime, artifact, run_per_image, stage
 
 BATCH_ON_GPU = 256
@@ -24,31 +27,48 @@ BATCH_ON_GPU = 256
 def walk(parameters: Parameters, runtime: Runtime) -> None:
     """Spread the CAMs of each instance by the random walk."""
     section = parameters.walk
-    cams, fields = Reader(artifact("cams"), "cams"), Reader(artifact("fields"), "fields")
-    options = section.model_dump(exclude={"centroid_radius"})
-    load = partial(_load, cams, fields, section.centroid_radius)
+    source, collect, spread, options = _affinity(section)
+    cams, relations = Reader(artifact("cams"), "cams"), Reader(artifact(source), source)
+    load = partial(_load, cams, relations, collect)
     if runtime.device.type == "cpu":  # in the workers, each image on its own
-        task = Task(load, partial(_walk_one, options))
+        task = Task(load, partial(_walk_one, spread, options))
     else:
-        compute = partial(_walk_batch, options, runtime.device)
+        compute = partial(_walk_batch, spread, options, runtime.device)
         task = Task(load, compute=compute, at_once=BATCH_ON_GPU)
-    names = [name for name in cams.names if name in fields]
-    inputs = [cams.path, fields.path]
+    names = [name for name in cams.names if name in relations]
+    inputs = [cams.path, relations.path]
     run_per_image("walk", task, names, cams.classes, section, inputs, runtime)
 
 
-def _load(cams: Reader, fields: Reader, centroid_radius: float, name: str) -> WalkInput:
-    return walk_input(cams[name], fields[name], centroid_radius)
+def _affinity(section: Walk) -> tuple[str, Callable[..., Any], Callable[..., Any], dict[str, Any]]:
+    """Return the artifact that affinities come from, what collects an image's input from its
+    records, what walks a batch of inputs, and that one's options.
+    """
+    if section.affinity == "features":
+        return "features", similarity_input, walk_by_similarity, section.features.model_dump()
+    collect = partial(walk_input, centroid_radius=section.centroid_radius)
+    options = section.model_dump(include={"radius", "beta", "steps", "iterations"})
+    return "fields", collect, walk_instances, options
+
+
+def _load(cams: Reader, relations: Reader, collect: Callable[..., Any], name: str) -> Any:
+    return collect(cams[name], relations[name])
 
 
 def _walk_batch(
-    options: dict[str, Any], device: torch.device, names: Sequence[str], batch: Sequence[WalkInput]
+    spread: Callable[..., list[Record]],
+    options: dict[str, Any],
+    device: torch.device,
+    names: Sequence[str],
+    batch: Sequence[Any],
 ) -> list[Record]:
-    return walk_instances(batch, device, **options)
+    return spread(batch, device, **options)
 
 
-def _walk_one(options: dict[str, Any], name: str, loaded: WalkInput) -> Record:
-    (record,) = walk_instances([loaded], torch.device("cpu"), **options)
+def _walk_one(
+    spread: Callable[..., list[Record]], options: dict[str, Any], name: str, loaded: Any
+) -> Record:
+    (record,) = spread([loaded], torch.device("cpu"), **options)
     return record
 
 

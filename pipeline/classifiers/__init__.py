@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.classifiers.base import Classifier
 from pipeline.classifiers.cam import Cam
+from pipeline.classifiers.frozen import Frozen
 from pipeline.classifiers.puzzlecam import PuzzleCam
 from pipeline.classifiers.s2c import S2C
 from pipeline.classifiers.seenet import SeeNet
@@ -19,6 +20,7 @@ CLASSIFIERS: dict[str, type[Classifier]] = {
     "seenet": SeeNet,
     "puzzlecam": PuzzleCam,
     "s2c": S2C,
+    "frozen": Frozen,
 }
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from pipeline.core.artifacts import Reader
 from pipeline.core.trainer import LossFn
 from pipeline.data.augmentation import LongSide, as_image, training_crop
 from pipeline.data.index import Index
@@ -37,6 +38,7 @@ class TrainingData:
         mean: Color in 0..1 that fills a crop beyond the image.
         segments: Class-agnostic segments of the images, if there are any.
         colors: Transforms of the images' colors, see color_changes.
+        features: The backbone's features of the images, for methods that learn from those.
     """
 
     index: Index
@@ -46,6 +48,7 @@ class TrainingData:
     mean: tuple[float, ...]
     segments: "PromptableSegments | None" = None
     colors: Sequence[v2.Transform] = ()
+    features: Reader | None = None
 
 
 class TaggedCrops(Dataset[tuple[Any, ...]]):

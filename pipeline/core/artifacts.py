@@ -33,8 +33,7 @@ MAX_CLASSES = 254
 
 # Layouts
 
-Record = Mapping[str, np.ndarray]
-"""The arrays of an image by name."""
+Record = Mapping[str, np.ndarray]  # the arrays of an image by name
 
 
 class ArtifactError(UserError):
@@ -63,6 +62,7 @@ LAYOUTS: Mapping[str, Layout] = {
         {"embeddings": ("f2", 3), "segments": ("u2", 2)},
         {"stability": ("f4", 1), "iou": ("f4", 1)},
     ),
+    "features": Layout(1, {"features": ("f2", 3)}, {"stride": ("i4", 1)}),
     "cams": Layout(1, {"cams": ("f2", 3)}, {"labels": ("u1", 1), "size": ("i4", 1)}),
     "seeds": Layout(1, {"seeds": ("u1", 2)}),
     "fields": Layout(1, {"boundary": ("f2", 2), "displacement": ("f2", 3)}),

@@ -110,6 +110,12 @@ class S2c(Section):
     """Minimum distance of two peaks in pixels (20 in the published code)."""
 
 
+class Frozen(Section):
+    """A head on the stored features of a frozen backbone, without options; `resize`, `color`,
+    `frozen_stages` and `batch_norm` do not apply.
+    """
+
+
 class Color(Section):
     """Random changes of a training image's colors."""
 
@@ -124,7 +130,7 @@ class Color(Section):
 class Classifier(Section):
     """Stage classifier."""
 
-    method: Literal["cam", "seenet", "puzzlecam", "s2c"]
+    method: Literal["cam", "seenet", "puzzlecam", "s2c", "frozen"]
     """Method that trains the classifier."""
     backbone: Backbone
     stride: Literal[8, 16]
@@ -155,6 +161,7 @@ class Classifier(Section):
     seenet: Seenet
     puzzlecam: Puzzlecam
     s2c: S2c
+    frozen: Frozen
 
 
 class Cams(Section):
@@ -213,9 +220,23 @@ class Fields(Section):
     """Average the boundary logits with those of the flipped image."""
 
 
+class FeatureWalk(Section):
+    """The walk on the similarity of features."""
+
+    beta: Positive
+    """Exponent that sharpens similarities."""
+    steps: Annotated[int, Field(ge=0, le=64)]
+    """Length of the walk, any two cells being neighbors."""
+
+
 class Walk(Section):
     """Stage walk."""
 
+    affinity: Literal["boundary", "features"]
+    """What joins two cells: no boundary of IRNet's between them, or similar features of the
+    classifier's backbone as it was pretrained; then irnet and fields do nothing, only `features`
+    below applies, and instances are connected parts.
+    """
     radius: Annotated[int, Field(ge=2, le=16)]
     """Radius in stride-4 cells within which pixels are connected (5 in IRN)."""
     beta: Positive
@@ -226,6 +247,7 @@ class Walk(Section):
     """Refinement iterations of the centroids (300 in IRN)."""
     centroid_radius: Positive
     """Displacements shorter than this many cells mark a centroid (2.5 in IRN)."""
+    features: FeatureWalk
 
 
 class Labels(Section):

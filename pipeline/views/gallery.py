@@ -61,8 +61,24 @@ def arrays_of(format_: str, record: Record, normalize: Normalize) -> Arrays:
         return {"cams": upsample(record["cams"], (height, width))}
     if format_ == "walk":
         return {"walk": class_maps(record, normalize)[0]}
+    if format_ == "features":
+        return {"features": principal_components(record["features"], int(record["stride"][0]))}
     record = exclusive_record(record)
     return {title: record[key] for key, title in ARRAYS[format_].items()}
+
+
+def principal_components(features: np.ndarray, stride: int) -> np.ndarray:
+    """Return the first three principal components of features [D,h,w] as red, green and blue, each
+    from its lowest value to its highest: uint8 [stride h, stride w, 3].
+    """
+    cells = features.reshape(len(features), -1).T.astype(np.float32)
+    cells -= cells.mean(0)
+    axes = np.linalg.eigh(cells.T @ cells)[1][:, :-4:-1]
+    shown = cells @ axes
+    span = np.maximum(np.ptp(shown, 0), np.finfo(np.float32).tiny)
+    colors = np.rint((shown - shown.min(0)) / span * 255).astype(np.uint8)
+    grid = colors.reshape(*features.shape[1:], 3)
+    return grid.repeat(stride, 0).repeat(stride, 1)
 
 
 def truth_of(index: Index, name: str) -> Arrays:

@@ -104,6 +104,8 @@ def oddities(record: Record, classes: int) -> dict[str, Any]:
         odd["no class map"] = not len(maps)
         odd["a class map that is zero everywhere"] = not maps.any((1, 2)).all()
         odd["values outside [0, 1]"] = (maps < 0).any() or (maps > 1).any()
+    if (features := record.get("features")) is not None:
+        odd["the same features everywhere"] = not np.ptp(features, (1, 2)).any()
     if (boundary := record.get("boundary")) is not None:
         odd["boundary outside [0, 1]"] = (boundary < 0).any() or (boundary > 1).any()
         odd["a constant boundary"] = (boundary == boundary.flat[0]).all()

@@ -32,6 +32,10 @@ def _displacement(image: np.ndarray, displacement: np.ndarray, full: Size) -> np
     return displacement_panel(displacement, full, _size_of(image))
 
 
+def _components(image: np.ndarray, components: np.ndarray, full: Size) -> np.ndarray:
+    return overlays.resized(components[: full[0], : full[1]], _size_of(image))
+
+
 def _labels(image: np.ndarray, labels: np.ndarray, full: Size) -> np.ndarray:
     return overlays.labels_over(image, overlays.resized_ids(labels, _size_of(image)))
 
@@ -42,6 +46,7 @@ def _instances(image: np.ndarray, ids: np.ndarray, full: Size) -> np.ndarray:
 
 COLUMNS: Mapping[str, Callable[[np.ndarray, np.ndarray, Size], np.ndarray]] = {
     "segments": _instances,
+    "features": _components,
     "cams": _heat,
     "seeds": _labels,
     "boundary": _boundary,
@@ -66,7 +71,7 @@ def panels(
         image: uint8 [H,W,3].
         arrays: title in COLUMNS -> class maps float [K,H,W] (the highest of all classes is drawn),
             boundary float [h,w], displacement float [2,h,w] in cells, label maps uint8 [H,W] or
-            instance ids uint16 [H,W].
+            instance ids uint16 [H,W], or colors uint8 of at least [H,W,3].
         side: longer side of a panel in pixels.
 
     Returns:

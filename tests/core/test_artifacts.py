@@ -41,6 +41,8 @@ def record(format_: str, number: int, empty: bool = False) -> dict[str, np.ndarr
         "maps": (count, 4, 3),
         "labels": (count,),
         "size": (2,),
+        "features": (5, 4, 3),
+        "stride": (1,),
         "boundary": (4, 3),
         "displacement": (2, 4, 3),
         "classes": (count,),

@@ -11,6 +11,7 @@ from markupsafe import escape
 
 from pipeline.core.artifacts import Reader, Record
 from tests.support.degenerate import (
+    TRAINED,
     Photo,
     check_artifacts,
     check_report,
@@ -71,6 +72,11 @@ CASES = {
             Photo("b", BOTH, shown=CAT, split="val"),
         ]
     ),
+    "frozen features": Case(
+        [*MIXED, Photo("empty", ()), Photo("dot", size=(1, 1))],
+        values={"classifier.method": "frozen", "walk.affinity": "features"},
+    ),
+    "transformers": Case(MIXED, values={f"{stage}.backbone.name": "test_vit" for stage in TRAINED}),
     "200 classes": Case(
         [
             Photo(f"p{n}", HUNDREDS[n * 20 : n * 20 + 20], split="val" if n % 5 == 4 else "train")
@@ -148,7 +154,8 @@ def test_graph_runs_to_the_end(
     case = CASES[name]
     assert run_case(case, tmp_path, monkeypatch) == {}
     assert SAID.get(name, "") in caplog.text + capsys.readouterr().out
-    check_artifacts(tmp_path / "data", case.photos, case.classes)
+    empty = ("fields",) if case.values.get("walk.affinity") == "features" else ()
+    check_artifacts(tmp_path / "data", case.photos, case.classes, empty=empty)
     scores = check_scores(tmp_path / "data")
     unscored = {step for step, own in scores.items() if "miou" not in own}
     assert unscored == (set() if any(p.split == "val" for p in case.photos) else {"predictions"})
@@ -160,7 +167,7 @@ def test_graph_runs_to_the_end(
 
 
 @pytest.mark.parametrize("name", ["one image", "1x1 images alone", "200 classes"])
-@pytest.mark.parametrize("method", ["seenet", "puzzlecam", "s2c"])
+@pytest.mark.parametrize("method", ["seenet", "puzzlecam", "s2c", "frozen"])
 def test_every_classifier_maps_the_tags(
     method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ NEUTRAL = (
     "stages/_command.py",  # parsing
 )
 """Code that cannot change a result, besides packages' docstrings and the methods not chosen."""
-BY_IMAGE = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
+BY_IMAGE = ("segments", "features", "cams", "seeds", "fields", "walk", "labels", "predictions")
 FILES_MAX = 18
 """Files of this project that a per-image stage may import, directly or not, other methods aside."""
 UNUSED = {"pipeline/nets/wrn38.py", "pipeline/core/trainer.py", "pipeline/core/loss_log.py"}
@@ -109,7 +109,7 @@ def test_one_name_per_step(name: str) -> None:
     assert re.match(rf"\\\$\{{LAUNCH:-python\}} -m stages\.{name}( |$)", STAGES[name]["cmd"])
     assert STAGES[name]["desc"]
     assert (ROOT / f"stages/{name}.py").is_file()
-    assert name in PARAMETERS or name == "guidance", "which has nothing to set"
+    assert name in PARAMETERS or name in ("guidance", "features"), "which have nothing to set"
     outs = STAGES[name]["outs"]
     assert all(isinstance(out, str) and out.startswith(f"data/{name}") for out in outs), "cached"
 

@@ -43,6 +43,7 @@ UPSTREAM = {
     "dataset",
     "segments",
     "guidance",
+    "features",
     "classifier",
     "cams",
     "seeds",

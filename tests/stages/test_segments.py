@@ -14,6 +14,7 @@ from pipeline.data.index import Index
 from pipeline.params import presets
 from pipeline.readers.build import build
 from stages.classifier import classifier
+from stages.features import features
 from stages.guidance import guidance
 from stages.labels import labels
 from stages.segments import segments
@@ -111,7 +112,7 @@ def test_s2c_says_which_parameter_to_set(
         "segments.embeddings": embeddings,
         "classifier.method": "s2c",
     }
-    for stage in (segments, guidance):
+    for stage in (segments, guidance, features):
         assert run_stage(stage, values=settings).exit_code == 0
     done = run_stage(classifier, values=settings)
     assert done.exit_code == 1
@@ -132,7 +133,7 @@ def test_s2c_trains_with_the_settings_of_its_code(workspace: Path) -> None:
         "classifier.crop": 64,
         "classifier.resize": [64, 96],
     }
-    for stage in (segments, guidance, classifier):
+    for stage in (segments, guidance, features, classifier):
         done = run_stage(stage, values=settings)
         assert done.exit_code == 0, done.output
     tensors, _ = load_weights(Path("data/classifier.safetensors"), "classifier")

@@ -63,6 +63,10 @@ def record(format_: str, number: int, shift: int = 0) -> Record:
             "stability": np.ones(2, np.float32),
             "iou": np.ones(2, np.float32),
         },
+        "features": {
+            "features": generator.normal(size=(6, 2, 3)).astype(np.float16),
+            "stride": np.array([16], np.int32),
+        },
         "cams": {
             "cams": (cells * generator.uniform(0.4, 1, GRID)).astype(np.float16),
             "labels": (present - 1).astype(np.uint8),

@@ -64,7 +64,7 @@ def test_frame_lies_around_its_box() -> None:
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> ImageGallery:
     folder = tmp_path_factory.mktemp("gallery")
     write_run(folder)
-    formats = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
+    formats = ("segments", "features", "cams", "seeds", "fields", "walk", "labels", "predictions")
     readers = {format_: Reader(folder / f"{format_}.h5", format_) for format_ in formats}
     return ImageGallery(Index.load(folder / "dataset"), readers, "class", 60)
 

@@ -58,9 +58,9 @@ def test_sound_artifact_has_nothing_odd(tmp_path: Path, format_: str) -> None:
     lines = describe(artifact(tmp_path, format_, {}, {}))
     assert lines[0].startswith(f"{format_} of 2 images, 3 classes, ")
     assert lines[-1] == "nothing odd"
-    if format_ != "fields":
+    if format_ not in ("fields", "features"):
         assert {"height: 30 to 30", "width: 41 to 41"} <= set(lines)
-    if format_ not in ("fields", "segments"):
+    if format_ not in ("fields", "features", "segments"):
         assert "images by class: cat 2, dog, or wolf 2" in lines
         assert "classes in no image: 日本" in lines
 
@@ -80,6 +80,7 @@ def test_sound_artifact_has_nothing_odd(tmp_path: Path, format_: str) -> None:
         ("fields", {"boundary": CONSTANT}, "a constant boundary"),
         ("fields", {"boundary": CONSTANT + 1}, "boundary outside [0, 1]"),
         ("segments", {"segments": ZERO}, "segments without pixels"),
+        ("features", {"features": np.ones((6, 2, 3))}, "the same features everywhere"),
         ("labels", {"instances": ZERO}, "classes but no instance"),
         ("predictions", {"semantic": ZERO}, "an empty label map"),
     ],
@@ -259,7 +260,13 @@ def test_scores_of_an_image_at_every_step(folder: Path) -> None:
 def test_every_artifact_can_be_drawn(folder: Path, format_: str) -> None:
     drawn = look_up(folder / f"{format_}.h5", "b/two", folder / "dataset")
     assert isinstance(drawn, np.ndarray)
-    maps = {"cams": 2, "walk": len(record("walk", 1)["maps"]), "segments": 1, "seeds": 1}
+    maps = {
+        "cams": 2,
+        "walk": len(record("walk", 1)["maps"]),
+        "segments": 1,
+        "seeds": 1,
+        "features": 1,
+    }
     panels = 1 + maps.get(format_, 2)
     assert drawn.dtype == np.uint8
     assert drawn.shape[1] == (min(panels, 4) if panels != 5 else 3) * 366 + 6

@@ -17,6 +17,7 @@ def everything(side: int = 60) -> dict[str, np.ndarray]:
     labels = ids.astype(np.uint8)
     image = generator.integers(0, 256, (H, W, 3)).astype(np.uint8)
     arrays: dict[str, np.ndarray] = {
+        "features": np.zeros((H, W, 3), np.uint8),
         "boundary": generator.random(GRID).astype(np.float16),
         "cams": generator.random((2, H, W)).astype(np.float32),
         "walk": generator.random((2, H, W)).astype(np.float32),

@@ -151,7 +151,7 @@ def test_dvc_goes_on_without_training(tmp_path: Path) -> None:
     copy_code(tmp_path)
     set_parameters(tmp_path, QUICK)
     commit(tmp_path)
-    run(tmp_path, "dvc", "repro", "guidance")
+    run(tmp_path, "dvc", "repro", "guidance", "features")
     classes = Index.load(tmp_path / "data/dataset").classes
     section = read_parameters(tmp_path / "params.yaml").classifier
     torch.manual_seed(1)

@@ -43,9 +43,6 @@ from stages._command import (
     train_stage,
 )
 
-PREFIXES = {"classifier": "backbone.body.", "semantic": "net.encoder.model."}
-"""Of a backbone's tensors in the weights of other stages."""
-
 
 @stage
 def instance(parameters: Parameters, runtime: Runtime) -> None:
@@ -119,7 +116,7 @@ def start_from(kind: str, backbone: Any, path: Path) -> None:
             f"model's is {backbone.name}; set instance.backbone.name to the former, or "
             f"instance.pretraining to none"
         )
-    prefix, known = PREFIXES[kind], backbone.body.state_dict()
+    prefix, known = "backbone.body.", backbone.body.state_dict()
     own = {
         name.removeprefix(prefix): value
         for name, value in tensors.items()

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
+from pipeline.classifiers.puzzlecam import check_grid
 from pipeline.errors import UserError
 from pipeline.params import ParameterError, Parameters, check_names, parse, presets
 
@@ -48,6 +49,12 @@ def test_every_preset_is_valid(name: str) -> None:
     values = presets.load(name)
     # Compared through yaml, because tuples and lists, 3 and 3.0 are the same there.
     assert yaml.safe_load(yaml.safe_dump(parse(values).model_dump(mode="json"))) == values
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_method_trains_on_the_crop_of_a_preset(name: str) -> None:
+    classifier = parse(presets.load(name)).classifier
+    check_grid(classifier.crop, classifier.puzzlecam.grid, classifier.puzzlecam.margin)
 
 
 def test_params_yaml_is_the_preset_scenes() -> None:

@@ -9,16 +9,18 @@ Reads data/dataset; writes data/features.h5 and says how much disk it takes.
 import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from pipeline.core.artifacts import Record
 from pipeline.core.device import stack
 from pipeline.core.engine import Task
 from pipeline.data.index import Index
-from pipeline.nets.backbones import Backbone, micro_batches, pad_to_multiple
 from stages._command import DATASET, Parameters, Runtime, artifact, run_per_image, stage
+
+if TYPE_CHECKING:  # networks are loaded where they are used: most runs store no features
+    from pipeline.nets.backbones import Backbone
 
 log = logging.getLogger(__name__)
 FROM_FEATURES = frozenset({"frozen"})
@@ -32,6 +34,8 @@ def features(parameters: Parameters, runtime: Runtime) -> None:
     needed = section.method in FROM_FEATURES or parameters.walk.affinity == "features"
     names, task = index.select("train") if needed else [], Task(index.image)
     if needed:
+        from pipeline.nets.backbones import Backbone
+
         name, weights = section.backbone.name, section.backbone.weights
         network = Backbone(name, weights, output_stride=section.stride, dilated=section.dilated)
         compute = partial(_compute, network.to(runtime.device).eval(), runtime)
@@ -42,13 +46,16 @@ def features(parameters: Parameters, runtime: Runtime) -> None:
         log.info("features: %.0f MB, %.2f MB per image", size, size / max(1, len(names)))
 
 
-@torch.inference_mode()
 def _compute(
-    network: Backbone, runtime: Runtime, names: Sequence[str], images: Sequence[np.ndarray]
+    network: "Backbone", runtime: Runtime, names: Sequence[str], images: Sequence[np.ndarray]
 ) -> list[Record]:
     """Return features [D,h,w] of images of one size."""
+    import torch
+
+    from pipeline.nets.backbones import micro_batches, pad_to_multiple
+
     normalized = network.normalize(stack(images, runtime.device))
-    with runtime.autocast():
+    with torch.inference_mode(), runtime.autocast():
         parts = micro_batches(pad_to_multiple(normalized, network.stride))
         maps = torch.cat([network(part)[-1] for part in parts]).half().cpu().numpy()
     return [{"features": own, "stride": np.array([network.stride], np.int32)} for own in maps]

@@ -170,6 +170,7 @@ def _read_mxnet(content: bytes) -> dict[str, Tensor]:
     stream = io.BytesIO(content[len(MXNET) :])
 
     def take(kinds: str) -> tuple[int, ...]:
+        """Read the next little-endian numbers, kinds as struct writes them."""
         return struct.unpack(f"<{kinds}", stream.read(struct.calcsize(f"<{kinds}")))
 
     arrays = []

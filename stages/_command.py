@@ -166,3 +166,10 @@ def save_stage(stage: str, network: "nn.Module", runtime: Runtime, **header: Any
     if runtime.is_main_process:
         save_weights(artifact(stage, ".safetensors"), network, stage, **header)
         resume.cleanup(runtime.work, stage)
+
+
+def save_untrained(stage: str, network: "nn.Module", runtime: Runtime, **header: Any) -> None:
+    """Write what a stage without a training leaves: see save_stage, and an empty loss log."""
+    if runtime.is_main_process:
+        resume.write_atomically(CURVES / f"{stage}.csv", b"step,loss\n")
+    save_stage(stage, network, runtime, **header)

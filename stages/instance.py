@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from pipeline.core.artifacts import Reader
-from pipeline.core.resume import write_atomically
 from pipeline.core.weights import load_weights, restore
 from pipeline.data.augmentation import ShortSide
 from pipeline.data.index import Index
@@ -33,12 +32,12 @@ from pipeline.instances.registry import INSTANCE_MODELS
 from pipeline.nets.backbones import fix_batch_norm, freeze_batch_norm, normalization
 from pipeline.params.models import Instance
 from stages._command import (
-    CURVES,
     DATASET,
     Parameters,
     Runtime,
     artifact,
     save_stage,
+    save_untrained,
     stage,
     train_stage,
 )
@@ -50,7 +49,9 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
     index, section = Index.load(DATASET), parameters.instance
     labels = Reader(artifact("labels"), "labels")
     if section.method == "none":
-        save_no_model(index, runtime)
+        nothing = NoInstances(len(index.classes))
+        header = {"method": "none", "backbone": "", "classes": index.classes, "options": {}}
+        save_untrained("instance", nothing, runtime, **header)
         return
     names, instances = supervision(section.supervision, index, labels, section.min_score)
     torch.manual_seed(parameters.base.seed)
@@ -95,14 +96,6 @@ def new_network(section: Instance, classes: Sequence[str]) -> tuple[InstanceMode
         "resize": section.resize,
     }
     return network, header
-
-
-def save_no_model(index: Index, runtime: Runtime) -> None:
-    """Write the weights of NoInstances and an empty curve."""
-    if runtime.is_main_process:
-        write_atomically(CURVES / "instance.csv", b"step,loss\n")
-    header = {"method": "none", "backbone": "", "classes": index.classes, "options": {}}
-    save_stage("instance", NoInstances(len(index.classes)), runtime, **header)
 
 
 def start_from(kind: str, backbone: Any, path: Path) -> None:

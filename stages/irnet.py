@@ -12,19 +12,18 @@ from typing import Any
 import torch
 
 from pipeline.core.artifacts import Reader
-from pipeline.core.resume import write_atomically
 from pipeline.data.index import Index
 from pipeline.irnet.network import IRNet
 from pipeline.irnet.training import SeedCrops, mean_shift, show_boundaries, training_loss
 from pipeline.nets.backbones import normalization
 from pipeline.params.pseudo_labels import Irnet
 from stages._command import (
-    CURVES,
     DATASET,
     Parameters,
     Runtime,
     artifact,
     save_stage,
+    save_untrained,
     stage,
     train_stage,
 )
@@ -36,7 +35,7 @@ log = logging.getLogger(__name__)
 def irnet(parameters: Parameters, runtime: Runtime) -> None:
     """Train the inter-pixel relation network on the seeds."""
     if parameters.walk.affinity == "features":
-        save_no_network(runtime)
+        save_untrained("irnet", torch.nn.Module(), runtime, backbone="", canvas=0)
         return
     index, section = Index.load(DATASET), parameters.irnet
     seeds = Reader(artifact("seeds"), "seeds")
@@ -64,13 +63,6 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
     network.canvas = section.crop if parameters.fields.pad == "canvas" else 0
     network.mean_shift = mean_shift(network, index, seeds.names, runtime)
     save_stage("irnet", network, runtime, **header)
-
-
-def save_no_network(runtime: Runtime) -> None:
-    """Write weights without tensors and an empty curve."""
-    if runtime.is_main_process:
-        write_atomically(CURVES / "irnet.csv", b"step,loss\n")
-    save_stage("irnet", torch.nn.Module(), runtime, backbone="", canvas=0)
 
 
 def new_network(section: Irnet) -> tuple[IRNet, dict[str, Any]]:

@@ -302,6 +302,7 @@ def _first_interrupt(stage: str, *, alone: bool) -> Iterator[threading.Event]:
     interrupted, default = threading.Event(), signal.default_int_handler
 
     def note(number: int, frame: Any) -> None:
+        """Handle the first SIGINT; the second one finds Python's own handler."""
         interrupted.set()
         signal.signal(signal.SIGINT, default)
         log.info("%s: saves after this step; another Ctrl-C ends it without", stage)

@@ -17,7 +17,6 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +61,7 @@ class Commands(click.Group):
         """Return a command; those that are not in this file are loaded."""
         if cmd_name in self.commands or cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
-        name = "import_weights" if cmd_name == "import" else cmd_name.replace("-", "_")
-        return getattr(import_module(f"stages.cli.{name}"), name)
+        return _load(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names of all commands with what they do."""
@@ -80,6 +78,34 @@ class Commands(click.Group):
                 where = f"{Path.cwd()} is not a weakmask project (it has no dvc.yaml)"
                 raise click.ClickException(f"{what}; {where}: change to its folder") from error
             raise click.ClickException(str(error)) from error
+
+
+def _load(name: str) -> click.Command:
+    """Return a command of another file, which is loaded now: --help is quick that way."""
+    match name:
+        case "fetch":
+            from stages.cli.fetch import fetch as command
+        case "run":
+            from stages.cli.run import run as command
+        case "inspect":
+            from stages.cli.inspect import inspect as command
+        case "browse":
+            from stages.cli.browse import browse as command
+        case "report-diff":
+            from stages.cli.report_diff import report_diff as command
+        case "compare":
+            from stages.cli.compare import compare as command
+        case "predict":
+            from stages.cli.predict import predict as command
+        case "export":
+            from stages.cli.export import export as command
+        case "export-onnx":
+            from stages.cli.export_onnx import export_onnx as command
+        case "import":
+            from stages.cli.import_weights import import_weights as command
+        case _:
+            raise ValueError(f"no command is called {name!r}")
+    return command
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

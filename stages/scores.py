@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pipeline.core.artifacts import Reader
 from pipeline.core.resume import write_atomically
 from pipeline.data.index import Index
-from pipeline.metrics.steps import STEPS, Tables, evaluate
+from pipeline.metrics.steps import STEPS, Options, Tables, evaluate
 from stages._command import DATA, DATASET, Parameters, Runtime, artifact, stage
 
 
@@ -32,13 +32,12 @@ def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
         )
     bar = tqdm(names, desc=f"scores {name}", unit="image", mininterval=1, disable=not names)
     thresholds = {"cams": parameters.scores.background, "walk": parameters.labels.background}
-    tables = evaluate(
-        index,
-        name,
-        ((image, reader[image]) for image in bar),
-        threshold=thresholds.get(name, 0.0),  # the others are not maps
-        normalize=parameters.labels.normalize,
+    options = Options(
+        thresholds.get(name, 0.0),  # the others are not maps
+        parameters.labels.normalize,
+        instances=name != "predictions" or parameters.instance.method != "none",
     )
+    tables = evaluate(index, name, ((image, reader[image]) for image in bar), options)
     _write(tables, DATA / "scores")
 
 

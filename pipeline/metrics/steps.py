@@ -120,6 +120,19 @@ class ExtraScores:
     tables: dict[str, list[Row]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a step is scored.
+
+    threshold: at which maps are scored besides their best threshold; normalize: as in stage labels;
+    instances: whether there is an instance model, which then has an AP even if it finds nothing.
+    """
+
+    threshold: float = 0.0
+    normalize: Normalize = "class"
+    instances: bool = True
+
+
 class ScoredStep(Protocol):
     """Takes the images of a step one by one."""
 
@@ -136,9 +149,7 @@ def evaluate(
     index: Index,
     step: str,
     records: Iterable[tuple[str, Record]],
-    *,
-    threshold: float,
-    normalize: Normalize = "class",
+    options: Options,
 ) -> Tables:
     """Score images of one step; memory does not grow with their size.
 
@@ -146,13 +157,12 @@ def evaluate(
         index: the dataset, with a ground-truth mask of each image.
         step: a key of STEPS.
         records: image ids and records of the step's artifact.
-        threshold: at which maps are scored besides their best threshold.
-        normalize: as in stage labels.
+        options: how it is scored.
 
     Returns:
         The scores; without images tables without rows, and no scores.
     """
-    scored_step, confusion = STEPS[step](index, threshold, normalize), Confusion(index.classes)
+    scored_step, confusion = STEPS[step](index, options), Confusion(index.classes)
     images: list[Row] = []
     for name, record in records:
         truth, prediction, row = scored_step.add(name, read_semantic(index, name), record)
@@ -170,9 +180,9 @@ def evaluate(
 class CamScores:
     """Class maps, compared at every threshold."""
 
-    def __init__(self, index: Index, threshold: float, normalize: Normalize) -> None:
-        self.threshold, self.normalize = threshold, normalize
-        self.curve = ThresholdCurve(index.classes, threshold_grid(threshold))
+    def __init__(self, index: Index, options: Options) -> None:
+        self.threshold, self.normalize = options.threshold, options.normalize
+        self.curve = ThresholdCurve(index.classes, threshold_grid(self.threshold))
 
     def add(self, name: str, truth: np.ndarray, record: Record) -> Comparison:
         """Compare the maps at the fixed threshold."""
@@ -206,7 +216,7 @@ class SeedScores:
     confident, for a class of its true pixels.
     """
 
-    def __init__(self, index: Index, threshold: float, normalize: Normalize) -> None:
+    def __init__(self, index: Index, options: Options) -> None:
         self.names = ("background", *index.classes)
         self.known, self.confident = np.zeros((2, IGNORE), np.int64)
 
@@ -233,8 +243,8 @@ class SeedScores:
 class LabelScores:
     """Label maps with instances: AP where there are instance masks, and failures by kind."""
 
-    def __init__(self, index: Index, threshold: float, normalize: Normalize) -> None:
-        self.index = index
+    def __init__(self, index: Index, options: Options) -> None:
+        self.index, self.has_model = index, options.instances
         self.instances = InstanceScores(index.classes)
         self.failures: dict[str, ImageFailures] = {}
 
@@ -264,12 +274,12 @@ class LabelScores:
 
     def _average_precision(self) -> Row:
         scores = self.instances.compute()
-        return scores if scores["instances"] else {}
+        return scores if scores["instances"] and self.has_model else {}
 
     def _failure_tables(self) -> dict[str, list[Row]]:
         images = self.failures
         if not any(failures.out_of.get("merged") for failures in images.values()):
-            # no instance anywhere means no instance model, not one that never fails
+            # what finds no instance anywhere is not something that never merges or splits them
             for failures in images.values():
                 for kind in ("merged", "split"):
                     failures.out_of.pop(kind, None)
@@ -284,26 +294,14 @@ class LabelScores:
         }
 
 
-class PredictionScores(LabelScores):
-    """Predictions of the final models; without any detection there is no instance model, and thus
-    no AP.
-    """
-
-    def _average_precision(self) -> Row:
-        scores = super()._average_precision()
-        return scores if scores.get("detections") else {}
-
-
-STEPS: Mapping[str, Callable[[Index, float, Normalize], ScoredStep]] = {
+STEPS: Mapping[str, Callable[[Index, Options], ScoredStep]] = {
     "cams": CamScores,
     "seeds": SeedScores,
     "walk": WalkScores,
     "labels": LabelScores,
-    "predictions": PredictionScores,
+    "predictions": LabelScores,
 }
-"""Scored steps in the order of the pipeline, made of the index, the threshold of maps, and how
-walked maps are normalized.
-"""
+"""Scored steps in the order of the pipeline, made of the index and of how they are scored."""
 
 
 def _confusion_rows(confusion: Confusion) -> list[Row]:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from pipeline.data.masks import read_instances, read_semantic
 from pipeline.labelling.pseudo_labels import Normalize, pseudo_labels
 from pipeline.labelling.seeds import upsample
 from pipeline.metrics.semantic import Confusion, assign
-from pipeline.metrics.steps import COLUMNS, OWN, STEPS, Tables, evaluate
+from pipeline.metrics.steps import COLUMNS, OWN, STEPS, Options, Tables, evaluate
 from pipeline.readers.build import build
 
 
@@ -96,12 +97,12 @@ def score(
     names: Sequence[str] | None = None,
     step: str = "",
     threshold: float = 0.15,
+    **options: Any,
 ) -> Tables:
     """Score an artifact as its own step, all images of it by default."""
     chosen = reader.names if names is None else names
-    return evaluate(
-        index, step or reader.format, ((n, reader[n]) for n in chosen), threshold=threshold
-    )
+    records = ((name, reader[name]) for name in chosen)
+    return evaluate(index, step or reader.format, records, Options(threshold, **options))
 
 
 def rows(tables: Tables, name: str) -> list[dict[str, str]]:
@@ -249,7 +250,7 @@ def test_walk_is_scored_as_stage_labels_thresholds_it(index: Index, normalize: N
         )
         confusion.add(read_semantic(index, name), labels["semantic"])
     records = ((name, walk_of(index, name)) for name in index)
-    tables = evaluate(index, "walk", records, threshold=0.55, normalize=normalize)
+    tables = evaluate(index, "walk", records, Options(0.55, normalize))
     assert 0.1 < confusion.miou < 1
     assert tables.scores["miou"] == confusion.miou
     curve = {row["threshold"]: row["miou"] for row in tables.rows["curve"]}
@@ -297,6 +298,18 @@ def test_images_without_instance_masks_are_scored_as_masks_alone(
     assert tables.scores["miou"] == 1
     assert "AP50" not in tables.scores
     assert [row["kind"] for row in rows(tables, "failure_kinds")] == KINDS_OF_LABELS
+
+
+@pytest.mark.parametrize("has_model", [True, False])
+def test_a_model_that_finds_nothing_has_an_ap_of_zero(
+    index: Index, stored: Callable[..., Reader], has_model: bool
+) -> None:
+    def nothing_found(name: str) -> Record:
+        record = truth_predictions(index, name)
+        return {**record, **{key: record[key][:0] for key in ("instances", "classes", "scores")}}
+
+    tables = score(index, stored("predictions", nothing_found), instances=has_model)
+    assert tables.scores.get("AP50") == (0 if has_model else None)
 
 
 @pytest.mark.defect("irn-4", "puzzlecam-2")

@@ -18,6 +18,7 @@ import click
 
 from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
+from pipeline.params import check_names
 
 WORK = Path(".work")
 LOG, SECONDS = WORK / "run.log", WORK / "seconds.json"
@@ -43,14 +44,27 @@ TAIL = 15
 @click.command()
 @click.argument("targets", nargs=-1)
 @click.option("-f", "--force", is_flag=True, help="Run stages even if nothing changed.")
+@click.option(
+    "-S",
+    "--set-param",
+    "settings",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="Set a parameter first and keep the run as an experiment (`dvc exp run`); repeatable.",
+)
 @click.pass_context
-def run(ctx: click.Context, targets: tuple[str, ...], force: bool) -> None:
+def run(
+    ctx: click.Context, targets: tuple[str, ...], force: bool, settings: tuple[str, ...]
+) -> None:
     """Run what changed of the pipeline, or of TARGETS and what they need (`dvc repro`).
 
     Says which stage runs and how long the rest takes; all other output is kept in .work/run.log.
     """
+    check_names(settings)
     progress = Progress(planned(targets), known_seconds())
-    command = [sys.executable, "-m", "dvc", "repro", *(["-f"] if force else []), *targets]
+    command = [sys.executable, "-m", "dvc", *(["exp", "run"] if settings else ["repro"])]
+    command += [word for setting in settings for word in ("--set-param", setting)]
+    command += [*(["-f"] if force else []), *targets]
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with (
         LOG.open("w", encoding="utf-8") as log,

@@ -50,6 +50,14 @@ def test_stages_and_messages_are_shown_and_all_else_is_logged(project: Path) -> 
     assert "stage" not in CliRunner().invoke(main, ["run", "labels"]).stderr, "nothing changed"
 
 
+def test_a_wrong_parameter_lists_the_valid_ones_before_anything_runs(project: Path) -> None:
+    (project / "dvc.yaml").write_text(GRAPH.format(command="echo done"))
+    result = CliRunner().invoke(main, ["run", "-S", "wlak.beta=3"])
+    assert result.exit_code == 1
+    assert "wlak: no such parameter; did you mean 'walk'?" in result.stderr
+    assert not LOG.exists()
+
+
 def test_a_failure_shows_the_end_of_the_log(project: Path) -> None:
     (project / "dvc.yaml").write_text(GRAPH.format(command="echo no more disk && false"))
     result = CliRunner().invoke(main, ["run"])

@@ -171,5 +171,11 @@ def save_stage(stage: str, network: "nn.Module", runtime: Runtime, **header: Any
 def save_untrained(stage: str, network: "nn.Module", runtime: Runtime, **header: Any) -> None:
     """Write what a stage without a training leaves: see save_stage, and an empty loss log."""
     if runtime.is_main_process:
-        resume.write_atomically(CURVES / f"{stage}.csv", b"step,loss\n")
+        write_empty_curve(stage)
     save_stage(stage, network, runtime, **header)
+
+
+def write_empty_curve(stage: str) -> None:
+    """Write the loss log of a stage that did not train: DVC expects the file."""
+    CURVES.mkdir(parents=True, exist_ok=True)
+    resume.write_atomically(CURVES / f"{stage}.csv", b"step,loss\n")

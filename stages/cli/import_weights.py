@@ -18,7 +18,7 @@ from pipeline.core.weights import save_weights
 from pipeline.data.index import Index
 from pipeline.errors import UserError
 from pipeline.published import REPOSITORIES, Repository, read_tensors, translate
-from stages._command import CURVES, DATASET, Parameters, artifact, read_parameters
+from stages._command import DATASET, Parameters, artifact, read_parameters, write_empty_curve
 
 
 @click.command("import")
@@ -56,9 +56,7 @@ def import_weights(file: Path, source: str, output: Path, force: bool) -> None:
     save_weights(output, network, repository.stage, **header, published=[source, digest])
     click.echo(f"wrote {output}")
     if output == artifact(repository.stage, ".safetensors"):
-        # the stage's other output, which DVC wants as well: nothing was trained here
-        CURVES.mkdir(parents=True, exist_ok=True)
-        write_atomically(CURVES / f"{repository.stage}.csv", b"step,loss\n")
+        write_empty_curve(repository.stage)
         click.echo(f"next: dvc commit --force {repository.stage}, then dvc repro")
 
 

@@ -154,7 +154,7 @@ class SeeNetLoss:
 
 
 def new_head(channels: int, depth: int, width: int, classes: int) -> nn.Sequential:
-    """Create convolutions from features [B,channels,h,w], at least 0, to maps [B,classes,h,w].
+    """Create convolutions from features [B,channels,h,w] to maps [B,classes,h,w].
 
     The `depth` 3x3 convolutions of `width` channels are initialized to pass the features on
     (identity_conv), the 1x1 convolution with the published Gaussian.

@@ -311,7 +311,7 @@ def changed_values(
     first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> list[tuple[str, Any, Any]]:
     """Return (dotted name, first value, second value) of the nested values that differ."""
-    old, new = _flat(first), _flat(second)
+    old, new = flat(first), flat(second)
     return [
         (name, old.get(name, "missing"), new.get(name, "missing"))
         for name in {**old, **new}
@@ -319,10 +319,10 @@ def changed_values(
     ]
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested values by dotted name."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         nested = isinstance(value, Mapping) and value
-        found |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return found

@@ -15,11 +15,9 @@ import click
 from pipeline.errors import UserError
 from pipeline.params import check_names
 from stages._command import read_parameters
-from stages.experiments.dvc_cache import is_tracked
+from stages.experiments.dvc_cache import PARAMETERS, is_tracked
 from stages.experiments.finished import differing_code, finished_experiments, variants
 from stages.experiments.table import table
-
-PARAMETERS = Path("params.yaml")
 
 
 @click.command()
@@ -48,12 +46,9 @@ def compare(
     if overrides:
         raise UserError("-S: needs --queue; without it, finished experiments are compared")
     experiments = finished_experiments(revisions)
-    known = [one.name for one in experiments]
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"{name}: no finished experiment; there are {', '.join(known) or 'none'}"
-            )
+    known = [one.name for one in experiments] or ["none"]
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"{unknown[0]}: no finished experiment; there are {', '.join(known)}")
     found = variants([one for one in experiments if not names or one.name in names])
     if not found:
         raise UserError(
@@ -67,31 +62,25 @@ def compare(
             click.echo(f"{one.name}: no scores of {steps}, as another run made them", err=True)
     if code := differing_code(compared):
         click.echo(f"the experiments ran with different versions of {', '.join(code)}", err=True)
-    scores = {
-        variant: {seed: one.scores for seed, one in seeds.items()}
-        for variant, seeds in found.items()
+    rows = {
+        name: {seed: one.scores for seed, one in seeds.items()} for name, seeds in found.items()
     }
-    click.echo("\n".join(table(scores)))
+    click.echo("\n".join(table(rows)))
 
 
-def _check_source() -> None:
-    """Raise UserError if the copies in which DVC runs what is queued lack the images."""
-    try:
-        source = Path(read_parameters(PARAMETERS).dataset.source)
-    except UserError:  # DVC has its own message
-        return
+def _queue(overrides: tuple[str, ...]) -> None:
+    """Queue the grid of all values with DVC, whose messages go to the terminal.
+
+    Raises UserError if the copies in which DVC runs what is queued lack the images.
+    """
+    check_names(overrides)
+    source = Path(read_parameters(Path(PARAMETERS)).dataset.source)
     if not source.is_absolute() and not is_tracked(source):
         raise UserError(
             f"{PARAMETERS}: neither Git nor DVC tracks dataset.source {source}, so the copies of "
             f"the repository that DVC runs experiments in lack it; write {source.resolve()} there, "
             f"or run `dvc add {shlex.quote(str(source))}`"
         )
-
-
-def _queue(overrides: tuple[str, ...]) -> None:
-    """Queue the grid of all values with DVC, whose messages go to the terminal."""
-    check_names(overrides)
-    _check_source()
     options = [word for value in overrides for word in ("--set-param", value)]
     command = [sys.executable, "-m", "dvc", "exp", "run", "--queue", *options]
     if subprocess.run(command, check=False).returncode:

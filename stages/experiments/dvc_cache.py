@@ -108,19 +108,14 @@ class CachedRun:
 
         `dvc exp run TARGET` leaves the entries of the stages behind the target as they were.
         """
-        stale = {name for name, stage in self.stages.items() if self._is_stale(stage)}
-        while True:
-            outs = {out["path"] for name in stale for out in self.stages[name]["outs"]}
-            readers = {
-                name
-                for name, stage in self.stages.items()
-                if any(is_in(dep["path"], outs) for dep in stage.get("deps", ()))
-            }
-            if readers <= stale:
-                return outs
-            stale |= readers
+        fresh, outs = list(self.stages.values()), set[str]()
+        while stale := [stage for stage in fresh if self._is_stale(stage, outs)]:
+            fresh = [stage for stage in fresh if stage not in stale]
+            outs |= {out["path"] for stage in stale for out in stage["outs"]}
+        return outs
 
-    def _is_stale(self, stage: Mapping[str, Any]) -> bool:
+    def _is_stale(self, stage: Mapping[str, Any], outs: set[str]) -> bool:
+        """Return whether a stage ran with other parameters or inputs, or reads stale `outs`."""
         for key, value in stage.get("params", {}).get(PARAMETERS, {}).items():
             found: Any = self.parameters
             for part in key.split("."):
@@ -128,6 +123,8 @@ class CachedRun:
             if found != value:
                 return True
         for dep in stage.get("deps", ()):
+            if is_in(dep["path"], outs):
+                return True
             with suppress(UserError):  # the list of a folder may not be cached
                 if self._digest(dep["path"]) not in (None, dep.get("md5")):
                     return True

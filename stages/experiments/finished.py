@@ -6,11 +6,13 @@ https://dvc.org/doc/command-reference/exp/show
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.views.report_data import flat
 from stages._command import DATA
 from stages.experiments.dvc_cache import CachedRun, is_in
 from stages.experiments.table import MEASURES, Scores
@@ -36,24 +38,20 @@ class Experiment:
 
 def finished_experiments(revisions: Iterable[str] = ()) -> list[Experiment]:
     """Return the finished experiments that started from HEAD or `revisions`, oldest first."""
-    options = [word for name in revisions for word in ("--rev", name)]
-    options += ["--hide-workspace", "--hide-queued", "--hide-failed"]
+    command = [sys.executable, "-m", "dvc"]
+    command += ["exp", "show", "--json", "--hide-workspace", "--hide-queued", "--hide-failed"]
+    command += [word for name in revisions for word in ("--rev", name)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    if done.returncode:
+        raise UserError(f"`dvc exp show`: {done.stderr.strip().removeprefix('ERROR: ')}")
     rows = []
-    for start in _exp_show(*options):
+    for start in json.loads(done.stdout):
         for entry in start["experiments"] or []:
             tip, executor = entry["revs"][0], entry["executor"]  # null if not from the queue
             if tip["data"] and (executor is None or executor["state"] == "success"):
                 rows.append((tip["data"]["timestamp"], entry["name"], tip))
     rows.sort(key=lambda row: row[:2])
     return [_experiment(name, tip["rev"], tip["data"]["metrics"]) for _, name, tip in rows]
-
-
-def _exp_show(*options: str) -> Any:
-    command = [sys.executable, "-m", "dvc", "exp", "show", "--json", *options]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
-    if done.returncode:
-        raise UserError(f"`dvc exp show`: {done.stderr.strip().removeprefix('ERROR: ')}")
-    return json.loads(done.stdout)
 
 
 def _experiment(name: str, commit: str, metrics: Mapping[str, Any]) -> Experiment:
@@ -65,25 +63,15 @@ def _experiment(name: str, commit: str, metrics: Mapping[str, Any]) -> Experimen
         value = (content.get(step) or {}).get(score)
         if value is not None and FILES[step] not in run.stale:
             scores[step, score] = float(value) / 100  # DVC lists percent
-    written = {name: {out["path"] for out in stage["outs"]} for name, stage in run.stages.items()}
-    fresh = [stage for name, stage in run.stages.items() if not run.stale & written[name]]
+    fresh = [stage for stage in run.stages.values() if stage["outs"][0]["path"] not in run.stale]
     deps = [dep for stage in fresh for dep in stage.get("deps", ())]
     return Experiment(
         name,
-        {key: value for key, value in _flat(run.parameters) if not key.startswith("runtime.")},
+        flat({name: section for name, section in run.parameters.items() if name != "runtime"}),
         scores,
         [step for step, file in FILES.items() if file in run.stale],
         {dep["path"]: dep.get("md5") for dep in deps if not is_in(dep["path"], {DATA.name})},
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted name, value) of nested parameters."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def variants(experiments: Sequence[Experiment]) -> dict[str, dict[int, Experiment]]:
@@ -106,8 +94,5 @@ def variants(experiments: Sequence[Experiment]) -> dict[str, dict[int, Experimen
 
 def differing_code(experiments: Sequence[Experiment]) -> list[str]:
     """Return the files and folders that were not the same in all of the experiments."""
-    digests: dict[str, set[str | None]] = {}
-    for one in experiments:
-        for path, digest in one.code.items():
-            digests.setdefault(path, set()).add(digest)
-    return sorted(path for path, found in digests.items() if len(found) > 1)
+    versions = {item for one in experiments for item in one.code.items()}
+    return sorted(path for path, n in Counter(path for path, _ in versions).items() if n > 1)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from pipeline.core.artifacts import IGNORE, MAX_CLASSES
@@ -14,6 +15,7 @@ from pipeline.core.workers import Progress, spread
 from pipeline.data.images import DatasetError, Problem, error, warning
 from pipeline.data.index import ImageEntry
 from pipeline.data.masks import MASKS, writing_archive
+from pipeline.errors import count
 from pipeline.readers.agreement import Shown, check_agreement
 from pipeline.readers.inspection import Finding, inspect
 from pipeline.readers.layout import layout_of, read_source, recognize
@@ -25,6 +27,9 @@ from pipeline.readers.source import (
     problem_of_id,
     problem_of_split,
 )
+
+RARE = 3
+"""How many times as many images a class has whose name a rare class misspells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,22 @@ class Survey:
 
     def count_classes(self) -> dict[str, int]:
         """Return the number of images of each class."""
-        count = Counter(tag for image in self.images for tag in image.tags)
-        return {name: count[label] for label, name in enumerate(self.classes)}
+        return count_classes(self.classes, self.images)
+
+    def __str__(self) -> str:
+        """Return the numbers of images, of each split and of masks."""
+        splits = Counter(image.split for image in self.images)
+        parts = [", ".join(f"{splits[split]} {split}" for split in sorted(splits))]
+        for kind in ("semantic", "instances"):
+            masks = sum(getattr(image, kind) is not None for image in self.images)
+            parts.append(f"{masks or 'none'} with {kind.removesuffix('s')} masks")
+        return f"{count(len(self.images), 'image')}: {'; '.join(filter(None, parts))}"
+
+
+def count_classes(classes: Sequence[str], images: Sequence[ImageEntry]) -> dict[str, int]:
+    """Return the number of images of each class."""
+    found = Counter(tag for image in images for tag in image.tags)
+    return {name: found[label] for label, name in enumerate(classes)}
 
 
 def check(
@@ -106,9 +125,9 @@ def choose(known: Sequence[str], wanted: Sequence[str], names: Mapping[int, str]
         (f"{name!r} is not a class of the source", f"valid are {', '.join(known)}")
         for name in sorted(set(classes) - set(known))
     ]
-    for name, count in Counter(classes).items():
-        if count > 1:
-            found.append((f"{name!r} is listed {count} times", "list every class once"))
+    for name, times in Counter(classes).items():
+        if times > 1:
+            found.append((f"{name!r} is listed {times} times", "list every class once"))
         if no_class(name) is not None:
             do = "remove it: pixels without a class are background, and 255 is ignored"
             found.append((f"{name!r} cannot be a class", do))
@@ -178,7 +197,7 @@ def examine(
     problems += check_agreement(
         source.root, shown, {label: name for name, label in choice.labels.items()}
     )
-    problems += _check_class_names(source.root, choice.classes)
+    problems += _check_class_names(source.root, count_classes(choice.classes, images))
     if images:
         problems += _check_classes_and_splits(images, choice, source.root, val)
         problems += _check_twins(images, source.root)
@@ -249,14 +268,17 @@ def _image(entry: Entry, finding: Finding, choice: Choice, val: float) -> ImageE
 def _check_classes_and_splits(
     images: Sequence[ImageEntry], choice: Choice, root: Path, val: float
 ) -> list[Problem]:
-    """Report classes and splits without images."""
-    problems = []
+    """Report classes and splits with one image or none."""
+    problems, everywhere = [], count_classes(choice.classes, images)
     count = Counter(tag for image in images if image.split == "train" for tag in image.tags)
     for label, name in enumerate(choice.classes):
         if not count[label]:
             do = "tag some, or leave it out of dataset.classes"
             problems.append(warning(root, f"class {name!r} has no images in split 'train'", do))
-    splits = {image.split for image in images}
+        elif everywhere[name] == 1:
+            do = "tag more, or leave it out of dataset.classes; one image teaches little"
+            problems.append(warning(root, f"class {name!r} has one image", do))
+    splits = Counter(image.split for image in images)
     if "train" not in splits:
         do = "put some there, or lower dataset.val"
         problems.append(error(root, "has no image in split 'train'", do))
@@ -264,7 +286,10 @@ def _check_classes_and_splits(
         what = "has no image in split 'train' that is tagged with a class in use"
         do = "tag some, or move tagged ones there; there is nothing to learn from otherwise"
         problems.append(error(root, what, do))
-    others = sorted(splits - {"train", "val"})
+    if splits["val"] == 1:
+        do = "put more there, or raise dataset.val; scores of one image say little"
+        problems.append(warning(root, "has one image in split 'val'", do))
+    others = sorted(splits.keys() - {"train", "val"})
     if others:
         what = f"{', '.join(others)}: splits that are neither train nor val"
         do = "ignore this if they are meant to be neither trained nor scored on"
@@ -275,15 +300,39 @@ def _check_classes_and_splits(
     return problems
 
 
-def _check_class_names(root: Path, classes: Sequence[str]) -> list[Problem]:
-    """Warn of classes whose names differ only in case or in blanks, `-` and `_`."""
+def _check_class_names(root: Path, images: Mapping[str, int]) -> list[Problem]:
+    """Warn of classes whose names differ only in case or in blanks, `-` and `_`, or by one edit
+    where one of them is rare; `images` counts those of each class.
+    """
     problems, spellings = [], dict[str, str]()
-    for name in classes:
-        other = spellings.setdefault(re.sub(r"[\s_-]+", " ", name.casefold()), name)
-        if other != name:
+    for name in images:
+        key = re.sub(r"[\s_-]+", " ", name.casefold())
+        do = "write both the same way if they are one class"
+        if other := spellings.get(key):
             what = f"the classes {other!r} and {name!r} differ only in case or blanks"
-            problems.append(warning(root, what, "write both the same way if they are one class"))
+            problems.append(warning(root, what, do))
+        for seen, other in spellings.items():
+            rare, usual = sorted((name, other), key=images.__getitem__)
+            if 0 < RARE * images[rare] <= images[usual] and _is_near(key, seen):
+                what = f"class {rare!r} ({count(images[rare], 'image')}) may be a misspelled "
+                what += f"{usual!r} ({images[usual]})"
+                problems.append(warning(root, what, do))
+        spellings.setdefault(key, name)
     return problems
+
+
+def _is_near(first: str, second: str) -> bool:
+    """Return whether one letter that is added, left out, changed or moved by one makes one word of
+    three letters or more into the other (Damerau, CACM 1964).
+    """
+    if min(len(first), len(second)) < 3 or first == second:
+        return False
+    for _ in range(2):  # the common beginning goes, then the common end
+        pairs = zip(first, second, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        first, second = first[same:][::-1], second[same:][::-1]
+    moved = len(first) == 2 and first == second[::-1]
+    return (first + second).isalpha() and (moved or max(len(first), len(second)) == 1)
 
 
 def _check_twins(images: Sequence[ImageEntry], root: Path) -> list[Problem]:

@@ -217,6 +217,7 @@ def check(source: Path | None, format_: str, every: bool) -> None:
     click.echo(f"{source}: {survey.title}{f', as {parameters} says' if options else ''}")
     for level, line in summarize(survey.problems, every=every):
         click.echo(f"{level}: {line}")
+    click.echo(f"{source}: {survey}")
     counts = ", ".join(f"{name} {images}" for name, images in survey.count_classes().items())
     click.echo(f"classes and their images: {counts or 'none'}")
     warnings = len(survey.problems) - survey.errors

@@ -181,7 +181,8 @@ def test_warnings_are_logged_in_short(tmp_path: Path, caplog: pytest.LogCaptureF
     own = own_folder(tmp_path / "own", [f"p{k:02d}," for k in range(9)] + ["q,cat"])
     with caplog.at_level(logging.WARNING):
         assert len(build("folder", own, tmp_path / "out")) == 10
-    (line,) = caplog.messages
+    line, rare = caplog.messages
+    assert "class 'cat' has one image" in rare
     places = [f"labels.csv:{row}" for row in (2, 3, 4)]
     assert "'p00' has no tags; ignore this if" in line
     assert "9 like this" in line
@@ -193,3 +194,42 @@ def test_check_of_a_sound_source_finds_nothing(tmp_path: Path) -> None:
     coco_folder(tmp_path / "coco", [annotation(3, box), annotation(9, box)])
     for source in (voc_folder(tmp_path / "voc"), own_folder(tmp_path / "own"), tmp_path / "coco"):
         assert [p for p in check("auto", source).problems if p.level == "error"] == []
+
+
+@pytest.mark.parametrize(
+    ("usual", "rare", "images", "warned"),
+    [
+        ("cat", "cta", 3, True),
+        ("horse", "hores", 4, True),
+        ("horse", "hrse", 4, True),
+        ("boat", "Boats", 4, True),
+        ("cat", "car", 2, False),  # not rare enough
+        ("cat", "cow", 9, False),
+        ("grade 1", "grade 2", 9, False),
+        ("a", "b", 9, False),
+    ],
+)
+def test_check_and_stage_warn_of_rare_near_spellings_and_lone_images(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    usual: str,
+    rare: str,
+    images: int,
+    warned: bool,
+) -> None:
+    rows = [f"p{k},{usual};" for k in range(images)] + [f"q,{rare};"]
+    own = own_folder(tmp_path / "own", rows)
+    survey = check("folder", own)
+    near = f"class {rare!r} (1 image) may be a misspelled {usual!r} ({images})"
+    found = [problem.what for problem in survey.problems]
+    assert found == [near] * warned + [f"class {rare!r} has one image"]
+    assert str(survey).startswith(f"{images + 1} images: {images + 1} train; none with")
+    build("folder", own, tmp_path / "out")
+    assert caplog.messages == [str(problem) for problem in survey.problems]
+
+
+def test_a_val_split_of_one_image(tmp_path: Path) -> None:
+    rows = ["a,cat,train", "b,cat,train", "c,cat,val"]
+    own = own_folder(tmp_path / "own", rows, "image,classes,split")
+    found = [problem.what for problem in check("folder", own).problems]
+    assert found == ["has one image in split 'val'"]

@@ -85,6 +85,9 @@ def test_init_writes_what_it_found_so_that_the_stage_runs(runner: CliRunner) -> 
     checked = runner.invoke(main, ["check"])
     assert checked.exit_code == 0, checked.output
     assert "coco: coco, as params.yaml says\n" in checked.output
+    assert (
+        "coco: 2 images: 2 train; 2 with semantic masks; 2 with instance masks\n" in checked.output
+    )
     assert "classes and their images: cat 1, dog 1\n" in checked.output
     staged = runner.invoke(dataset, [])
     assert staged.exit_code == 0, staged.output
@@ -110,13 +113,14 @@ def test_check_gives_one_line_per_kind_of_problem(runner: CliRunner, images: Pat
     with (images / "labels.csv").open("a") as file:
         file.writelines(rows)
     result = runner.invoke(main, ["check", "mine"])
-    (line,) = [line for line in result.output.splitlines() if line.startswith("warning")]
+    line, *rare = [line for line in result.output.splitlines() if line.startswith("warning")]
+    assert all("has one image" in other for other in rare)
     assert "'p0' has no tags; ignore this if" in line
     assert "20 like this, also at mine/labels.csv:5 and mine/labels.csv:6" in line
     every = runner.invoke(main, ["check", "mine", "--all"]).output
-    assert every.count("warning: ") == 20
+    assert every.count("warning: ") == 22
     for output in (result.output, every):
-        assert "mine: 0 errors, 20 warnings" in output
+        assert "mine: 0 errors, 22 warnings" in output
 
 
 def test_a_source_that_git_does_not_know_is_written_absolute(

@@ -19,6 +19,7 @@ from pipeline.core import engine, resume
 from pipeline.core.device import Runtime, resolve
 from pipeline.errors import UserError
 from pipeline.params import Parameters, parse
+from pipeline.params.lengths import find_short
 from pipeline.params.section import Section
 
 if TYPE_CHECKING:  # loading torch takes two seconds, and half of the stages compute without it
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # loading torch takes two seconds, and half of the stages com
 DATA = Path("data")
 DATASET = DATA / "dataset"
 CURVES = DATA / "curves"
+log = logging.getLogger(__name__)
 
 
 def artifact(stage: str, suffix: str = ".h5") -> Path:
@@ -143,6 +145,9 @@ def train_stage(
     from pipeline.core import trainer
 
     section, seed = getattr(parameters, stage), parameters.base.seed
+    short = find_short(parameters, stage, len(samples))  # type: ignore[arg-type]
+    if short is not None and runtime.is_main_process:
+        log.warning("%s: %s; %s", stage, *short)
     trainer.train(
         network,
         samples,

@@ -63,6 +63,10 @@ class Survey:
         """Return the number of images of each class."""
         return count_classes(self.classes, self.images)
 
+    def count_split(self, split: str) -> int:
+        """Return the number of images of a split."""
+        return sum(image.split == split for image in self.images)
+
     def __str__(self) -> str:
         """Return the numbers of images, of each split and of masks."""
         splits = Counter(image.split for image in self.images)

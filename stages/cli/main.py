@@ -14,15 +14,13 @@ weakmask import res50_cam.pth --from irn-cam -o data/classifier.safetensors
 """
 
 import json
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.errors import UserError, count
+from pipeline.errors import UserError
 
 COMMANDS = {
     "fetch": "Download a published data set for the preset of the same name.",
@@ -41,11 +39,6 @@ COMMANDS = {
     "import": "Convert weights that a method's authors published.",
 }
 """What `weakmask --help` says, in the order of use, without loading the commands."""
-
-
-def expand(context: click.Context, option: click.Parameter, text: str | None) -> Path | None:
-    """Return a path with `~` expanded, which the shell leaves in quotes, a click callback."""
-    return None if text is None else Path(text).expanduser()
 
 
 class Commands(click.Group):
@@ -85,6 +78,10 @@ def _load(name: str) -> click.Command:
     match name:
         case "fetch":
             from stages.cli.fetch import fetch as command
+        case "init":
+            from stages.cli.init import init as command
+        case "check":
+            from stages.cli.init import check as command
         case "run":
             from stages.cli.run import run as command
         case "inspect":
@@ -116,113 +113,6 @@ def main() -> None:
     Run the pipeline with `weakmask run` or `dvc repro`, variants with
     `dvc exp run -S section.name=value`.
     """
-
-
-@main.command()
-@click.option(
-    "--preset",
-    default="folder",
-    show_default=True,
-    help="Parameters to start from: folder (images of your own), scenes (the built-in ones), "
-    "voc12, coco14, voc12-seenet, voc12-puzzlecam, voc12-s2c.",
-)
-@click.option("--source", callback=expand, help="Folder of the images.")
-@click.option(
-    "-o", "--output", default="params.yaml", show_default=True, type=click.Path(path_type=Path)
-)
-@click.option("--force", is_flag=True, help="Overwrite an existing file.")
-def init(preset: str, source: Path | None, output: Path, force: bool) -> None:
-    """Write params.yaml from a preset for your own images."""
-    from pipeline.core.resume import write_atomically
-    from pipeline.params import presets
-
-    text = presets.text(preset)
-    if output.exists() and not force:
-        raise UserError(f"{output}: exists; add --force to replace it")
-    if not output.parent.is_dir():
-        raise UserError(f"-o {output}: {output.parent} is not a folder; create it first")
-    if source is None and preset != "scenes":
-        raise UserError(f"--source: preset {preset} needs the folder of your images")
-    next_steps = "dvc repro"
-    if source is not None:
-        section, title = _describe(source, presets.load(preset)["dataset"])
-        text = presets.replace(text, {"dataset": section})
-        click.echo(f"{source}: {title}")
-        next_steps = f"weakmask check {shlex.quote(section['source'])}, then dvc repro"
-    write_atomically(output, text.encode())
-    click.echo(f"wrote {output}; next: {next_steps}")
-
-
-def _describe(source: Path, preset: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return section `dataset` for a source and what the source is; raise UserError.
-
-    The preset's files are kept if the source has them, such as the list train_aug of voc12.
-    """
-    from pipeline.readers.layout import recognize
-    from stages.experiments.dvc_cache import is_tracked
-
-    if not source.is_dir():
-        raise UserError(f"--source: {source} is not a folder")
-    if Path.cwd().is_relative_to(source.resolve()):
-        raise UserError(
-            f"--source: {source} contains this project; put the images into a folder of their own, "
-            "such as photos/"
-        )
-    layout = recognize(source)
-    section = layout.parameters()
-    named = {
-        "voc": [f"ImageSets/Segmentation/{name}.txt" for name in preset["voc"].values()],
-        "coco": list(preset["coco"].values()),
-    }.get(layout.format, [])
-    if preset["format"] == layout.format and all((source / file).exists() for file in named):
-        section = {"format": layout.format}
-    # A relative path holds in DVC's temporary copies of the repository, but only if Git or DVC
-    # tracks what is there.
-    inside = source.resolve().is_relative_to(Path.cwd()) and is_tracked(source)
-    return section | {"source": str(source if inside else source.resolve())}, layout.title
-
-
-@main.command()
-@click.argument("source", required=False, callback=expand)
-@click.option(
-    "--format",
-    "format_",
-    default="auto",
-    show_default=True,
-    type=click.Choice(("auto", "folder", "classes", "voc", "coco", "yolo")),
-    help="Layout of the folder; auto is that of params.yaml for its own source, else a guess.",
-)
-@click.option("--all", "every", is_flag=True, help="List every problem, not three of a kind.")
-def check(source: Path | None, format_: str, every: bool) -> None:
-    """Report every problem of a SOURCE folder at once, and its classes.
-
-    SOURCE is that of params.yaml by default. The exit status is 1 if there are errors, at which the
-    stage dataset stops; warnings do not count.
-    """
-    from pipeline.data.images import summarize
-    from pipeline.readers.validation import check as check_source
-    from stages._command import read_parameters
-
-    options: dict[str, Any] = {}
-    parameters = Path("params.yaml")
-    if source is None or (format_ == "auto" and parameters.is_file()):
-        section = read_parameters(parameters).dataset
-        if source is None and section.format == "scenes":
-            raise UserError(f"{parameters}: scenes need no check; name the folder of your images")
-        if source is None or source.resolve() == Path(section.source).resolve():
-            source, format_ = Path(section.source), section.format
-            options = {"classes": section.classes, "val": section.val}
-            options |= {"lists": section.voc.lists(), "annotations": section.coco.annotations()}
-    survey = check_source(format_, source, **options)
-    click.echo(f"{source}: {survey.title}{f', as {parameters} says' if options else ''}")
-    for level, line in summarize(survey.problems, every=every):
-        click.echo(f"{level}: {line}")
-    click.echo(f"{source}: {survey}")
-    counts = ", ".join(f"{name} {images}" for name, images in survey.count_classes().items())
-    click.echo(f"classes and their images: {counts or 'none'}")
-    warnings = len(survey.problems) - survey.errors
-    click.echo(f"{source}: {count(survey.errors, 'error')}, {count(warnings, 'warning')}")
-    sys.exit(1 if survey.errors else 0)
 
 
 SCORES = (

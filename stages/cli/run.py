@@ -19,7 +19,9 @@ import click
 from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
 from pipeline.params import check_names
+from stages._command import read_parameters
 
+PARAMETERS = Path("params.yaml")
 WORK = Path(".work")
 LOG, SECONDS = WORK / "run.log", WORK / "seconds.json"
 EXPECTED = {
@@ -61,6 +63,7 @@ def run(
     Says which stage runs and how long the rest takes; all other output is kept in .work/run.log.
     """
     check_names(settings)
+    check_source(settings)
     progress = Progress(planned(targets), known_seconds())
     command = [sys.executable, "-m", "dvc", *(["exp", "run"] if settings else ["repro"])]
     command += [word for setting in settings for word in ("--set-param", setting)]
@@ -89,6 +92,20 @@ def run(
         assert isinstance(ctx.parent.command, click.Group)
         ctx.invoke(ctx.parent.command.commands["scores"])
         click.echo("next: weakmask browse, to look at every step of every image")
+
+
+def check_source(settings: Sequence[str]) -> None:
+    """Raise UserError if `dataset.source`, as the settings or else params.yaml say, is not there:
+    DVC's own message names no parameter.
+    """
+    source = dict(setting.partition("=")[::2] for setting in settings).get("dataset.source")
+    if source is None and PARAMETERS.is_file():
+        source = read_parameters(PARAMETERS).dataset.source
+    if source is not None and not Path(source).exists():
+        raise UserError(
+            f"dataset.source: {source} is not there; name the folder of your images "
+            "(`weakmask init --source FOLDER`)"
+        )
 
 
 def planned(targets: Sequence[str]) -> list[str]:

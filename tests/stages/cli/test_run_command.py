@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from dvc.repo import Repo
 
+from pipeline.params import presets
 from stages.cli.main import main
 from stages.cli.run import LOG, SECONDS, Progress, split
 
@@ -56,6 +57,16 @@ def test_a_wrong_parameter_lists_the_valid_ones_before_anything_runs(project: Pa
     assert result.exit_code == 1
     assert "wlak: no such parameter; did you mean 'walk'?" in result.stderr
     assert not LOG.exists()
+
+
+def test_a_source_that_is_not_there_is_named_before_anything_runs(project: Path) -> None:
+    (project / "dvc.yaml").write_text(GRAPH.format(command="echo done"))
+    (project / "params.yaml").write_text(presets.text("folder"))
+    for arguments in (["run"], ["run", "-S", "dataset.source=images"]):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 1
+        assert "dataset.source: images is not there; name the folder" in result.stderr
+        assert not LOG.exists()
 
 
 def test_a_failure_shows_the_end_of_the_log(project: Path) -> None:

@@ -1,5 +1,6 @@
 """What all tests share: tiny untrained final models, and the order of the files."""
 
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from pipeline.nets.deeplab import SemanticNet
 from tests.support.defects import DEFECTS
 
 CLASSES = ("cat", "dog, or wolf", "日本")
+# a shell that starts the tests in the background lets them ignore Ctrl-C, which some of them send
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

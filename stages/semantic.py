@@ -1,13 +1,17 @@
 """Stage semantic: train the final semantic model on the pseudo-labels, or on the ground
 truth for its upper bound.
 
-Reads data/dataset, data/labels.h5; writes data/semantic.safetensors and data/curves/semantic.csv.
+Reads data/dataset, data/labels.h5, with soft targets data/walk.h5, with a boundary term
+data/segments.h5; writes data/semantic.safetensors and data/curves/semantic.csv.
     dvc repro semantic
+    dvc exp run -S semantic.targets=soft
     dvc exp run -S semantic.supervision=truth semantic predictions scores@predictions
 """
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,27 +20,38 @@ from pipeline.core.artifacts import Reader
 from pipeline.data.index import Index
 from pipeline.data.masks import read_semantic
 from pipeline.errors import UserError
+from pipeline.labelling.pseudo_labels import class_maps
 from pipeline.nets.backbones import normalization
 from pipeline.nets.deeplab import LabeledCrops, SemanticNet, segmentation_loss
+from pipeline.nets.soft_targets import (
+    SoftCrops,
+    Targets,
+    from_labels,
+    from_maps,
+    inside_segments,
+    soft_loss,
+)
+from pipeline.params.pseudo_labels import Labels
 from stages._command import DATASET, Parameters, Runtime, artifact, save_stage, stage, train_stage
+
+if TYPE_CHECKING:
+    from pipeline.core.trainer import LossFn
 
 
 @stage
 def semantic(parameters: Parameters, runtime: Runtime) -> None:
     """Train the final semantic model."""
     index, section = Index.load(DATASET), parameters.semantic
-    labels = Reader(artifact("labels"), "labels")
-    names, label_map = _supervision(section.supervision, index, labels)
+    samples, loss_fn, inputs = _samples(parameters, index)
     torch.manual_seed(parameters.base.seed)
     network = SemanticNet(len(index.classes) + 1, section.backbone.name, section.backbone.weights)
-    mean, _ = normalization(section.backbone.name)
     train_stage(
         "semantic",
         network,
-        LabeledCrops(index, names, label_map, section.scale, section.crop, mean),
-        segmentation_loss,
+        samples,
+        loss_fn,
         parameters,
-        [DATASET, labels.path],
+        [DATASET, *inputs],
         runtime,
         new=network.new_parameters(),
     )
@@ -49,6 +64,47 @@ def semantic(parameters: Parameters, runtime: Runtime) -> None:
         classes=index.classes,
         longest=[min(sides), max(sides)],
     )
+
+
+def _samples(
+    parameters: Parameters, index: Index
+) -> "tuple[LabeledCrops | SoftCrops, LossFn, list[Path]]":
+    """Return what is learned from, the loss, and the artifacts on which both depend."""
+    section, labels = parameters.semantic, Reader(artifact("labels"), "labels")
+    names, label_map = _supervision(section.supervision, index, labels)
+    crops = section.scale, section.crop, normalization(section.backbone.name)[0]
+    soft = section.targets == "soft" and section.supervision == "labels"
+    inputs, inside = [labels.path], None
+    if not soft and section.boundary == 0:
+        return LabeledCrops(index, names, label_map, *crops), segmentation_loss, inputs
+    targets = partial(_one_hot, label_map)
+    if soft:
+        walk = Reader(artifact("walk"), "walk")
+        targets = partial(_walked, walk, parameters.labels)
+        inputs.append(walk.path)
+    if section.boundary:
+        segments = Reader(artifact("segments"), "segments")
+        if not segments.names:
+            raise UserError(
+                "semantic.boundary: there are no segments; set segments.backend to superpixels or "
+                "sam, or semantic.boundary to 0"
+            )
+        inside = partial(_inside, segments)
+        inputs.append(segments.path)
+    loss_fn = partial(soft_loss, boundary=section.boundary)
+    return SoftCrops(index, names, targets, inside, *crops), loss_fn, inputs
+
+
+def _one_hot(label_map: Callable[[str], np.ndarray], name: str) -> Targets:
+    return from_labels(label_map(name))
+
+
+def _walked(walk: Reader, section: Labels, name: str) -> Targets:
+    return from_maps(*class_maps(walk[name], section.normalize), section.background)
+
+
+def _inside(segments: Reader, name: str) -> np.ndarray:
+    return inside_segments(segments.array(name, "segments"))
 
 
 def _supervision(

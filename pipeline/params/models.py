@@ -24,6 +24,14 @@ class Semantic(Section):
 
     supervision: Literal["labels", "truth"]
     """Pseudo-labels, or the ground truth for the fully supervised upper bound."""
+    targets: Literal["hard", "soft"]
+    """Learn the pseudo-labels, or the walk's maps against `labels.background` as probabilities of
+    the labels (DS-CRF), whatever `labels.vote` says; ground truth is hard.
+    """
+    boundary: Annotated[float, Field(ge=0)]
+    """Weight of a term that draws neighbors' predictions together except along the borders of
+    segments (DS-CRF); 0 for none.
+    """
     backbone: Backbone
     epochs: Positive
     """Passes over the training images."""

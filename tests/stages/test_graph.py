@@ -188,6 +188,7 @@ def test_the_classifier_sees_the_segments_through_guidance_alone() -> None:
     assert [name for name in STAGES if "data/segments.h5" in STAGES[name]["deps"]] == [
         "guidance",
         "labels",
+        "semantic",
     ]
 
 

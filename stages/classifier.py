@@ -20,8 +20,9 @@ from pipeline.data.index import Index
 from pipeline.nets.backbones import Backbone, fix_batch_norm, freeze_batch_norm, normalization
 from pipeline.params.data import Segments
 from pipeline.params.pseudo_labels import Classifier as ClassifierSection
+from pipeline.segmenters import load_network
 from pipeline.segmenters.prompting import PromptableSegments
-from pipeline.segmenters.sam import RULES, SamPrompter, load_sam
+from pipeline.segmenters.sam import SamPrompter
 from pipeline.segmenters.superpixels import SuperpixelPrompter
 from stages._command import DATASET, Parameters, Runtime, artifact, save_stage, stage, train_stage
 
@@ -80,8 +81,8 @@ def promptable_segments(section: Segments, runtime: Runtime) -> PromptableSegmen
         return PromptableSegments(segments, {})
     if section.backend == "superpixels":
         return PromptableSegments(segments, {"whole": SuperpixelPrompter()})
-    net = load_sam(section.sam.model, section.checkpoint, section.sha256, runtime.device)
-    prompters = {rule: SamPrompter(net, rule, runtime.autocast) for rule in RULES}
+    sam = load_network(section, runtime.device)
+    prompters = {rule: SamPrompter(sam, rule, runtime.autocast) for rule in sam.rules}
     return PromptableSegments(segments, prompters)
 
 

@@ -4,6 +4,7 @@ superpixels.
 Reads data/dataset; writes data/segments.h5, which has no images with `backend: none`.
     dvc repro segments
     dvc exp run -S segments.backend=sam -S segments.checkpoint=$PWD/sam_vit_h_4b8939.pth
+    dvc exp run -S segments.backend=transformers -S segments.checkpoint=$PWD/sam2.1-hiera-tiny
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pipeline.core.artifacts import Record
 from pipeline.core.engine import Task
 from pipeline.data.index import Index
 from pipeline.params.data import Segments
+from pipeline.segmenters import load_network
 from pipeline.segmenters.superpixels import Superpixels
 from stages._command import DATASET, Parameters, Runtime, run_per_image, stage
 
@@ -28,7 +30,7 @@ def segments(parameters: Parameters, runtime: Runtime) -> None:
     """Divide every training image into segments."""
     index, section = Index.load(DATASET), parameters.segments
     names = index.select("train") if section.backend != "none" else []
-    if section.backend == "sam":
+    if section.backend in ("sam", "transformers"):
         task = Task(index.image, compute=partial(_generate, _generator(section, runtime), runtime))
     else:
         superpixels = Superpixels(embeddings=section.embeddings, **section.superpixels.model_dump())
@@ -37,11 +39,11 @@ def segments(parameters: Parameters, runtime: Runtime) -> None:
 
 
 def _generator(section: Segments, runtime: Runtime) -> "AutomaticMaskGenerator":
-    from pipeline.segmenters.sam import AutomaticMaskGenerator, load_sam
+    from pipeline.segmenters.sam import AutomaticMaskGenerator
 
-    options = section.sam.model_dump()
-    network = load_sam(options.pop("model"), section.checkpoint, section.sha256, runtime.device)
-    return AutomaticMaskGenerator(network, embeddings=section.embeddings, **options)
+    options = section.sam.model_dump(exclude={"model"})
+    sam = load_network(section, runtime.device)
+    return AutomaticMaskGenerator(sam, embeddings=section.embeddings, **options)
 
 
 def _generate(

@@ -93,7 +93,7 @@ class Sam(Section):
     """Automatic masks of Segment Anything (Kirillov et al., ICCV 2023)."""
 
     model: Literal["vit_h", "vit_l", "vit_b"]
-    """Size of the image encoder."""
+    """Size of the image encoder of backend `sam`; a folder of `transformers` says its own."""
     points_per_side: Count
     """Point prompts per side of the grid (32)."""
     pred_iou: Fraction
@@ -124,13 +124,17 @@ class Superpixels(Section):
 class Segments(Section):
     """Stage segments."""
 
-    backend: Literal["none", "superpixels", "sam"]
-    """No segments, scikit-image's superpixels (no weights), or Segment Anything (a checkpoint)."""
+    backend: Literal["none", "superpixels", "sam", "transformers"]
+    """No segments, scikit-image's superpixels (no weights), Segment Anything (a checkpoint), or it,
+    SAM-HQ, SAM 2.1 or SAM 3's tracker through the package `transformers` (a folder).
+    """
     embeddings: bool
-    """Store the embeddings that prompts are answered from in training (SAM: 2 MiB per image)."""
+    """Store the embeddings that prompts are answered from in training (SAM: 2 MiB per image, SAM
+    2.1 and 3: 8 and 10, SAM-HQ: 8 to 12).
+    """
     checkpoint: str
-    """File of SAM's weights, e.g. `sam_vit_h_4b8939.pth`."""
+    """File of SAM's weights, e.g. `sam_vit_h_4b8939.pth`, or folder of safetensors."""
     sha256: str
-    """SHA-256 of that file in hex; empty for the official one of the model."""
+    """SHA-256 of that file in hex; empty for the official one of the model, or for a folder."""
     sam: Sam
     superpixels: Superpixels

@@ -1,8 +1,8 @@
 """Segment Anything (SAM; Kirillov et al., ICCV 2023) as a segmenter and as the prompter of S2C.
 
-    net = load_sam("vit_h", "sam_vit_h_4b8939.pth", "", device)
-    record = AutomaticMaskGenerator(net, embeddings=True).segment(image)
-    answers = SamPrompter(net, "whole").prompt([Query(record, points_xy)])
+    sam = load_sam("vit_h", "sam_vit_h_4b8939.pth", "", device)
+    record = AutomaticMaskGenerator(sam, embeddings=True).segment(image)
+    answers = SamPrompter(sam, "whole").prompt([Query(record, points_xy)])
 
 The network is that of the package `segment-anything`. Its weights come from an official or
 fine-tuned checkpoint whose SHA-256 is checked; nothing is downloaded, and no pickled code is run.
@@ -53,7 +53,7 @@ SHA256 = {
 URL = "https://dl.fbaipublicfiles.com/segment_anything"
 
 
-def load_sam(model: str, checkpoint: str | Path, sha256: str, device: torch.device) -> Any:
+def load_sam(model: str, checkpoint: str | Path, sha256: str, device: torch.device) -> "Sam":
     """Load segment_anything's Sam with the weights of a checkpoint, in evaluation mode.
 
     Args:
@@ -79,7 +79,7 @@ def load_sam(model: str, checkpoint: str | Path, sha256: str, device: torch.devi
             f"segments.checkpoint: {checkpoint} is not a {model} state dict as torch.save writes "
             f"it; correct the file, or set segments.sam.model to its model: {error}"
         ) from error
-    return net.eval().requires_grad_(False).to(device)
+    return Sam(net.eval().requires_grad_(False).to(device))
 
 
 def _check_digest(model: str, checkpoint: Path, sha256: str) -> None:
@@ -104,44 +104,69 @@ def _check_digest(model: str, checkpoint: Path, sha256: str) -> None:
     )
 
 
-def encode(net: Any, image: np.ndarray) -> Tensor:
-    """Return the embeddings [1,D,h,w] of a uint8 RGB image [H,W,3], on the device of `net`.
+class Sam(Decoder):
+    """segment_anything's Sam: its image encoder, and its decoder as sam_amg runs it.
 
-    The image is resized to SAM's input side and padded at the right and bottom, as the package
-    does; the whole padded grid is returned. ViT-H/L/B: D 256, h = w = 64. Raises SamError for an
-    image so narrow that its shorter side would vanish.
+    Attributes:
+        net: The network of the package.
+        rules: Which of RULES can select among a prompt's masks.
     """
-    height, width = image.shape[:2]
-    side = net.image_encoder.img_size
-    if min(ResizeLongestSide.get_preprocess_shape(height, width, side)) == 0:
-        raise SamError(
-            f"{width} x {height} pixels are too narrow for SAM, whose input is {side} wide; crop "
-            "the image, remove it from the dataset, or set segments.backend: superpixels"
-        )
-    resized = ResizeLongestSide(side).apply_image(image)
-    pixels = torch.from_numpy(resized).to(net.device, non_blocking=True).permute(2, 0, 1)[None]
-    return net.image_encoder(net.preprocess(pixels))
+
+    rules: tuple[str, ...] = RULES
+
+    def __init__(self, net: Any) -> None:
+        super().__init__(net)
+        self.net = net
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        device: torch.device = self.net.device
+        return device
+
+    def encode(self, image: np.ndarray) -> Tensor:
+        """Return the embeddings [1,D,h,w] of a uint8 RGB image [H,W,3], on the device of the net.
+
+        The image is resized to SAM's input side and padded at the right and bottom, as the package
+        does; the whole padded grid is returned. ViT-H/L/B: D 256, h = w = 64. Raises SamError for
+        an image so narrow that its shorter side would vanish.
+        """
+        self.check(image)
+        resized = ResizeLongestSide(self.size).apply_image(image)
+        pixels = torch.from_numpy(resized).to(self.device, non_blocking=True).permute(2, 0, 1)
+        found: Tensor = self.net.image_encoder(self.net.preprocess(pixels[None]))
+        return found
+
+    def check(self, image: np.ndarray) -> None:
+        """Raise SamError if an image [H,W,3] is so narrow that its shorter side would vanish."""
+        height, width = image.shape[:2]
+        if min(self.extent((height, width))) == 0:
+            raise SamError(
+                f"{width} x {height} pixels are too narrow for SAM, whose input is {self.size} "
+                "wide; crop the image, remove it from the dataset, or set segments.backend: "
+                "superpixels"
+            )
 
 
 class AutomaticMaskGenerator:
-    """Segments everything in an image, on the device of `net`.
+    """Segments everything in an image, on the device of `sam`.
 
     Args:
-        net: segment_anything's Sam, see load_sam.
+        sam: The network, see load_sam.
         points_per_side: n of the n x n grid of prompts.
         embeddings: Whether records hold them (2 MiB an image), for SamPrompter.
         filters: See Filters.
     """
 
     def __init__(
-        self, net: Any, *, points_per_side: int = 32, embeddings: bool = False, **filters: Any
+        self, sam: Sam, *, points_per_side: int = 32, embeddings: bool = False, **filters: Any
     ) -> None:
         if MASKS * points_per_side**2 > MAX_MASKS:
             raise SamError(
                 f"segments.sam.points_per_side: {points_per_side} gives more than {MAX_MASKS} "
                 "masks, the most that a map can number; use 147 or less"
             )
-        self.net, self.decoder, self.filters = net, Decoder(net), Filters(**filters)
+        self.sam, self.filters = sam, Filters(**filters)
         self.points_per_side, self.embeddings = points_per_side, embeddings
 
     @torch.inference_mode()
@@ -152,13 +177,13 @@ class AutomaticMaskGenerator:
         the whole padded square, or [0,0,0]. The smallest segment that covers a pixel owns it (S2C,
         section 3.2; its published code lets the highest predicted IoU win).
         """
-        embeddings = encode(self.net, image)
+        embeddings = self.sam.encode(image)
         found = segment_everything(
-            self.decoder,
+            self.sam,
             embeddings,
             (image.shape[0], image.shape[1]),
             points_per_side=self.points_per_side,
-            points_per_batch=BATCH[self.net.device.type],
+            points_per_batch=BATCH[self.sam.device.type],
             filters=self.filters,
         )
         kept = embeddings[0] if self.embeddings else embeddings.new_zeros(0, 0, 0)
@@ -175,7 +200,7 @@ class SamPrompter:
     of `autocast`.
 
     Args:
-        net: segment_anything's Sam, see load_sam.
+        sam: The network, see load_sam.
         rule: One of RULES. `whole` takes the last of a prompt's three masks, as S2C's published
             code does; `best` lets the decoder's predicted IoU select, as SAM does, which may prefer
             a part of the object.
@@ -184,11 +209,11 @@ class SamPrompter:
 
     def __init__(
         self,
-        net: Any,
+        sam: Sam,
         rule: str,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        self.decoder, self.device, self.autocast = Decoder(net), net.device, autocast
+        self.decoder, self.device, self.autocast = sam, sam.device, autocast
         self.whole = rule == "whole"
 
     @torch.no_grad()

@@ -18,9 +18,9 @@ from pipeline.segmenters.sam import (
     RULES,
     SHA256,
     AutomaticMaskGenerator,
+    Sam,
     SamError,
     SamPrompter,
-    encode,
     load_sam,
 )
 from tests.support.sam_nets import SIDE, sample_image, small_sam
@@ -38,7 +38,7 @@ def net() -> Any:
 
 @pytest.fixture(scope="module")
 def records(net: Any) -> list[Record]:
-    generator = AutomaticMaskGenerator(net, points_per_side=2, **EVERY, embeddings=True)
+    generator = AutomaticMaskGenerator(Sam(net), points_per_side=2, **EVERY, embeddings=True)
     return [generator.segment(sample_image(*size, seed)) for seed, size in enumerate(SIZES)]
 
 
@@ -59,7 +59,7 @@ def test_embeddings_are_the_packages(net: Any, size: tuple[int, int]) -> None:
     predictor, image = SamPredictor(net), sample_image(*size)
     predictor.set_image(image)
     with torch.no_grad():
-        found = encode(net, image)
+        found = Sam(net).encode(image)
     assert found.shape == (1, 32, SIDE // 16, SIDE // 16)
     assert torch.equal(found, predictor.features)
 
@@ -69,11 +69,11 @@ def test_too_narrow_an_image_is_refused_with_what_to_do(net: Any, size: tuple[in
     height, width = size
     message = f"{width} x {height} pixels are too narrow for SAM, .* segments.backend: superpixels"
     with pytest.raises(SamError, match=message):
-        encode(net, np.zeros((*size, 3), np.uint8))
+        Sam(net).encode(np.zeros((*size, 3), np.uint8))
 
 
 def test_narrowest_possible_image_is_encoded(net: Any) -> None:
-    assert encode(net, np.zeros((1, 2 * SIDE, 3), np.uint8)).isfinite().all()
+    assert Sam(net).encode(np.zeros((1, 2 * SIDE, 3), np.uint8)).isfinite().all()
 
 
 def test_record_fits_the_layout(records: list[Record]) -> None:
@@ -91,7 +91,7 @@ def test_record_fits_the_layout(records: list[Record]) -> None:
 
 
 def test_record_without_embeddings_differs_in_nothing_else(net: Any, records: list[Record]) -> None:
-    other = AutomaticMaskGenerator(net, points_per_side=2, **EVERY).segment(
+    other = AutomaticMaskGenerator(Sam(net), points_per_side=2, **EVERY).segment(
         sample_image(*SIZES[0], 0)
     )
     assert validate_record("segments", other)["embeddings"].shape == (0, 0, 0)
@@ -100,7 +100,7 @@ def test_record_without_embeddings_differs_in_nothing_else(net: Any, records: li
 
 
 def test_segments_in_half_precision_are_nearly_the_same(net: Any, records: list[Record]) -> None:
-    generator = AutomaticMaskGenerator(net, points_per_side=2, **EVERY)
+    generator = AutomaticMaskGenerator(Sam(net), points_per_side=2, **EVERY)
     with torch.autocast("cpu", torch.bfloat16):
         found = generator.segment(sample_image(*SIZES[0], 0))
     validate_record("segments", found)
@@ -112,9 +112,9 @@ def test_segments_in_half_precision_are_nearly_the_same(net: Any, records: list[
 
 
 def test_too_fine_a_grid_is_refused(net: Any) -> None:
-    AutomaticMaskGenerator(net, points_per_side=147)
+    AutomaticMaskGenerator(Sam(net), points_per_side=147)
     with pytest.raises(SamError, match="points_per_side: 148"):
-        AutomaticMaskGenerator(net, points_per_side=148)
+        AutomaticMaskGenerator(Sam(net), points_per_side=148)
 
 
 def predicted(net: Any, query: Query) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -137,7 +137,7 @@ def predicted(net: Any, query: Query) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 @pytest.mark.parametrize("rule", RULES)
 def test_prompter_is_the_packages_predictor(net: Any, queries: list[Query], rule: str) -> None:
-    prompter = SamPrompter(net, rule)
+    prompter = SamPrompter(Sam(net), rule)
     chosen = []
     for query, low_resolution, answer in zip(
         queries, prompter.logits(queries), prompter.prompt(queries), strict=True
@@ -155,7 +155,7 @@ def test_answers_do_not_depend_on_the_batch(
     net: Any, queries: list[Query], together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sam.BATCH, "cpu", together)
-    prompter = SamPrompter(net, "best")
+    prompter = SamPrompter(Sam(net), "best")
     alone = [prompter.prompt([query])[0] for query in queries]
     for one, other in zip(alone, prompter.prompt(queries), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
@@ -167,7 +167,7 @@ def test_answers_do_not_depend_on_the_batch(
 
 def test_masks_can_take_part_in_training(net: Any, queries: list[Query]) -> None:
     """A tensor of inference mode could not be saved for a backward pass."""
-    (logits,) = SamPrompter(net, "whole").prompt(queries[:1])
+    (logits,) = SamPrompter(Sam(net), "whole").prompt(queries[:1])
     scores = torch.ones(logits.shape, requires_grad=True)
     (scores.square() * logits).sum().backward()
     assert scores.grad is not None
@@ -189,9 +189,9 @@ def digest(path: Path) -> str:
 
 def test_checkpoint_with_a_known_digest_is_loaded(net: Any, checkpoint: Path) -> None:
     loaded = load_sam("vit_b", str(checkpoint), digest(checkpoint).upper(), CPU)
-    assert not loaded.training
+    assert not loaded.net.training
     for name, value in net.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], value), name
+        assert torch.equal(loaded.net.state_dict()[name], value), name
 
 
 def test_unofficial_checkpoint_is_refused_until_its_digest_is_set(checkpoint: Path) -> None:

@@ -12,7 +12,7 @@ from segment_anything import SamAutomaticMaskGenerator
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.segmenters.sam import encode
+from pipeline.segmenters.sam import Sam
 from pipeline.segmenters.sam_amg import (
     MASKS,
     Attended,
@@ -21,7 +21,7 @@ from pipeline.segmenters.sam_amg import (
     SegmentMap,
     segment_everything,
 )
-from tests.support.sam_nets import SIDE, LocalMaskDecoder, sample_image, small_sam
+from tests.support.sam_nets import SIDE, LocalMaskDecoder, sample_image, small_sam, smallest_wins
 
 
 @pytest.fixture(scope="module")
@@ -171,25 +171,6 @@ def generated(
     return generator.generate(image)
 
 
-def smallest_wins(
-    masks: list[Any], size: tuple[int, int]
-) -> tuple[np.ndarray, list[float], list[float]]:
-    """The label map, stability and predicted IoU of the package's masks."""
-    owner = np.full(size, -1)
-    order = sorted(range(len(masks)), key=lambda i: (-masks[i]["area"], masks[i]["predicted_iou"]))
-    for i in order:
-        owner[masks[i]["segmentation"]] = i
-    kept = [i for i in order if (owner == i).any()]
-    segments = np.zeros(size, int)
-    for number, i in enumerate(kept, start=1):
-        segments[owner == i] = number
-    return (
-        segments,
-        [masks[i]["stability_score"] for i in kept],
-        [np.clip(masks[i]["predicted_iou"], 0, 1) for i in kept],
-    )
-
-
 def ours(
     decoder: Decoder,
     net: Any,
@@ -201,7 +182,7 @@ def ours(
     with torch.inference_mode():
         return segment_everything(
             decoder,
-            encode(net, image),
+            Sam(net).encode(image),
             image.shape[:2],
             points_per_side=points_per_side,
             points_per_batch=points_per_batch,

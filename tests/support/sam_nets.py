@@ -90,3 +90,22 @@ def sample_image(height: int = 72, width: int = 96, seed: int = 0) -> np.ndarray
         )
         image[(y - center_y) ** 2 + (x - center_x) ** 2 < radius**2] = rng.integers(0, 255, 3)
     return image.astype(np.uint8)
+
+
+def smallest_wins(
+    masks: list[Any], size: tuple[int, int]
+) -> tuple[np.ndarray, list[float], list[float]]:
+    """The label map, stability and predicted IoU of the package's masks."""
+    owner = np.full(size, -1)
+    order = sorted(range(len(masks)), key=lambda i: (-masks[i]["area"], masks[i]["predicted_iou"]))
+    for i in order:
+        owner[masks[i]["segmentation"]] = i
+    kept = [i for i in order if (owner == i).any()]
+    segments = np.zeros(size, int)
+    for number, i in enumerate(kept, start=1):
+        segments[owner == i] = number
+    return (
+        segments,
+        [masks[i]["stability_score"] for i in kept],
+        [np.clip(masks[i]["predicted_iou"], 0, 1) for i in kept],
+    )

@@ -45,11 +45,14 @@ def load_transformers_sam(checkpoint: str | Path, device: torch.device) -> "Tran
             "model.safetensors; get one, say, by `hf download facebook/sam2.1-hiera-tiny "
             "--local-dir FOLDER`"
         )
-    local = {"local_files_only": True}
     try:
-        processor = AutoImageProcessor.from_pretrained(checkpoint, **local)
+        processor = AutoImageProcessor.from_pretrained(checkpoint, local_files_only=True)
         net, found = AutoModelForMaskGeneration.from_pretrained(
-            checkpoint, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **local
+            checkpoint,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            local_files_only=True,
         )
     except Exception as error:  # the package raises many kinds, of its own and of json
         raise SamError(f"{where} cannot be loaded; download the folder again: {error}") from error
@@ -106,9 +109,10 @@ class TransformersSam(Sam):
         counts = labels.sum(1).tolist()
         rows = {n: [row for row, count in enumerate(counts) if count == n] for n in set(counts)}
         parts = [
-            self._decode(embeddings[some] if len(embeddings) > 1 else embeddings, points[:, :n])
+            self._decode(
+                embeddings[some] if len(embeddings) > 1 else embeddings, points_xy[some, :n]
+            )
             for n, some in rows.items()
-            for points in [points_xy[some]]
         ]
         order = np.argsort([row for some in rows.values() for row in some])
         iou, logits = (torch.cat(part)[order] for part in zip(*parts, strict=True))

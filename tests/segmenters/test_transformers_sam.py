@@ -19,7 +19,7 @@ from stages.classifier import promptable_segments
 from stages.segments import segments
 from tests.support.runtimes import run_stage, runtime
 from tests.support.sam_nets import sample_image, smallest_wins
-from tests.support.transformers_nets import KINDS, small_net
+from tests.support.transformers_nets import KINDS, as_video, small_net
 
 transformers = pytest.importorskip("transformers", reason="extra `transformers` is not installed")
 
@@ -116,16 +116,16 @@ def test_the_map_is_that_of_the_packages_pipeline(pair: tuple[TransformersSam, A
     np.testing.assert_allclose(found["iou"], iou, atol=1e-3)
 
 
-def saved(folder: Path, kind: str = "sam2") -> Path:
+def saved(folder: Path, kind: str = "sam2", *, video: bool = False) -> Path:
     net, processor = small_net(kind)
-    net.save_pretrained(folder)
+    (as_video(net) if video else net).save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_folder_is_loaded(tmp_path: Path, kind: str) -> None:
-    loaded = load_transformers_sam(saved(tmp_path, kind), CPU)
+@pytest.mark.parametrize(("kind", "video"), [*((kind, False) for kind in KINDS), ("sam2", True)])
+def test_a_folder_is_loaded(tmp_path: Path, kind: str, video: bool) -> None:
+    loaded = load_transformers_sam(saved(tmp_path, kind, video=video), CPU)
     net, processor = small_net(kind)
     with torch.no_grad():
         expected = TransformersSam(net, processor.image_processor).encode(sample_image())

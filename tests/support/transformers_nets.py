@@ -82,3 +82,26 @@ def _pyramid(family: str, backbone: dict[str, Any], size: Any) -> dict[str, Any]
     channels = {"backbone_channel_list": [64, 32, 16, 8]} if family == "sam2" else {}
     kind = f"{family}_vision_model"
     return {"model_type": kind, "backbone_config": backbone, **channels, **PYRAMID}
+
+
+def as_video(net: Any) -> Any:
+    """Return a small network of SAM 2 in the form in which its weights are published: with what
+    tracks objects through videos.
+    """
+    import transformers
+
+    parts = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+    memory = (
+        "attention_hidden_size",
+        "attention_feed_forward_hidden_size",
+        "encoder_hidden_size",
+        "fuser_embed_dim",
+        "fuser_intermediate_dim",
+    )
+    options: dict[str, Any] = {part: getattr(net.config, part).to_dict() for part in parts}
+    options |= {f"memory_{name}": 32 for name in memory}
+    options |= {"mask_downsampler_embed_dim": 32, "memory_encoder_output_channels": 8}
+    options |= {"memory_attention_rope_feat_sizes": [GRID, GRID]}
+    video = transformers.Sam2VideoModel(transformers.Sam2VideoConfig(**options))
+    video.load_state_dict(net.state_dict(), strict=False)
+    return video

@@ -100,11 +100,12 @@ def run_per_image(
     section: Section,
     inputs: Sequence[Path],
     runtime: Runtime,
+    *others: Section,
 ) -> None:
     """Apply `task` to the images `names` and write the artifact of `stage`.
 
-    An interrupted run resumes only if `section` and `inputs` (files, or the folder of the dataset),
-    on which the result depends, are the same.
+    An interrupted run resumes only if `section`, `others` and `inputs` (files, or the folder of the
+    dataset), on which the result depends, are the same.
     """
     engine.run(
         task,
@@ -112,7 +113,9 @@ def run_per_image(
         artifact(stage),
         stage=stage,
         classes=classes,
-        fingerprint=resume.fingerprint(section.model_dump(), inputs),
+        fingerprint=resume.fingerprint(
+            {"sections": [part.model_dump() for part in (section, *others)]}, inputs
+        ),
         runtime=runtime,
     )
 

@@ -1,6 +1,7 @@
 """Stage scores: compare the artifact of one step with the ground-truth masks, where there are any.
 
-Reads data/dataset and data/{cams,seeds,walk,labels,predictions}.h5; writes the main
+Reads data/dataset, data/hints.h5 and data/{cams,seeds,walk,labels,predictions}.h5; leaves out the
+images that persons gave hints on, so that no step is praised for what they said. Writes the main
 scores, by which runs are compared, to data/scores/NAME.json and all others to data/scores/NAME/.
     dvc repro scores@labels
     python -m stages.scores walk
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from pipeline.core.artifacts import Reader
 from pipeline.core.resume import write_atomically
 from pipeline.data.index import Index
+from pipeline.labelling.hints import is_corrected
 from pipeline.metrics.steps import STEPS, Options, Tables, evaluate
 from stages._command import DATA, DATASET, Parameters, Runtime, artifact, stage
 
@@ -25,10 +27,13 @@ def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
     if not runtime.is_main_process:
         return
     index, reader = Index.load(DATASET), Reader(artifact(name), name)
-    names = [image for image in reader.names if index.has_masks(image)]
+    hints = Reader(artifact("hints"), "hints")
+    corrected = {image for image in hints.names if is_corrected(hints[image])}
+    names = [image for image in reader.names if index.has_masks(image) and image not in corrected]
     if not names and any(map(index.has_masks, index)):  # else `weakmask scores` says so, once
         click.echo(
-            f"scores: no image of {reader.path} has a ground-truth mask; there are no scores"
+            f"scores: no image of {reader.path} has a ground-truth mask, hints aside; there are no "
+            "scores"
         )
     bar = tqdm(names, desc=f"scores {name}", unit="image", mininterval=1, disable=not names)
     thresholds = {"cams": parameters.scores.background, "walk": parameters.labels.background}

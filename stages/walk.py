@@ -1,6 +1,6 @@
 """Stage walk: split the CAMs by instance and spread them by the random walk, before any threshold.
 
-Reads data/cams.h5, data/fields.h5, data/features.h5; writes data/walk.h5.
+Reads data/cams.h5, data/fields.h5, data/features.h5, data/hints.h5; writes data/walk.h5.
     dvc repro walk
     dvc exp run -S walk.beta=8
     dvc exp run -S walk.affinity=features      # without IRNet
@@ -10,15 +10,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.core.artifacts import Reader, Record
 from pipeline.core.engine import Task
 from pipeline.irnet.instances import walk_input, walk_instances
 from pipeline.irnet.similarity import similarity_input, walk_by_similarity
+from pipeline.labelling.hints import hint_of
 from pipeline.params.pseudo_labels import Walk
 from stages._command import Parameters, Runtime, artifact, run_per_image, stage
 
+STRIDE = 4
+"""Pixels per cell of the CAMs."""
 BATCH_ON_GPU = 256
 """Images per batch on a GPU, where hundreds take about as long as one."""
 
@@ -29,15 +33,16 @@ def walk(parameters: Parameters, runtime: Runtime) -> None:
     section = parameters.walk
     source, collect, spread, options = _affinity(section)
     cams, relations = Reader(artifact("cams"), "cams"), Reader(artifact(source), source)
-    load = partial(_load, cams, relations, collect)
+    hints, trust = Reader(artifact("hints"), "hints"), parameters.hints
+    load = partial(_load, cams, relations, hints, trust.trust, collect)
     if runtime.device.type == "cpu":  # in the workers, each image on its own
         task = Task(load, partial(_walk_one, spread, options))
     else:
         compute = partial(_walk_batch, spread, options, runtime.device)
         task = Task(load, compute=compute, at_once=BATCH_ON_GPU)
     names = [name for name in cams.names if name in relations]
-    inputs = [cams.path, relations.path]
-    run_per_image("walk", task, names, cams.classes, section, inputs, runtime)
+    inputs = [cams.path, relations.path, hints.path]
+    run_per_image("walk", task, names, cams.classes, section, inputs, runtime, trust)
 
 
 def _affinity(section: Walk) -> tuple[str, Callable[..., Any], Callable[..., Any], dict[str, Any]]:
@@ -51,8 +56,19 @@ def _affinity(section: Walk) -> tuple[str, Callable[..., Any], Callable[..., Any
     return "fields", collect, walk_instances, options
 
 
-def _load(cams: Reader, relations: Reader, collect: Callable[..., Any], name: str) -> Any:
-    return collect(cams[name], relations[name])
+def _load(
+    cams: Reader,
+    relations: Reader,
+    hints: Reader,
+    trust: float,
+    collect: Callable[..., Any],
+    name: str,
+) -> Any:
+    record = cams[name]
+    if (hint := hint_of(hints, name, trust)) is not None:
+        maps = hint.applied(record["cams"], record["labels"], STRIDE).astype(np.float16)
+        record = {**record, "cams": maps}
+    return collect(record, relations[name])
 
 
 def _walk_batch(

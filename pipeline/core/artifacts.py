@@ -56,6 +56,7 @@ class Layout:
         return [*self.datasets][-1]
 
 
+OBJECTS = {"classes": ("u1", 1), "scores": ("f4", 1)}
 LAYOUTS: Mapping[str, Layout] = {
     "segments": Layout(
         1,
@@ -67,15 +68,12 @@ LAYOUTS: Mapping[str, Layout] = {
     "seeds": Layout(1, {"seeds": ("u1", 2)}),
     "fields": Layout(1, {"boundary": ("f2", 2), "displacement": ("f2", 3)}),
     "walk": Layout(1, {"maps": ("f2", 3)}, {"classes": ("u1", 1), "size": ("i4", 1)}),
-    "labels": Layout(
+    "labels": Layout(1, {"semantic": ("u1", 2), "instances": ("u2", 2)}, OBJECTS),
+    "predictions": Layout(2, {"semantic": ("u1", 2), "instances": ("u1", 3)}, OBJECTS),
+    "hints": Layout(
         1,
-        {"semantic": ("u1", 2), "instances": ("u2", 2)},
-        {"classes": ("u1", 1), "scores": ("f4", 1)},
-    ),
-    "predictions": Layout(
-        2,
-        {"semantic": ("u1", 2), "instances": ("u1", 3)},
-        {"classes": ("u1", 1), "scores": ("f4", 1)},
+        {"pixels": ("u1", 2), "instances": ("u2", 2), "evidence": ("f2", 3)},
+        {"classes": ("u1", 1), "objects": ("f4", 2), "boxes": ("f4", 2), "gated": ("u1", 1)},
     ),
 }
 

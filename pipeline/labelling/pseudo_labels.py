@@ -19,6 +19,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
 from pipeline.core.artifacts import Record
+from pipeline.labelling.hints import Hint
 from pipeline.labelling.seeds import upsample
 
 Normalize = Literal["class", "image"]
@@ -33,6 +34,7 @@ def pseudo_labels(
     normalize: Normalize,
     min_area: float,
     boundary_threshold: float,
+    hint: Hint | None = None,
 ) -> Record:
     """Threshold the walked maps of an image into its pseudo-labels.
 
@@ -44,6 +46,7 @@ def pseudo_labels(
             in the same image as a strong one can then vanish.
         min_area: share of the image below which an instance is dropped.
         boundary_threshold: boundary strength at which instances are split, 1 for never.
+        hint: what is known about the image's pixels.
 
     Returns:
         A record of labels.h5: semantic u1 [H,W], instances u2 [H,W] with classes u1 [N] and scores
@@ -53,6 +56,8 @@ def pseudo_labels(
     full = upsample(walk["maps"], size)
     scores, present = _class_scores(full, classes, normalize)
     maps = _divided(full, classes, normalize)
+    if hint is not None:
+        scores, maps = hint.applied(scores, present), hint.applied_to_instances(maps, classes)
     instances = extract_instances(maps, classes, background, min_area)
     if boundary_threshold < 1:
         edges = upsample(boundary[None], size)[0]

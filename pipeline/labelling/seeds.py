@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.core.artifacts import IGNORE
 from pipeline.labelling.crf import label_refiner
+from pipeline.labelling.hints import Hint
 
 STRIDE = 4
 """Pixels per cell of the grid on which class maps, boundaries and walked maps live."""
@@ -34,6 +35,7 @@ def seed_map(
     foreground: float,
     background: float,
     crf: Mapping[str, float],
+    hint: Hint | None = None,
 ) -> np.ndarray:
     """Return the seeds of an image, uint8 [H,W]: c + 1 for confident foreground of class c, 0 for
     confident background, IGNORE elsewhere.
@@ -49,15 +51,19 @@ def seed_map(
         foreground: threshold above which a class is confident.
         background: threshold below which background is confident.
         crf: section `seeds.crf` of the parameters.
+        hint: what is known about its pixels; a person's labels are seeds as they are.
     """
     height, width = image.shape[:2]
     if len(labels) == 0:
         return np.zeros((height, width), np.uint8)
     full = upsample(cams, (height, width))
+    if hint is not None:
+        full = hint.applied(full, labels)
     refine = label_refiner(image, len(labels) + 1, crf)
     sure, possible = (refine(_argmax(full, threshold)) for threshold in (foreground, background))
     keys = np.concatenate([[0], labels.astype(np.int64) + 1])
-    return np.where(sure > 0, keys[sure], np.where(possible == 0, 0, IGNORE)).astype(np.uint8)
+    seeds = np.where(sure > 0, keys[sure], np.where(possible == 0, 0, IGNORE)).astype(np.uint8)
+    return seeds if hint is None else hint.settled(seeds)
 
 
 def _argmax(full: np.ndarray, threshold: float) -> np.ndarray:

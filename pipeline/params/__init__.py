@@ -13,7 +13,16 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import UserError
 from pipeline.params.data import Base, Dataset, Runtime, Segments
 from pipeline.params.models import Instance, Predictions, Report, Scores, Semantic
-from pipeline.params.pseudo_labels import Cams, Classifier, Fields, Irnet, Labels, Seeds, Walk
+from pipeline.params.pseudo_labels import (
+    Cams,
+    Classifier,
+    Fields,
+    Hints,
+    Irnet,
+    Labels,
+    Seeds,
+    Walk,
+)
 from pipeline.params.section import Section
 
 MAX_SHOWN = 400
@@ -31,6 +40,7 @@ class Parameters(Section):
     runtime: Runtime
     dataset: Dataset
     segments: Segments
+    hints: Hints
     classifier: Classifier
     cams: Cams
     seeds: Seeds

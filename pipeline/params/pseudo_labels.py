@@ -173,6 +173,15 @@ class Cams(Section):
     """Add the maps of the flipped image."""
 
 
+class Hints(Section):
+    """Stage hints, and what seeds, walk and labels make of its artifact."""
+
+    trust: Fraction
+    """Factor of the scores of other models' masks and boxes against the class maps: 1 takes them as
+    they are, 0 leaves them out. What a person says holds in any case.
+    """
+
+
 class Seeds(Section):
     """Stage seeds."""
 

@@ -49,7 +49,7 @@ def read(root: Path, annotations: Mapping[str, tuple[str, str]]) -> Source:
     for file, _ in named.values():
         if leaves(root, file):
             raise DatasetError(error(root / file, OUTSIDE, DO_COPY))
-    contents = {split: _load(root / path) for split, (path, _) in named.items()}
+    contents = {split: load(root / path) for split, (path, _) in named.items()}
     source = Source(root)
     names = _read_categories(source, [(root / named[split][0], contents[split]) for split in named])
     for split, (file, folder) in named.items():
@@ -73,7 +73,8 @@ def _apply_table(source: Source) -> None:
             source.entries[k] = replace(entry, tags=tags, split=row.split or entry.split)
 
 
-def _load(path: Path) -> Json:
+def load(path: Path) -> Json:
+    """Read a JSON of COCO instances; raise DatasetError if it is none."""
     data = read_bytes(path, "put the file there or name another one in dataset.coco")
     try:
         content = json.loads(data)
@@ -97,7 +98,7 @@ def _read_categories(source: Source, files: Sequence[tuple[Path, Json]]) -> dict
     parents: dict[str, Path] = {}
     used: set[Key | None] = set()
     for path, content in files:
-        for number, name in _categories(path, content):
+        for number, name in categories(path, content):
             if names.setdefault(number, name) != name:
                 what = f"calls category {number} both {names[number]!r} and {name!r}"
                 do = "use one name per id in all files"
@@ -106,7 +107,7 @@ def _read_categories(source: Source, files: Sequence[tuple[Path, Json]]) -> dict
             parent = row.get("supercategory")
             if isinstance(parent, str) and normalize(parent.strip()) != normalize(row["name"]):
                 parents[normalize(parent.strip())] = path
-        used.update(_key(row.get("category_id")) for row in content["annotations"])
+        used.update(key(row.get("category_id")) for row in content["annotations"])
     for number, name in list(names.items()):
         if name in parents and number not in used:
             del names[number]
@@ -121,11 +122,11 @@ def _read_categories(source: Source, files: Sequence[tuple[Path, Json]]) -> dict
     return names
 
 
-def _categories(path: Path, content: Json) -> list[tuple[Key, str]]:
+def categories(path: Path, content: Json) -> list[tuple[Key, str]]:
     """Return the id and the name of each category."""
     pairs = []
     for row in content["categories"]:
-        number, name = _key(row.get("id")), row.get("name")
+        number, name = key(row.get("id")), row.get("name")
         if number is None or not isinstance(name, str):
             what = f"category {row.get('id')!r} lacks an id or a name"
             raise DatasetError(error(path, what, "give each an id and a name"))
@@ -133,7 +134,7 @@ def _categories(path: Path, content: Json) -> list[tuple[Key, str]]:
     return pairs
 
 
-def _key(value: Any) -> Key | None:
+def key(value: Any) -> Key | None:
     """Return an id in one notation for all: a whole number if it is one, else text, else None."""
     number = whole(value)
     return value if number is None and isinstance(value, str) else number
@@ -176,7 +177,7 @@ class _Reader:
         seen: set[Key] = set()
         outlined = any(_is_outlined(row) for row in content["annotations"])
         for row in content["images"]:
-            number = _key(row.get("id"))
+            number = key(row.get("id"))
             if number is None or not isinstance(row.get("file_name"), str):
                 self._report(f"image {row.get('id')!r} lacks a valid id or file_name", DO_EXPORT)
             elif number in seen:
@@ -196,9 +197,9 @@ class _Reader:
         """Return the annotations of known categories by image."""
         groups = defaultdict(list)
         for row in content["annotations"]:
-            category = _key(row.get("category_id"))
+            category = key(row.get("category_id"))
             if category in self.names:
-                image = _key(row.get("image_id"))
+                image = key(row.get("image_id"))
                 groups[str(row.get("image_id")) if image is None else image].append(row)
             else:
                 what = f"annotation {row.get('id')!r} has category {row.get('category_id')!r}"
@@ -213,8 +214,8 @@ class _Reader:
         name = self.files.id(row["file_name"], anywhere=True)
         known = name in self.files.found
         file = self.files.found[name] if known else f"{self.files.folder}/{row['file_name']}"
-        shown = [item for item in annotations if not _is_crowd(item)]
-        tags = {self.names[_key(item["category_id"])] for item in shown}  # type: ignore[index]
+        shown = [item for item in annotations if not is_crowd(item)]
+        tags = {self.names[key(item["category_id"])] for item in shown}  # type: ignore[index]
         return Entry(
             id=name if known else normalize(without_suffix(row["file_name"])),
             path=file,
@@ -233,8 +234,8 @@ class _Reader:
         except ValueError as problem:
             what = f"annotation {item.get('id')!r}: {problem}"
             self.source.problems.append(error(where, what, "fix or delete the annotation"))
-        name = self.names[_key(item["category_id"])]  # type: ignore[index]
-        return Outline(name, kept, _is_crowd(item))
+        name = self.names[key(item["category_id"])]  # type: ignore[index]
+        return Outline(name, kept, is_crowd(item))
 
     def _report(self, what: str, do: str) -> None:
         self.source.problems.append(error(self.path, what, do))
@@ -246,5 +247,6 @@ def _is_outlined(item: Json) -> bool:
     return any(segmentation) if isinstance(segmentation, list) else bool(segmentation)
 
 
-def _is_crowd(item: Json) -> bool:
+def is_crowd(item: Json) -> bool:
+    """Return whether an annotation is of a crowd, or of an area to ignore."""
     return _flag(item.get("iscrowd")) or _flag(item.get("ignore"))

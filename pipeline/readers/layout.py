@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.data.images import DatasetError, error
 from pipeline.readers import coco, folder, voc, yolo
-from pipeline.readers.source import Files, Source, normalize_split
+from pipeline.readers.source import HINTS, Files, Source, normalize_split
 from pipeline.readers.tables import LABELS
 
 LAYOUTS = (
@@ -127,6 +127,7 @@ def _jsons(source: Path) -> list[Path]:
     inner = source / "annotations"
     named = sorted(inner.glob("instances_*.json")) or sorted(inner.glob("*.json"))
     named = named or sorted(source.glob("*/_annotations.coco.json"))
+    named = [path for path in named if path.parent.name != HINTS]
     if named or not source.is_dir():
         return named
     return [path for path in sorted(source.glob("*.json")) if b'"annotations"' in path.read_bytes()]

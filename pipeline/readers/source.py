@@ -16,6 +16,8 @@ from pipeline.data.images import SUFFIXES, DatasetError, Problem, error, warning
 FOREIGN = (".avif", ".bmp", ".gif", ".heic", ".jp2", ".tif", ".tiff")
 MAX_NAME = 240
 """Bytes of a part of an id: file systems allow 255, including the suffix and `.part`."""
+HINTS = "hints"
+"""Folder of a source that holds no images but hints (see pipeline.readers.hints)."""
 OUTSIDE = "lies outside the source folder (through `..` or a link)"
 DO_MOVE = "move the images into the source folder"
 DO_COPY = "copy it into the folder or use a hard link"
@@ -191,7 +193,8 @@ class Files:
                 if (here / name).is_symlink():
                     what = "is a link to a folder, which is not followed"
                     self.problems.append(error(here / name, what, DO_MOVE))
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            hints = HINTS if here == root else ""
+            folders[:] = sorted(name for name in folders if name[0] != "." and name != hints)
             for name in sorted(name for name in files if not name.startswith(".")):
                 self._add(here / name)
         spellings = Counter(name.casefold() for name in self.found)

@@ -22,13 +22,7 @@ from pipeline.views import overlays, sheets
 from pipeline.views.report_data import KINDS, TITLES, ReportData, Table, read_rows
 
 Arrays = Mapping[str, np.ndarray]
-STEP_PANELS = {
-    "cams": "cams",
-    "seeds": "seeds",
-    "walk": "walk",
-    "labels": "labels",
-    "predictions": "predictions",
-}
+STEP_PANELS = {step: step for step in ("cams", "seeds", "walk", "labels", "predictions")}
 """Step -> the panel next to its score."""
 RANKED = {
     "labels": ("image", "cams", "seeds", "boundary", "walk", "labels", "instances"),
@@ -43,6 +37,7 @@ SIDE = 360
 """Longer side of the panels of a single image in pixels."""
 ARRAYS = {
     "segments": {"segments": "segments"},
+    "hints": {"pixels": "hints", "evidence": "evidence"},
     "seeds": {"seeds": "seeds"},
     "fields": {"boundary": "boundary", "displacement": "displacement"},
     "labels": {"semantic": "labels", "instances": "instances"},

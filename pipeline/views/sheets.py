@@ -46,6 +46,8 @@ def _instances(image: np.ndarray, ids: np.ndarray, full: Size) -> np.ndarray:
 
 COLUMNS: Mapping[str, Callable[[np.ndarray, np.ndarray, Size], np.ndarray]] = {
     "segments": _instances,
+    "hints": _labels,
+    "evidence": _heat,
     "features": _components,
     "cams": _heat,
     "seeds": _labels,

@@ -47,6 +47,10 @@ def record(format_: str, number: int, empty: bool = False) -> dict[str, np.ndarr
         "displacement": (2, 4, 3),
         "classes": (count,),
         "scores": (count,),
+        "evidence": (count, height, width),
+        "objects": (count, 3),
+        "boxes": (count, 7),
+        "gated": (count,),
     }
     layout = LAYOUTS[format_]
     made = {}

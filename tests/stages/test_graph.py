@@ -156,7 +156,10 @@ def test_ground_truth_is_read_by_scores_report_and_truth_alone() -> None:
     } - {TRUTH}
     assert not {file for file in readers if not within(file, list(TRUTH_READERS))}
     blind = set(STAGES) - {"dataset", "scores", "report", "semantic", "instance"}
-    assert not {name for name in blind if TRUTH in closure(name)}
+    decoding = {name for name in blind if TRUTH in closure(name)}
+    assert decoding == {"hints"}, "whose masks are decoded likewise"
+    for file in ("stages/hints.py", "pipeline/readers/hints.py"):
+        assert not re.search(r"read_semantic|read_instances", (ROOT / file).read_text())
 
 
 def test_no_stage_tracks_the_machine() -> None:
@@ -187,6 +190,7 @@ def test_the_classifier_sees_the_segments_through_guidance_alone() -> None:
     assert "data/guidance.h5" in STAGES["classifier"]["deps"]
     assert [name for name in STAGES if "data/segments.h5" in STAGES[name]["deps"]] == [
         "guidance",
+        "hints",
         "labels",
         "semantic",
     ]

@@ -19,6 +19,8 @@ def test_a_missing_crf_is_reported_once_before_any_work(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     index = build("scenes", Path(), Path("data/dataset"), images=2, val=0.5)
+    with Writer(Path("data/hints.h5"), "hints", index.classes):
+        pass
     with Writer(Path("data/cams.h5"), "cams", index.classes):
         pass
     for stage in (seeds, predictions):

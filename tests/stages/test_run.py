@@ -43,6 +43,7 @@ UPSTREAM = {
     "dataset",
     "segments",
     "guidance",
+    "hints",
     "features",
     "classifier",
     "cams",

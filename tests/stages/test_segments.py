@@ -144,7 +144,7 @@ def test_s2c_trains_with_the_settings_of_its_code(workspace: Path) -> None:
 
 def test_a_vote_without_segments_says_which_parameter_to_set(workspace: Path) -> None:
     run_stage(segments, values={"segments.backend": "none"})
-    for name in ("walk", "fields"):
+    for name in ("walk", "fields", "hints"):
         with Writer(Path(f"data/{name}.h5"), name, ["x"]):
             pass
     done = run_stage(labels, values={"labels.vote": "segments"})

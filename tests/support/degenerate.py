@@ -19,7 +19,7 @@ from pipeline.core.weights import load_weights
 from tests.support.repository import LADDER, QUICK, ROOT, set_parameters
 
 STEPS = (
-    *("dataset", "segments", "guidance", "features", "classifier", "cams", "seeds"),
+    *("dataset", "segments", "hints", "guidance", "features", "classifier", "cams", "seeds"),
     *("irnet", "fields", "walk", "labels"),
     *("semantic", "instance", "predictions", *(f"scores {name}" for name in LADDER), "report"),
 )

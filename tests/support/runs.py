@@ -63,6 +63,15 @@ def record(format_: str, number: int, shift: int = 0) -> Record:
             "stability": np.ones(2, np.float32),
             "iou": np.ones(2, np.float32),
         },
+        "hints": {
+            "pixels": np.where(ids == 1, labels, np.uint8(255)),
+            "instances": np.zeros((HEIGHT, WIDTH), np.uint16),
+            "evidence": (ids == 2)[None] * np.float16(0.5),
+            "classes": (present[1:] - 1).astype(np.uint8),
+            "objects": np.zeros((0, 3), np.float32),
+            "boxes": np.zeros((0, 7), np.float32),
+            "gated": np.array([2], np.uint8),
+        },
         "features": {
             "features": generator.normal(size=(6, 2, 3)).astype(np.float16),
             "stride": np.array([16], np.int32),

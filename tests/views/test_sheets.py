@@ -20,10 +20,10 @@ def everything(side: int = 60) -> dict[str, np.ndarray]:
         "features": np.zeros((H, W, 3), np.uint8),
         "boundary": generator.random(GRID).astype(np.float16),
         "cams": generator.random((2, H, W)).astype(np.float32),
-        "walk": generator.random((2, H, W)).astype(np.float32),
+        **dict.fromkeys(("walk", "evidence"), generator.random((2, H, W)).astype(np.float32)),
         "displacement": generator.normal(size=(2, *GRID)).astype(np.float16),
         "seeds": np.where(labels, labels, np.uint8(255)),
-        **dict.fromkeys(("labels", "predictions", "ground truth"), labels),
+        **dict.fromkeys(("hints", "labels", "predictions", "ground truth"), labels),
         **dict.fromkeys(("segments", "instances", "predicted instances"), ids),
         "ground-truth instances": ids,
     }

@@ -3,7 +3,7 @@
 | file | says |
 |---|---|
 | `NAME.png` | labels as in the source's masks; 255: nothing said |
-| `*.json` | COCO: of each annotation the mask, else the keypoints, else the box |
+| `*.json` | COCO: the mask of an annotation (a crowd is no object), else keypoints, else its box |
 | `*.csv` | `image,class,x,y[,stroke]`: points in pixels; those of one stroke are a scribble |
 
 They come from a person, whose word holds, unless an annotation has a score or the file lies in
@@ -43,8 +43,8 @@ class Shape(NamedTuple):
     """One annotation, stroke or point of an image.
 
     label: 0 background, c + 1 class c; score: 1 without one; person: whether a person says so;
-    where: file and place, for messages; segmentation: of COCO; box: x0, y0, x1, y1; points: f4
-    [P,2], x then y.
+    where: file and place, for messages; segmentation: of COCO; whole: whether it is of one object;
+    box: x0, y0, x1, y1; points: f4 [P,2], x then y.
     """
 
     label: int
@@ -52,6 +52,7 @@ class Shape(NamedTuple):
     person: bool
     where: str
     segmentation: Any = None
+    whole: bool = True
     box: tuple[float, float, float, float] | None = None
     points: np.ndarray | None = None
 
@@ -102,7 +103,7 @@ def read_hints(root: Path, index: Index, split: str = "train") -> Hints:
             except DatasetError as problem:
                 hints.problems += problem.problems
     if names.unknown:
-        what = f"images without use: {len(names.unknown)}, such as {names.unknown[0]!r}"
+        what = f"images without use: {len(names.unknown)}, such as {next(iter(names.unknown))!r}"
         do = f"hints are used where their image is in split {split}"
         hints.problems.append(warning(folder, what, do))
     if errors := [problem for problem in hints.problems if problem.level == "error"]:
@@ -114,7 +115,7 @@ class _Names:
     """Finds images by what files call them: an id, or a path that ends in it."""
 
     def __init__(self, index: Index, wanted: set[str]) -> None:
-        self.unknown: list[str] = []
+        self.unknown: dict[str, None] = {}
         self._found = {name: name for name in wanted}
         self._found |= {normalize(without_suffix(index[name].path)): name for name in wanted}
 
@@ -126,7 +127,7 @@ class _Names:
             for candidate in (tail, without_suffix(tail)):
                 if candidate in self._found:
                     return self._found[candidate]
-        self.unknown.append(name)
+        self.unknown[name] = None
         return None
 
 
@@ -154,7 +155,7 @@ def _read_coco(
             problems.append(error(where, what, DO_EXPORT))
         elif label is None:
             foreign += 1
-        elif label != IGNORE and not coco.is_crowd(row):
+        elif label != IGNORE:
             try:
                 yield file, _shape(row, label, person, where)
             except (TypeError, ValueError, OverflowError) as problem:
@@ -164,7 +165,7 @@ def _read_coco(
         problems.append(warning(path, what, do))
 
 
-def _shape(row: Mapping[str, Any], label: int, person: bool, where: str) -> Shape:
+def _shape(row: coco.Json, label: int, person: bool, where: str) -> Shape:
     """Return the shape of an annotation; raise ValueError that says what is wrong with it."""
     score = row.get("score")
     value = 1.0 if score is None else float(score)
@@ -173,7 +174,7 @@ def _shape(row: Mapping[str, Any], label: int, person: bool, where: str) -> Shap
     head = (label, value, person and score is None, where)
     segmentation, _ = clean(row.get("segmentation"))
     if segmentation and segmentation != [[]]:
-        return Shape(*head, segmentation=segmentation)
+        return Shape(*head, segmentation=segmentation, whole=not coco.is_crowd(row))
     if row.get("keypoints"):
         points = _numbers(row["keypoints"], 3, "keypoints").reshape(-1, 3)
         return Shape(*head, points=points[points[:, 2] > 0, :2])
@@ -270,10 +271,11 @@ def render(hints: ImageHints, index: Index, name: str, segments: np.ndarray | No
     outlines = [(shape, _area(shape, size)) for shape in shapes if shape.segmentation]
     outlines.sort(key=lambda pair: (pair[0].person, -int(pair[1].sum())))  # smaller ones in front
     for shape, mask in outlines:
-        if shape.label:
+        single = shape.whole and shape.label > 0
+        if single:
             objects.append((shape.label - 1, shape.score, shape.person))
-        if shape.label or shape.person:
-            instances[mask] = len(objects) if shape.label else 0
+        if single or shape.person:
+            instances[mask] = len(objects) if single else 0
         if shape.person:
             pixels[mask] = shape.label
         elif shape.label:
@@ -330,10 +332,13 @@ def _draw_points(shapes: Sequence[Shape], pixels: np.ndarray, segments: np.ndarr
 
 
 def _line(shape: Shape, size: tuple[int, ...]) -> np.ndarray:
-    """Return the pixels of a stroke as int32 [P,1,2]; raise DatasetError if one is outside."""
+    """Return the corners of a stroke as int32 [P,1,2], P >= 2, as OpenCV draws no single point.
+
+    Raises DatasetError if one is outside the image.
+    """
     assert shape.points is not None
     points = np.floor(shape.points).astype(np.int64)
     if (points < 0).any() or (points >= size[::-1]).any():
         what, do = "has a point outside the image", f"use pixels of 0..{size[1]}, 0..{size[0]}"
         raise DatasetError(error(shape.where, what, do))
-    return points.astype(np.int32)[:, None]
+    return np.concatenate([points, points[-1:]]).astype(np.int32)[:, None]

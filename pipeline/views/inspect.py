@@ -77,12 +77,12 @@ def measure(record: Record) -> dict[str, Any]:
             values["height"], values["width"] = array
         elif key in ("classes", "labels", "stability"):
             values["regions"] = len(array)
-        elif key in ("seeds", "semantic", "segments"):
+        elif key in ("seeds", "semantic", "segments", "pixels"):
             values["height"], values["width"] = array.shape
             kinds = {"foreground": (array > 0) & (array != IGNORE), "ignored": array == IGNORE}
             chosen = {"covered": array > 0} if key == "segments" else kinds
             values |= {f"share {kind}": where.mean() for kind, where in chosen.items()}
-        if array.dtype.kind == "f":
+        if array.dtype.kind == "f" and array.size and key not in ("objects", "boxes"):
             moves = key == "displacement"
             values[key] = np.hypot(*array.astype(np.float32)) if moves else array
     return values

@@ -6,6 +6,7 @@ weakmask check ~/images
 weakmask run
 weakmask inspect data/cams.h5 2007_000504 -o sheet.png
 weakmask browse --rev one-scale
+weakmask pick -n 20 -o to_correct && weakmask hints add to_correct
 weakmask export labels --format voc -o exported
 weakmask report-diff HEAD data/report
 weakmask predict data/semantic.safetensors photos/ -o out
@@ -34,6 +35,8 @@ COMMANDS = {
     "scores.",
     "compare": "Print the scores of finished DVC experiments, averaged over their seeds.",
     "predict": "Segment new images with a final model.",
+    "pick": "Pick the images most worth correcting, with their pseudo-labels.",
+    "hints": "Take back what was corrected.",
     "export": "Export masks as VOC, COCO or YOLO.",
     "export-onnx": "Write a final model as ONNX.",
     "import": "Convert weights that a method's authors published.",
@@ -94,6 +97,10 @@ def _load(name: str) -> click.Command:
             from stages.cli.compare import compare as command
         case "predict":
             from stages.cli.predict import predict as command
+        case "pick":
+            from stages.cli.hints import pick as command
+        case "hints":
+            from stages.cli.hints import hints as command
         case "export":
             from stages.cli.export import export as command
         case "export-onnx":

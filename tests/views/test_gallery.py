@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.core.artifacts import Reader
+from pipeline.core.artifacts import LAYOUTS, Reader
 from pipeline.data.index import Index
 from pipeline.views.gallery import ImageGallery, boxed, evenly_spaced, first_bad_step, ranked
 from pipeline.views.report_data import TITLES, ReportData
@@ -64,8 +64,7 @@ def test_frame_lies_around_its_box() -> None:
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> ImageGallery:
     folder = tmp_path_factory.mktemp("gallery")
     write_run(folder)
-    formats = ("segments", "features", "cams", "seeds", "fields", "walk", "labels", "predictions")
-    readers = {format_: Reader(folder / f"{format_}.h5", format_) for format_ in formats}
+    readers = {format_: Reader(folder / f"{format_}.h5", format_) for format_ in LAYOUTS}
     return ImageGallery(Index.load(folder / "dataset"), readers, "class", 60)
 
 

@@ -1,0 +1,218 @@
+"""`weakmask pick` and `weakmask hints add`: which images to correct, and taking them back.
+
+weakmask pick -n 20 --by disagreement --spread -o to_correct
+weakmask hints add to_correct      # after correcting its masks in an annotation tool
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from pipeline.core.artifacts import IGNORE, Reader, Record
+from pipeline.core.resume import write_atomically
+from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
+from pipeline.errors import UserError, count
+from pipeline.labelling.hints import is_corrected
+from pipeline.labelling.pseudo_labels import class_maps
+from pipeline.labelling.seeds import upsample
+from stages._command import DATASET, artifact, read_parameters
+
+MARGIN = 3
+"""Pixels around an outline of the labels within which a boundary is explained by it."""
+Records = Mapping[str, Reader]
+
+
+def disagreement(records: Records, name: str) -> float:
+    """Return the share of the confident seeds that the labels contradict."""
+    seeds, labels = records["seeds"][name]["seeds"], records["labels"].array(name, "semantic")
+    sure = seeds != IGNORE
+    return float((seeds != labels)[sure].mean()) if sure.any() else 1.0
+
+
+def uncertainty(records: Records, name: str) -> float:
+    """Return the mean closeness of the two highest scores of a pixel, background included."""
+    section = read_parameters(Path("params.yaml")).labels
+    scores, _ = class_maps(records["walk"][name], section.normalize)
+    background = np.full((1, *scores.shape[1:]), section.background, np.float32)
+    top = np.sort(np.concatenate([background, background * 0, scores]), 0)[-2:]
+    return float(1 - (top[1] - top[0]).mean())
+
+
+def boundary(records: Records, name: str) -> float:
+    """Return the mean strength of class boundaries in the foreground, away from the labels' own
+    outlines: objects that are cut short or merged.
+    """
+    labels = records["labels"].array(name, "semantic")
+    edges = upsample(records["fields"].array(name, "boundary")[None], labels.shape)[0]
+    kernel = np.ones((2 * MARGIN + 1,) * 2, np.uint8)
+    outlines = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, kernel) > 0
+    return float((edges * ~outlines).mean())
+
+
+CRITERIA: Mapping[str, tuple[Callable[[Records, str], float], tuple[str, ...]]] = {
+    "disagreement": (disagreement, ("seeds", "labels")),
+    "uncertainty": (uncertainty, ("walk", "labels")),
+    "boundary": (boundary, ("fields", "labels")),
+}
+"""Criterion -> what scores an image by it, and the artifacts it reads."""
+
+
+def choose(
+    scores: Mapping[str, float], tags: Mapping[str, Sequence[int]], n: int, *, spread: bool
+) -> list[str]:
+    """Return the n images of the highest scores.
+
+    spread: each time only images with the class that was picked least so far count, so that no
+    class takes all.
+    """
+    ordered, chosen = sorted(scores, key=lambda name: (-scores[name], name)), list[str]()
+    picks = Counter({c: 0 for name in ordered for c in tags[name]})
+    while ordered and len(chosen) < n:
+        left = {c for name in ordered for c in tags[name]}
+        rarest = min(left, key=lambda c: (picks[c], c)) if spread and left else None
+        name = next(name for name in ordered if rarest is None or rarest in tags[name])
+        ordered.remove(name)
+        chosen.append(name)
+        picks.update(tags[name])
+    return chosen
+
+
+@click.command()
+@click.option("-n", "number", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--by",
+    default="disagreement",
+    show_default=True,
+    type=click.Choice([*CRITERIA]),
+    help="Seeds against labels, two close scores, or boundaries that no label follows.",
+)
+@click.option("--spread", is_flag=True, help="Let the classes take turns.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to."
+)
+@click.option("--polygons", is_flag=True, help="Polygons (approximate) instead of RLE.")
+@click.option("--force", is_flag=True, help="Write to a folder that is not empty.")
+def pick(number: int, by: str, spread: bool, output: Path, polygons: bool, force: bool) -> None:
+    """Pick the training images that are most worth correcting, with their pseudo-labels.
+
+    Writes COCO with image files, which annotation tools open, and picked.csv with the scores.
+    Images that already have hints of a person are left out.
+    """
+    from pipeline.export import coco
+    from pipeline.export.images import ExportImages, Target, keep_out, prepare, write_tags
+
+    index, (score, needed) = Index.load(DATASET), CRITERIA[by]
+    records = {kind: Reader(artifact(kind), kind) for kind in needed}
+    hints, labels = Reader(artifact("hints"), "hints"), records["labels"]
+    names = [name for name in labels.names if not (name in hints and is_corrected(hints[name]))]
+    names = [name for name in names if all(name in reader for reader in records.values())]
+    scores = {name: score(records, name) for name in tqdm(names, desc="pick", unit="image")}
+    tags = {name: index[name].tags for name in names}
+    chosen = choose(scores, tags, number, spread=spread)
+    for root in (index.images_root, index.masks_root, DATASET):
+        keep_out(output, root, "the dataset is")
+    prepare(output, force=force)
+    files = {name: index.images_root / index[name].path for name in chosen}
+    splits = {name: index[name].split for name in chosen}
+    target = Target(output, index.classes, files, splits, "copy")
+    coco.export(ExportImages(labels, chosen, len(index.classes)), target, polygons=polygons)
+    write_tags(output, {name: [index.classes[c] for c in tags[name]] for name in chosen}, splits)
+    rows = "".join(f'"{name}",{scores[name]:.4f}\n' for name in chosen)
+    write_atomically(output / "picked.csv", f"image,{by}\n{rows}".encode())
+    click.echo(f"wrote {count(len(chosen), 'image')} to {output}: correct the masks there, then")
+    click.echo(f"weakmask hints add {output}")
+
+
+@click.group()
+def hints() -> None:
+    """Take back what was corrected."""
+
+
+@hints.command()
+@click.argument("export", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def add(export: Path) -> None:
+    """Add the corrected masks of EXPORT, a folder with its images, to the hints of the source.
+
+    EXPORT is COCO, VOC or YOLO, as annotation tools write them. Every pixel of its images counts as
+    corrected, what has no mask as background; void pixels say nothing. A second EXPORT of the same
+    name replaces the first.
+    """
+    index = Index.load(DATASET)
+    source = Path(read_parameters(Path("params.yaml")).dataset.source)
+    if source.resolve().is_relative_to(Path(__file__).resolve().parents[2] / "pipeline"):
+        raise UserError("dataset.source: the built-in scenes take no hints; name a folder of yours")
+    path = source / "hints" / f"{export.resolve().name}.json"
+    images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
+    for name, record in _corrected(export, index):
+        images.append({"id": len(images) + 1, "file_name": index[name].path})
+        for row in _rows(record):
+            row |= {"id": len(annotations) + 1, "image_id": len(images)}
+            annotations.append(row)
+    path.parent.mkdir(exist_ok=True)
+    categories = [{"id": k, "name": name} for k, name in enumerate(("background", *index.classes))]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    write_atomically(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())
+    click.echo(f"added {count(len(images), 'image')} as {path}; next: dvc repro")
+
+
+def _corrected(export: Path, index: Index) -> Iterator[tuple[str, Record]]:
+    """Yield the images of an export, with semantic u1 [H,W], instances u2 [H,W] and classes."""
+    from pipeline.readers.build import build
+    from pipeline.readers.layout import recognize
+
+    layout = recognize(export)
+    with TemporaryDirectory() as folder:
+        found = build(
+            layout.format,
+            export,
+            Path(folder),
+            lists=layout.lists or None,
+            annotations=layout.annotations or None,
+        )
+        if unknown := sorted({*found.classes} - {*index.classes}):
+            raise UserError(
+                f"{export}: {', '.join(unknown)} is no class of the dataset, whose classes are "
+                f"{', '.join(index.classes)}; rename it in the annotation tool"
+            )
+        table = np.arange(256, dtype=np.uint8)
+        for k, name in enumerate(found.classes, start=1):
+            table[k] = index.classes.index(name) + 1
+        for name in found:
+            if name not in index or index.size(name) != found.size(name):
+                raise UserError(
+                    f"{export}: {name} is no image of the dataset, or has another size there; "
+                    "leave it out, or name it as in the dataset"
+                )
+            if not found.has_masks(name):
+                raise UserError(f"{export}: {name} has no mask; export the masks, not only boxes")
+            semantic = table[read_semantic(found, name)]
+            ids, classes = np.zeros(semantic.shape, np.uint16), np.zeros(0, np.uint8)
+            if found.has_instances(name):
+                ids, classes = read_instances(found, name)
+            yield (
+                name,
+                {"semantic": semantic, "instances": ids, "classes": table[classes + 1] - 1},
+            )
+
+
+def _rows(record: Record) -> Iterator[dict[str, Any]]:
+    """Yield COCO's annotations of an image: its objects, and crowds of all other known pixels."""
+    from pipeline.export.coco import annotation
+
+    ids, semantic = record["instances"], record["semantic"]
+    masks = [(ids == k, int(c), 0) for k, c in enumerate(record["classes"], start=1)]
+    rest = np.where(ids > 0, IGNORE, semantic)
+    masks += [(rest == label, int(label) - 1, 1) for label in np.unique(rest[rest != IGNORE])]
+    for mask, c, crowd in masks:
+        row = {**annotation(mask, c, 1.0), "iscrowd": crowd}
+        del row["score"]
+        yield row

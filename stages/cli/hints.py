@@ -24,6 +24,7 @@ from pipeline.errors import UserError, count
 from pipeline.labelling.hints import is_corrected
 from pipeline.labelling.pseudo_labels import class_maps
 from pipeline.labelling.seeds import upsample
+from pipeline.params.pseudo_labels import Labels
 from stages._command import DATASET, artifact, read_parameters
 
 MARGIN = 3
@@ -31,23 +32,22 @@ MARGIN = 3
 Records = Mapping[str, Reader]
 
 
-def disagreement(records: Records, name: str) -> float:
+def disagreement(records: Records, name: str, rules: Labels) -> float:
     """Return the share of the confident seeds that the labels contradict."""
     seeds, labels = records["seeds"][name]["seeds"], records["labels"].array(name, "semantic")
     sure = seeds != IGNORE
     return float((seeds != labels)[sure].mean()) if sure.any() else 1.0
 
 
-def uncertainty(records: Records, name: str) -> float:
+def uncertainty(records: Records, name: str, rules: Labels) -> float:
     """Return the mean closeness of the two highest scores of a pixel, background included."""
-    section = read_parameters(Path("params.yaml")).labels
-    scores, _ = class_maps(records["walk"][name], section.normalize)
-    background = np.full((1, *scores.shape[1:]), section.background, np.float32)
+    scores, _ = class_maps(records["walk"][name], rules.normalize)
+    background = np.full((1, *scores.shape[1:]), rules.background, np.float32)
     top = np.sort(np.concatenate([background, background * 0, scores]), 0)[-2:]
     return float(1 - (top[1] - top[0]).mean())
 
 
-def boundary(records: Records, name: str) -> float:
+def boundary(records: Records, name: str, rules: Labels) -> float:
     """Return the mean strength of class boundaries in the foreground, away from the labels' own
     outlines: objects that are cut short or merged.
     """
@@ -58,7 +58,7 @@ def boundary(records: Records, name: str) -> float:
     return float((edges * ~outlines).mean())
 
 
-CRITERIA: Mapping[str, tuple[Callable[[Records, str], float], tuple[str, ...]]] = {
+CRITERIA: Mapping[str, tuple[Callable[[Records, str, Labels], float], tuple[str, ...]]] = {
     "disagreement": (disagreement, ("seeds", "labels")),
     "uncertainty": (uncertainty, ("walk", "labels")),
     "boundary": (boundary, ("fields", "labels")),
@@ -115,7 +115,8 @@ def pick(number: int, by: str, spread: bool, output: Path, polygons: bool, force
     hints, labels = Reader(artifact("hints"), "hints"), records["labels"]
     names = [name for name in labels.names if not (name in hints and is_corrected(hints[name]))]
     names = [name for name in names if all(name in reader for reader in records.values())]
-    scores = {name: score(records, name) for name in tqdm(names, desc="pick", unit="image")}
+    rules, bar = read_parameters(Path("params.yaml")).labels, tqdm(names, desc="pick", unit="image")
+    scores = {name: score(records, name, rules) for name in bar}
     tags = {name: index[name].tags for name in names}
     chosen = choose(scores, tags, number, spread=spread)
     for root in (index.images_root, index.masks_root, DATASET):
@@ -147,10 +148,10 @@ def add(export: Path) -> None:
     name replaces the first.
     """
     index = Index.load(DATASET)
-    source = Path(read_parameters(Path("params.yaml")).dataset.source)
-    if source.resolve().is_relative_to(Path(__file__).resolve().parents[2] / "pipeline"):
-        raise UserError("dataset.source: the built-in scenes take no hints; name a folder of yours")
-    path = source / "hints" / f"{export.resolve().name}.json"
+    section = read_parameters(Path("params.yaml")).dataset
+    if section.format == "scenes":
+        raise UserError("dataset.format: the built-in scenes take no hints; use a folder of yours")
+    path = Path(section.source) / "hints" / f"{export.resolve().name}.json"
     images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     for name, record in _corrected(export, index):
         images.append({"id": len(images) + 1, "file_name": index[name].path})

@@ -1,0 +1,155 @@
+"""`weakmask pick` and `weakmask hints add`: what is picked, and that masks come back exactly."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline.core.artifacts import IGNORE, Reader, Writer
+from pipeline.data.index import Index
+from pipeline.readers.build import build
+from stages.cli.hints import CRITERIA, choose
+from stages.cli.main import main
+from stages.hints import hints
+from tests.support.repository import set_parameters
+from tests.support.runtimes import run_stage
+from tests.support.sources import own_folder, save
+
+ROWS = ["a,cat,train", "b/c,dog;cat,train", "d,dog,train", "e,cat,val"]
+SIZE = (12, 16)
+
+
+def weakmask(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+def semantic(number: int) -> np.ndarray:
+    """Labels of two touching instances of one class, and one of another."""
+    labels = np.zeros(SIZE, np.uint8)
+    labels[1 + number : 6, 1:9], labels[7:11, 9:15] = 1, 2
+    return labels
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose labels agree with the seeds in `a` best and in `d` least."""
+    monkeypatch.chdir(tmp_path)
+    index = build(
+        "folder", own_folder(Path("src"), ROWS, "image,classes,split"), Path("data/dataset")
+    )
+    names, grid = index.select("train"), (3, 4)
+    for kind in ("seeds", "labels", "walk", "fields", "hints", "segments"):
+        with Writer(Path(f"data/{kind}.h5"), kind, index.classes) as writer:
+            for number, name in enumerate(names if kind not in ("hints", "segments") else ()):
+                labels = semantic(number)
+                seeds, ids = labels.copy(), labels.astype(np.uint16)
+                seeds[:, : 4 * number] = 1 - seeds[:, : 4 * number]
+                ids[:, 5:9][labels[:, 5:9] == 1] = 3
+                records = {
+                    "seeds": {"seeds": np.minimum(seeds, 2)},
+                    "labels": {
+                        "semantic": labels,
+                        "instances": ids,
+                        "classes": np.array([0, 1, 0]),
+                        "scores": np.array([0.9, 0.8, 0.7]),
+                    },
+                    "walk": {
+                        "maps": np.full((1, *grid), 1 - 0.25 * number),
+                        "classes": np.array([0]),
+                        "size": np.array(SIZE),
+                    },
+                    "fields": {
+                        "boundary": np.full(grid, 0.2 * number),
+                        "displacement": np.zeros((2, *grid)),
+                    },
+                }
+                writer.write(name, records[kind])
+    assert (
+        run_stage(hints, values={"dataset.format": "folder", "dataset.source": "src"}).exit_code
+        == 0
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("by", CRITERIA)
+def test_the_picked_images_come_with_their_labels(project: Path, by: str) -> None:
+    done = weakmask("pick", "-n", "2", "--by", by, "-o", "out")
+    assert done.exit_code == 0, done.output
+    rows = Path("out/picked.csv").read_text().splitlines()
+    assert rows[0] == f"image,{by}"
+    scores = [float(row.rpartition(",")[2]) for row in rows[1:]]
+    assert scores == sorted(scores, reverse=True)
+    if by != "uncertainty":
+        assert [row.split('"')[1] for row in rows[1:]] == ["d", "b/c"]
+    content = json.loads(Path("out/annotations/instances_default.json").read_text())
+    assert len(content["images"]) == len(rows) - 1
+    assert all((Path("out/images") / row["file_name"]).is_file() for row in content["images"])
+
+
+def test_masks_come_back_exactly_and_are_not_picked_again(project: Path) -> None:
+    weakmask("pick", "-n", "2", "-o", "out")
+    done = weakmask("hints", "add", "out")
+    assert "added 2 images as src/hints/out.json" in done.output
+    assert (
+        run_stage(hints, values={"dataset.format": "folder", "dataset.source": "src"}).exit_code
+        == 0
+    )
+    labels, found = Reader("data/labels.h5"), Reader("data/hints.h5", "hints")
+    assert found.names == ["b/c", "d"]
+    for name in found:
+        given, record = labels[name], found[name]
+        tags = [0, *(c + 1 for c in Index.load(Path("data/dataset"))[name].tags)]
+        kept = np.isin(given["semantic"], tags)
+        np.testing.assert_array_equal(record["pixels"], np.where(kept, given["semantic"], IGNORE))
+        pairs = {*zip(given["instances"][kept], record["instances"][kept], strict=True)}
+        assert len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
+        assert (record["objects"][:, 1:] == 1).all()
+    assert weakmask("pick", "-n", "9", "-o", "next").exit_code == 0
+    assert [row.split(",")[0] for row in Path("next/picked.csv").read_text().splitlines()[1:]] == [
+        '"a"'
+    ]
+
+
+def test_masks_of_another_tool_come_back(project: Path) -> None:
+    """Void says nothing, and classes may have another order."""
+    drawn = np.where(semantic(0) == 2, 255, semantic(0) * 2).astype(np.uint8)
+    tool = own_folder(Path("tool"), ["a,cat"])
+    save(tool / "masks/a.png", drawn)
+    (tool / "classes.txt").write_text("dog\ncat\n")
+    done = weakmask("hints", "add", "tool")
+    assert done.exit_code == 0, done.output
+    run_stage(hints, values={"dataset.format": "folder", "dataset.source": "src"})
+    expected = np.where(drawn == 255, IGNORE, semantic(0))
+    np.testing.assert_array_equal(Reader("data/hints.h5")["a"]["pixels"], expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [(["z,cat"], "z is no image of the dataset"), (["a,emu"], "emu is no class of the dataset")],
+)
+def test_what_does_not_belong_to_the_dataset_is_refused(
+    project: Path, rows: Sequence[str], words: str
+) -> None:
+    tool = own_folder(Path("tool"), rows)
+    save(tool / f"masks/{rows[0][0]}.png", np.ones(SIZE, np.uint8))
+    done = weakmask("hints", "add", "tool")
+    assert done.exit_code == 1
+    assert words in done.output
+    assert not Path("src/hints").exists()
+
+
+def test_scenes_take_no_hints(project: Path) -> None:
+    set_parameters(Path(), {"dataset.format": "scenes"})
+    own_folder(Path("tool"), ["a,cat"])
+    assert "use a folder of yours" in weakmask("hints", "add", "tool").output
+
+
+def test_classes_take_turns() -> None:
+    tags = {"a": [0], "b": [0], "c": [0, 1], "d": [1], "e": []}
+    scores = {"a": 0.9, "b": 0.8, "c": 0.1, "d": 0.2, "e": 0.85}
+    assert choose(scores, tags, 3, spread=False) == ["a", "e", "b"]
+    assert choose(scores, tags, 3, spread=True) == ["a", "d", "b"]
+    assert choose(scores, tags, 9, spread=True)[-1] == "e"

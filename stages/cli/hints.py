@@ -102,7 +102,7 @@ def choose(
 @click.option("--polygons", is_flag=True, help="Polygons (approximate) instead of RLE.")
 @click.option("--force", is_flag=True, help="Write to a folder that is not empty.")
 def pick(number: int, by: str, spread: bool, output: Path, polygons: bool, force: bool) -> None:
-    """Pick the training images that are most worth correcting, with their pseudo-labels.
+    """Pick the images most worth correcting, with their pseudo-labels.
 
     Writes COCO with image files, which annotation tools open, and picked.csv with the scores.
     Images that already have hints of a person are left out.

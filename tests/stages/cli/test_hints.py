@@ -14,12 +14,14 @@ from pipeline.readers.build import build
 from stages.cli.hints import CRITERIA, choose
 from stages.cli.main import main
 from stages.hints import hints
+from stages.scores import scores
 from tests.support.repository import set_parameters
 from tests.support.runtimes import run_stage
-from tests.support.sources import own_folder, save
+from tests.support.sources import own_folder, save, write
 
 ROWS = ["a,cat,train", "b/c,dog;cat,train", "d,dog,train", "e,cat,val"]
 SIZE = (12, 16)
+FOLDER = {"dataset.format": "folder", "dataset.source": "src"}
 
 
 def weakmask(*arguments: str) -> Result:
@@ -67,10 +69,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                     },
                 }
                 writer.write(name, records[kind])
-    assert (
-        run_stage(hints, values={"dataset.format": "folder", "dataset.source": "src"}).exit_code
-        == 0
-    )
+    assert run_stage(hints, values=FOLDER).exit_code == 0
     return tmp_path
 
 
@@ -80,8 +79,8 @@ def test_the_picked_images_come_with_their_labels(project: Path, by: str) -> Non
     assert done.exit_code == 0, done.output
     rows = Path("out/picked.csv").read_text().splitlines()
     assert rows[0] == f"image,{by}"
-    scores = [float(row.rpartition(",")[2]) for row in rows[1:]]
-    assert scores == sorted(scores, reverse=True)
+    found = [float(row.rpartition(",")[2]) for row in rows[1:]]
+    assert found == sorted(found, reverse=True)
     if by != "uncertainty":
         assert [row.split('"')[1] for row in rows[1:]] == ["d", "b/c"]
     content = json.loads(Path("out/annotations/instances_default.json").read_text())
@@ -93,10 +92,7 @@ def test_masks_come_back_exactly_and_are_not_picked_again(project: Path) -> None
     weakmask("pick", "-n", "2", "-o", "out")
     done = weakmask("hints", "add", "out")
     assert "added 2 images as src/hints/out.json" in done.output
-    assert (
-        run_stage(hints, values={"dataset.format": "folder", "dataset.source": "src"}).exit_code
-        == 0
-    )
+    assert run_stage(hints, values=FOLDER).exit_code == 0
     labels, found = Reader("data/labels.h5"), Reader("data/hints.h5", "hints")
     assert found.names == ["b/c", "d"]
     for name in found:
@@ -121,7 +117,7 @@ def test_masks_of_another_tool_come_back(project: Path) -> None:
     (tool / "classes.txt").write_text("dog\ncat\n")
     done = weakmask("hints", "add", "tool")
     assert done.exit_code == 0, done.output
-    run_stage(hints, values={"dataset.format": "folder", "dataset.source": "src"})
+    run_stage(hints, values=FOLDER)
     expected = np.where(drawn == 255, IGNORE, semantic(0))
     np.testing.assert_array_equal(Reader("data/hints.h5")["a"]["pixels"], expected)
 
@@ -149,7 +145,27 @@ def test_scenes_take_no_hints(project: Path) -> None:
 
 def test_classes_take_turns() -> None:
     tags = {"a": [0], "b": [0], "c": [0, 1], "d": [1], "e": []}
-    scores = {"a": 0.9, "b": 0.8, "c": 0.1, "d": 0.2, "e": 0.85}
-    assert choose(scores, tags, 3, spread=False) == ["a", "e", "b"]
-    assert choose(scores, tags, 3, spread=True) == ["a", "d", "b"]
-    assert choose(scores, tags, 9, spread=True)[-1] == "e"
+    values = {"a": 0.9, "b": 0.8, "c": 0.1, "d": 0.2, "e": 0.85}
+    assert choose(values, tags, 3, spread=False) == ["a", "e", "b"]
+    assert choose(values, tags, 3, spread=True) == ["a", "d", "b"]
+    assert choose(values, tags, 9, spread=True)[-1] == "e"
+
+
+def test_scores_leave_out_what_persons_said_and_nothing_said_is_no_image(project: Path) -> None:
+    assert len(Reader("data/hints.h5", "hints")) == 0
+    for name in ("a", "d"):
+        save(Path(f"src/masks/{name}.png"), semantic(0))
+    build("folder", Path("src"), Path("data/dataset"))
+
+    def scored(**files: str) -> list[str]:
+        """Return the images that are scored with these points."""
+        for name, text in files.items():
+            write(Path(f"src/hints/{name}.csv"), f"image,class,x,y\n{text}\n")
+        for stage, *arguments in ((hints,), (scores, "labels")):
+            assert run_stage(stage, *arguments, values=FOLDER).exit_code == 0
+        rows = Path("data/scores/labels/images.csv").read_text().splitlines()[1:]
+        return [row.split(",")[0] for row in rows]
+
+    assert scored() == ["a", "d"]
+    assert scored(first="d,cat,1,1") == ["a", "d"], "gated"
+    assert scored(second="d,dog,1,1") == ["a"]

@@ -245,9 +245,15 @@ LAYERS: Mapping[str, Layer] = {
         ("true instances",),
         _true_instances,
     ),
+    "hints": Layer(
+        "hints",
+        "What persons said of its pixels; of hatched ones they said nothing.",
+        ("hints",),
+        partial(_label_map, "hints"),
+    ),
 }
-"""All layers, lowest first, in the order of the pipeline."""
-KEYS = dict(zip("1234567890qwer", LAYERS, strict=True))
+"""All layers, lowest first, in the order of the pipeline, hints aside."""
+KEYS = dict(zip("1234567890qwert", LAYERS, strict=True))
 """Key of the keyboard -> layer that it shows or hides."""
 OPAQUE = ("boundary", "displacement")
 """Layers that hide what is below; of several layers, they go to the bottom."""

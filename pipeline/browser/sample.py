@@ -24,7 +24,7 @@ STEPS = (*TITLES, "truth")
 """Steps with a label map, in the order of the pipeline."""
 LABEL_MAPS = ("seeds", "labels", "predictions", "truth")
 """Steps whose label maps are stored; layers have the same names."""
-SPATIAL = ("segments", "seeds", "boundary", "semantic")
+SPATIAL = ("segments", "pixels", "seeds", "boundary", "semantic")
 """Arrays whose shape is the image's, or its stride-4 grid's."""
 
 
@@ -112,7 +112,7 @@ class Sample:
             chosen = self.run.value("labels", "background") if threshold is None else threshold
             normalize = self.run.value("labels", "normalize")
             return assign(*class_maps(self.record("walk"), normalize), chosen)
-        return self.record(step)["seeds" if step == "seeds" else "semantic"]
+        return self.record(step)[{"seeds": "seeds", "hints": "pixels"}.get(step, "semantic")]
 
     def miou(self, labels: np.ndarray) -> float | None:
         """Return the mIoU of a label map on this image in [0,1]; None without a mask."""

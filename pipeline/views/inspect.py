@@ -90,7 +90,7 @@ def measure(record: Record) -> dict[str, Any]:
 
 def class_ids(record: Record) -> np.ndarray:
     """Return the class ids that an image's maps, instances or labels have; none for segments."""
-    labels = record.get("seeds", record.get("semantic"))
+    labels = next((record[key] for key in ("seeds", "semantic", "pixels") if key in record), None)
     found = record.get("classes", record.get("labels", np.zeros(0, np.uint8)))
     if labels is not None:
         found = np.union1d(found, labels[(labels > 0) & (labels != IGNORE)] - 1)

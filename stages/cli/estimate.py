@@ -34,6 +34,7 @@ def expected_seconds(parameters: "Parameters", survey: "Survey") -> dict[str, fl
     Returns:
         Seconds by stage; nothing if a stage fails on so few images.
     """
+    from pipeline.core.artifacts import Writer
     from pipeline.data.index import Index
 
     train = [image for image in survey.images if image.split == "train" and image.tags]
@@ -49,6 +50,8 @@ def expected_seconds(parameters: "Parameters", survey: "Survey") -> dict[str, fl
                 for split in ("train", "val")
             ]
             Index(survey.classes, entries, source, source, {0: 0}).save(run / "data/dataset")
+            with Writer(run / "data/hints.h5", "hints", survey.classes):
+                pass  # drawing some takes no time worth measuring
             for stage in LEAST_STEPS:
                 epochs = number * values[stage]["batch"] / len(chosen[:images])
                 values[stage] = {**values[stage], "epochs": epochs}

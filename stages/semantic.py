@@ -1,8 +1,8 @@
 """Stage semantic: train the final semantic model on the pseudo-labels, or on the ground
 truth for its upper bound.
 
-Reads data/dataset, data/labels.h5, with soft targets data/walk.h5, with a boundary term
-data/segments.h5; writes data/semantic.safetensors and data/curves/semantic.csv.
+Reads data/dataset, data/labels.h5, with soft targets data/walk.h5 and data/hints.h5, with a
+boundary term data/segments.h5; writes data/semantic.safetensors and data/curves/semantic.csv.
     dvc repro semantic
     dvc exp run -S semantic.targets=soft
     dvc exp run -S semantic.supervision=truth semantic predictions scores@predictions
@@ -20,6 +20,7 @@ from pipeline.core.artifacts import Reader
 from pipeline.data.index import Index
 from pipeline.data.masks import read_semantic
 from pipeline.errors import UserError
+from pipeline.labelling.hints import hint_of
 from pipeline.labelling.pseudo_labels import class_maps
 from pipeline.nets.backbones import normalization
 from pipeline.nets.deeplab import LabeledCrops, SemanticNet, segmentation_loss
@@ -79,9 +80,9 @@ def _samples(
         return LabeledCrops(index, names, label_map, *crops), segmentation_loss, inputs
     targets = partial(_one_hot, label_map)
     if soft:
-        walk = Reader(artifact("walk"), "walk")
-        targets = partial(_walked, walk, parameters.labels)
-        inputs.append(walk.path)
+        walk, hints = Reader(artifact("walk"), "walk"), Reader(artifact("hints"), "hints")
+        targets = partial(_walked, walk, hints, parameters.hints.trust, parameters.labels)
+        inputs += [walk.path, hints.path]
     if section.boundary:
         segments = Reader(artifact("segments"), "segments")
         if not segments.names:
@@ -99,8 +100,11 @@ def _one_hot(label_map: Callable[[str], np.ndarray], name: str) -> Targets:
     return from_labels(label_map(name))
 
 
-def _walked(walk: Reader, section: Labels, name: str) -> Targets:
-    return from_maps(*class_maps(walk[name], section.normalize), section.background)
+def _walked(walk: Reader, hints: Reader, trust: float, section: Labels, name: str) -> Targets:
+    maps, classes = class_maps(walk[name], section.normalize)
+    if (hint := hint_of(hints, name, trust)) is not None:
+        maps = hint.applied(maps, classes)
+    return from_maps(maps, classes, section.background)
 
 
 def _inside(segments: Reader, name: str) -> np.ndarray:

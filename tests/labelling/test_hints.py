@@ -11,6 +11,9 @@ from pipeline.core.artifacts import IGNORE, Record
 from pipeline.labelling.hints import Hint, hint_of, is_corrected
 from pipeline.labelling.pseudo_labels import pseudo_labels
 from pipeline.labelling.seeds import seed_map
+from pipeline.params import presets
+from pipeline.params.pseudo_labels import Labels
+from stages.semantic import _walked
 from tests.labelling.test_seeds import OFF, ON
 
 SIZE = (24, 32)
@@ -142,6 +145,17 @@ def walk(maps: np.ndarray, classes: list[int]) -> Record:
 def labels(hint: Hint, maps: np.ndarray, classes: list[int]) -> Record:
     found = pseudo_labels(walk(maps, classes), np.zeros((6, 8)), **RULES, hint=hint)
     return hint.settled_record(found, RULES["background"])
+
+
+def test_soft_targets_keep_what_a_person_said() -> None:
+    said = pixels((ALL, LEFT, CAT + 1), (slice(0, 6), RIGHT, 0))
+    hints = {"a": record(pixels=said)}
+    walked: Any = {"a": walk(np.stack([np.full((6, 8), 0.3), np.full((6, 8), 0.9)]), [CAT, DOG])}
+    rules = Labels(**presets.load("scenes")["labels"])
+    targets, keys = _walked(walked, hints, 1.0, rules, "a")  # type: ignore[arg-type]
+    found = keys[targets.argmax(0)]
+    np.testing.assert_array_equal(found[said != IGNORE], said[said != IGNORE])
+    assert (found[6:, RIGHT] == DOG + 1).all()
 
 
 def test_labels_and_instances_are_what_a_person_drew() -> None:

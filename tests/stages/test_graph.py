@@ -199,9 +199,9 @@ def test_the_classifier_sees_the_segments_through_guidance_alone() -> None:
 def test_trust_in_hints_reruns_seeds_and_what_follows() -> None:
     """And nothing but the hints of a source makes data/hints.h5."""
     tracking = [name for name in STAGES if "hints" in STAGES[name]["params"]]
-    assert tracking == ["seeds", "walk", "labels", "report"]
+    assert tracking == ["seeds", "walk", "labels", "semantic", "report"]
     reading = {name for name in STAGES if "data/hints.h5" in STAGES[name]["deps"]}
-    assert reading == {"seeds", "walk", "labels", "scores"}
+    assert reading == {"seeds", "walk", "labels", "semantic", "scores"}
 
 
 def test_every_step_is_scored_and_reported() -> None:

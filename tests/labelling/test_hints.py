@@ -151,7 +151,7 @@ def test_soft_targets_keep_what_a_person_said() -> None:
     said = pixels((ALL, LEFT, CAT + 1), (slice(0, 6), RIGHT, 0))
     hints = {"a": record(pixels=said)}
     walked: Any = {"a": walk(np.stack([np.full((6, 8), 0.3), np.full((6, 8), 0.9)]), [CAT, DOG])}
-    rules = Labels(**presets.load("scenes")["labels"])
+    rules = Labels(**{**presets.load("scenes")["labels"], "normalize": "image"})
     targets, keys = _walked(walked, hints, 1.0, rules, "a")  # type: ignore[arg-type]
     found = keys[targets.argmax(0)]
     np.testing.assert_array_equal(found[said != IGNORE], said[said != IGNORE])

@@ -76,7 +76,7 @@ class Coco(Section):
 class Dataset(Section):
     """Stage dataset."""
 
-    format: Literal["scenes", "folder", "classes", "voc", "coco", "yolo"]
+    format: Literal["scenes", "folder", "classes", "voc", "coco", "yolo", "roboflow"]
     """Layout of the source."""
     source: str
     """Folder of images and tags; for `scenes` the package that renders them."""

@@ -47,7 +47,7 @@ def build(
     """Check a source and write its index; equal input gives equal bytes for any `workers`.
 
     Args:
-        format: scenes (needs no source), folder, classes, voc, coco or yolo.
+        format: scenes (needs no source), folder, classes, voc, coco, yolo or roboflow.
         source: folder of images and tags, which is only read.
         out: folder of the index, and of images and masks that are rendered.
         classes: subset of the classes in the order wanted, the others become background; empty for

@@ -98,7 +98,7 @@ def check(
 ) -> Survey:
     """Return all problems of a folder at once; write nothing.
 
-    `format` is folder, classes, voc, coco, yolo, or "auto" to recognize it by the layout; other
+    `format` is as in `build`, or "auto" to recognize it by the layout; other
     arguments as in `build`.
     """
     problems: list[Problem] = []

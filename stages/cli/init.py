@@ -215,7 +215,7 @@ def _minutes(seconds: float) -> str:
     "format_",
     default="auto",
     show_default=True,
-    type=click.Choice(("auto", "folder", "classes", "voc", "coco", "yolo")),
+    type=click.Choice(("auto", "folder", "classes", "voc", "coco", "yolo", "roboflow")),
     help="Layout of the folder; auto is that of params.yaml for its own source, else a guess.",
 )
 @click.option("--all", "every", is_flag=True, help="List every problem, not three of a kind.")

@@ -98,8 +98,7 @@ def check(
 ) -> Survey:
     """Return all problems of a folder at once; write nothing.
 
-    `format` is as in `build`, or "auto" to recognize it by the layout; other
-    arguments as in `build`.
+    Arguments as in `build`; `format` may be "auto" to recognize it by the layout.
     """
     problems: list[Problem] = []
     title = format

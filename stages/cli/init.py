@@ -38,7 +38,8 @@ def expand(context: click.Context, option: click.Parameter, text: str | None) ->
     "--preset",
     help="Parameters to start from: folder (images of your own), folder-gpu (the same with larger "
     "networks), inspection (tiny objects), scenes (the built-in ones), voc12, coco14, "
-    "voc12-seenet, voc12-puzzlecam, voc12-s2c. The default is folder-gpu where there is a GPU, else folder.",
+    "voc12-seenet, voc12-puzzlecam, voc12-s2c. The default is folder-gpu where there is a GPU, "
+    "else folder.",
 )
 @click.option("--source", callback=expand, help="Folder of the images.")
 @click.option(

@@ -171,8 +171,9 @@ def _explain(name: str, parameters: "Parameters", changes: Mapping[str, Any]) ->
 
     classifier, val = parameters.classifier, changes["dataset"]["val"]
     lines = [
-        f"preset {name}: method {classifier.method}, the best on photographs without further "
-        f"weights; network {classifier.backbone.name}, which "
+        f"preset {name}: method {classifier.method}"
+        + ", the best on photographs without further weights" * (classifier.method == "s2c")
+        + f"; network {classifier.backbone.name}, which "
         + ("needs a GPU" if name.endswith("gpu") else "trains on a CPU"),
     ]
     if val != parameters.dataset.val:

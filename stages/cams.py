@@ -48,11 +48,12 @@ def _extract(
     """Return the maps of images of one size."""
     import torch
 
+    from pipeline.classifiers.base import present
     from pipeline.classifiers.extraction import activation_maps, cam_records
 
     normalized = network.backbone.normalize(stack(images, runtime.device))
     tags = torch.from_numpy(np.stack([index.target(name) for name in names]))
-    tags = tags.to(runtime.device, non_blocking=True)
+    tags = present(tags).to(runtime.device, non_blocking=True)
     with runtime.autocast():
         maps = activation_maps(network, normalized, tags, section.scales, section.flip)
     return cam_records(maps, [index[name].tags for name in names], images[0].shape[:2])

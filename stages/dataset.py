@@ -26,6 +26,7 @@ def dataset(parameters: Parameters, runtime: Runtime) -> None:
             DATASET,
             classes=section.classes,
             val=section.val,
+            untagged=section.untagged,
             seed=parameters.base.seed,
             images=section.scenes.images,
             lists=section.voc.lists(),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
@@ -52,7 +53,8 @@ class TrainingData:
 
 
 class TaggedCrops(Dataset[tuple[Any, ...]]):
-    """Training samples (uint8 crop [3,S,S], tags f4 [C] in {0,1}), augmented at each access.
+    """Training samples (uint8 crop [3,S,S], tags f4 [C]: 1 present, 0 absent, -1 unknown),
+    augmented at each access.
 
     `outside` fills masks that are augmented along with an image, beyond its border.
     """
@@ -72,6 +74,21 @@ class TaggedCrops(Dataset[tuple[Any, ...]]):
         name = self.names[number]
         image = self.augment(as_image(self.index.image(name)))
         return image, torch.from_numpy(self.index.target(name))
+
+
+def classification_loss(logits: Tensor, tags: Tensor) -> Tensor:
+    """Return the multi-label soft margin of logits [B,C], the mean over images and classes, with
+    tags [B,C]: 1 present, 0 absent, -1 unknown.
+
+    Unknown classes count 0, so that every known tag weighs the same, however many its image has.
+    """
+    known = (tags >= 0).to(tags)
+    return F.multilabel_soft_margin_loss(logits, present(tags), weight=known)
+
+
+def present(tags: Tensor) -> Tensor:
+    """Return 1 for the classes that are surely in the image, 0 for absent and unknown ones."""
+    return tags.clamp(min=0)
 
 
 class Classifier(nn.Module, ABC):

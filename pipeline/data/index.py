@@ -28,8 +28,8 @@ class ImageEntry:
 
     path, semantic, instances: image and PNG masks (or None), POSIX, relative to the index's roots.
     height, width: in pixels, upright. split: "train", "val" or another name. tags: sorted 0-based
-    class ids. digest: hex blake2b (16 bytes) of the image file and its mask files, so that a
-    changed image or a new mask is noticed.
+    ids of the classes in the image; unknown: of those that may be in it. digest: hex blake2b (16
+    bytes) of the image file and its mask files, so that a changed image or a new mask is noticed.
     """
 
     id: str
@@ -41,6 +41,7 @@ class ImageEntry:
     semantic: str | None
     instances: str | None
     digest: str
+    unknown: tuple[int, ...] = ()
 
 
 class Index(Mapping[str, ImageEntry]):
@@ -94,10 +95,17 @@ class Index(Mapping[str, ImageEntry]):
         return self[name].height, self[name].width
 
     def target(self, name: str) -> np.ndarray:
-        """Return the tags of the image as a multi-hot vector, f4 [C]."""
+        """Return the tags of the image, f4 [C]: 1 present, 0 absent, -1 unknown."""
         vector = np.zeros(len(self.classes), np.float32)
         vector[list(self[name].tags)] = 1
+        vector[list(self[name].unknown)] = -1
         return vector
+
+    def tags(self, name: str) -> list[str]:
+        """Return the tags of the image as in labels.csv: class names, `?` before unknown ones."""
+        image = self[name]
+        unknown = [f"?{self.classes[label]}" for label in image.unknown]
+        return [self.classes[label] for label in image.tags] + unknown
 
     def has_masks(self, name: str) -> bool:
         """Return whether the image has a semantic mask."""
@@ -154,7 +162,8 @@ class Index(Mapping[str, ImageEntry]):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for image in self.values():
-            row = {**asdict(image), "tags": " ".join(map(str, image.tags))}
+            tags = " ".join([*map(str, image.tags), *(f"?{label}" for label in image.unknown)])
+            row = {**asdict(image), "tags": tags}
             writer.writerow(row[column] for column in COLUMNS)  # None is written as ""
         return text.getvalue()
 
@@ -215,11 +224,15 @@ def _read_table(path: Path, classes: int) -> list[ImageEntry]:
 def _parse_row(row: Sequence[str], classes: int) -> ImageEntry:
     """Parse a row; raise ValueError for numbers out of range and paths that leave the roots."""
     name, path, height, width, split, tags, semantic, instances, digest = row
-    labels = tuple(map(int, tags.split()))
-    if min(int(height), int(width)) < 1 or not all(0 <= label < classes for label in labels):
+    words = tags.split()
+    labels = tuple(int(word) for word in words if word[0] != "?")
+    unknown = tuple(int(word[1:]) for word in words if word[0] == "?")
+    known = all(0 <= label < classes for label in labels + unknown)
+    if min(int(height), int(width)) < 1 or not known:
         raise ValueError(f"image {name!r} has an invalid size or tag")
     for file in (path, semantic, instances):
         if file.startswith("/") or ".." in file.split("/"):
             raise ValueError(f"image {name!r} has the path {file!r}, which leaves the folder")
     masks = semantic or None, instances or None
-    return ImageEntry(name, path, int(height), int(width), split, labels, *masks, digest)
+    size = int(height), int(width)
+    return ImageEntry(name, path, *size, split, labels, *masks, digest, unknown)

@@ -80,18 +80,22 @@ def image_row(name: str, counts: np.ndarray) -> dict[str, str | float | None]:
 class Confusion:
     """The confusion matrix of a set of images and the scores that follow from it.
 
-    `counts` is int64 [C+1,C+1], rows truth, columns prediction, label 0 the background.
+    `counts` is int64 [C+1,C+1], rows truth, columns prediction, label 0 the background; `images`
+    int64 [3,C+1] the images with a label in both, in the truth, and in the prediction.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
         """classes: names without background, at most 254."""
         self.classes = tuple(classes)
         self.counts = np.zeros((len(classes) + 1, len(classes) + 1), np.int64)
+        self.images = np.zeros((3, len(classes) + 1), np.int64)
 
     def add(self, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """Add one image (see `count`) and return its own counts, int64 [C+1,C+1]."""
         counts = count(truth, prediction, len(self.counts))
         self.counts += counts
+        true, predicted = counts.any(1), counts.any(0)
+        self.images += np.stack([true & predicted, true, predicted])
         return counts
 
     @property
@@ -103,21 +107,29 @@ class Confusion:
         """Return all scores, ready for JSON; None stands for a ratio of nothing.
 
         `miou`, `pixel_accuracy`, `precision` and `recall` (means over the labels where they exist)
-        and `per_class`: name -> iou, precision, recall, `background` first.
+        and `per_class`: name -> iou, precision, recall, and the latter two of images, which have a
+        class if a pixel has it; `background` first.
         """
         hits = np.diagonal(self.counts)
         ious = intersection_over_union(self.counts)
         precisions = _ratio(hits, self.counts.sum(0))
         recalls = _ratio(hits, self.counts.sum(1))
-        names = ("background", *self.classes)
+        both, true, predicted = self.images
+        columns = {
+            "iou": ious,
+            "precision": precisions,
+            "recall": recalls,
+            "image_precision": _ratio(both, predicted),
+            "image_recall": _ratio(both, true),
+        }
         return {
             "miou": _plain(mean_iou(self.counts)),
             "pixel_accuracy": _plain(_ratio(hits.sum(), self.counts.sum())),
             "precision": _plain(_mean(precisions)),
             "recall": _plain(_mean(recalls)),
             "per_class": {
-                name: {"iou": _plain(i), "precision": _plain(p), "recall": _plain(r)}
-                for name, i, p, r in zip(names, ious, precisions, recalls, strict=True)
+                name: {column: _plain(values[label]) for column, values in columns.items()}
+                for label, name in enumerate(("background", *self.classes))
             },
         }
 

@@ -42,7 +42,7 @@ Row = dict[str, Any]
 COLUMNS: Mapping[str, Sequence[str]] = {
     "summary": ("score", "value"),
     "images": ("id", "miou", "foreground_iou"),
-    "classes": ("class", "iou", "precision", "recall"),
+    "classes": ("class", "iou", "precision", "recall", "image_precision", "image_recall"),
     "confusion": ("actual", "predicted", "pixels"),
     "curve": ("threshold", "miou"),
     "failures": ("id", *KINDS),

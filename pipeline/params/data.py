@@ -76,7 +76,7 @@ class Coco(Section):
 class Dataset(Section):
     """Stage dataset."""
 
-    format: Literal["scenes", "folder", "classes", "voc", "coco", "yolo"]
+    format: Literal["scenes", "folder", "classes", "voc", "coco", "yolo", "roboflow"]
     """Layout of the source."""
     source: str
     """Folder of images and tags; for `scenes` the package that renders them."""
@@ -84,6 +84,11 @@ class Dataset(Section):
     """Subset of the classes, in this order; the others become background; empty for all."""
     val: Fraction
     """Fraction of images held out as split `val` if the source names no splits."""
+    untagged: Literal["absent", "unknown"]
+    """What classes are that an image is not tagged with: absent, or unknown where lists are
+    incomplete. In labels.csv `?cat` is unknown and `-cat` absent; alone, `?` and `-` say it of all
+    others. Unknown classes count in no classification loss and get no map.
+    """
     scenes: Scenes
     voc: Voc
     coco: Coco

@@ -36,6 +36,7 @@ def build(
     *,
     classes: Sequence[str] = (),
     val: float = 0.0,
+    untagged: str = "absent",
     seed: int = 0,
     images: int = 480,
     lists: Mapping[str, str] | None = None,
@@ -46,12 +47,13 @@ def build(
     """Check a source and write its index; equal input gives equal bytes for any `workers`.
 
     Args:
-        format: scenes (needs no source), folder, classes, voc, coco or yolo.
+        format: scenes (needs no source), folder, classes, voc, coco, yolo or roboflow.
         source: folder of images and tags, which is only read.
         out: folder of the index, and of images and masks that are rendered.
         classes: subset of the classes in the order wanted, the others become background; empty for
             all.
         val: fraction of held-out images if the source names no splits.
+        untagged: `absent` or `unknown`, what classes without a tag are; scenes have all tags.
         seed: seed of the scenes.
         images: number of scenes.
         lists: voc, split -> list name; None to choose the usual ones.
@@ -81,7 +83,13 @@ def build(
             raise DatasetError(errors + problem.problems) from None
         _clear(out)
         entries, problems = examine(
-            found, choice, val=val, out=out, workers=workers, progress=progress
+            found,
+            choice,
+            val=val,
+            untagged=untagged,
+            out=out,
+            workers=workers,
+            progress=progress,
         )
         if errors := [problem for problem in problems if problem.level == "error"]:
             raise DatasetError(errors)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline.data.images import DatasetError, error, warning
 from pipeline.readers.source import (
+    ABSENT,
     Entry,
     Files,
     Source,
@@ -90,7 +91,7 @@ def read_class_folders(root: Path) -> Source:
     for name, (folder, split) in places.items():
         where = str(root / images.found[name])
         if folder:
-            tags = source.known_classes([folder], where)
+            tags = source.known_classes([ABSENT if no_class(folder) == 0 else folder], where)
             source.entries.append(Entry(name, images.found[name], where, tags, split))
         else:
             source.problems.append(warning(where, "is in no folder of a class", "it is left out"))

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.images import DatasetError, error
-from pipeline.readers import coco, folder, voc, yolo
+from pipeline.readers import coco, folder, roboflow, voc, yolo
 from pipeline.readers.source import HINTS, Files, Source, normalize_split
 from pipeline.readers.tables import LABELS
 
 LAYOUTS = (
     "images/ and labels.csv, one folder per class, JPEGImages/ (VOC), a JSON of instances (COCO), "
-    "or data.yaml (YOLO)"
+    "data.yaml (YOLO), or _classes.csv (Roboflow)"
 )
 SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|test)(ing|id|idation)?(?![a-z])", re.IGNORECASE)
 
@@ -52,6 +52,8 @@ def recognize(source: Path) -> Layout:
         return _voc(source)
     if (source / LABELS).is_file() and (source / "images").is_dir() and not _jsons(source):
         return Layout("folder", f"your own folder, images/ with {LABELS}")
+    if roboflow.find_tables(source):
+        return Layout("roboflow", f"Roboflow, described by {roboflow.TABLE}")
     if yolo.is_yolo(source):
         file = yolo.find_yaml(source)
         return Layout("yolo", f"YOLO, described by {file.name if file else 'classes.txt'}")
@@ -103,6 +105,8 @@ def read_source(source: Path, layout: Layout) -> Source:
         return coco.read(source, layout.annotations)
     if layout.format == "yolo":
         return yolo.read(source)
+    if layout.format == "roboflow":
+        return roboflow.read(source)
     return folder.read_class_folders(source) if layout.format == "classes" else folder.read(source)
 
 

@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -25,6 +25,8 @@ BACKGROUND_NAMES = frozenset({"background", "bg"})
 IGNORE_NAMES = frozenset({"ignore", "ignored", "void", "unlabeled", "unlabelled"})
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 """Usual names of the two splits that the pipeline uses."""
+UNKNOWN, ABSENT = "?", "-"
+"""Marks of a tag: perhaps in the image, surely not in it; alone, of all classes without a tag."""
 Colors = Mapping[tuple[int, int, int], int]
 """Color -> value of a mask file."""
 Render = Callable[[Mapping[str, int], tuple[int, int]], tuple[np.ndarray, np.ndarray]]
@@ -40,9 +42,9 @@ class Entry:
 
     id: path of the image below its folder, without suffix. path, semantic, instances: image and
     mask files, POSIX, relative to the source. where: the row or file that lists the image. tags:
-    class names, None if the source has none for the image. split: None leaves it to the fraction
-    `val`. render: renders the masks if the source has outlines instead of mask files. colors: of
-    mask files that have colors instead of class numbers.
+    class names, perhaps marked, None if the source has none for the image. split: None leaves it to
+    the fraction `val`. render: renders the masks if the source has outlines instead of mask files.
+    colors: of mask files that have colors instead of class numbers.
     """
 
     id: str
@@ -76,12 +78,19 @@ class Source:
         return tuple(name for name in self.names.values() if no_class(name) is None)
 
     def known_classes(self, names: Iterable[str], where: str) -> frozenset[str]:
-        """Return the names that are classes; report each other one as an error at `where`."""
-        unique = frozenset(name for name in names if no_class(name) is None)
-        for name in sorted(unique.difference(self.classes)):
-            do = f"the classes are {', '.join(self.classes)}"
-            self.problems.append(error(where, f"{name!r} is not a class", do))
-        return unique.intersection(self.classes)
+        """Return the tags of classes, marks kept, and marks alone; report others at `where`."""
+        tags: dict[str, str] = {}
+        for tag in sorted(names):
+            name, mark = unmark(tag, self.classes)
+            if no_class(name) is not None:
+                continue
+            if name not in self.classes and (name or not mark):
+                do = f"the classes are {', '.join(self.classes)}"
+                self.problems.append(error(where, f"{name!r} is not a class", do))
+            elif tags.setdefault(name, mark + name) != mark + name:
+                what = f"contradicts itself: {tags[name]!r} and {mark + name!r}"
+                self.problems.append(error(where, what, "keep one of the two"))
+        return frozenset(tags.values())
 
     def separate_ids(self) -> None:
         """Put the folder into the ids of images of equal name, as in train/ and val/."""
@@ -100,6 +109,15 @@ def no_class(name: str) -> int | None:
     """Return the label, 0 or IGNORE, that a name such as `__background__` stands for, or None."""
     bare = name.strip().strip("_").casefold()
     return 0 if bare in BACKGROUND_NAMES else IGNORE if bare in IGNORE_NAMES else None
+
+
+def unmark(tag: str, known: Collection[str]) -> tuple[str, str]:
+    """Return the class name of a tag, and its mark UNKNOWN or ABSENT, empty for a class that is
+    present; a known name keeps its first character.
+    """
+    if tag in known or not tag.startswith((UNKNOWN, ABSENT)):
+        return tag, ""
+    return tag[1:].strip(), tag[0]
 
 
 def number(names: Sequence[str]) -> dict[int, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.data.images import DatasetError, Problem, error, read_bytes, warning
 from pipeline.data.masks import VOID_COLOR
-from pipeline.readers.source import Colors, no_class, normalize, number
+from pipeline.readers.source import Colors, no_class, normalize, number, unmark
 
 LABELS = "labels.csv"
 CLASS_LISTS = ("classes.txt", "class_names.txt")
@@ -136,17 +136,18 @@ def read_labels(path: Path) -> list[Row]:
 
 
 def split_cell(cell: str, known: Collection[str]) -> frozenset[str]:
-    """Split a cell into class names at `;`, `|` or `,`, else at blanks.
+    """Split a cell into tags, class names perhaps marked, at `;`, `|` or `,`, else at blanks.
 
     The first of these ways that leaves only known names counts: the whole cell, one separator, any
     of them, blanks; if none does, the first that splits the cell.
     """
     used = [separator for separator in SEPARATORS if separator in cell]
-    ways = [frozenset([cell]), *(_parts(separator, cell) for separator in used)]
+    ways = [frozenset([cell] if cell else []), *(_parts(separator, cell) for separator in used)]
     ways += [_parts(SEPARATORS, cell), _parts(r"\s", cell)]
-    for names in ways:
-        if all(name in known or no_class(name) is not None for name in names):
-            return names
+    for tags in ways:
+        names = [unmark(tag, known)[0] for tag in tags]
+        if all(not name or name in known or no_class(name) is not None for name in names):
+            return tags
     return ways[1] if used else ways[-1]
 
 
@@ -163,9 +164,9 @@ def names_in(rows: Sequence[Row]) -> tuple[str, ...]:
         do = f"use {SEPARATORS[0]} everywhere, or list the class names in classes.txt"
         raise DatasetError(error(row.where, what, do))
     separated = [row.cell for row in rows if used.keys() & set(row.cell)]
-    known = set().union(*(_parts(SEPARATORS, cell) for cell in separated))
-    names = known.union(*(split_cell(row.cell, known) for row in rows))
-    return tuple(sorted(name for name in names if no_class(name) is None))
+    known = {unmark(tag, ())[0] for cell in separated for tag in _parts(SEPARATORS, cell)}
+    names = known | {unmark(tag, known)[0] for row in rows for tag in split_cell(row.cell, known)}
+    return tuple(sorted(name for name in names if name and no_class(name) is None))
 
 
 def check_blanks(path: Path, rows: Sequence[Row], classes: Collection[str]) -> list[Problem]:

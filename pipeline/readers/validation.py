@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,12 +20,15 @@ from pipeline.readers.agreement import Shown, check_agreement
 from pipeline.readers.inspection import Finding, inspect
 from pipeline.readers.layout import layout_of, read_source, recognize
 from pipeline.readers.source import (
+    ABSENT,
+    UNKNOWN,
     Entry,
     Source,
     no_class,
     normalize_split,
     problem_of_id,
     problem_of_split,
+    unmark,
 )
 
 RARE = 3
@@ -89,13 +92,13 @@ def check(
     *,
     classes: Sequence[str] = (),
     val: float = 0.0,
+    untagged: str = "absent",
     lists: Mapping[str, str] | None = None,
     annotations: Mapping[str, tuple[str, str]] | None = None,
 ) -> Survey:
     """Return all problems of a folder at once; write nothing.
 
-    `format` is folder, classes, voc, coco, yolo, or "auto" to recognize it by the layout; other
-    arguments as in `build`.
+    Arguments as in `build`; `format` may be "auto" to recognize it by the layout.
     """
     problems: list[Problem] = []
     title = format
@@ -108,7 +111,7 @@ def check(
         choice = choose(found.classes, classes, found.names)
     except DatasetError as problem:
         return Survey(tuple(problems + problem.problems), title)
-    images, problems = examine(found, choice, val=val)
+    images, problems = examine(found, choice, val=val, untagged=untagged)
     problems.sort(key=lambda problem: problem.level)
     return Survey(tuple(problems), title, choice.classes, tuple(images))
 
@@ -157,6 +160,7 @@ def examine(
     choice: Choice,
     *,
     val: float = 0.0,
+    untagged: str = "absent",
     out: Path | None = None,
     workers: int = 1,
     progress: Progress | None = None,
@@ -167,6 +171,7 @@ def examine(
         source: what a reader found.
         choice: the classes in use.
         val: fraction of held-out images if the source names no splits.
+        untagged: `absent` or `unknown`, what classes without a tag are.
         out: folder for the archive of rendered masks; None to write nothing.
         workers: number of processes.
         progress: called with (done, total) after every image.
@@ -185,19 +190,20 @@ def examine(
         for entry, finding in zip(entries, findings, strict=True):
             if source.tags_of_masks and finding.shown is not None:
                 tags = frozenset(choice.classes[k - 1] for k in finding.shown - {IGNORE})
-                entry = replace(entry, tags=tags)
+                entry = replace(entry, tags=tags | {ABSENT})
+            present, unknown = resolve_tags(entry.tags or (), choice.labels, untagged)
             problems += finding.problems
-            problems += _check_entry(entry)
+            problems += _check_entry(entry, untagged)
             if finding.shown is not None:
-                numbers = [choice.labels[tag] for tag in entry.tags or () if tag in choice.labels]
-                shown.append(Shown(str(entry.semantic), frozenset(numbers), finding.shown))
+                labels = finding.shown - unknown
+                shown.append(Shown(str(entry.semantic), present, labels))
             if finding.size != (0, 0):
-                images.append(_image(entry, finding, choice, val))
+                images.append(_image(entry, finding, present, unknown, val))
             if add is not None and finding.rendered is not None:
                 add(str(finding.semantic), finding.rendered[0])
                 if finding.rendered[1]:
                     add(str(finding.instances), finding.rendered[1])
-    problems += _check_tags(source.root, entries)
+    problems += _check_tags(source.root, entries, untagged)
     problems += check_agreement(
         source.root, shown, {label: name for name, label in choice.labels.items()}
     )
@@ -206,6 +212,24 @@ def examine(
         problems += _check_classes_and_splits(images, choice, source.root, val)
         problems += _check_twins(images, source.root)
     return images, problems
+
+
+def resolve_tags(
+    tags: Collection[str], labels: Mapping[str, int], untagged: str
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Return the labels that are present in an image, and those that may be.
+
+    tags: class names, perhaps marked; labels: class name -> label in use; untagged: `absent` or
+    `unknown`, what classes without a tag are, unless a mark alone says it of this image.
+    """
+    marked: dict[str, set[int]] = {"": set(), UNKNOWN: set(), ABSENT: set()}
+    for tag in tags:
+        name, mark = unmark(tag, labels)
+        if name in labels:
+            marked[mark].add(labels[name])
+    if UNKNOWN in tags or (untagged == "unknown" and ABSENT not in tags):
+        marked[UNKNOWN] |= {*labels.values()} - marked[""] - marked[ABSENT]
+    return frozenset(marked[""]), frozenset(marked[UNKNOWN])
 
 
 def is_held_out(name: str, val: float) -> bool:
@@ -235,11 +259,13 @@ def _unique(source: Source) -> tuple[list[Entry], list[Problem]]:
     return list(kept.values()), problems
 
 
-def _check_entry(entry: Entry) -> list[Problem]:
+def _check_entry(entry: Entry, untagged: str) -> list[Problem]:
     """Check the tags and the split of an entry."""
     problems = []
     if entry.tags is not None and not entry.tags:
         do = "ignore this if it shows none of the classes"
+        if untagged == "unknown":
+            do = f"tag it {ABSENT} if it shows none of the classes; it teaches nothing otherwise"
         problems.append(warning(entry.where, f"{entry.id!r} has no tags", do))
     wrong = None if entry.split is None else problem_of_split(entry.split)
     if wrong is not None:
@@ -248,33 +274,39 @@ def _check_entry(entry: Entry) -> list[Problem]:
     return problems
 
 
-def _check_tags(root: Path, entries: Sequence[Entry]) -> list[Problem]:
+def _check_tags(root: Path, entries: Sequence[Entry], untagged: str) -> list[Problem]:
     """Report images without a row or file of tags: errors where most images have one."""
     without = [entry for entry in entries if entry.tags is None]
     report, do = warning, "it is treated as showing no class"
-    if 2 * len(without) < len(entries):
+    if untagged == "unknown":
+        do = "any class may be in it"
+    elif 2 * len(without) < len(entries):
         report, do = error, "add it, empty if the image shows no class, or leave the image out"
     return [
         report(entry.where, f"{entry.id!r} has no row or file with tags", do) for entry in without
     ]
 
 
-def _image(entry: Entry, finding: Finding, choice: Choice, val: float) -> ImageEntry:
-    tags = sorted(choice.labels[tag] - 1 for tag in entry.tags or () if tag in choice.labels)
+def _image(
+    entry: Entry, finding: Finding, present: Iterable[int], unknown: Iterable[int], val: float
+) -> ImageEntry:
+    tags, maybe = (tuple(label - 1 for label in sorted(labels)) for labels in (present, unknown))
     held_out = "val" if is_held_out(entry.id, val) else "train"
     split = normalize_split(entry.split) if entry.split else held_out
     masks = finding.semantic, finding.instances
     return ImageEntry(
-        entry.id, entry.path, *finding.size, split, tuple(tags), *masks, finding.digest
+        entry.id, entry.path, *finding.size, split, tags, *masks, finding.digest, maybe
     )
 
 
 def _check_classes_and_splits(
     images: Sequence[ImageEntry], choice: Choice, root: Path, val: float
 ) -> list[Problem]:
-    """Report classes and splits with one image or none."""
+    """Report classes and splits with one image or none, and classes without negatives."""
     problems, everywhere = [], count_classes(choice.classes, images)
-    count = Counter(tag for image in images if image.split == "train" for tag in image.tags)
+    trained = [image for image in images if image.split == "train"]
+    count = Counter(tag for image in trained for tag in image.tags)
+    maybe = Counter(tag for image in trained for tag in image.unknown)
     for label, name in enumerate(choice.classes):
         if not count[label]:
             do = "tag some, or leave it out of dataset.classes"
@@ -282,6 +314,10 @@ def _check_classes_and_splits(
         elif everywhere[name] == 1:
             do = "tag more, or leave it out of dataset.classes; one image teaches little"
             problems.append(warning(root, f"class {name!r} has one image", do))
+        elif maybe[label] and maybe[label] + count[label] == len(trained):
+            what = f"class {name!r} is in no image of split 'train' surely absent"
+            do = f"tag some {ABSENT}{name}; a class without negatives is found everywhere"
+            problems.append(warning(root, what, do))
     splits = Counter(image.split for image in images)
     if "train" not in splits:
         do = "put some there, or lower dataset.val"

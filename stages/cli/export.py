@@ -99,7 +99,7 @@ def export(
     else:
         summary = yolo.export(samples, target, parts="split" if parts == "split" else "join")
     if format_ != "yolo":
-        tags = {name: [index.classes[c] for c in index[name].tags] for name in samples.names}
+        tags = {name: index.tags(name) for name in samples.names}
         write_tags(output, tags, target.splits)
     click.echo("\n".join(_report(summary, samples, output, min_score)))
     if target.rotated:

@@ -37,8 +37,9 @@ def expand(context: click.Context, option: click.Parameter, text: str | None) ->
 @click.option(
     "--preset",
     help="Parameters to start from: folder (images of your own), folder-gpu (the same with larger "
-    "networks), scenes (the built-in ones), voc12, coco14, voc12-seenet, voc12-puzzlecam, "
-    "voc12-s2c. The default is folder-gpu where there is a GPU, else folder.",
+    "networks), inspection (tiny objects), scenes (the built-in ones), voc12, coco14, "
+    "voc12-seenet, voc12-puzzlecam, voc12-s2c. The default is folder-gpu where there is a GPU, "
+    "else folder.",
 )
 @click.option("--source", callback=expand, help="Folder of the images.")
 @click.option(
@@ -145,6 +146,7 @@ def _survey(section: "Dataset", val: float) -> "Survey":
         Path(section.source),
         classes=section.classes,
         val=val,
+        untagged=section.untagged,
         lists=section.voc.lists(),
         annotations=section.coco.annotations(),
     )
@@ -169,8 +171,9 @@ def _explain(name: str, parameters: "Parameters", changes: Mapping[str, Any]) ->
 
     classifier, val = parameters.classifier, changes["dataset"]["val"]
     lines = [
-        f"preset {name}: method {classifier.method}, the best on photographs without further "
-        f"weights; network {classifier.backbone.name}, which "
+        f"preset {name}: method {classifier.method}"
+        + ", the best on photographs without further weights" * (classifier.method == "s2c")
+        + f"; network {classifier.backbone.name}, which "
         + ("needs a GPU" if name.endswith("gpu") else "trains on a CPU"),
     ]
     if val != parameters.dataset.val:
@@ -215,7 +218,7 @@ def _minutes(seconds: float) -> str:
     "format_",
     default="auto",
     show_default=True,
-    type=click.Choice(("auto", "folder", "classes", "voc", "coco", "yolo")),
+    type=click.Choice(("auto", "folder", "classes", "voc", "coco", "yolo", "roboflow")),
     help="Layout of the folder; auto is that of params.yaml for its own source, else a guess.",
 )
 @click.option("--all", "every", is_flag=True, help="List every problem, not three of a kind.")

@@ -144,6 +144,17 @@ class ClassifierTester:
         new = {id(p) for p in network.new_parameters()}
         assert {n for n, p in network.named_parameters() if id(p) in new} <= changed
 
+    def test_unknown_classes_teach_nothing(self, data: TrainingData) -> None:
+        network, batch = self.network(), batch_of(self.method, data)
+        batch[1][:, 1] = -1
+        self.loss_fn(data)(network, batch, step())["loss"].backward()
+        rows = [p.grad for n, p in network.named_parameters() if "head" in n and len(p) == 2]
+        assert rows
+        for gradient in rows:
+            assert gradient is not None
+            assert gradient[0].any()
+            assert not gradient[1].any()
+
     def test_samples_are_tagged_crops(self, data: TrainingData) -> None:
         samples = CLASSIFIERS[self.method].dataset(data)
         assert len(samples) == len(data.names)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from pipeline.classifiers.base import TrainingData
-from pipeline.classifiers.cam import Cam, classification_loss
+from pipeline.classifiers.base import TrainingData, classification_loss
+from pipeline.classifiers.cam import Cam, cam_loss
 from pipeline.nets.backbones import Backbone
 from tests.classifiers.base import SMALL, ClassifierTester, random_images, step
 
@@ -34,7 +35,7 @@ def test_logits_are_the_means_of_the_maps() -> None:
 def test_loss_is_the_multi_label_soft_margin() -> None:
     logits = torch.tensor([[1.5, -0.5, 0.0], [-2.0, 3.0, 0.25]], dtype=torch.float64)
     tags = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
-    terms = classification_loss(nn.Identity(), (logits, tags), step())
+    terms = cam_loss(nn.Identity(), (logits, tags), step())
     by_hand = 0.0
     for row, target in zip(logits.tolist(), tags.tolist(), strict=True):
         for x, y in zip(row, target, strict=True):
@@ -53,3 +54,14 @@ def test_crops_show_their_image_filled_up_with_the_mean_color(data: TrainingData
         assert (green - blue).abs().max() < 40
     seen = {samples[1][0].sum().item() for _ in range(5)}
     assert len(seen) == 5  # augmented at each access
+
+
+def test_loss_with_unknown_classes_in_closed_form() -> None:
+    logits = torch.randn(3, 4, generator=torch.manual_seed(0))
+    tags = torch.tensor([[1.0, 0, -1, 0], [-1, -1, -1, -1], [0, 1, 1, -1]])
+    sign = tags.clamp(min=0) * 2 - 1
+    terms = torch.log1p(torch.exp(-sign * logits)) * (tags >= 0)
+    torch.testing.assert_close(classification_loss(logits, tags), terms.sum() / tags.numel())
+    known = tags.abs()
+    plain = F.multilabel_soft_margin_loss(logits, known)
+    assert torch.equal(classification_loss(logits, known), plain), "the same bits"

@@ -229,7 +229,7 @@ def test_loss_is_the_sum_of_the_branches_and_background_has_no_class() -> None:
 
     class FixedLogits(nn.Module):
         def forward(self, images: Tensor, tags: Tensor, detached: bool) -> tuple[Tensor, ...]:
-            assert tags is targets
+            assert torch.equal(tags, targets)
             return tuple(logits)
 
     terms = SeeNetLoss(0.0)(FixedLogits(), (random_images(2), targets), step())

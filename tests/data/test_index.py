@@ -32,6 +32,18 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded.digest == index.digest
 
 
+def test_unknown_classes(tmp_path: Path) -> None:
+    index = make(tmp_path)
+    entries = [replace(entry, tags=(), unknown=(1,)) for entry in index.values()]
+    marked = Index(index.classes, entries, tmp_path, tmp_path, index.mask_values)
+    marked.save(tmp_path)
+    loaded = Index.load(tmp_path)
+    assert dict(loaded) == dict(marked)
+    assert loaded.target("a").tolist() == [0, -1]
+    assert loaded.tags("a") == ["?traffic light"]
+    assert marked.digest != index.digest
+
+
 def test_order_is_sorted(tmp_path: Path) -> None:
     index = make(tmp_path)
     reverse = reversed(list(index.values()))

@@ -35,12 +35,22 @@ def test_hand_counted_image() -> None:
     scores = confusion.scores()
     assert scores["per_class"]["background"]["iou"] == pytest.approx(1 / 4)
     assert scores["per_class"]["cat"]["iou"] == pytest.approx(1 / 3)
-    assert scores["per_class"]["dog"] == {"iou": 0.5, "precision": 1.0, "recall": 0.5}
-    assert scores["per_class"]["cow"] == {"iou": None, "precision": None, "recall": None}
+    images = {"image_precision": 1.0, "image_recall": 1.0}
+    assert scores["per_class"]["dog"] == {"iou": 0.5, "precision": 1.0, "recall": 0.5, **images}
+    assert set(scores["per_class"]["cow"].values()) == {None}
     assert scores["miou"] == pytest.approx((1 / 4 + 1 / 3 + 1 / 2) / 3)
     assert scores["pixel_accuracy"] == 0.5
     assert scores["miou"] == confusion.miou
     json.dumps(scores, allow_nan=False)
+
+
+def test_images_have_a_class_if_a_pixel_has_it() -> None:
+    confusion = Confusion(CLASSES)
+    for truth, prediction in (([1, 0, 0], [0, 1, 0]), ([1, 1, 0], [2, 0, 0]), ([0, 255], [0, 1])):
+        confusion.add(np.array([truth], np.uint8), np.array([prediction], np.uint8))
+    cat, dog = (confusion.scores()["per_class"][name] for name in ("cat", "dog"))
+    assert (cat["image_precision"], cat["image_recall"]) == (1, 0.5)
+    assert (dog["image_precision"], dog["image_recall"]) == (0, None)
 
 
 @given(st.integers(0, 10_000))

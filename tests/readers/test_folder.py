@@ -9,9 +9,10 @@ import pytest
 from pipeline.data.images import DatasetError
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
+from pipeline.export.images import write_tags
 from pipeline.readers.build import build
 from pipeline.readers.tables import names_in, read_labels, split_cell
-from pipeline.readers.validation import is_held_out
+from pipeline.readers.validation import check, is_held_out
 from tests.support.sources import SIZE, mask, noise, own_folder, save, write
 
 
@@ -156,3 +157,52 @@ def test_every_bad_line_is_named(tmp_path: Path) -> None:
         read_labels(path)
     assert [problem.where for problem in caught.value.problems] == [f"{path}:2", f"{path}:4"]
     assert "separate class names with ;" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "untagged", "target"),  # of cat, dog, person
+    [
+        ("dog ?cat -person", "absent", [-1, 1, 0]),
+        ("dog; ? cat; - person", "unknown", [-1, 1, 0]),
+        ("dog", "absent", [0, 1, 0]),
+        ("dog", "unknown", [-1, 1, -1]),
+        ("dog -cat", "unknown", [0, 1, -1]),
+        ("dog ?", "absent", [-1, 1, -1]),
+        ("dog -", "unknown", [0, 1, 0]),
+        ("-", "unknown", [0, 0, 0]),
+        ("", "unknown", [-1, -1, -1]),
+    ],
+)
+def test_marks_of_tags(tmp_path: Path, cell: str, untagged: str, target: list[int]) -> None:
+    rows = [f"a,{cell}", "b,cat -dog -person", "c,dog person -cat"]
+    source = own_folder(tmp_path / "own", rows)
+    index = build("folder", source, tmp_path / "out", untagged=untagged)
+    assert index.classes == ("cat", "dog", "person")
+    assert index.target("a").tolist() == target
+    write_tags(source, {name: index.tags(name) for name in index}, dict.fromkeys(index, "train"))
+    again = build("folder", source, tmp_path / "again")
+    for name in "abc":
+        assert again.target(name).tolist() == index.target(name).tolist(), "written and read"
+
+
+def test_a_class_with_a_mark_in_its_name_keeps_it(tmp_path: Path) -> None:
+    source = own_folder(tmp_path / "own", ["a,-1", "b,+1"])
+    write(source / "classes.txt", "-1\n+1\n")
+    assert build("folder", source, tmp_path / "out")["a"].tags == (0,)
+
+
+def test_marks_that_contradict_each_other_and_classes_without_negatives(tmp_path: Path) -> None:
+    source = own_folder(tmp_path / "own", ["a,cat -dog", "b,dog ?cat", "c,cat;dog"])
+    found = [problem.what for problem in check("folder", source).problems]
+    assert found == ["class 'cat' is in no image of split 'train' surely absent"]
+    write(source / "labels.csv", "image,classes\na,cat -dog\nb,dog ?dog\n")
+    assert "contradicts itself: '?dog' and 'dog'" in str(check("folder", source).problems)
+
+
+def test_a_mask_of_an_unknown_class_is_no_contradiction(tmp_path: Path) -> None:
+    source = own_folder(tmp_path / "own", ["a,cat ?dog", "b,dog -cat"])
+    save(source / "masks/a.png", mask((1, 2, 6, 8, 1), (1, 9, 6, 12, 2)))
+    save(source / "masks/b.png", mask((1, 2, 6, 8, 2)))
+    assert not [p for p in check("folder", source).problems if "against the tags" in p.what]
+    write(source / "labels.csv", "image,classes\na,cat\nb,dog\n")
+    assert [p for p in check("folder", source).problems if "against the tags" in p.what]

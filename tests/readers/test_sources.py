@@ -107,6 +107,19 @@ def cvat_gray_masks(root: Path) -> None:
         save(root / f"SegmentationClass/{image}.png", BOXED * k)
 
 
+def roboflow_masks(root: Path) -> None:
+    for k, split in enumerate(("train", "valid"), start=1):
+        write(root / split / "_classes.csv", "Pixel Value, Class\n0, background\n1, cat\n2, dog\n")
+        save(root / split / "a_jpg.rf.1.jpg", noise(k))
+        save(root / split / "a_jpg.rf.1_mask.png", BOXED * k)
+
+
+def roboflow_tags(root: Path) -> None:
+    write(root / "train/_classes.csv", "filename, cat, dog\na.jpg, 1, 0\nb.jpg, 0, 1\nc.jpg,0,0\n")
+    for k, name in enumerate("abc"):
+        save(root / f"train/{name}.jpg", noise(k))
+
+
 def class_folders(root: Path) -> None:
     save(root / "cat/a.jpg", noise(0))
     save(root / "dog/a.jpg", noise(1))
@@ -199,6 +212,16 @@ KINDS: dict[Callable[[Path], None], tuple[str, Rows, bool]] = {
         [("a", (0,), "train"), ("b", (1,), "train")],
         True,
     ),
+    roboflow_masks: (
+        "Roboflow, described by _classes.csv",
+        [("train/a_jpg.rf.1", (0,), "train"), ("valid/a_jpg.rf.1", (1,), "val")],
+        True,
+    ),
+    roboflow_tags: (
+        "Roboflow, described by _classes.csv",
+        [("a", (0,), "train"), ("b", (1,), "train"), ("c", (), "train")],
+        False,
+    ),
     class_folders: (
         "one folder of images per class",
         [("background/c", (), "train"), ("cat/a", (0,), "train"), ("dog/a", (1,), "train")],
@@ -260,7 +283,8 @@ def test_each_kind_is_recognized_and_read(tmp_path: Path, make: Callable[[Path],
             np.testing.assert_array_equal(
                 read_semantic(index, image.id), BOXED * (image.tags[0] + 1)
             )
-            assert read_instances(index, image.id)[1].tolist() == [image.tags[0]]
+            if make is not roboflow_masks:
+                assert read_instances(index, image.id)[1].tolist() == [image.tags[0]]
     assert [p for p in check("auto", tmp_path / "source").problems if p.level == "error"] == []
 
 
@@ -396,3 +420,38 @@ def test_jfif_is_read(tmp_path: Path) -> None:
     (own / "images/a.png").unlink()
     Image.fromarray(noise()).save(own / "images/a.jfif", format="JPEG")
     assert read(own, tmp_path / "out")["a"].path == "images/a.jfif"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            "Pixel Value, Class\n0, background\n1, dog\n",
+            "lists other classes than the _classes.csv",
+        ),
+        ("Pixel Value, Class\none, cat\n", "is neither `pixel value, class` nor `filename, CLASS"),
+        ("filename, cat, dog\na.jpg, 1\n", "is neither"),
+        ("", "is neither"),
+    ],
+)
+def test_damaged_tables_of_roboflow(tmp_path: Path, table: str, message: str) -> None:
+    roboflow_masks(tmp_path)
+    write(tmp_path / "valid/_classes.csv", table)
+    (problem,) = check("auto", tmp_path).problems
+    assert (problem.level, str(tmp_path / "valid/_classes.csv") in problem.where) == ("error", True)
+    assert message in problem.what
+
+
+def test_images_of_roboflow_without_mask_or_row(tmp_path: Path) -> None:
+    roboflow_masks(tmp_path / "masks")
+    roboflow_tags(tmp_path / "tags")
+    for root in (tmp_path / "masks", tmp_path / "tags"):
+        save(root / "train/extra.jpg", noise(9))
+    found = [problem.what for problem in check("auto", tmp_path / "tags").problems]
+    assert found[0] == "has no row in _classes.csv"
+    index = read(tmp_path / "masks", tmp_path / "out")
+    assert (index["extra"].tags, index.has_masks("extra")) == ((), False)
+    write(tmp_path / "tags/train/_classes.csv", "filename, cat, dog\na.jpg, 1, 0\nz.jpg, 0, 1\n")
+    assert "z.jpg" in str(
+        [p for p in check("auto", tmp_path / "tags").problems if p.level == "error"]
+    )

@@ -13,9 +13,8 @@ the number of classes is arbitrary.
 from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pipeline.classifiers.base import Classifier, TrainingData
+from pipeline.classifiers.base import Classifier, TrainingData, classification_loss
 from pipeline.core.trainer import LossFn, TrainState
 
 
@@ -28,13 +27,13 @@ class Cam(Classifier):
 
     @staticmethod
     def loss_fn(data: TrainingData) -> LossFn:
-        """Return classification_loss."""
-        return classification_loss
+        """Return cam_loss."""
+        return cam_loss
 
 
-def classification_loss(
+def cam_loss(
     network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
 ) -> Mapping[str, Tensor]:
-    """Return the multi-label soft margin of a batch (images [B,3,S,S], tags [B,C])."""
+    """Return the classification loss of a batch (images [B,3,S,S], tags [B,C])."""
     images, tags = batch
-    return {"loss": F.multilabel_soft_margin_loss(network(images), tags)}
+    return {"loss": classification_loss(network(images), tags)}

@@ -18,7 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.classifiers.base import Classifier, TaggedCrops, TrainingData
+from pipeline.classifiers.base import (
+    Classifier,
+    TaggedCrops,
+    TrainingData,
+    classification_loss,
+)
 from pipeline.core.trainer import LossFn, TrainState
 from pipeline.nets.backbones import Backbone
 
@@ -51,12 +56,12 @@ class Frozen(Classifier):
 
     @staticmethod
     def loss_fn(data: TrainingData) -> LossFn:
-        """Return classification_loss."""
-        return classification_loss
+        """Return frozen_loss."""
+        return frozen_loss
 
 
 class TaggedFeatures(TaggedCrops):
-    """Training samples (features f2 [D,s,s], tags f4 [C] in {0,1}): a random window of the size of
+    """Training samples (features f2 [D,s,s], tags f4 [C]): a random window of the size of
     the crop; cells beyond the image are 0.
     """
 
@@ -79,9 +84,9 @@ class TaggedFeatures(TaggedCrops):
         return F.pad(features, (0, right, 0, below)), torch.from_numpy(self.index.target(name))
 
 
-def classification_loss(
+def frozen_loss(
     network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
 ) -> Mapping[str, Tensor]:
-    """Return the multi-label soft margin of a batch (features [B,D,s,s], tags [B,C])."""
+    """Return the classification loss of a batch (features [B,D,s,s], tags [B,C])."""
     stored, tags = batch
-    return {"loss": F.multilabel_soft_margin_loss(network(stored), tags)}
+    return {"loss": classification_loss(network(stored), tags)}

@@ -30,9 +30,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pipeline.classifiers.base import Classifier, TrainingData
+from pipeline.classifiers.base import Classifier, TrainingData, classification_loss, present
 from pipeline.classifiers.extraction import normalize
 from pipeline.core.trainer import LossFn, TrainState
 from pipeline.errors import UserError
@@ -101,10 +100,10 @@ class PuzzleCamLoss:
         """Return `loss`, the weighted sum, and its terms."""
         images, tags = batch
         whole, merged = (maps.float() for maps in network(images, self.grid))
-        cls = F.multilabel_soft_margin_loss(whole.mean((2, 3)), tags)
-        p_cls = F.multilabel_soft_margin_loss(merged.mean((2, 3)), tags)
+        cls = classification_loss(whole.mean((2, 3)), tags)
+        p_cls = classification_loss(merged.mean((2, 3)), tags)
         counted = away_from_seams(whole, self.grid, self.margin)
-        re = reconstruction_loss(whole, merged, tags, self.reduction, self.level, counted)
+        re = reconstruction_loss(whole, merged, present(tags), self.reduction, self.level, counted)
         weight = reconstruction_weight(step.progress, self.alpha, self.ramp)
         return {"loss": cls + p_cls + weight * re, "cls": cls, "p_cls": p_cls, "re": re}
 

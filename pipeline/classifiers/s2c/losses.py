@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.classifiers.base import classification_loss, present
 from pipeline.classifiers.s2c.prompts import Prompting
 from pipeline.core.artifacts import IGNORE, Reader
 from pipeline.core.device import to_device, to_numpy
@@ -91,7 +92,7 @@ class S2CLoss:
         """Return `loss`, the weighted sum, and its terms."""
         images, tags, segments, origins, numbers = batch
         maps, features = (part.float() for part in network(images))
-        terms = {"cls": F.multilabel_soft_margin_loss(maps.mean((2, 3)), tags)}
+        terms = {"cls": classification_loss(maps.mean((2, 3)), tags)}
         loss = terms["cls"]
         if self.ssc:
             terms["ssc"] = segment_contrast(
@@ -108,7 +109,9 @@ class S2CLoss:
                 names = [self.names[number] for number in numbers.tolist()]
                 skipped = self.segments.skipped
                 records = [None if name in skipped else self.segments[name] for name in names]
-                labels = self.prompting.labels(network, images, maps, tags, origins, records)
+                labels = self.prompting.labels(
+                    network, images, maps, present(tags), origins, records
+                )
                 terms["cpm"] = map_loss(maps, tags, labels, origins[:, 0] >= 0)
             loss = loss + self.cpm_weight * terms["cpm"]
         return {"loss": loss, **terms}

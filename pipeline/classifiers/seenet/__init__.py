@@ -40,9 +40,8 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pipeline.classifiers.base import Classifier, TrainingData
+from pipeline.classifiers.base import Classifier, TrainingData, classification_loss, present
 from pipeline.core.trainer import LossFn, TrainState
 from pipeline.nets.backbones import Backbone
 
@@ -143,10 +142,10 @@ class SeeNetLoss:
     ) -> Mapping[str, Tensor]:
         """Return `loss`, the sum of the terms `initial`, `erased` and `background`."""
         images, tags = batch
-        logits = network(images, tags, step.progress < self.warmup)
-        targets = (tags, tags, torch.zeros_like(tags))
+        logits = network(images, present(tags), step.progress < self.warmup)
+        targets = (tags, tags, tags.clamp(max=0))  # unknown classes may be in what is left
         terms = [
-            F.multilabel_soft_margin_loss(values.float(), target)
+            classification_loss(values.float(), target)
             for values, target in zip(logits, targets, strict=True)
         ]
         names = ("initial", "erased", "background")

@@ -25,17 +25,18 @@ PARAMETERS = Path("params.yaml")
 WORK = Path(".work")
 LOG, SECONDS = WORK / "run.log", WORK / "seconds.json"
 EXPECTED = {
+    "dataset": 11,
     "segments": 8,
-    "classifier": 85,
-    "cams": 28,
-    "seeds": 9,
-    "irnet": 35,
-    "fields": 14,
-    "walk": 9,
-    "semantic": 75,
-    "instance": 150,
-    "predictions": 12,
-    "report": 6,
+    "classifier": 111,
+    "cams": 33,
+    "seeds": 14,
+    "irnet": 42,
+    "fields": 22,
+    "walk": 10,
+    "semantic": 63,
+    "instance": 170,
+    "predictions": 14,
+    "report": 7,
 }
 """Seconds of the stages of the built-in scenes on two cores; all others take about 3."""
 BAR = re.compile(r"\d+%\|")

@@ -73,11 +73,12 @@ def _samples(
     """Return what is learned from, the loss, and the artifacts on which both depend."""
     section, labels = parameters.semantic, Reader(artifact("labels"), "labels")
     names, label_map = _supervision(section.supervision, index, labels)
-    crops = section.scale, section.crop, normalization(section.backbone.name)[0]
+    mean, _ = normalization(section.backbone.name)
+    crops = index, names, section.scale, section.crop, mean
     soft = section.targets == "soft" and section.supervision == "labels"
     inputs, inside = [labels.path], None
     if not soft and section.boundary == 0:
-        return LabeledCrops(index, names, label_map, *crops), segmentation_loss, inputs
+        return LabeledCrops(*crops, label_map), segmentation_loss, inputs
     targets = partial(_one_hot, label_map)
     if soft:
         walk, hints = Reader(artifact("walk"), "walk"), Reader(artifact("hints"), "hints")
@@ -93,7 +94,7 @@ def _samples(
         inside = partial(_inside, segments)
         inputs.append(segments.path)
     loss_fn = partial(soft_loss, boundary=section.boundary)
-    return SoftCrops(index, names, targets, inside, *crops), loss_fn, inputs
+    return SoftCrops(*crops, targets, inside), loss_fn, inputs
 
 
 def _one_hot(label_map: Callable[[str], np.ndarray], name: str) -> Targets:

@@ -3,7 +3,8 @@ multi-scale prediction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -71,31 +72,41 @@ class SemanticNet(nn.Module):
         return logits[:, :, :height, :width]
 
 
-class LabeledCrops(Dataset[tuple[Tensor, Tensor]]):
-    """Training samples (uint8 crop [3,S,S], label map uint8 [S,S]), augmented at each access.
+@dataclass(eq=False)
+class Crops(Dataset[tuple[Tensor, ...]]):
+    """Training samples that are augmented again at each access.
 
-    Args:
+    Attributes:
         index, names: The dataset and the ids of its images to learn from.
-        labels: Returns the label map uint8 [H,W] of an id; IGNORE marks unlabeled pixels.
         scale: Range of the random resize factor.
         crop: Side of the square crop in pixels.
         mean: Color in 0..1 that fills a crop beyond the image.
     """
 
-    def __init__(
-        self,
-        index: Index,
-        names: Sequence[str],
-        labels: Callable[[str], np.ndarray],
-        scale: tuple[float, float],
-        crop: int,
-        mean: tuple[float, ...],
-    ) -> None:
-        self.index, self.names, self.labels = index, list(names), labels
-        self.augment = training_crop(RandomScale(*scale), crop, mean)
+    OUTSIDE: ClassVar[int] = IGNORE
+    """Value that fills maps beyond the image."""
+    index: Index
+    names: Sequence[str]
+    scale: tuple[float, float]
+    crop: int
+    mean: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        self.augment = training_crop(RandomScale(*self.scale), self.crop, self.mean, self.OUTSIDE)
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+@dataclass(eq=False)
+class LabeledCrops(Crops):
+    """Crops uint8 [3,S,S] with label maps uint8 [S,S].
+
+    Attributes:
+        labels: Returns the label map uint8 [H,W] of an id; IGNORE marks unlabeled pixels.
+    """
+
+    labels: Callable[[str], np.ndarray]
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         name = self.names[number]

@@ -17,19 +17,19 @@ Targets are y = (b, m_1, ..., m_K) / (b + sum_k m_k) with the image's class maps
 the background's score b. Their argmax is the hard pseudo-label.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.data.augmentation import RandomScale, as_image, training_crop
-from pipeline.data.index import Index
+from pipeline.data.augmentation import as_image
+from pipeline.nets.deeplab import Crops
 
 if TYPE_CHECKING:
     from pipeline.core.trainer import TrainState
@@ -66,34 +66,19 @@ def inside_segments(segments: np.ndarray) -> np.ndarray:
     return inside
 
 
-class SoftCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Training samples, augmented at each access as LabeledCrops: crop uint8 [3,S,S], targets f2
-    [L,S,S] of all L labels, and where the pairwise term applies, bool [S,S]; 0 beyond the image.
+@dataclass(eq=False)
+class SoftCrops(Crops):
+    """Crops uint8 [3,S,S] with targets f2 [L,S,S] of all L labels, and where the pairwise term
+    applies, bool [S,S].
 
-    Args:
-        index, names: The dataset and the ids of its images to learn from.
+    Attributes:
         targets: Returns the targets of an id.
         inside: Returns where the pairwise term applies for an id, bool [H,W]; None for nowhere.
-        scale: Range of the random resize factor.
-        crop: Side of the square crop in pixels.
-        mean: Color in 0..1 that fills a crop beyond the image.
     """
 
-    def __init__(
-        self,
-        index: Index,
-        names: Sequence[str],
-        targets: Callable[[str], Targets],
-        inside: Callable[[str], np.ndarray] | None,
-        scale: tuple[float, float],
-        crop: int,
-        mean: tuple[float, ...],
-    ) -> None:
-        self.index, self.names, self.targets, self.inside = index, list(names), targets, inside
-        self.augment = training_crop(RandomScale(*scale), crop, mean, outside=0)
-
-    def __len__(self) -> int:
-        return len(self.names)
+    OUTSIDE: ClassVar[int] = 0
+    targets: Callable[[str], Targets]
+    inside: Callable[[str], np.ndarray] | None
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         name = self.names[number]

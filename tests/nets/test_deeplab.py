@@ -166,7 +166,7 @@ def test_crops_and_their_labels_stay_together(tmp_path: Path) -> None:
         tmp_path,
         {},
     )
-    crops = LabeledCrops(index, ["p"], lambda name: labels, (0.75, 1.5), 64, (0.5, 0.5, 0.5))
+    crops = LabeledCrops(index, ["p"], (0.75, 1.5), 64, (0.5, 0.5, 0.5), lambda name: labels)
     assert len(crops) == 1
     for seed in range(10):
         torch.manual_seed(seed)

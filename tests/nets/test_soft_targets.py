@@ -165,11 +165,11 @@ def test_crops_targets_and_segments_stay_together(tmp_path: Path) -> None:
     crops = SoftCrops(
         index,
         ["p"],
-        lambda _: from_labels(labels),
-        lambda _: labels > 0,
         (0.75, 1.5),
         64,
         (0.5,) * 3,
+        lambda _: from_labels(labels),
+        lambda _: labels > 0,
     )
     assert len(crops) == 1
     for seed in range(10):

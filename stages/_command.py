@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # loading torch takes two seconds, and half of the stages com
 
     from pipeline.core.trainer import LossFn
 
+PARAMETERS = Path("params.yaml")
 DATA = Path("data")
 DATASET = DATA / "dataset"
 CURVES = DATA / "curves"
@@ -39,7 +40,7 @@ def artifact(stage: str, suffix: str = ".h5") -> Path:
     return DATA / f"{stage}{suffix}"
 
 
-def read_parameters(path: Path) -> Parameters:
+def read_parameters(path: Path = PARAMETERS) -> Parameters:
     """Return the validated parameters of a YAML file; raise UserError."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -64,7 +65,7 @@ def stage(work: Callable[..., None]) -> click.Command:
     @click.command(help=work.__doc__)
     @click.option(
         "--params",
-        default="params.yaml",
+        default=PARAMETERS,
         show_default=True,
         type=click.Path(path_type=Path),
         help="Parameter file.",

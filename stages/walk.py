@@ -18,11 +18,10 @@ from pipeline.core.engine import Task
 from pipeline.irnet.instances import walk_input, walk_instances
 from pipeline.irnet.similarity import similarity_input, walk_by_similarity
 from pipeline.labelling.hints import hint_of
+from pipeline.labelling.seeds import STRIDE
 from pipeline.params.pseudo_labels import Walk
 from stages._command import Parameters, Runtime, artifact, run_per_image, stage
 
-STRIDE = 4
-"""Pixels per cell of the CAMs."""
 BATCH_ON_GPU = 256
 """Images per batch on a GPU, where hundreds take about as long as one."""
 

@@ -13,13 +13,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pipeline.core.artifacts import Writer
+from pipeline.data.index import Index
+from pipeline.params import Parameters
 from pipeline.params.lengths import LEAST_STEPS, steps
-
-if TYPE_CHECKING:
-    from pipeline.params import Parameters
-    from pipeline.readers.validation import Survey
+from pipeline.readers.validation import Survey
+from stages._command import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ((2, 1), (4, 2))
@@ -28,15 +28,12 @@ START = 3.0
 """Seconds that a stage takes to start."""
 
 
-def expected_seconds(parameters: "Parameters", survey: "Survey") -> dict[str, float]:
+def expected_seconds(parameters: Parameters, survey: Survey) -> dict[str, float]:
     """Measure on some images of a source how long each stage takes for all of them.
 
     Returns:
         Seconds by stage; nothing if a stage fails on so few images.
     """
-    from pipeline.core.artifacts import Writer
-    from pipeline.data.index import Index
-
     train = [image for image in survey.images if image.split == "train" and image.tags]
     chosen = train[:: max(1, len(train) // RUNS[1][0])][: RUNS[1][0]]
     source = Path(parameters.dataset.source).resolve()
@@ -56,7 +53,7 @@ def expected_seconds(parameters: "Parameters", survey: "Survey") -> dict[str, fl
                 epochs = number * values[stage]["batch"] / len(chosen[:images])
                 values[stage] = {**values[stage], "epochs": epochs}
             values["runtime"]["work"] = str(run / ".work")
-            (run / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
+            (run / PARAMETERS).write_text(json.dumps(values), encoding="utf-8")
         measured = subprocess.run(
             [sys.executable, "-m", "stages.cli.estimate", folder],
             cwd=ROOT,
@@ -109,7 +106,7 @@ def measure(folder: Path) -> list[dict[str, float]]:
             start = time.perf_counter()
             assert stage.callback is not None
             assert stage.name is not None
-            stage.callback(params=Path("params.yaml"))
+            stage.callback(params=PARAMETERS)
             seconds[stage.name] = time.perf_counter() - start
         took.append(seconds)
     return took

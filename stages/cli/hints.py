@@ -43,7 +43,8 @@ def uncertainty(records: Records, name: str, rules: Labels) -> float:
     """Return the mean closeness of the two highest scores of a pixel, background included."""
     scores, _ = class_maps(records["walk"][name], rules.normalize)
     background = np.full((1, *scores.shape[1:]), rules.background, np.float32)
-    top = np.sort(np.concatenate([background, background * 0, scores]), 0)[-2:]
+    zeros = np.zeros_like(background)  # two scores even where an image has no class
+    top = np.sort(np.concatenate([background, zeros, scores]), 0)[-2:]
     return float(1 - (top[1] - top[0]).mean())
 
 
@@ -115,7 +116,7 @@ def pick(number: int, by: str, spread: bool, output: Path, polygons: bool, force
     hints, labels = Reader(artifact("hints"), "hints"), records["labels"]
     names = [name for name in labels.names if not (name in hints and is_corrected(hints[name]))]
     names = [name for name in names if all(name in reader for reader in records.values())]
-    rules, bar = read_parameters(Path("params.yaml")).labels, tqdm(names, desc="pick", unit="image")
+    rules, bar = read_parameters().labels, tqdm(names, desc="pick", unit="image")
     scores = {name: score(records, name, rules) for name in bar}
     tags = {name: index[name].tags for name in names}
     chosen = choose(scores, tags, number, spread=spread)
@@ -148,7 +149,7 @@ def add(export: Path) -> None:
     name replaces the first.
     """
     index = Index.load(DATASET)
-    section = read_parameters(Path("params.yaml")).dataset
+    section = read_parameters().dataset
     if section.format == "scenes":
         raise UserError("dataset.format: the built-in scenes take no hints; use a folder of yours")
     path = Path(section.source) / "hints" / f"{export.resolve().name}.json"

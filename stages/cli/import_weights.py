@@ -43,7 +43,7 @@ def import_weights(file: Path, source: str, output: Path, force: bool) -> None:
     """
     if output.exists() and not force:
         raise UserError(f"-o {output}: exists; add --force to overwrite it")
-    parameters, repository = read_parameters(Path("params.yaml")), REPOSITORIES[source]
+    parameters, repository = read_parameters(), REPOSITORIES[source]
     tensors = read_tensors(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     click.echo(f"{file}: SHA-256 {digest}")

@@ -10,20 +10,25 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import yaml
 
+from pipeline.core.resume import write_atomically
+from pipeline.data.images import Problem, summarize, warning
 from pipeline.errors import UserError, count
+from pipeline.params import Parameters, parse, presets
+from pipeline.params.data import Dataset
+from pipeline.params.lengths import LEAST_STEPS, epochs_of, find_short
+from pipeline.readers.layout import layout_of, read_source, recognize
+from pipeline.readers.validation import Survey, is_held_out
+from pipeline.readers.validation import check as check_source
+from stages._command import PARAMETERS, read_parameters
+from stages.cli.estimate import expected_seconds
+from stages.cli.run import SECONDS
+from stages.experiments.dvc_cache import is_tracked
 
-if TYPE_CHECKING:  # these load pydantic and numpy, which --help does not need
-    from pipeline.data.images import Problem
-    from pipeline.params import Parameters
-    from pipeline.params.data import Dataset
-    from pipeline.readers.validation import Survey
-
-PARAMETERS = Path("params.yaml")
 VAL_IMAGES = 20
 """Images held out of a small source, unless that is more than a fifth of it."""
 
@@ -49,9 +54,6 @@ def expand(context: click.Context, option: click.Parameter, text: str | None) ->
 @click.option("--no-time", is_flag=True, help="Do not measure how long a run will take.")
 def init(preset: str | None, source: Path | None, output: Path, force: bool, no_time: bool) -> None:
     """Write params.yaml from a preset for your own images."""
-    from pipeline.core.resume import write_atomically
-    from pipeline.params import parse, presets
-
     name = preset or _default_preset()
     values = presets.load(name)
     if output.exists() and not force:
@@ -92,9 +94,6 @@ def _section(source: Path, preset: Mapping[str, Any]) -> dict[str, Any]:
 
     The preset's files are kept if the source has them, such as the list train_aug of voc12.
     """
-    from pipeline.readers.layout import recognize
-    from stages.experiments.dvc_cache import is_tracked
-
     if not source.is_dir():
         raise UserError(f"--source: {source} is not a folder")
     if Path.cwd().is_relative_to(source.resolve()):
@@ -117,13 +116,10 @@ def _section(source: Path, preset: Mapping[str, Any]) -> dict[str, Any]:
     return section | {"source": str(source if inside else source.resolve())}
 
 
-def _val_share(parameters: "Parameters") -> float:
+def _val_share(parameters: Parameters) -> float:
     """Return the fraction of images to hold out: more than the preset's of a small source that
     names no splits.
     """
-    from pipeline.readers.layout import layout_of, read_source
-    from pipeline.readers.validation import is_held_out
-
     section = parameters.dataset
     lists, annotations = section.voc.lists(), section.coco.annotations()
     source = Path(section.source)
@@ -137,10 +133,8 @@ def _val_share(parameters: "Parameters") -> float:
     return share
 
 
-def _survey(section: "Dataset", val: float) -> "Survey":
+def _survey(section: Dataset, val: float) -> Survey:
     """Check the source that a section names."""
-    from pipeline.readers.validation import check as check_source
-
     return check_source(
         section.format,
         Path(section.source),
@@ -152,10 +146,8 @@ def _survey(section: "Dataset", val: float) -> "Survey":
     )
 
 
-def _lengths(parameters: "Parameters", survey: "Survey") -> dict[str, Any]:
+def _lengths(parameters: Parameters, survey: Survey) -> dict[str, Any]:
     """Return the epochs that the trainings need on few images, by section."""
-    from pipeline.params.lengths import LEAST_STEPS, epochs_of
-
     images = survey.count_split("train")
     needed = {stage: epochs_of(parameters, stage, images) for stage in LEAST_STEPS}
     return {
@@ -165,10 +157,8 @@ def _lengths(parameters: "Parameters", survey: "Survey") -> dict[str, Any]:
     }
 
 
-def _explain(name: str, parameters: "Parameters", changes: Mapping[str, Any]) -> str:
+def _explain(name: str, parameters: Parameters, changes: Mapping[str, Any]) -> str:
     """Return what a preset for images of one's own chose, and why."""
-    from pipeline.params.lengths import LEAST_STEPS
-
     classifier, val = parameters.classifier, changes["dataset"]["val"]
     lines = [
         f"preset {name}: method {classifier.method}"
@@ -186,12 +176,8 @@ def _explain(name: str, parameters: "Parameters", changes: Mapping[str, Any]) ->
     return "\n".join(lines)
 
 
-def _print_time(parameters: "Parameters", survey: "Survey") -> None:
+def _print_time(parameters: Parameters, survey: Survey) -> None:
     """Measure each stage on a few images and print how long a run takes; `weakmask run` uses it."""
-    from pipeline.core.resume import write_atomically
-    from stages.cli.estimate import expected_seconds
-    from stages.cli.run import SECONDS
-
     click.echo("measuring how long it will take; Ctrl-C skips that")
     try:
         seconds = expected_seconds(parameters, survey)
@@ -228,12 +214,9 @@ def check(source: Path | None, format_: str, every: bool) -> None:
     SOURCE is that of params.yaml by default. The exit status is 1 if there are errors, at which the
     stage dataset stops; warnings do not count.
     """
-    from pipeline.readers.validation import check as check_source
-    from stages._command import read_parameters
-
     title, survey = "", None
     if source is None or (format_ == "auto" and PARAMETERS.is_file()):
-        parameters = read_parameters(PARAMETERS)
+        parameters = read_parameters()
         section = parameters.dataset
         if source is None and section.format == "scenes":
             raise UserError(f"{PARAMETERS}: scenes need no check; name the folder of your images")
@@ -248,20 +231,15 @@ def check(source: Path | None, format_: str, every: bool) -> None:
     sys.exit(1 if _report(source, survey, every=every) else 0)
 
 
-def _short(parameters: "Parameters", survey: "Survey") -> list["Problem"]:
+def _short(parameters: Parameters, survey: Survey) -> list[Problem]:
     """Return a warning for each training that is too short for the images of a source."""
-    from pipeline.data.images import warning
-    from pipeline.params.lengths import LEAST_STEPS, find_short
-
     images = survey.count_split("train")
     found = [find_short(parameters, stage, images) for stage in LEAST_STEPS if images]
     return [warning(PARAMETERS, *problem) for problem in found if problem is not None]
 
 
-def _report(source: Path, survey: "Survey", *, every: bool = False) -> int:
+def _report(source: Path, survey: Survey, *, every: bool = False) -> int:
     """Print what was found in a source; return the number of errors."""
-    from pipeline.data.images import summarize
-
     for level, line in summarize(survey.problems, every=every):
         click.echo(f"{level}: {line}")
     click.echo(f"{source}: {survey}")

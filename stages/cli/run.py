@@ -19,9 +19,8 @@ import click
 from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
 from pipeline.params import check_names
-from stages._command import read_parameters
+from stages._command import PARAMETERS, read_parameters
 
-PARAMETERS = Path("params.yaml")
 WORK = Path(".work")
 LOG, SECONDS = WORK / "run.log", WORK / "seconds.json"
 EXPECTED = {
@@ -101,7 +100,7 @@ def check_source(settings: Sequence[str]) -> None:
     """
     source = dict(setting.partition("=")[::2] for setting in settings).get("dataset.source")
     if source is None and PARAMETERS.is_file():
-        source = read_parameters(PARAMETERS).dataset.source
+        source = read_parameters().dataset.source
     if source is not None and not Path(source).exists():
         raise UserError(
             f"dataset.source: {source} is not there; name the folder of your images "

@@ -16,9 +16,8 @@ import torch
 from pipeline.core.artifacts import Reader, Record
 from pipeline.core.engine import Task
 from pipeline.irnet.instances import walk_input, walk_instances
-from pipeline.irnet.similarity import similarity_input, walk_by_similarity
+from pipeline.irnet.similarity import STRIDE, similarity_input, walk_by_similarity
 from pipeline.labelling.hints import hint_of
-from pipeline.labelling.seeds import STRIDE
 from pipeline.params.pseudo_labels import Walk
 from stages._command import Parameters, Runtime, artifact, run_per_image, stage
 

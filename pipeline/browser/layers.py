@@ -14,6 +14,7 @@ from pipeline.browser.sample import (
     live_class_maps,
     live_labels,
 )
+from pipeline.core.artifacts import IGNORE
 from pipeline.irnet.instances import centroid_regions, centroids, clusters
 from pipeline.metrics.semantic import assign
 from pipeline.views import overlays, sheets
@@ -80,6 +81,25 @@ def _walk(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
 def _label_map(step: str, sample: Sample, settings: WalkSettings, size: Size) -> Draw:
     labels = overlays.resized_ids(sample.label_map(step), size)
     return lambda image: overlays.labels_over(image, labels)
+
+
+def _hints(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
+    """Draw a model's evidence as heat, what a person said as labels, and outlines of all boxes."""
+    record = sample.record("hints")
+    said = overlays.resized_ids(record["pixels"], size)
+    evidence, classes = record["evidence"], record["classes"]
+    heat = _heat_and_outlines(evidence, classes, 0, settings.class_, size)
+    boxed = np.zeros(sample.size, np.uint8)
+    for c, *_, x0, y0, x1, y1 in np.rint(record["boxes"]).astype(int).clip(0):
+        boxed[y0:y1, x0:x1] = c + 1
+    outlined = overlays.resized_ids(boxed, size)
+
+    def draw(image: np.ndarray) -> np.ndarray:
+        image = heat(image) if len(classes) else image
+        image = overlays.labels_over(image, said) if (said != IGNORE).any() else image
+        return overlays.outlines_over(image, outlined)
+
+    return draw
 
 
 def _live_labels(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
@@ -247,9 +267,9 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "hints": Layer(
         "hints",
-        "What persons said of its pixels; of hatched ones they said nothing.",
+        "What a person said of its pixels (of hatched ones nothing), a model's masks, and boxes.",
         ("hints",),
-        partial(_label_map, "hints"),
+        _hints,
     ),
 }
 """All layers, lowest first, in the order of the pipeline, hints aside."""

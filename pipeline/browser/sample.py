@@ -112,7 +112,7 @@ class Sample:
             chosen = self.run.value("labels", "background") if threshold is None else threshold
             normalize = self.run.value("labels", "normalize")
             return assign(*class_maps(self.record("walk"), normalize), chosen)
-        return self.record(step)[{"seeds": "seeds", "hints": "pixels"}.get(step, "semantic")]
+        return self.record(step)["seeds" if step == "seeds" else "semantic"]
 
     def miou(self, labels: np.ndarray) -> float | None:
         """Return the mIoU of a label map on this image in [0,1]; None without a mask."""

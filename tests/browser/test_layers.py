@@ -7,6 +7,7 @@ import pytest
 from pipeline.browser.layers import LAYERS, drawn_size
 from pipeline.browser.run import Run
 from pipeline.browser.sample import Sample, WalkSettings
+from pipeline.core.artifacts import IGNORE
 from pipeline.views import overlays
 from tests.support.runs import HEIGHT, WIDTH, record
 
@@ -69,6 +70,24 @@ def test_settings_change_what_is_drawn(run: Run) -> None:
     assert drawn("relabeled", background=0.1) != drawn("relabeled", background=0.8)
     assert drawn("walk", steps=0) != drawn("walk")
     assert drawn("cams", beta=3) == drawn("cams")
+
+
+def test_hints_of_a_model_are_drawn_where_it_sees_something_or_has_a_box(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints = dict(record("hints", 0, 0))
+    evidence, box = np.zeros_like(hints["evidence"][:1]), np.array([[1, 0.7, 0, 1, 2, 5, 9]])
+    evidence[0, 20:26, 30:40] = 0.5
+    hints |= {"pixels": np.full_like(hints["pixels"], IGNORE), "evidence": evidence}
+    hints |= {"classes": hints["classes"][:1], "boxes": box.astype(np.float32)}
+    monkeypatch.setattr(Sample, "record", lambda sample, step: hints)
+    image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    drawn = LAYERS["hints"].draw(Sample(run, "f"), WalkSettings(), (HEIGHT, WIDTH))(image)
+    painted = (drawn != image).any(2)
+    assert painted[20:26, 30:40].all()
+    assert painted[2:9, 1:5].any()
+    painted[18:28, 28:42] = painted[0:11, 0:7] = False
+    assert not painted.any()
 
 
 def test_large_images_are_drawn_smaller_and_small_ones_larger() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
+from dvc_render.html import render_html
+from dvc_render.vega import VegaRenderer
 
 from pipeline.browser.app import Server
 from tests.support.runs import NAMES, run_of, write_artifact, write_run, write_table
@@ -23,6 +25,8 @@ SOURCES = (
     "els => els.filter(e => e.offsetParent && e.getAttribute('src')).map(e => e.dataset.layer)"
 )
 
+DVC = Path(__file__).parents[2] / ".dvc"
+COUNTS = ((7, "missed"), (5, "split"))
 ZOOM = "els => els.map(e => new DOMMatrix(getComputedStyle(e).transform).a)"
 
 
@@ -248,3 +252,39 @@ def test_nothing_fails_or_is_fetched_from_elsewhere(page: Any) -> None:
     page.goto("/")
     assert [url for url in page.foreign if not url.startswith(("data:", "blob:"))] == []
     assert page.errors == []
+
+
+def test_the_page_of_dvc_plots_draws_without_a_network(page: Any, tmp_path: Path) -> None:
+    runs = ("workspace", "other")
+    points = [{"step": x, "loss": 9 - x, "rev": rev} for rev in runs for x in range(4)]
+    kinds = [{"count": number, "kind": kind, "rev": rev} for rev in runs for number, kind in COUNTS]
+    pixels = [
+        {"actual": row, "predicted": column, "pixels": 3 if row == column else 1, "rev": rev}
+        for rev in runs
+        for row in "ab"
+        for column in "ab"
+    ]
+    renderers = [
+        VegaRenderer(points, "loss", template="linear", x="step", y="loss"),
+        VegaRenderer(kinds, "kinds", template="bar_horizontal", x="count", y="kind"),
+        VegaRenderer(
+            pixels,
+            "confusion",
+            template="confusion_pixels",
+            template_dir=str(DVC / "plots"),
+            x="actual",
+            y="predicted",
+        ),
+    ]
+    page = page.context.browser.new_page()
+    page.route("http*://**", lambda route: route.abort())
+    errors: list[object] = []
+    page.on("pageerror", lambda error: errors.append(error))
+    drawn = render_html(renderers, tmp_path / "index.html", DVC / "plots/page.html")
+    page.goto(Path(drawn).as_uri())
+    assert errors == []
+    assert page.locator("svg polyline").count() == 2
+    texts = [part.split() for part in page.locator("tr").all_inner_texts()]
+    assert texts[:3] == [[*runs], ["missed", "7", "7"], ["split", "5", "5"]]
+    assert texts[3:] == [["a", "b"], ["a", "75.0", "25.0"], ["b", "25.0", "75.0"]] * 2
+    page.close()

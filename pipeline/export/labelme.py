@@ -1,7 +1,7 @@
 """LabelMe: a JSON of polygons next to each image, written and read back exactly.
 
-Polygons run along the centers of the outermost pixels. Those of an object share a group; holes are
-polygons of LabelMe's label `_background_` in it. They are drawn in the order of the file.
+Polygons run along the centers of the outermost pixels of an object. Those of one object share a
+group; its holes are polygons of LabelMe's label `_background_` in it, along the pixels around them.
 """
 
 import json
@@ -36,7 +36,7 @@ def export(images: ExportImages, target: Target) -> Summary:
             for k, (mask, c) in enumerate(zip(image.masks, image.classes, strict=True), start=1)
             for hole, points in polygons(mask)
         ]
-        content = {
+        content: dict[str, Any] = {
             "version": "5.0.0",
             "flags": {},
             "shapes": shapes,
@@ -62,44 +62,31 @@ def _shape(label: str, points: np.ndarray, group: int) -> dict[str, Any]:
 
 
 def polygons(mask: np.ndarray) -> list[Polygon]:
-    """Return the outlines of the parts of a mask bool [H,W] and of their holes, larger ones first.
-
-    Parts are 4-connected and holes 8-connected, so that none crosses another: drawn in this order
-    they give the mask exactly.
+    """Return the outlines of the parts of a mask bool [H,W] and of their holes, larger ones first,
+    so that what lies in a hole is drawn after it.
     """
-    found = list[tuple[int, np.ndarray, bool]]()
-    for part in _pieces(mask, 4):
-        found.append((*_traced(part), False))
-        framed = np.pad(~part, 1, constant_values=True)
-        outside, *holes = _pieces(framed, 8)
-        del outside  # which has the first pixel
-        found += [(*_traced(hole[1:-1, 1:-1]), True) for hole in holes]
-    found.sort(key=lambda piece: -piece[0])
-    return [(hole, points) for _, points, hole in found]
-
-
-def _pieces(mask: np.ndarray, connectivity: int) -> list[np.ndarray]:
-    """Return the connected pieces bool [H,W] of a mask in the order of their first pixels."""
-    count, ids = cv2.connectedComponents(mask.astype(np.uint8), connectivity=connectivity)
-    return [ids == k for k in range(1, count)]
-
-
-def _traced(piece: np.ndarray) -> tuple[int, np.ndarray]:
-    """Return the pixels in the outline of a piece, holes included, and its points, 3 or more."""
-    (contour,), _ = cv2.findContours(
-        piece.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    contours, hierarchy = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
-    points = contour[:, 0]
-    points = np.concatenate([points, np.repeat(points[-1:], max(0, 3 - len(points)), axis=0)])
-    return int(rasterize([(False, points)], piece.shape).sum()), points
+    found = list[tuple[int, bool, np.ndarray]]()
+    for k, contour in enumerate(contours):
+        points = np.concatenate([contour[:, 0], *[contour[-1]] * max(0, 3 - len(contour))])
+        area = int(rasterize([(False, points)], mask.shape).sum())
+        found.append((-area, bool(hierarchy[0, k, 3] >= 0), points))
+    return [(hole, points) for _, hole, points in sorted(found, key=lambda piece: piece[:2])]
 
 
 def rasterize(shape: list[Polygon], size: tuple[int, ...]) -> np.ndarray:
-    """Return the mask bool [H,W] of polygons drawn one after the other."""
+    """Return the mask bool [H,W] of polygons drawn one after the other; a hole is what lies inside
+    of its outline.
+    """
     mask = np.zeros(size, np.uint8)
     for hole, points in shape:
-        inside = np.clip(np.rint(points), -1, size[::-1])  # OpenCV wants numbers of 32 bits
-        cv2.fillPoly(mask, [inside.astype(np.int32)], 0 if hole else 1)
+        # OpenCV wants numbers of 32 bits
+        corners = [np.clip(np.rint(points), -1, size[::-1]).astype(np.int32)]
+        cv2.fillPoly(mask, corners, 0 if hole else 1)
+        if hole:
+            cv2.polylines(mask, corners, isClosed=True, color=1)
     return mask.astype(bool)
 
 
@@ -117,28 +104,30 @@ def read(path: Path) -> MaskRenderer:
     try:
         size = whole(content["imageHeight"]), whole(content["imageWidth"])
         return MaskRenderer(size, tuple(_outlines(content["shapes"])), rasterize)  # type: ignore[arg-type]
-    except (AttributeError, KeyError, TypeError, ValueError) as problem:
-        raise DatasetError(error(path, f"is damaged ({problem!r})", DO_SAVE)) from None
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as problem:
+        raise DatasetError(error(path, f"cannot be used ({problem!r})", DO_SAVE)) from None
 
 
 def _outlines(shapes: list[dict[str, Any]]) -> Iterator[Outline]:
     """Yield the objects: polygons of one label and group are one, less the holes of the group."""
-    objects = dict[tuple[str, object], list[Polygon]]()
-    rows = list[tuple[str, object, np.ndarray]]()
-    for k, shape in enumerate(shapes):
-        if shape.get("shape_type", "polygon") != "polygon":
-            raise ValueError(f"a shape of type {shape['shape_type']}")
-        points, group = np.array(shape["points"], np.float64), shape.get("group_id")
-        if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
-            raise ValueError("a polygon without points")
-        label = normalize(shape["label"])
-        rows.append((label, ("alone", k) if group is None else whole(group), points))
-        objects.setdefault(rows[-1][:2], [])
-    grouped = {group for label, group in objects if no_class(label) != 0}
+    rows = [_row(k, shape) for k, shape in enumerate(shapes)]
+    objects: dict[tuple[str, object], list[Polygon]] = {row[:2]: [] for row in rows}
+    groups = {group for label, group in objects if no_class(label) != 0}
     for label, group, points in rows:
+        hole = no_class(label) == 0 and group in groups
         for (name, other), drawn in objects.items():
-            if other == group and (name == label or no_class(label) == 0):
-                drawn.append((name != label, points))
+            if other == group and (hole or name == label):
+                drawn.append((hole, points))
     for (name, group), drawn in objects.items():
-        if no_class(name) != 0 or group not in grouped:
+        if no_class(name) != 0 or group not in groups:
             yield Outline(name, drawn, crowd=False)
+
+
+def _row(number: int, shape: dict[str, Any]) -> tuple[str, object, np.ndarray]:
+    """Return label, group and points [n,2] of a shape; one without a group is its own."""
+    if (kind := shape.get("shape_type", "polygon")) != "polygon":
+        raise ValueError(f"shape {number} is a {kind}")
+    points, group = np.array(shape["points"], np.float64), shape.get("group_id")
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise ValueError(f"shape {number} has no points")
+    return normalize(shape["label"]), (None, number) if group is None else group, points

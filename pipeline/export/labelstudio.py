@@ -93,8 +93,8 @@ def read(path: Path) -> Iterator[tuple[str, MaskRenderer]]:
                 drawn = tuple(_outline(row, size) for row, size in zip(found, sizes, strict=True))
                 name = UPLOADED.sub("/", unquote(task["data"]["image"].rpartition("?d=")[2]))
                 yield name, MaskRenderer(sizes[0] if sizes else None, drawn, rasterize)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as problem:
-            raise DatasetError(error(where, f"is damaged ({problem!r})", DO_EXPORT)) from None
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as problem:
+            raise DatasetError(error(where, f"cannot be used ({problem!r})", DO_EXPORT)) from None
 
 
 def _size(row: Mapping[str, Any]) -> tuple[int, int]:
@@ -140,10 +140,9 @@ def pack(mask: np.ndarray) -> list[int]:
 def unpack(code: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     """Return the brush mask bool [H,W] of its bytes; raise ValueError if they are no such mask."""
     try:
-        bits = "".join(f"{byte:08b}" for byte in bytes(code))
+        bits, place = "".join(f"{byte:08b}" for byte in bytearray(iter(code))), 0
     except TypeError:
-        raise ValueError("the brush mask is no list of bytes") from None
-    place = 0
+        raise ValueError("the brush mask is not a list of bytes") from None
 
     def take(count: int) -> int:
         nonlocal place

@@ -1,5 +1,5 @@
-"""Ground truth to score against: the masks of the source, or else a trial set: what persons corrected
-and no other step learns of.
+"""Ground truth to score against: the masks of the source, or else a trial set, which persons
+corrected and no other step learns of.
 """
 
 from collections.abc import Sequence

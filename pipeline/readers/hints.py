@@ -111,7 +111,7 @@ def read_hints(root: Path, index: Index, *, trial: bool = False) -> Hints:
                 hints.problems += problem.problems
     if names.unknown:
         what = f"images without use: {len(names.unknown)}, such as {next(iter(names.unknown))!r}"
-        do = f"hints are used where their image is in split train"
+        do = "hints are used where their image is in split train"
         hints.problems.append(warning(folder, what, do))
     if errors := [problem for problem in hints.problems if problem.level == "error"]:
         raise DatasetError(errors)

@@ -18,7 +18,7 @@ from stages.hints import hints
 from stages.scores import scores
 from tests.support.repository import set_parameters
 from tests.support.runtimes import run_stage
-from tests.support.sources import own_folder, save, write
+from tests.support.sources import noise, own_folder, save, write
 
 ROWS = ["a,cat,train", "b/c,dog;cat,train", "d,dog,train", "e,cat,val"]
 SIZE = (12, 16)
@@ -133,6 +133,23 @@ def test_masks_of_another_tool_come_back(project: Path) -> None:
     run_stage(hints, values=FOLDER)
     expected = np.where(drawn == 255, IGNORE, semantic(0))
     np.testing.assert_array_equal(Reader("data/hints.h5")["a"]["pixels"], expected)
+
+
+def test_segmentation_masks_of_cvat_come_back(project: Path) -> None:
+    """As CVAT exports `Segmentation mask 1.1` with images."""
+    drawn, colors = semantic(0), np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+    save(Path("tool/SegmentationClass/a.png"), colors[drawn])
+    save(Path("tool/SegmentationObject/a.png"), colors[drawn])
+    write(Path("tool/ImageSets/Segmentation/default.txt"), "a\n")
+    rows = ["# label:color_rgb:parts:actions", "background:0,0,0::", "cat:128,0,0::"]
+    write(Path("tool/labelmap.txt"), "\n".join([*rows, "dog:0,128,0::", ""]))
+    save(Path("tool/JPEGImages/a.png"), noise())
+    done = weakmask("hints", "add", "tool")
+    assert done.exit_code == 0, done.output
+    write(Path("src/labels.csv"), "image,classes,split\na,cat;dog,train\ne,cat,val\n")
+    build("folder", Path("src"), Path("data/dataset"))
+    assert run_stage(hints, values=FOLDER).exit_code == 0
+    np.testing.assert_array_equal(Reader("data/hints.h5")["a"]["pixels"], drawn)
 
 
 def test_a_trial_set_is_scored_and_no_step_learns_of_it(project: Path) -> None:

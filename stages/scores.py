@@ -1,7 +1,8 @@
 """Stage scores: compare the artifact of one step with the ground-truth masks, where there are any.
 
 Reads data/dataset, data/hints.h5 and data/{cams,seeds,walk,labels,predictions}.h5; leaves out the
-images that persons gave hints on, so that no step is praised for what they said. Writes the main
+images that persons gave hints on, so that no step is praised for what they said. Where no image has
+a mask, reads the trial set in hints/trial/ of the source. Writes the main
 scores, by which runs are compared, to data/scores/NAME.json and all others to data/scores/NAME/.
     dvc repro scores@labels
     python -m stages.scores walk
@@ -17,6 +18,7 @@ from pipeline.core.resume import write_atomically
 from pipeline.data.index import Index
 from pipeline.labelling.hints import is_corrected
 from pipeline.metrics.steps import STEPS, Options, Tables, evaluate
+from pipeline.metrics.truth import TrialTruth, Truth
 from stages._command import DATA, DATASET, Parameters, Runtime, artifact, stage
 
 
@@ -29,7 +31,10 @@ def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
     index, reader = Index.load(DATASET), Reader(artifact(name), name)
     hints = Reader(artifact("hints"), "hints")
     corrected = {image for image in hints.names if is_corrected(hints[image])}
-    names = [image for image in reader.names if index.has_masks(image) and image not in corrected]
+    truth = Truth(index)
+    if not truth.known(reader.names):
+        truth = TrialTruth(index, Path(parameters.dataset.source))
+    names = truth.known([image for image in reader.names if image not in corrected])
     if not names and any(map(index.has_masks, index)):  # else `weakmask scores` says so, once
         click.echo(
             f"scores: no image of {reader.path} has a ground-truth mask, hints aside; there are no "
@@ -42,7 +47,7 @@ def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
         parameters.labels.normalize,
         instances=name != "predictions" or parameters.instance.method != "none",
     )
-    tables = evaluate(index, name, ((image, reader[image]) for image in bar), options)
+    tables = evaluate(truth, name, ((image, reader[image]) for image in bar), options)
     _write(tables, DATA / "scores")
 
 

@@ -62,6 +62,22 @@ def mean_iou(counts: np.ndarray) -> np.ndarray:
     return _ratio(np.nansum(ious, -1), np.isfinite(ious).sum(-1))
 
 
+def miou_interval(counts: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the mIoU of a larger set that images were drawn from.
+
+    Percentiles of the mIoU over images that are drawn again, with replacement (bootstrap; Efron,
+    1979).
+
+    Args:
+        counts: integers [N,L,L] of N images, rows truth, columns prediction.
+        draws: how often they are drawn again.
+    """
+    rng = np.random.default_rng(0)
+    weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws)
+    low, high = np.nanpercentile(mean_iou(np.tensordot(weights, counts, 1)), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def image_row(name: str, counts: np.ndarray) -> dict[str, str | float | None]:
     """Return one row of the per-image table: `id`, `miou`, the mean over the labels in that image
     (truth or prediction), and `foreground_iou`, the IoU of all classes taken as one.

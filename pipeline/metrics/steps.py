@@ -21,9 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from pipeline.core.artifacts import IGNORE, Record
-from pipeline.data.index import Index
 from pipeline.data.instance_masks import exclusive_record, masks_of
-from pipeline.data.masks import read_instances, read_semantic
 from pipeline.labelling.pseudo_labels import Normalize, class_maps
 from pipeline.labelling.seeds import upsample
 from pipeline.metrics.failures import KINDS, ImageFailures, find_failures, totals
@@ -33,9 +31,11 @@ from pipeline.metrics.semantic import (
     ThresholdCurve,
     assign,
     image_row,
+    miou_interval,
     ratio,
     threshold_grid,
 )
+from pipeline.metrics.truth import Truth
 
 Row = dict[str, Any]
 
@@ -59,7 +59,7 @@ OWN: Mapping[tuple[str, str], Sequence[str]] = {
 }
 """Additional columns of one step's table."""
 
-METRICS = ("best_miou", "miou", "coverage", "AP50")
+METRICS = ("best_miou", "miou", "miou_low", "miou_high", "coverage", "AP50")
 """The scores that `dvc metrics show` and `dvc exp show` list in percent, each as STEP.SCORE; all
 others are in table `summary`, as ratios.
 """
@@ -146,15 +146,15 @@ class ScoredStep(Protocol):
 
 
 def evaluate(
-    index: Index,
+    truth: Truth,
     step: str,
     records: Iterable[tuple[str, Record]],
     options: Options,
 ) -> Tables:
-    """Score images of one step; memory does not grow with their size.
+    """Score images of one step; memory grows with their number only for an interval.
 
     Args:
-        index: the dataset, with a ground-truth mask of each image.
+        truth: the ground truth of all images.
         step: a key of STEPS.
         records: image ids and records of the step's artifact.
         options: how it is scored.
@@ -162,12 +162,17 @@ def evaluate(
     Returns:
         The scores; without images tables without rows, and no scores.
     """
-    scored_step, confusion = STEPS[step](index, options), Confusion(index.classes)
-    images: list[Row] = []
+    scored_step, confusion = STEPS[step](truth, options), Confusion(truth.classes)
+    images, counts = list[Row](), list[np.ndarray]()
     for name, record in records:
-        truth, prediction, row = scored_step.add(name, read_semantic(index, name), record)
-        images.append({**image_row(name, confusion.add(truth, prediction)), **row})
+        true, prediction, row = scored_step.add(name, truth.semantic(name), record)
+        own = confusion.add(true, prediction)
+        images.append({**image_row(name, own), **row})
+        if truth.interval:
+            counts.append(own)
     scores, extra = confusion.scores(), scored_step.finish()
+    if counts:
+        scores["miou_low"], scores["miou_high"] = miou_interval(np.stack(counts))
     per_class = scores.pop("per_class").items()
     classes = [
         {"class": name, **values, **extra.classes.get(name, {})} for name, values in per_class
@@ -180,9 +185,9 @@ def evaluate(
 class CamScores:
     """Class maps, compared at every threshold."""
 
-    def __init__(self, index: Index, options: Options) -> None:
+    def __init__(self, truth: Truth, options: Options) -> None:
         self.threshold, self.normalize = options.threshold, options.normalize
-        self.curve = ThresholdCurve(index.classes, threshold_grid(self.threshold))
+        self.curve = ThresholdCurve(truth.classes, threshold_grid(self.threshold))
 
     def add(self, name: str, truth: np.ndarray, record: Record) -> Comparison:
         """Compare the maps at the fixed threshold."""
@@ -216,8 +221,8 @@ class SeedScores:
     confident, for a class of its true pixels.
     """
 
-    def __init__(self, index: Index, options: Options) -> None:
-        self.names = ("background", *index.classes)
+    def __init__(self, truth: Truth, options: Options) -> None:
+        self.names = ("background", *truth.classes)
         self.known, self.confident = np.zeros((2, IGNORE), np.int64)
 
     def add(self, name: str, truth: np.ndarray, record: Record) -> Comparison:
@@ -243,16 +248,16 @@ class SeedScores:
 class LabelScores:
     """Label maps with instances: AP where there are instance masks, and failures by kind."""
 
-    def __init__(self, index: Index, options: Options) -> None:
-        self.index, self.has_model = index, options.instances
-        self.instances = InstanceScores(index.classes)
+    def __init__(self, truth: Truth, options: Options) -> None:
+        self.truth, self.has_model = truth, options.instances
+        self.instances = InstanceScores(truth.classes)
         self.failures: dict[str, ImageFailures] = {}
 
     def add(self, name: str, truth: np.ndarray, record: Record) -> Comparison:
         """Compare the label map; failures of overlapping instances are those of what is drawn:
         scores of 0.3 and more, the highest in front.
         """
-        true = read_instances(self.index, name) if self.index.has_instances(name) else None
+        true = self.truth.instances(name)
         drawn = exclusive_record(record)
         self.failures[name] = find_failures(
             truth, record["semantic"], true, (drawn["instances"], drawn["classes"])
@@ -287,21 +292,21 @@ class LabelScores:
             "failures": [{"id": name, **failures.counts()} for name, failures in images.items()],
             "failure_kinds": [{"kind": kind, **row} for kind, row in totals(images).items()],
             "failure_places": [
-                {"id": name, "class": self.index.classes[failure.label], **failure.row()}
+                {"id": name, "class": self.truth.classes[failure.label], **failure.row()}
                 for name, failures in images.items()
                 for failure in failures.failures
             ],
         }
 
 
-STEPS: Mapping[str, Callable[[Index, Options], ScoredStep]] = {
+STEPS: Mapping[str, Callable[[Truth, Options], ScoredStep]] = {
     "cams": CamScores,
     "seeds": SeedScores,
     "walk": WalkScores,
     "labels": LabelScores,
     "predictions": LabelScores,
 }
-"""Scored steps in the order of the pipeline, made of the index and of how they are scored."""
+"""Scored steps in the order of the pipeline, made of ground truth and of how they are scored."""
 
 
 def _confusion_rows(confusion: Confusion) -> list[Row]:

@@ -4,14 +4,13 @@ Lin et al., Microsoft COCO: Common Objects in Context, 2014. Tools write it in m
 and flags as text or floats, sizes missing, polygons as lists of points.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.images import DatasetError, error, read_bytes, warning
+from pipeline.data.images import DatasetError, error, warning
 from pipeline.readers.outlines import MaskRenderer, Outline, clean, whole
 from pipeline.readers.source import (
     DO_COPY,
@@ -25,7 +24,7 @@ from pipeline.readers.source import (
     require_folder,
     without_suffix,
 )
-from pipeline.readers.tables import LABELS, read_labels, split_cell
+from pipeline.readers.tables import LABELS, read_json, read_labels, split_cell
 
 Json = dict[str, Any]
 Key = int | str
@@ -75,12 +74,7 @@ def _apply_table(source: Source) -> None:
 
 def load(path: Path) -> Json:
     """Read a JSON of COCO instances; raise DatasetError if it is none."""
-    data = read_bytes(path, "put the file there or name another one in dataset.coco")
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as problem:
-        do = "download or export it again"
-        raise DatasetError(error(path, f"is not valid JSON ({problem})", do)) from problem
+    content = read_json(path, "put the file there or name another one in dataset.coco")
     for key in ("images", "annotations", "categories"):
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

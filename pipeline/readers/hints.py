@@ -7,8 +7,9 @@
 | `*.csv` | `image,class,x,y[,stroke]`: points in pixels; those of one stroke are a scribble |
 
 They come from a person, whose word holds, unless an annotation has a score or the file lies in
-hints/model/: models may be wrong. Class `background` is a label like any other. Tags gate both:
-what is of a class that an image does not have is dropped and counted.
+hints/model/: models may be wrong. What lies in hints/trial/ only scores read. Class `background` is
+a label like any other. Tags gate both: what is of a class that an image does not have is dropped
+and counted.
 """
 
 import csv
@@ -33,6 +34,8 @@ from pipeline.readers.tables import read_text
 
 MODEL = "model/"
 """Subfolder of hints/ for what models say without a score."""
+TRIAL = "trial/"
+"""Subfolder of hints/ for what scores alone may know: the ground truth of a trial set."""
 COLUMNS = ("image", "class", "x", "y", "stroke")
 WIDTH = 3
 """Width in pixels of a point and of a scribble."""
@@ -74,17 +77,20 @@ class Hints:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_hints(root: Path, index: Index, split: str = "train") -> Hints:
-    """Read the hints of a source for the images of a split; nothing without a folder hints/.
+def read_hints(root: Path, index: Index, *, trial: bool = False) -> Hints:
+    """Read the hints of a source, or its trial set, for the images of split train; nothing without
+    a folder hints/.
 
     Raises:
         DatasetError: lists every file and row that cannot be used.
     """
-    hints, folder = Hints(), root / HINTS
-    names = _Names(index, {name for name, image in index.items() if image.split == split})
-    masks = Files(root, HINTS, (".png",))
+    hints, folder = Hints(), root / HINTS / (TRIAL if trial else "")
+    names = Names(index, {name for name, image in index.items() if image.split == "train"})
+    masks = Files(root, folder.relative_to(root).as_posix(), (".png",))
     hints.problems += masks.problems
     for name, file in masks.found.items():
+        if name.startswith(TRIAL):
+            continue
         of_model = name not in index and name.startswith(MODEL)
         found = names.find(name.removeprefix(MODEL) if of_model else name)
         if found is not None:
@@ -92,8 +98,9 @@ def read_hints(root: Path, index: Index, split: str = "train") -> Hints:
             hints.files.append(root / file)
     for path in sorted(folder.rglob("*")):
         read = {".json": _read_coco, ".csv": _read_points}.get(path.suffix.lower())
-        if read is not None and path.is_file():
-            person = not path.relative_to(folder).as_posix().startswith(MODEL)
+        below = path.relative_to(folder).as_posix()
+        if read is not None and path.is_file() and not below.startswith(TRIAL):
+            person = not below.startswith(MODEL)
             hints.files.append(path)
             try:
                 for image, shape in read(path, index.classes, person, hints.problems):
@@ -104,14 +111,14 @@ def read_hints(root: Path, index: Index, split: str = "train") -> Hints:
                 hints.problems += problem.problems
     if names.unknown:
         what = f"images without use: {len(names.unknown)}, such as {next(iter(names.unknown))!r}"
-        do = f"hints are used where their image is in split {split}"
+        do = "hints are used where their image is in split train"
         hints.problems.append(warning(folder, what, do))
     if errors := [problem for problem in hints.problems if problem.level == "error"]:
         raise DatasetError(errors)
     return hints
 
 
-class _Names:
+class Names:
     """Finds images by what files call them: an id, or a path that ends in it."""
 
     def __init__(self, index: Index, wanted: set[str]) -> None:

@@ -5,7 +5,7 @@ The COCO API rasterizes them: Lin et al., Microsoft COCO: Common Objects in Cont
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 
 from pipeline.core.artifacts import IGNORE
 from pipeline.readers.source import no_class
+
+Draw = Callable[[Any, tuple[int, int]], np.ndarray]
 
 
 def whole(value: Any) -> int | None:
@@ -41,58 +43,6 @@ class Outline:
     def void(self) -> bool:
         """Whether it is of no object: a crowd, or an area to ignore."""
         return self.crowd or no_class(self.name) == IGNORE
-
-
-@dataclass(frozen=True, slots=True)
-class MaskRenderer:
-    """Renders the masks of one image from its outlines.
-
-    size: (H, W) that the source gives for the image, None if it gives none; relative: whether
-    polygons are those of YOLO, relative to the size of the image, instead of COCO's.
-    """
-
-    size: tuple[int, int] | None
-    outlines: tuple[Outline, ...]
-    relative: bool = False
-
-    def __call__(
-        self, labels: Mapping[str, int], size: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Render label map uint8 [H,W] and instance ids uint16 [H,W].
-
-        Crowds, and outlines of areas to ignore, come first, as void; then objects from large to
-        small, so that the smaller one is in front. Classes without a label are background, even in
-        front of others. Raises ValueError if the decoded image has another `size` (H, W), or if an
-        outline is invalid.
-        """
-        if self.size is not None and size != self.size:
-            here, actual = f"{self.size[1]} x {self.size[0]}", f"{size[1]} x {size[0]}"
-            raise ValueError(
-                f"outlines for an image of {here} pixels, but the file has {actual} (upright)"
-            )
-        semantic, instances = np.zeros(size, np.uint8), np.zeros(size, np.uint16)
-        draw = fill if self.relative else rasterize
-        layers = [(outline, *_crop(draw(outline.segmentation, size))) for outline in self.outlines]
-        layers.sort(key=lambda layer: (not layer[0].void, -int(layer[2].sum())))
-        objects = 0
-        for outline, window, mask in layers:
-            label = labels.get(outline.name, no_class(outline.name) or 0)
-            if outline.void:
-                semantic[window][mask] = IGNORE if label else 0
-                continue
-            objects += 1
-            semantic[window][mask] = label
-            instances[window][mask] = objects if label else 0
-        return semantic, instances
-
-
-def _crop(mask: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Crop a mask to its bounding box, as hundreds of whole masks of a large image fill memory."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return (slice(0, 0), slice(0, 0)), mask[:0, :0]
-    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    return window, mask[window].copy()
 
 
 def fill(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
@@ -179,3 +129,54 @@ def _from_rle(rle: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
         raise ValueError(
             f"the RLE is damaged, or its counts do not add up to {size[0] * size[1]} pixels"
         ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRenderer:
+    """Renders the masks of one image from its outlines.
+
+    size: (H, W) that the source gives for the image, None if it gives none; draw: makes a bool mask
+    [H,W] of a segmentation and (H, W).
+    """
+
+    size: tuple[int, int] | None
+    outlines: tuple[Outline, ...]
+    draw: Draw = rasterize
+
+    def __call__(
+        self, labels: Mapping[str, int], size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Render label map uint8 [H,W] and instance ids uint16 [H,W].
+
+        Crowds, and outlines of areas to ignore, come first, as void; then objects from large to
+        small, so that the smaller one is in front. Classes without a label are background, even in
+        front of others. Raises ValueError if the decoded image has another `size` (H, W), or if an
+        outline is invalid.
+        """
+        if self.size is not None and size != self.size:
+            here, actual = f"{self.size[1]} x {self.size[0]}", f"{size[1]} x {size[0]}"
+            raise ValueError(
+                f"outlines for an image of {here} pixels, but the file has {actual} (upright)"
+            )
+        semantic, instances = np.zeros(size, np.uint8), np.zeros(size, np.uint16)
+        layers = [(one, *_crop(self.draw(one.segmentation, size))) for one in self.outlines]
+        layers.sort(key=lambda layer: (not layer[0].void, -int(layer[2].sum())))
+        objects = 0
+        for outline, window, mask in layers:
+            label = labels.get(outline.name, no_class(outline.name) or 0)
+            if outline.void:
+                semantic[window][mask] = IGNORE if label else 0
+                continue
+            objects += 1
+            semantic[window][mask] = label
+            instances[window][mask] = objects if label else 0
+        return semantic, instances
+
+
+def _crop(mask: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Crop a mask to its bounding box, as hundreds of whole masks of a large image fill memory."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return (slice(0, 0), slice(0, 0)), mask[:0, :0]
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return window, mask[window].copy()

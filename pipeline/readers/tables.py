@@ -5,12 +5,14 @@ They are read as spreadsheets, editors and annotation tools of all kinds save th
 
 import csv
 import io
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from pipeline.data.images import DatasetError, Problem, error, read_bytes, warning
 from pipeline.data.masks import VOID_COLOR
@@ -43,6 +45,16 @@ def read_text(path: Path) -> str:
         line = data[: problem.start].count(b"\n") + 1
         what, do = "is not UTF-8", "save the file as UTF-8"
         raise DatasetError(error(f"{path}:{line}", what, do)) from None
+
+
+def read_json(path: Path, do: str = "put the file there") -> Any:
+    """Read a JSON file; raise DatasetError. do: what to do if it cannot be read."""
+    data = read_bytes(path, do)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as problem:
+        do = "download or export it again"
+        raise DatasetError(error(path, f"is not valid JSON ({problem})", do)) from problem
 
 
 def find_classes(root: Path) -> dict[int, str]:

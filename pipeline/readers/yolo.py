@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from pipeline.data.images import DatasetError, error
-from pipeline.readers.outlines import MaskRenderer, Outline, whole
+from pipeline.readers.outlines import MaskRenderer, Outline, fill, whole
 from pipeline.readers.source import (
     Entry,
     Files,
@@ -78,7 +78,7 @@ def read(root: Path) -> Source:
                 where = str(root / images.found[name])
                 shown = {o.name for o in outlines if no_class(o.name) is None}
                 outlined = all(o.segmentation for o in outlines)
-                render = MaskRenderer(None, outlines, relative=True) if outlined else None
+                render = MaskRenderer(None, outlines, fill) if outlined else None
                 entry = Entry(name, images.found[name], where, frozenset(shown), fixed)
                 source.entries.append(replace(entry, render=render))
     if not any(entry.render and entry.tags for entry in source.entries):  # boxes only

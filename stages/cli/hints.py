@@ -1,12 +1,15 @@
 """`weakmask pick` and `weakmask hints add`: which images to correct, and taking them back.
 
 weakmask pick -n 20 --by disagreement --spread -o to_correct
-weakmask hints add to_correct      # after correcting its masks in an annotation tool
+weakmask hints add to_correct                   # after correcting its masks in an annotation tool
+weakmask pick -n 20 --by random --format labelme -o to_correct
+weakmask hints add --trial 0.5 to_correct       # half of them for scores alone
 """
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,14 +22,18 @@ from tqdm import tqdm
 from pipeline.core.artifacts import IGNORE, Reader, Record
 from pipeline.core.resume import write_atomically
 from pipeline.data.index import Index
-from pipeline.data.masks import read_instances, read_semantic
+from pipeline.data.masks import number_instances, read_instances, read_semantic
 from pipeline.errors import UserError, count
 from pipeline.labelling.hints import is_corrected
 from pipeline.labelling.pseudo_labels import class_maps
 from pipeline.labelling.seeds import upsample
 from pipeline.params.pseudo_labels import Labels
+from pipeline.readers.hints import TRIAL, Names, read_hints
+from pipeline.readers.outlines import MaskRenderer
+from pipeline.readers.source import HINTS, no_class
 from stages._command import DATASET, artifact, read_parameters
 
+DO_LEAVE = "leave it out, or name it as in the dataset"
 MARGIN = 3
 """Pixels around an outline of the labels within which a boundary is explained by it."""
 Records = Mapping[str, Reader]
@@ -59,10 +66,16 @@ def boundary(records: Records, name: str, rules: Labels) -> float:
     return float((edges * ~outlines).mean())
 
 
+def chance(name: str) -> float:
+    """Return a number that says nothing of an image: a trial set must be picked by it."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
+
+
 CRITERIA: Mapping[str, tuple[Callable[[Records, str, Labels], float], tuple[str, ...]]] = {
     "disagreement": (disagreement, ("seeds", "labels")),
     "uncertainty": (uncertainty, ("walk", "labels")),
     "boundary": (boundary, ("fields", "labels")),
+    "random": (lambda records, name, rules: chance(name), ("labels",)),
 }
 """Criterion -> what scores an image by it, and the artifacts it reads."""
 
@@ -94,27 +107,39 @@ def choose(
     default="disagreement",
     show_default=True,
     type=click.Choice([*CRITERIA]),
-    help="Seeds against labels, two close scores, or boundaries that no label follows.",
+    help="Seeds against labels, two close scores, boundaries that no label follows, or chance.",
 )
 @click.option("--spread", is_flag=True, help="Let the classes take turns.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to."
 )
-@click.option("--polygons", is_flag=True, help="Polygons (approximate) instead of RLE.")
+@click.option(
+    "--format",
+    "format_",
+    default="coco",
+    show_default=True,
+    type=click.Choice(("coco", "labelstudio", "labelme")),
+    help="Format to write; CVAT reads coco.",
+)
+@click.option("--polygons", is_flag=True, help="coco: polygons (approximate) instead of RLE.")
 @click.option("--force", is_flag=True, help="Write to a folder that is not empty.")
-def pick(number: int, by: str, spread: bool, output: Path, polygons: bool, force: bool) -> None:
+def pick(
+    number: int, by: str, spread: bool, output: Path, format_: str, polygons: bool, force: bool
+) -> None:
     """Pick the images most worth correcting, with their pseudo-labels.
 
-    Writes COCO with image files, which annotation tools open, and picked.csv with the scores.
-    Images that already have hints of a person are left out.
+    Writes image files with masks to correct in an annotation tool, and picked.csv with the scores.
+    Images that a person already said anything about are left out.
     """
-    from pipeline.export import coco
+    from pipeline.export import coco, labelme, labelstudio
     from pipeline.export.images import ExportImages, Target, keep_out, prepare, write_tags
 
     index, (score, needed) = Index.load(DATASET), CRITERIA[by]
     records = {kind: Reader(artifact(kind), kind) for kind in needed}
     hints, labels = Reader(artifact("hints"), "hints"), records["labels"]
-    names = [name for name in labels.names if not (name in hints and is_corrected(hints[name]))]
+    trial = read_hints(Path(read_parameters().dataset.source), index, trial=True)
+    done = {name for name in hints if is_corrected(hints[name])} | trial.images.keys()
+    names = [name for name in labels.names if name not in done]
     names = [name for name in names if all(name in reader for reader in records.values())]
     rules, bar = read_parameters().labels, tqdm(names, desc="pick", unit="image")
     scores = {name: score(records, name, rules) for name in bar}
@@ -126,7 +151,11 @@ def pick(number: int, by: str, spread: bool, output: Path, polygons: bool, force
     files = {name: index.images_root / index[name].path for name in chosen}
     splits = {name: index[name].split for name in chosen}
     target = Target(output, index.classes, files, splits, "copy")
-    coco.export(ExportImages(labels, chosen, len(index.classes)), target, polygons=polygons)
+    images = ExportImages(labels, chosen, len(index.classes))
+    if format_ == "coco":
+        coco.export(images, target, polygons=polygons)
+    else:
+        {"labelstudio": labelstudio, "labelme": labelme}[format_].export(images, target)
     write_tags(output, {name: [index.classes[c] for c in tags[name]] for name in chosen}, splits)
     rows = "".join(f'"{name}",{scores[name]:.4f}\n' for name in chosen)
     write_atomically(output / "picked.csv", f"image,{by}\n{rows}".encode())
@@ -140,34 +169,93 @@ def hints() -> None:
 
 
 @hints.command()
-@click.argument("export", type=click.Path(path_type=Path, exists=True, file_okay=False))
-def add(export: Path) -> None:
-    """Add the corrected masks of EXPORT, a folder with its images, to the hints of the source.
+@click.argument("export", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--trial",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of the images that no step but scores learns of.",
+)
+def add(export: Path, trial: float) -> None:
+    """Add the corrected masks of EXPORT to the hints of the source.
 
-    EXPORT is COCO, VOC or YOLO, as annotation tools write them. Every pixel of its images counts as
-    corrected, what has no mask as background; void pixels say nothing. A second EXPORT of the same
-    name replaces the first.
+    EXPORT is a folder of images with COCO, VOC, YOLO or LabelMe as annotation tools write them, or
+    the JSON file of Label Studio. Every pixel of its images counts as corrected, what has no mask
+    as background; void pixels say nothing. A second EXPORT of the same name replaces the first.
     """
     index = Index.load(DATASET)
     section = read_parameters().dataset
     if section.format == "scenes":
         raise UserError("dataset.format: the built-in scenes take no hints; use a folder of yours")
-    path = Path(section.source) / "hints" / f"{export.resolve().name}.json"
+    corrected = dict(_corrected(export, index))
+    if not corrected:
+        raise UserError(f"{export}: no image was corrected; save or submit them in the tool")
+    folder, file = Path(section.source) / HINTS, f"{export.resolve().stem}.json"
+    names, share = sorted(corrected, key=chance), round(trial * len(corrected))
+    for path, part in ((folder / file, names[share:]), (folder / TRIAL / file, names[:share])):
+        path.unlink(missing_ok=True)
+        if part:
+            _write(path, {name: corrected[name] for name in sorted(part)}, index)
+            click.echo(f"added {count(len(part), 'image')} as {path}")
+    click.echo("next: dvc repro")
+
+
+def _write(path: Path, records: Mapping[str, Record], index: Index) -> None:
+    """Write what is known of images as COCO, with a category for the background."""
     images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
-    for name, record in _corrected(export, index):
+    for name, record in records.items():
         images.append({"id": len(images) + 1, "file_name": index[name].path})
         for row in _rows(record):
             row |= {"id": len(annotations) + 1, "image_id": len(images)}
             annotations.append(row)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     categories = [{"id": k, "name": name} for k, name in enumerate(("background", *index.classes))]
     content = {"images": images, "annotations": annotations, "categories": categories}
     write_atomically(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())
-    click.echo(f"added {count(len(images), 'image')} as {path}; next: dvc repro")
 
 
 def _corrected(export: Path, index: Index) -> Iterator[tuple[str, Record]]:
     """Yield the images of an export, with semantic u1 [H,W], instances u2 [H,W] and classes."""
+    from pipeline.export import labelme, labelstudio
+
+    if export.is_file():
+        yield from _rendered(((export, *task) for task in labelstudio.read(export)), index)
+    elif files := labelme.find(export):
+        found = ((path, str(path.with_suffix("")), labelme.read(path)) for path in files)
+        yield from _rendered(found, index)
+    else:
+        yield from _built(export, index)
+
+
+def _rendered(
+    found: Iterable[tuple[Path, str, MaskRenderer]], index: Index
+) -> Iterator[tuple[str, Record]]:
+    """Yield what _corrected does from files, names of images, and their masks."""
+    names, labels = Names(index, set(index)), {name: c + 1 for c, name in enumerate(index.classes)}
+    for path, file, renderer in found:
+        if (name := names.find(file)) is None:
+            raise UserError(f"{path}: {file} is no image of the dataset; {DO_LEAVE}")
+        drawn = {outline.name for outline in renderer.outlines}
+        _check_classes({name for name in drawn if no_class(name) is None}, path, index)
+        try:
+            semantic, objects = renderer(labels, index.size(name))
+        except ValueError as problem:
+            raise UserError(f"{path}: {name}: {problem}; export it again") from problem
+        ids, classes = number_instances(objects, semantic)
+        yield name, {"semantic": semantic, "instances": ids, "classes": classes}
+
+
+def _check_classes(names: Iterable[str], where: Path, index: Index) -> None:
+    if unknown := sorted({*names} - {*index.classes}):
+        raise UserError(
+            f"{where}: {', '.join(unknown)} is no class of the dataset, whose classes are "
+            f"{', '.join(index.classes)}; rename it in the annotation tool"
+        )
+
+
+def _built(export: Path, index: Index) -> Iterator[tuple[str, Record]]:
+    """Yield what _corrected does from a folder that could be a source itself."""
     from pipeline.readers.build import build
     from pipeline.readers.layout import recognize
 
@@ -180,11 +268,7 @@ def _corrected(export: Path, index: Index) -> Iterator[tuple[str, Record]]:
             lists=layout.lists or None,
             annotations=layout.annotations or None,
         )
-        if unknown := sorted({*found.classes} - {*index.classes}):
-            raise UserError(
-                f"{export}: {', '.join(unknown)} is no class of the dataset, whose classes are "
-                f"{', '.join(index.classes)}; rename it in the annotation tool"
-            )
+        _check_classes(found.classes, export, index)
         table = np.arange(256, dtype=np.uint8)
         for k, name in enumerate(found.classes, start=1):
             table[k] = index.classes.index(name) + 1
@@ -192,7 +276,7 @@ def _corrected(export: Path, index: Index) -> Iterator[tuple[str, Record]]:
             if name not in index or index.size(name) != found.size(name):
                 raise UserError(
                     f"{export}: {name} is no image of the dataset, or has another size there; "
-                    "leave it out, or name it as in the dataset"
+                    f"{DO_LEAVE}"
                 )
             if not found.has_masks(name):
                 raise UserError(f"{export}: {name} has no mask; export the masks, not only boxes")

@@ -152,6 +152,8 @@ def scores() -> None:
     for name, key, split, title in SCORES:
         values = found.get(name, {})
         note = f"  of {percent(values['coverage'])} % of the pixels" if "coverage" in values else ""
+        if key == "miou" and "miou_low" in values:
+            note = f" ({percent(values['miou_low'])} to {percent(values['miou_high'])}){note}"
         ap50 = percent(values.get("AP50")) if name in ("labels", "predictions") else ""
         rows.append((title, split, percent(values.get(key)) + note, ap50))
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
@@ -159,6 +161,8 @@ def scores() -> None:
         click.echo(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
+    if any("miou_low" in values for values in found.values()):
+        click.echo("in brackets: 95 % confidence intervals, as these are scores of a trial set")
     report = DATA / "report" / "index.html"
     click.echo(f"report: {report}" if report.is_file() else "report: none yet, run `dvc repro`")
 

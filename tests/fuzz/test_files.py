@@ -4,7 +4,7 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -35,9 +35,11 @@ from pipeline.data.images import read_image
 from pipeline.data.index import HEADER, TABLE, ImageEntry, Index
 from pipeline.data.masks import read_values, to_labels
 from pipeline.errors import UserError
+from pipeline.export import labelme, labelstudio
 from pipeline.params import presets
+from pipeline.readers.hints import read_hints, render
 from pipeline.readers.layout import layout_of, read_source
-from pipeline.readers.outlines import rasterize
+from pipeline.readers.outlines import MaskRenderer, rasterize
 from pipeline.readers.source import problem_of_id, problem_of_split
 from pipeline.readers.tables import read_classes, read_labels
 from pipeline.readers.voc import read_multihot, read_objects
@@ -289,6 +291,39 @@ COCO = {
     ],
     "categories": [{"id": 3, "name": "cat"}],
 }
+REGION = {"type": "brushlabels", "original_width": 16, "original_height": 12}
+CORNERS = [[10, 10], [60, 10], [60, 80]]
+TASKS = [
+    {
+        "data": {"image": "/data/upload/1/0123abcd-a.png"},
+        "annotations": [
+            {
+                "result": [
+                    {
+                        **REGION,
+                        "value": {
+                            "brushlabels": ["cat"],
+                            "rle": labelstudio.pack(np.eye(12, 16, dtype=bool)),
+                        },
+                    },
+                    {
+                        **REGION,
+                        "type": "polygonlabels",
+                        "value": {"polygonlabels": ["dog"], "points": CORNERS},
+                    },
+                ]
+            }
+        ],
+    }
+]
+LABELME = {
+    "imageHeight": 12,
+    "imageWidth": 16,
+    "shapes": [
+        {"label": name, "points": [[2, 1], [8, 1], [8, 6]], "group_id": 1, "shape_type": "polygon"}
+        for name in ("cat", "_background_", "dog")
+    ],
+}
 
 
 def index_of(folder: Path) -> Index:
@@ -321,6 +356,18 @@ def check_coco(path: Path) -> None:
         if entry.render is not None:
             masks = result_or_value_error(partial(entry.render, {"cat": 1}, (12, 16)))
             assert isinstance(masks, str) or masks[0].shape == masks[1].shape == (12, 16)
+
+
+def check_hints(path: Path) -> None:
+    index = index_of(path.parents[1])
+    for name, hints in read_hints(path.parents[1], index).images.items():
+        assert render(hints, index, name, None)["pixels"].shape == (12, 16)
+
+
+def check_rendered(found: Iterable[tuple[str, MaskRenderer]]) -> None:
+    for _, renderer in found:
+        masks = result_or_value_error(partial(renderer, {"cat": 1}, (12, 16)))
+        assert isinstance(masks, str) or masks[0].shape == masks[1].shape == (12, 16)
 
 
 def check_scores(path: Path) -> None:
@@ -359,6 +406,20 @@ FILES: dict[str, tuple[Damage, Callable[[Path], object]]] = {
     "annotations/instances_train.json": (
         lambda _: harmed(json.dumps(COCO).encode()) | as_json(changed(COCO)),
         check_coco,
+    ),
+    "hints/a.png": (lambda _: st.sampled_from(PNGS).flatmap(harmed), check_hints),
+    "hints/a.json": (
+        lambda _: harmed(json.dumps(COCO).encode()) | as_json(changed(COCO)),
+        check_hints,
+    ),
+    "hints/a.csv": (lambda _: harmed(b"image,class,x,y,stroke\na,cat,1,2,s\n"), check_hints),
+    "tasks.json": (
+        lambda _: harmed(json.dumps(TASKS).encode()) | as_json(changed(TASKS)),
+        lambda path: check_rendered(labelstudio.read(path)),
+    ),
+    "labelme.json": (
+        lambda _: harmed(json.dumps(LABELME).encode()) | as_json(changed(LABELME)),
+        lambda path: check_rendered([("a", labelme.read(path))]),
     ),
     "cls_labels.npy": (
         lambda path: harmed(

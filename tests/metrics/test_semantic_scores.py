@@ -12,6 +12,7 @@ from pipeline.metrics.semantic import (
     image_row,
     intersection_over_union,
     mean_iou,
+    miou_interval,
     threshold_grid,
 )
 
@@ -136,3 +137,11 @@ def test_bad_input_says_what_is_wrong() -> None:
         curve.add(good, np.full((1, 2, 2), np.nan, np.float32), [0])
     with pytest.raises(ValueError, match="empty"):
         curve.best()
+
+
+def test_the_interval_is_that_of_the_mean_where_all_images_weigh_the_same() -> None:
+    """IoU 0.2 or 0.8 of the one class of 100 images, 0 of the background: 0.25 +- 1.96 * 0.015."""
+    right, wrong = np.array([[[0, 2], [0, 8]], [[0, 8], [0, 2]]])
+    assert miou_interval(np.stack([right] * 9)) == (0.4, 0.4)
+    found = miou_interval(np.stack([right, wrong] * 50))
+    assert found == pytest.approx((0.25 - 1.96 * 0.015, 0.25 + 1.96 * 0.015), abs=0.003)

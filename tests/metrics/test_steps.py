@@ -21,6 +21,7 @@ from pipeline.labelling.pseudo_labels import Normalize, pseudo_labels
 from pipeline.labelling.seeds import upsample
 from pipeline.metrics.semantic import Confusion, assign
 from pipeline.metrics.steps import COLUMNS, OWN, STEPS, Options, Tables, evaluate
+from pipeline.metrics.truth import Truth
 from pipeline.readers.build import build
 
 
@@ -102,7 +103,7 @@ def score(
     """Score an artifact as its own step, all images of it by default."""
     chosen = reader.names if names is None else names
     records = ((name, reader[name]) for name in chosen)
-    return evaluate(index, step or reader.format, records, Options(threshold, **options))
+    return evaluate(Truth(index), step or reader.format, records, Options(threshold, **options))
 
 
 def rows(tables: Tables, name: str) -> list[dict[str, str]]:
@@ -250,7 +251,7 @@ def test_walk_is_scored_as_stage_labels_thresholds_it(index: Index, normalize: N
         )
         confusion.add(read_semantic(index, name), labels["semantic"])
     records = ((name, walk_of(index, name)) for name in index)
-    tables = evaluate(index, "walk", records, Options(0.55, normalize))
+    tables = evaluate(Truth(index), "walk", records, Options(0.55, normalize))
     assert 0.1 < confusion.miou < 1
     assert tables.scores["miou"] == confusion.miou
     curve = {row["threshold"]: row["miou"] for row in tables.rows["curve"]}

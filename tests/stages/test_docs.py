@@ -75,10 +75,12 @@ def test_names_in_commands_exist(where: str) -> None:
 
 
 def check_options(words: list[str], command: str) -> None:
-    sub = main.get_command(click.Context(main), words[0])
+    sub: click.Command | None = main
+    while isinstance(sub, click.Group):
+        sub, words = sub.get_command(click.Context(sub), words[0]), words[1:]
     assert sub is not None, command
     known = {name for option in sub.params for name in (*option.opts, *option.secondary_opts)}
-    used = {word.partition("=")[0] for word in words[1:] if re.match(r"-{1,2}[a-z]", word)}
+    used = {word.partition("=")[0] for word in words if re.match(r"-{1,2}[a-z]", word)}
     assert used <= known | {"--help"}, command
 
 

@@ -1,6 +1,7 @@
 """`weakmask pick` and `weakmask hints add`: what is picked, and that masks come back exactly."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from stages.hints import hints
 from stages.scores import scores
 from tests.support.repository import set_parameters
 from tests.support.runtimes import run_stage
-from tests.support.sources import own_folder, save, write
+from tests.support.sources import noise, own_folder, save, write
 
 ROWS = ["a,cat,train", "b/c,dog;cat,train", "d,dog,train", "e,cat,val"]
 SIZE = (12, 16)
@@ -81,17 +82,29 @@ def test_the_picked_images_come_with_their_labels(project: Path, by: str) -> Non
     assert rows[0] == f"image,{by}"
     found = [float(row.rpartition(",")[2]) for row in rows[1:]]
     assert found == sorted(found, reverse=True)
-    if by != "uncertainty":
+    if by in ("disagreement", "boundary"):
         assert [row.split('"')[1] for row in rows[1:]] == ["d", "b/c"]
     content = json.loads(Path("out/annotations/instances_default.json").read_text())
     assert len(content["images"]) == len(rows) - 1
     assert all((Path("out/images") / row["file_name"]).is_file() for row in content["images"])
 
 
-def test_masks_come_back_exactly_and_are_not_picked_again(project: Path) -> None:
-    weakmask("pick", "-n", "2", "-o", "out")
-    done = weakmask("hints", "add", "out")
-    assert "added 2 images as src/hints/out.json" in done.output
+def annotated(format_: str) -> str:
+    """Return what hints add reads after the tool of a format exported the masks of `out`."""
+    if format_ != "labelstudio":
+        return "out"
+    tasks = json.loads(Path("out/tasks.json").read_text())
+    for task in tasks:
+        task["annotations"] = task.pop("predictions")
+    write(Path("project-1.json"), json.dumps(tasks))
+    return "project-1.json"
+
+
+@pytest.mark.parametrize("format_", ["coco", "labelstudio", "labelme"])
+def test_masks_come_back_exactly_and_are_not_picked_again(project: Path, format_: str) -> None:
+    assert weakmask("pick", "-n", "2", "--format", format_, "-o", "out").exit_code == 0
+    done = weakmask("hints", "add", annotated(format_))
+    assert "added 2 images as src/hints/" in done.output, done.output
     assert run_stage(hints, values=FOLDER).exit_code == 0
     labels, found = Reader("data/labels.h5"), Reader("data/hints.h5", "hints")
     assert found.names == ["b/c", "d"]
@@ -120,6 +133,67 @@ def test_masks_of_another_tool_come_back(project: Path) -> None:
     run_stage(hints, values=FOLDER)
     expected = np.where(drawn == 255, IGNORE, semantic(0))
     np.testing.assert_array_equal(Reader("data/hints.h5")["a"]["pixels"], expected)
+
+
+def test_segmentation_masks_of_cvat_come_back(project: Path) -> None:
+    """As CVAT exports `Segmentation mask 1.1` with images."""
+    drawn, colors = semantic(0), np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+    save(Path("tool/SegmentationClass/a.png"), colors[drawn])
+    save(Path("tool/SegmentationObject/a.png"), colors[drawn])
+    write(Path("tool/ImageSets/Segmentation/default.txt"), "a\n")
+    rows = ["# label:color_rgb:parts:actions", "background:0,0,0::", "cat:128,0,0::"]
+    write(Path("tool/labelmap.txt"), "\n".join([*rows, "dog:0,128,0::", ""]))
+    save(Path("tool/JPEGImages/a.png"), noise())
+    done = weakmask("hints", "add", "tool")
+    assert done.exit_code == 0, done.output
+    write(Path("src/labels.csv"), "image,classes,split\na,cat;dog,train\ne,cat,val\n")
+    build("folder", Path("src"), Path("data/dataset"))
+    assert run_stage(hints, values=FOLDER).exit_code == 0
+    np.testing.assert_array_equal(Reader("data/hints.h5")["a"]["pixels"], drawn)
+
+
+def test_a_trial_set_is_scored_and_no_step_learns_of_it(project: Path) -> None:
+    """Half of what was corrected; the interval holds the score."""
+    weakmask("pick", "-n", "2", "--by", "random", "--format", "labelme", "-o", "out")
+    for path in Path("out/images").rglob("*.json"):  # a correction
+        content = json.loads(path.read_text())
+        content["shapes"] = [s for s in content["shapes"] if s["label"] == "dog"]
+        write(path, json.dumps(content))
+    before = Path("data/hints.h5").read_bytes()
+    for share, known in ((1.0, 0), (0.5, 1)):
+        assert weakmask("hints", "add", "--trial", str(share), "out").exit_code == 0
+        assert run_stage(hints, values=FOLDER).exit_code == 0
+        assert len(Reader("data/hints.h5", "hints")) == known
+        assert (Path("data/hints.h5").read_bytes() == before) == (not known)
+        assert run_stage(scores, "labels", values=FOLDER).exit_code == 0
+        found = json.loads(Path("data/scores/labels.json").read_text())["labels"]
+        assert 0 < found["miou_low"] <= found["miou"] <= found["miou_high"] <= 100
+        rows = Path("data/scores/labels/images.csv").read_text().splitlines()[1:]
+        scored = {row.split(",")[0] for row in rows}
+        assert len(scored) == 2 - known
+        assert scored.isdisjoint(Reader("data/hints.h5", "hints").names)
+    assert "95 %" in weakmask("scores").output
+    weakmask("pick", "-n", "9", "-o", "next")
+    assert len(Path("next/picked.csv").read_text().splitlines()) == 2, "none of the trial set"
+    assert weakmask("hints", "add", "out").exit_code == 0
+    assert not Path("src/hints/trial/out.json").exists()
+
+
+@pytest.mark.parametrize("format_", ["labelstudio", "labelme"])
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [("dog", "emu", "emu is no class"), ("16", "15", "is 15 x|15 x 12"), ("}", "", "not valid")],
+)
+def test_a_file_that_cannot_be_used_is_named(
+    project: Path, format_: str, old: str, new: str, words: str
+) -> None:
+    weakmask("pick", "-n", "2", "--format", format_, "-o", "out")
+    export = annotated(format_)
+    path = Path(export) if format_ == "labelstudio" else Path("out/images/d.json")
+    path.write_text(path.read_text().replace(old, new))
+    done = weakmask("hints", "add", export)
+    assert done.exit_code == 1, done.output
+    assert re.search(rf"{path}.*({words})", done.output), done.output
 
 
 @pytest.mark.parametrize(

@@ -272,5 +272,11 @@ class Labels(Section):
     """Instances are split at boundaries of at least this strength; 1 for never, as in IRN."""
     vote: Literal["none", "segments"]
     """Give each segment the label of the majority of its pixels."""
+    refine: Literal["none", "prompts"]
+    """Let each instance prompt the segmenter, with its box and points inside and outside, and take
+    the mask that this gives.
+    """
     agreement: Annotated[float, Field(ge=0.5, le=1)]
-    """Fraction of a segment's pixels that must agree for the others to follow."""
+    """Fraction of a segment's pixels that must agree for the others to follow, and IoU of an
+    instance with a prompted mask from which on it is taken.
+    """

@@ -85,7 +85,7 @@ function card(one) {
   return link({ class: 'card', href: imageURL(one.id) },
     h('span', { class: 'thumb' }, h('img', { loading: 'lazy', src: one.image, alt: 'cannot be read: see its page' }),
       one.layer ? h('img', { class: 'over', loading: 'lazy', src: one.layer, alt: '' }) : null),
-    h('span', { class: 'id', title: one.id }, one.picked ? h('b', { class: 'picked', title: 'picked: worth correcting' }, '✎ ') : null, one.id),
+    h('span', { class: one.picked ? 'id picked' : 'id', title: one.id }, one.id),
     h('span', { class: 'tags' }, `${one.tags.join(', ') || 'no class'} · ${one.split}`),
     compared && one.value != null ? h('span', { class: 'value' }, sort === 'disagreement' ? 'differs ' : 'gain ', h('b', {}, percent(one.value))) : null,
     steps.length ? h('table', { class: 'num' }, h('tr', {}, steps.map((step) => h('th', { class: step === sort ? 'on' : '' }, step))),

@@ -174,11 +174,15 @@ class Cams(Section):
 
 
 class Hints(Section):
-    """Stage hints, and what seeds, walk and labels make of its artifact."""
+    """Stage hints, and what others make of its artifact."""
 
     trust: Fraction
     """Factor of the scores of other models' masks and boxes against the class maps: 1 takes them as
     they are, 0 leaves them out. What a person says holds in any case.
+    """
+    weight: Annotated[float, Field(ge=1, le=100)]
+    """Weight of a pixel that a person labeled in the losses of semantic and instance, against 1 of
+    others; Mask R-CNN weighs none.
     """
 
 

@@ -85,13 +85,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Save what a person clicked on an image; refuse others with 403 and nonsense with 400."""
-        length = int(self.headers.get("Content-Length", "0"))
-        if not is_local(self.headers) or self.path != "/hints" or length > MOST:
+        length = self.headers.get("Content-Length", "")
+        short = length.isdecimal() and int(length) <= MOST
+        if not (is_local(self.headers) and self.path == "/hints" and short):
             self.close_connection = True  # the body stays unread
             self._send(403, REFUSAL.encode(), "text/plain")
             return
         try:
-            saved = self.server.pages.save_hints(json.loads(self.rfile.read(length)))
+            saved = self.server.pages.save_hints(json.loads(self.rfile.read(int(length))))
             self._send(200, json.dumps(saved).encode(), "application/json")
         except (KeyError, IndexError, TypeError, ValueError, OSError, UserError) as error:
             self._send(400, str(error).encode(), "text/plain")

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
-from pipeline.browser.clicks import SPLIT, Clicks
+from pipeline.browser.clicks import SPLIT, Clicks, Mark
 from pipeline.browser.layers import KEYS, LAYERS, OPAQUE
 from pipeline.browser.render import Renderer
 from pipeline.browser.run import JUDGED, SCORED, Run
@@ -177,8 +177,14 @@ class Pages:
             "size": [image.width, image.height],
             "first": first,
             "picked": name in self.selection.picked,
-            "marks": self.clicks.of(name, index) if self.clicks and image.split == SPLIT else None,
+            "marks": self._marks(name) if image.split == SPLIT else None,
         }
+
+    def _marks(self, name: str) -> list[Mark] | None:
+        """Return what a person clicked on an image, None where nothing can be (see `pane`)."""
+        with suppress(UserError):
+            return self.clicks.of(name, self.first.index) if self.clicks else None
+        return None
 
     def save_hints(self, sent: Mapping[str, Any]) -> str:
         """Save the marks of an image as hints; return what to do next. Raises UserError."""
@@ -196,6 +202,9 @@ class Pages:
         if not pane["exists"]:
             return pane
         sample = self.renderer.sample(run, name)
+        with _noting(problems):
+            if self.clicks:
+                self.clicks.of(name, self.first.index)
         with _noting(problems):
             self.renderer.image(run, name)
             pane["image"] = self.renderer.image_url(run, name)

@@ -74,7 +74,7 @@ def browse(port: int, revisions: tuple[str, ...], picked: Path | None, open_: bo
 
     with TemporaryDirectory(prefix=f"weakmask-browse-{os.getpid()}-") as scratch:
         runs = find_runs(revisions, Path(scratch))
-        server = Server(runs, port, _clicks(runs[0]), _picked(picked) if picked else ())
+        server = Server(runs, port, clicks_of(runs[0]), picked_images(picked) if picked else ())
         click.echo(f"{server.address} shows {', '.join(run.name for run in runs)}; Ctrl-C ends it")
         if open_:
             # some browsers block the caller until they are closed
@@ -88,7 +88,7 @@ def browse(port: int, revisions: tuple[str, ...], picked: Path | None, open_: bo
             signal.signal(signal.SIGTERM, before)
 
 
-def _clicks(run: Run) -> "Clicks | None":
+def clicks_of(run: Run) -> "Clicks | None":
     """Return what takes clicks on images of the workspace, None without a source of one's own."""
     from pipeline.browser.clicks import Clicks
 
@@ -98,7 +98,7 @@ def _clicks(run: Run) -> "Clicks | None":
     return None
 
 
-def _picked(folder: Path) -> list[str]:
+def picked_images(folder: Path) -> list[str]:
     """Return the images that weakmask pick wrote to a folder."""
     try:
         with (folder / PICKED).open(encoding="utf-8", newline="") as file:

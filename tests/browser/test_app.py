@@ -206,6 +206,7 @@ def test_nonsense_is_no_hint(folder: Path, marks: object, name: str) -> None:
         {"Origin": "null"},
         {"Host": "evil.example"},
         {"Content-Length": str(MOST + 1)},
+        {"Content-Length": "many"},
     ],
 )
 def test_other_sites_save_no_hints(folder: Path, headers: dict[str, str]) -> None:
@@ -224,7 +225,11 @@ def test_a_file_that_the_browser_did_not_write_is_named(folder: Path) -> None:
     (folder / "hints/clicked.csv").write_text("image,class,x,y\nb/two,cow,3,3\n")
     with serving(run_of(folder), clicks=Clicks(folder / "hints")) as client:
         status, text = client.post({"id": "b/two", "marks": [[1, 3, 3]]})
-    assert (status, "clicked.csv" in text) == (400, True)
+        assert (status, "clicked.csv" in text) == (400, True)
+        assert client.data("image", id="b/two")["marks"] is None
+        pane = client.data("pane", run="workspace", id="b/two", layers="labels")
+        assert ["clicked.csv" in text for text in pane["problems"]] == [True]
+        assert pane["layers"].keys() == {"labels"}
 
 
 def test_picked_images_are_marked_and_filtered(client: Client) -> None:

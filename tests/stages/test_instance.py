@@ -59,24 +59,24 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     return index
 
 
-@pytest.mark.parametrize("stage", [semantic, instance], ids=["semantic", "instance"])
+@pytest.mark.parametrize(("name", "stage"), [("semantic", semantic), ("instance", instance)])
 def test_hints_of_persons_weigh_and_their_weight_alone_changes_nothing(
-    index: Index, stage: click.Command
+    index: Index, name: str, stage: click.Command
 ) -> None:
     def trained(weight: float) -> bytes:
         done = run_stage(stage, values={**SMALL, "hints.weight": weight})
         assert done.exit_code == 0, done.output
-        return Path(f"data/{stage.callback.__name__}.safetensors").read_bytes()
+        return Path(f"data/{name}.safetensors").read_bytes()
 
     before = trained(1)
     assert trained(5) == before
     Path("data/hints.h5").unlink()
     with Writer(Path("data/hints.h5"), "hints", index.classes) as writer:
-        name = min(index)
-        pixels = read_semantic(index, name)
+        image = min(index)
+        pixels = read_semantic(index, image)
         pixels[:, : pixels.shape[1] // 2] = 255
         writer.write(
-            name,
+            image,
             {
                 "pixels": pixels,
                 "instances": np.zeros_like(pixels),

@@ -351,8 +351,7 @@ def test_pixels_count_by_their_weights(resizing: str) -> None:
     weights = torch.ones(2, 30, 44)
     args = torch.tensor([[0, 1, 255]] * 2, dtype=torch.uint8), torch.ones(2, 3), resizing
     plain, ones = targets_of(ids, *args), targets_of(ids, *args, weights)
-    for one, other in zip(plain, ones, strict=True):
-        assert one == other if isinstance(one, list) else torch.equal(one, other)
+    assert all(torch.equal(*map(torch.as_tensor, pair)) for pair in zip(plain, ones, strict=True))
     weights[:, 8:20, 4:30] = 2.5
     found = targets_of(ids, *args, weights)
     inner = slice(None) if resizing == "area" else slice(1, 3)

@@ -161,7 +161,10 @@ def train_stage(
         ),
         new=new,
         stage=stage,
-        fingerprint=resume.fingerprint({"section": section.model_dump(), "seed": seed}, inputs),
+        fingerprint=resume.fingerprint(
+            {"sections": [section.model_dump(), parameters.hints.model_dump()], "seed": seed},
+            inputs,
+        ),
         runtime=runtime,
         curve=CURVES / f"{stage}.csv",
         prepare=prepare,

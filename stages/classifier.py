@@ -20,10 +20,8 @@ from pipeline.data.index import Index
 from pipeline.nets.backbones import Backbone, fix_batch_norm, freeze_batch_norm, normalization
 from pipeline.params.data import Segments
 from pipeline.params.pseudo_labels import Classifier as ClassifierSection
-from pipeline.segmenters import load_network
+from pipeline.segmenters import load_prompters
 from pipeline.segmenters.prompting import PromptableSegments
-from pipeline.segmenters.sam import SamPrompter
-from pipeline.segmenters.superpixels import SuperpixelPrompter
 from stages._command import DATASET, Parameters, Runtime, artifact, save_stage, stage, train_stage
 
 
@@ -77,12 +75,7 @@ def promptable_segments(section: Segments, runtime: Runtime) -> PromptableSegmen
     segments = Reader(artifact("guidance"), "segments")
     if not segments.names:
         return None
-    if not section.embeddings:
-        return PromptableSegments(segments, {})
-    if section.backend == "superpixels":
-        return PromptableSegments(segments, {"whole": SuperpixelPrompter()})
-    sam = load_network(section, runtime.device)
-    prompters = {rule: SamPrompter(sam, rule, runtime.autocast) for rule in sam.rules}
+    prompters = load_prompters(section, runtime) if section.embeddings else {}
     return PromptableSegments(segments, prompters)
 
 

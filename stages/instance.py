@@ -1,8 +1,8 @@
 """Stage instance: train the final instance model on the pseudo-instances.
 
-Reads data/dataset, data/labels.h5, and data/classifier.safetensors or data/semantic.safetensors for
-its backbone; writes data/instance.safetensors and data/curves/instance.csv. With `supervision:
-truth` it learns from the ground truth instead, for the upper bound.
+Reads data/dataset, data/labels.h5, data/hints.h5, and for its backbone data/classifier.safetensors
+or data/semantic.safetensors; writes data/instance.safetensors and data/curves/instance.csv. With
+`supervision: truth` it learns from the ground truth instead, for the upper bound.
     dvc repro instance
     dvc exp run -S instance.method=sparseinst      # or maskrcnn, or none
     dvc exp run -S instance.supervision=truth instance predictions scores@predictions
@@ -17,7 +17,7 @@ import torch
 
 from pipeline.core.artifacts import Reader
 from pipeline.core.weights import load_weights, restore
-from pipeline.data.augmentation import ShortSide
+from pipeline.data.augmentation import Emphasis, ShortSide
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
@@ -29,6 +29,7 @@ from pipeline.instances.base import (
 )
 from pipeline.instances.none import NoInstances
 from pipeline.instances.registry import INSTANCE_MODELS
+from pipeline.labelling.hints import said
 from pipeline.nets.backbones import fix_batch_norm, freeze_batch_norm, normalization
 from pipeline.params.models import Instance
 from stages._command import (
@@ -58,7 +59,11 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
     network, header = new_network(section, index.classes)
     options = getattr(section, section.method).model_dump()
     of_loss = {name: value for name, value in options.items() if name not in header["options"]}
-    inputs = [DATASET, labels.path]
+    inputs, emphasis = [DATASET, labels.path], None
+    hints, weight = Reader(artifact("hints"), "hints"), parameters.hints.weight
+    if hints.names and weight > 1 and section.supervision == "labels":
+        emphasis = Emphasis(partial(said, hints), weight)
+        inputs.append(hints.path)
     backbone: Any = network.backbone
     if section.pretraining != "none":
         inputs.append(artifact(section.pretraining, ".safetensors"))
@@ -71,7 +76,7 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
     train_stage(
         "instance",
         network,
-        InstanceCrops(index, names, instances, resize, section.crop, mean),
+        InstanceCrops(index, names, instances, resize, section.crop, mean, emphasis),
         network.loss_fn(**of_loss),
         parameters,
         inputs,

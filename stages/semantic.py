@@ -1,8 +1,8 @@
 """Stage semantic: train the final semantic model on the pseudo-labels, or on the ground
 truth for its upper bound.
 
-Reads data/dataset, data/labels.h5, with soft targets data/walk.h5 and data/hints.h5, with a
-boundary term data/segments.h5; writes data/semantic.safetensors and data/curves/semantic.csv.
+Reads data/dataset, data/labels.h5, data/hints.h5, with soft targets data/walk.h5, with a boundary
+term data/segments.h5; writes data/semantic.safetensors and data/curves/semantic.csv.
     dvc repro semantic
     dvc exp run -S semantic.targets=soft
     dvc exp run -S semantic.supervision=truth semantic predictions scores@predictions
@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from pipeline.core.artifacts import Reader
+from pipeline.data.augmentation import Emphasis
 from pipeline.data.index import Index
 from pipeline.data.masks import read_semantic
 from pipeline.errors import UserError
-from pipeline.labelling.hints import hint_of
+from pipeline.labelling.hints import hint_of, said
 from pipeline.labelling.pseudo_labels import class_maps
 from pipeline.nets.backbones import normalization
 from pipeline.nets.deeplab import LabeledCrops, SemanticNet, segmentation_loss
@@ -72,16 +73,20 @@ def _samples(
 ) -> "tuple[LabeledCrops | SoftCrops, LossFn, list[Path]]":
     """Return what is learned from, the loss, and the artifacts on which both depend."""
     section, labels = parameters.semantic, Reader(artifact("labels"), "labels")
+    hints, emphasis = Reader(artifact("hints"), "hints"), None
     names, label_map = _supervision(section.supervision, index, labels)
     mean, _ = normalization(section.backbone.name)
     crops = index, names, section.scale, section.crop, mean
     soft = section.targets == "soft" and section.supervision == "labels"
     inputs, inside = [labels.path], None
+    if hints.names and parameters.hints.weight > 1 and section.supervision == "labels":
+        emphasis = Emphasis(partial(said, hints), parameters.hints.weight)
+        inputs.append(hints.path)
     if not soft and section.boundary == 0:
-        return LabeledCrops(*crops, label_map), segmentation_loss, inputs
+        return LabeledCrops(*crops, label_map, emphasis=emphasis), segmentation_loss, inputs
     targets = partial(_one_hot, label_map)
     if soft:
-        walk, hints = Reader(artifact("walk"), "walk"), Reader(artifact("hints"), "hints")
+        walk = Reader(artifact("walk"), "walk")
         targets = partial(_walked, walk, hints, parameters.hints.trust, parameters.labels)
         inputs += [walk.path, hints.path]
     if section.boundary:
@@ -94,7 +99,7 @@ def _samples(
         inside = partial(_inside, segments)
         inputs.append(segments.path)
     loss_fn = partial(soft_loss, boundary=section.boundary)
-    return SoftCrops(*crops, targets, inside), loss_fn, inputs
+    return SoftCrops(*crops, targets, inside, emphasis=emphasis), loss_fn, inputs
 
 
 def _one_hot(label_map: Callable[[str], np.ndarray], name: str) -> Targets:

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from pipeline.browser.clicks import Clicks
 from pipeline.browser.pages import Pages
 from pipeline.browser.run import Run
 from pipeline.errors import UserError
@@ -32,19 +33,28 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>weak
 <link rel="stylesheet" href="/static/style.css"><script type="module" src="/static/app.js"></script>
 </head><body><noscript>This page needs JavaScript.</noscript></body></html>
 """
+MOST = 2**20
+"""Most bytes of what a page sends."""
 FOREVER, NEVER = "private, max-age=86400, immutable", "no-store"
 
 
 class Server(ThreadingHTTPServer):
     """Serves the pages of some runs; port 0 is any free one.
 
-    Raises UserError when the port is in use.
+    clicks: what a person clicks on images of the first run, None if it cannot be saved; picked: ids
+    of images to mark. Raises UserError when the port is in use.
     """
 
     daemon_threads = True
 
-    def __init__(self, runs: Sequence[Run], port: int) -> None:
-        self.pages = Pages(runs)
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        port: int,
+        clicks: Clicks | None = None,
+        picked: Sequence[str] = (),
+    ) -> None:
+        self.pages = Pages(runs, clicks, picked)
         try:
             super().__init__((HOST, port), Handler)
         except OSError as error:
@@ -72,6 +82,20 @@ class Handler(BaseHTTPRequestHandler):
             self._send(404, reason.encode(), "text/plain")
         except ConnectionError:
             self.close_connection = True  # the page was left before it was complete
+
+    def do_POST(self) -> None:
+        """Save what a person clicked on an image; refuse others with 403 and nonsense with 400."""
+        length = self.headers.get("Content-Length", "")
+        short = length.isdecimal() and int(length) <= MOST
+        if not (is_local(self.headers) and self.path == "/hints" and short):
+            self.close_connection = True  # the body stays unread
+            self._send(403, REFUSAL.encode(), "text/plain")
+            return
+        try:
+            saved = self.server.pages.save_hints(json.loads(self.rfile.read(int(length))))
+            self._send(200, json.dumps(saved).encode(), "application/json")
+        except (KeyError, IndexError, TypeError, ValueError, OSError, UserError) as error:
+            self._send(400, str(error).encode(), "text/plain")
 
     def _answer(self) -> None:
         url, pages = urlsplit(self.path), self.server.pages

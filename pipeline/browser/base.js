@@ -15,7 +15,7 @@ export const percent = (ratio) => (ratio == null ? '–' : (100 * ratio).toFixed
 export const points = (gain) => (gain < 0 ? '−' : '+') + Math.abs(100 * gain).toFixed(1);
 export const query = () => new URLSearchParams(location.search);
 export const only = (keys) => [...query()].filter(([key]) => keys.includes(key));
-export const FILTER = ['q', 'class', 'split', 'failure', 'sort', 'reverse', 'differ'];
+export const FILTER = ['q', 'class', 'split', 'failure', 'picked', 'sort', 'reverse', 'differ'];
 export const $ = (selector) => document.querySelector(selector);
 
 export const address = (changes, path = location.pathname) => {
@@ -38,6 +38,11 @@ export const ask = async (what, parts) => {
   const answer = await fetch(`/data/${what}?${new URLSearchParams(parts)}`).catch(() => {
     throw new Error('The server has ended; start `weakmask browse` again.');
   });
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
+};
+export const send = async (what, content) => {
+  const answer = await fetch(`/${what}`, { method: 'POST', body: JSON.stringify(content) });
   if (!answer.ok) throw new Error(await answer.text());
   return answer.json();
 };

@@ -46,6 +46,7 @@ export function gridPage() {
         h('tbody', {}, all.runs.map((run, number) => h('tr', {}, h('th', {}, run.name), scored.map((step) => h('td', {}, percent(run.scores[step]), gain(all.runs.map((one) => one.scores[step]), number)))))))) : null,
       differences(),
       h('div', { class: 'chips' }, Object.entries(all.splits).map(([name, n]) => chip('split', name, name, n)),
+        all.picked ? chip('picked', '1', '✎ picked', all.picked, { title: 'worth correcting, as weakmask pick says' }) : null,
         all.classes.map(([name, n, color]) => chip('class', name, name, n, { dot: h('i', { style: `background:${color}` }) }))),
       all.failures.length ? h('div', { class: 'chips' }, all.failures.map(([key, text, about, n]) => chip('failure', key, text, n, { title: about }))) : null),
     cards);
@@ -55,7 +56,7 @@ export function gridPage() {
     for (const one of document.querySelectorAll('.chip')) {
       one.setAttribute('aria-pressed', (parts.get(one.dataset.part) ?? '').split('|').includes(one.dataset.name));
     }
-    const active = ['split', 'class', 'failure'].map((key) => parts.get(key)?.replaceAll('|', ', ')).filter(Boolean).join(', ');
+    const active = [parts.get('picked') && 'picked', ...['split', 'class', 'failure'].map((key) => parts.get(key)?.replaceAll('|', ', '))].filter(Boolean).join(', ');
     summary.textContent = `Scores and filters of ${all.images} images${active && `; only ${active}`}`;
     pairs.hidden = parts.get('sort') !== 'disagreement';
     const found = await ask('grid', only([...FILTER, 'page', 'show']));
@@ -84,7 +85,7 @@ function card(one) {
   return link({ class: 'card', href: imageURL(one.id) },
     h('span', { class: 'thumb' }, h('img', { loading: 'lazy', src: one.image, alt: 'cannot be read: see its page' }),
       one.layer ? h('img', { class: 'over', loading: 'lazy', src: one.layer, alt: '' }) : null),
-    h('span', { class: 'id', title: one.id }, one.id),
+    h('span', { class: one.picked ? 'id picked' : 'id', title: one.id }, one.id),
     h('span', { class: 'tags' }, `${one.tags.join(', ') || 'no class'} · ${one.split}`),
     compared && one.value != null ? h('span', { class: 'value' }, sort === 'disagreement' ? 'differs ' : 'gain ', h('b', {}, percent(one.value))) : null,
     steps.length ? h('table', { class: 'num' }, h('tr', {}, steps.map((step) => h('th', { class: step === sort ? 'on' : '' }, step))),

@@ -1,10 +1,11 @@
 // An image: the runs side by side, each a stack of layers, with a sidebar of controls.
 
 import { $, FILTER, ask, button, differences, failed, gridURL, h, imageURL, keysButton, link, notice, only, open, page, percent, query, tip, update } from './base.js';
+import { Marks, markKeys } from './marks.js';
 
 const imageKeys = (all) => [['← →', 'previous, next image in this order and filter'], ['Home End', 'first, last image'],
   ['↑ ↓', 'the previous, next layer, alone'], [`${all.layers[0].letter} … ${all.layers.at(-1).letter}`, 'show or hide the layer with this key'],
-  ['space', 'image without layers'], ['c', 'compare: side by side, swipe, flicker'], ['+ − wheel drag', 'zoom and move; double click: whole image'], ['g, Esc', 'back to the grid']];
+  ['space', 'image without layers'], ['c', 'compare: side by side, swipe, flicker'], ['+ − wheel drag', 'zoom and move; double click: whole image'], ...markKeys, ['g, Esc', 'back to the grid']];
 const MODES = { '': 'side by side', swipe: 'swipe', flicker: 'flicker' };
 const GROUPS = { cams: ['threshold'], walk: ['beta', 'steps'], labels: ['background'] };
 const FOLLOWS = { cams: ['cams'], walk: ['walk', 'relabeled'], labels: ['walk', 'relabeled'] };
@@ -70,6 +71,7 @@ export function imagePage() {
   };
   const groups = Object.entries(GROUPS).map(([step, names]) => h('section', { 'data-group': step }, h('h2', { title: all.steps[step] }, step), names.map(knob)));
   const reset = button("reset to the runs' own", '', () => { update(Object.fromEntries(Object.keys(all.sliders).map((name) => [name, '']))); draw(); }, { class: 'reset' });
+  const marks = new Marks(container, panes.map((pane) => pane.stack), (frame, event) => placeIn(frame, event).map((share, axis) => (share - [view.x, view.y][axis] / 100) / view.zoom));
   const legend = h('div', { class: 'legend' }), values = h('div', { class: 'values num' });
 
   function setOpacity(key, value) {
@@ -164,7 +166,8 @@ export function imagePage() {
     about = found;
     title.textContent = name;
     place.textContent = `${found.place} of ${found.total}`;
-    tags.textContent = `${found.tags.join(', ') || 'no class'} · ${found.split} · ${found.size.join(' × ')}`;
+    tags.textContent = `${found.picked ? '✎ picked · ' : ''}${found.tags.join(', ') || 'no class'} · ${found.split} · ${found.size.join(' × ')}`;
+    marks.load(name, found);
     classes.replaceChildren(h('option', { value: '' }, 'all classes, the highest'), ...found.tags.map((tag, n) => h('option', { value: found.tag_ids[n], selected: query().get('class_') === String(found.tag_ids[n]) }, tag)));
     await draw();
   }
@@ -180,7 +183,7 @@ export function imagePage() {
       button('▦', 'the grid (g)', leave), keysButton(imageKeys(all))),
     h('div', { class: 'columns' }, container, h('aside', { class: 'side' },
       h('section', { class: 'layers' }, h('div', { class: 'layerrow' }, h('span'), h('label', {}, 'image'), imageSlider, h('span')), [...rows.values()].map((one) => one.row)),
-      h('section', {}, h('h2', {}, 'class of the maps'), classes), groups, reset,
+      h('section', {}, h('h2', {}, 'class of the maps'), classes), groups, reset, marks.section,
       h('section', {}, legend, values), all.runs.length > 1 ? h('section', {}, differences()) : null)));
   setMode(query().get('mode') ?? '');
 
@@ -203,7 +206,7 @@ export function imagePage() {
     const modes = Object.keys(MODES), mode = query().get('mode') ?? '';
     ({ ArrowLeft: () => go(about.previous?.[0]), ArrowRight: () => go(about.next?.[0]), Home: () => go(about.ends[0]), End: () => go(about.ends[1]),
       ArrowUp: () => alone(-1), ArrowDown: () => alone(1), ' ': () => { update({ bare: query().get('bare') ? '' : '1' }); draw(); },
-      c: () => setMode(modes[(modes.indexOf(mode) + 1) % modes.length]), '+': () => zoom(1.5), '-': () => zoom(1 / 1.5), g: leave, Escape: leave })[key]?.();
+      c: () => setMode(modes[(modes.indexOf(mode) + 1) % modes.length]), '+': () => zoom(1.5), '-': () => zoom(1 / 1.5), g: leave, Escape: leave, ...marks.keys })[key]?.();
   };
   load().catch(failed);
 }
@@ -241,7 +244,7 @@ addEventListener('wheel', (event) => {
 }, { passive: false });
 addEventListener('pointerdown', (event) => {
   const frame = event.target.closest?.('.frame');
-  if (frame && event.button === 0) grip = { frame, at: placeIn(frame, event), x: view.x, y: view.y };
+  if (frame && event.button === 0 && !frame.closest('.marking')) grip = { frame, at: placeIn(frame, event), x: view.x, y: view.y };
 });
 addEventListener('pointerup', () => { grip = null; });
 addEventListener('pointermove', (event) => {
@@ -250,7 +253,7 @@ addEventListener('pointermove', (event) => {
   view = { zoom: view.zoom, x: grip.x + 100 * (x - grip.at[0]), y: grip.y + 100 * (y - grip.at[1]) };
   apply();
 });
-addEventListener('dblclick', (event) => { if (event.target.closest?.('.stack')) zoom(0); });
+addEventListener('dblclick', (event) => { if (event.target.closest?.('.panes:not(.marking) .stack')) zoom(0); });
 
 export const restoreZoom = () => {
   const given = location.hash.slice(1).split(',').map(Number);

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
+from pipeline.browser.clicks import SPLIT, Clicks, Mark
 from pipeline.browser.layers import KEYS, LAYERS, OPAQUE
 from pipeline.browser.render import Renderer
 from pipeline.browser.run import JUDGED, SCORED, Run
@@ -47,9 +48,9 @@ Query = Mapping[str, str]
 class Pages:
     """Answers the pages' questions about several runs; the images are those of the first."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self.runs, self.first = tuple(runs), runs[0]
-        self.renderer, self.selection = Renderer(runs), Selection(runs)
+    def __init__(self, runs: Sequence[Run], clicks: Clicks | None, picked: Sequence[str]) -> None:
+        self.runs, self.first, self.clicks = tuple(runs), runs[0], clicks
+        self.renderer, self.selection = Renderer(runs), Selection(runs, picked)
 
     def runs_data(self, query: Query) -> dict[str, Any]:
         """Return what all pages know: runs, their scores, classes, layers, ways to sort."""
@@ -60,6 +61,7 @@ class Pages:
             "runs": [self._run(one) for one in self.runs],
             "images": len(index),
             "splits": Counter(image.split for image in index.values()),
+            "picked": len(self.selection.picked & {*index}),
             "classes": [
                 [name, counts[c], overlays.css_color(colors[c])]
                 for c, name in enumerate(index.classes)
@@ -140,6 +142,7 @@ class Pages:
             "id": name,
             "tags": [run.index.classes[tag] for tag in image.tags],
             "split": image.split,
+            "picked": name in self.selection.picked,
             "size": [image.width, image.height],
             "image": self.renderer.thumbnail_url(run, name, "image"),
             "layer": self.renderer.thumbnail_url(run, name, show) if show in LAYERS else None,
@@ -173,7 +176,22 @@ class Pages:
             "split": image.split,
             "size": [image.width, image.height],
             "first": first,
+            "picked": name in self.selection.picked,
+            "marks": self._marks(name) if image.split == SPLIT else None,
         }
+
+    def _marks(self, name: str) -> list[Mark] | None:
+        """Return what a person clicked on an image, None where nothing can be (see `pane`)."""
+        with suppress(UserError):
+            return self.clicks.of(name, self.first.index) if self.clicks else None
+        return None
+
+    def save_hints(self, sent: Mapping[str, Any]) -> str:
+        """Save the marks of an image as hints; return what to do next. Raises UserError."""
+        if self.clicks is None:
+            raise UserError("hints: only images of a workspace with a source of its own take them")
+        self.clicks.save(sent["id"], sent["marks"], self.first.index)
+        return f"saved in {self.clicks.points.parent}; next: dvc repro"
 
     def pane(self, query: Query) -> dict[str, Any]:
         """Return one run's view of an image: files, scores, legend, problems."""
@@ -184,6 +202,9 @@ class Pages:
         if not pane["exists"]:
             return pane
         sample = self.renderer.sample(run, name)
+        with _noting(problems):
+            if self.clicks:
+                self.clicks.of(name, self.first.index)
         with _noting(problems):
             self.renderer.image(run, name)
             pane["image"] = self.renderer.image_url(run, name)

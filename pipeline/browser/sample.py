@@ -208,7 +208,7 @@ def live_class_maps(sample: Sample, settings: WalkSettings) -> tuple[np.ndarray,
 
 
 def live_labels(sample: Sample, settings: WalkSettings) -> Record:
-    """Return the pseudo-labels that stage labels would write with these settings."""
+    """Return the pseudo-labels of these settings, before hints and prompts."""
     run = sample.run
     record = pseudo_labels(
         walk_record(sample, settings),

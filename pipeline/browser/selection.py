@@ -21,8 +21,8 @@ class Filter:
     """A filter and an order; the defaults show everything by id.
 
     text: part of the id; classes: names, all of which an image must have; failure: STEP:KIND, at
-    least one of which it must have; sort: "id" or a key of `sort_values`; differ: the pair of steps
-    that is compared.
+    least one of which it must have; picked: only images that are worth correcting; sort: "id" or a
+    key of `sort_values`; differ: the pair of steps that is compared.
     """
 
     text: str = ""
@@ -32,6 +32,7 @@ class Filter:
     sort: str = "id"
     reverse: bool = False
     differ: str = "seeds-labels"
+    picked: bool = False
 
 
 def read_filter(query: Mapping[str, str]) -> Filter:
@@ -45,6 +46,7 @@ def read_filter(query: Mapping[str, str]) -> Filter:
         query.get("sort", "id"),
         query.get("reverse") == "1",
         differ if differ in PAIRS else Filter().differ,
+        query.get("picked") == "1",
     )
 
 
@@ -115,10 +117,11 @@ def failing(run: Run, failure: str) -> dict[str, int]:
 class Selection:
     """The images of the first run, to sort and filter by what is known of all runs.
 
-    Other runs count by what they gain over the first.
+    Other runs count by what they gain over the first; picked: ids of images worth correcting.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], picked: Sequence[str] = ()) -> None:
+        self.picked = frozenset(picked)
         self.run, self.others, self.disagreements = runs[0], tuple(runs[1:]), Disagreements()
 
     def names(self, filter_: Filter) -> list[str]:
@@ -143,6 +146,7 @@ class Selection:
             and filter_.split in ("", index[name].split)
             and classes <= set(index[name].tags)
             and (not filter_.failure or name in failed)
+            and (not filter_.picked or name in self.picked)
         ]
 
     def sort_values(self, filter_: Filter) -> dict[str, float]:

@@ -7,10 +7,12 @@ random crop.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
@@ -132,3 +134,43 @@ def as_image(image: np.ndarray) -> tv_tensors.Image:
 def as_mask(labels: np.ndarray) -> tv_tensors.Mask:
     """Convert uint8 [H,W] to torchvision's mask [1,H,W]."""
     return tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(labels))[None])
+
+
+@dataclass(frozen=True, slots=True)
+class Emphasis:
+    """Pixels that weigh more than others in a loss, whose weight is 1.
+
+    said: returns whether they do, bool [H,W], by id and (H,W).
+    """
+
+    said: Callable[[str, tuple[int, int]], np.ndarray]
+    weight: float
+
+
+def augmented(
+    augment: Callable[..., Any],
+    name: str,
+    image: np.ndarray,
+    maps: np.ndarray,
+    emphasis: Emphasis | None,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return the crops of an image and its maps, and the weights of the pixels, if any differ.
+
+    Args:
+        augment: see training_crop.
+        name: id of the image.
+        image: uint8 [H,W,3].
+        maps: [C,H,W] of any type.
+        emphasis: the pixels that weigh more; None for none anywhere.
+
+    Returns:
+        image uint8 [3,S,S], maps [C,S,S], and weights f4 [S,S] if there is an emphasis.
+    """
+    if emphasis is not None:
+        said = emphasis.said(name, (image.shape[0], image.shape[1]))
+        maps = np.concatenate([maps, said[None].astype(maps.dtype)])
+    masks = tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(maps)))
+    cut, found = (part.as_subclass(Tensor) for part in augment(as_image(image), masks))
+    if emphasis is None:
+        return cut, found, []
+    return cut, found[:-1], [1 + (emphasis.weight - 1) * (found[-1] == 1).float()]

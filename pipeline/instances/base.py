@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.data.augmentation import as_image, training_crop
+from pipeline.data.augmentation import Emphasis, augmented, training_crop
 from pipeline.data.index import Index
 
 MAX_INSTANCES = 100
@@ -125,8 +124,9 @@ class InstanceCrops(Dataset[tuple[Tensor, ...]]):
     """Training samples of equal shapes, augmented again at each access; a batch is their stack.
 
     A sample is image uint8 [3,S,S]; ids uint8 [S,S], 0 none, 1..M, 255 ignored or outside the
-    image; classes uint8 [M], 255 for unused ids; weights float32 [M]. Instances are renumbered per
-    crop; of more than M the smallest are ignored.
+    image; classes uint8 [M], 255 for unused ids; weights float32 [M]; and with an emphasis weights
+    float32 [S,S] of pixels. Instances are renumbered per crop; of more than M the smallest are
+    ignored.
     """
 
     def __init__(
@@ -137,6 +137,7 @@ class InstanceCrops(Dataset[tuple[Tensor, ...]]):
         resize: v2.Transform,
         crop: int,
         mean: tuple[float, ...],
+        emphasis: Emphasis | None = None,
     ) -> None:
         """Create the samples of the images `names`.
 
@@ -147,24 +148,25 @@ class InstanceCrops(Dataset[tuple[Tensor, ...]]):
             resize: applied before the crop is cut.
             crop: S in pixels.
             mean: the color of pixels outside the image, in [0,1].
+            emphasis: pixels that weigh more.
         """
+        self.emphasis = emphasis
         self.index, self.names, self.instances = index, list(names), instances
         self.augment = training_crop(resize, crop, mean, OUTSIDE)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         name = self.names[number]
         instances = self.instances(name)
         ids = instances.ids.astype(np.int32)
         if instances.ignored is not None:
             ids[instances.ignored] = OUTSIDE
-        image, crop = self.augment(
-            as_image(self.index.image(name)), tv_tensors.Mask(torch.from_numpy(ids)[None])
+        image, crop, weights = augmented(
+            self.augment, name, self.index.image(name), ids[None], self.emphasis
         )
-        renumbered = renumber(crop[0].as_subclass(Tensor), instances)
-        return image.as_subclass(Tensor), *renumbered
+        return image, *renumber(crop[0], instances), *weights
 
 
 def renumber(

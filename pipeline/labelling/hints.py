@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.core.artifacts import IGNORE, Record
+from pipeline.core.artifacts import IGNORE, Reader, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,11 @@ class Hint:
 def hint_of(hints: Mapping[str, Record], name: str, trust: float) -> Hint | None:
     """Return the hints of an image, None if there are none."""
     return Hint(hints[name], trust) if name in hints else None
+
+
+def said(hints: Reader, name: str, size: tuple[int, int]) -> np.ndarray:
+    """Return which pixels of an image of `size` (H,W) a person labeled, bool [H,W]."""
+    return hints.array(name, "pixels") != IGNORE if name in hints else np.zeros(size, bool)
 
 
 def is_corrected(record: Record) -> bool:

@@ -3,8 +3,8 @@ multi-scale prediction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.data.augmentation import RandomScale, as_image, as_mask, training_crop
+from pipeline.data.augmentation import Emphasis, RandomScale, augmented, training_crop
 from pipeline.data.index import Index
 from pipeline.nets.backbones import (
     OUTPUT_STRIDE,
@@ -81,6 +81,7 @@ class Crops(Dataset[tuple[Tensor, ...]]):
         scale: Range of the random resize factor.
         crop: Side of the square crop in pixels.
         mean: Color in 0..1 that fills a crop beyond the image.
+        emphasis: Pixels that weigh more; then weights f4 [S,S] end a sample.
     """
 
     OUTSIDE: ClassVar[int] = IGNORE
@@ -90,6 +91,7 @@ class Crops(Dataset[tuple[Tensor, ...]]):
     scale: tuple[float, float]
     crop: int
     mean: tuple[float, ...]
+    emphasis: Emphasis | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         self.augment = training_crop(RandomScale(*self.scale), self.crop, self.mean, self.OUTSIDE)
@@ -108,22 +110,27 @@ class LabeledCrops(Crops):
 
     labels: Callable[[str], np.ndarray]
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         name = self.names[number]
-        image, labels = self.augment(as_image(self.index.image(name)), as_mask(self.labels(name)))
-        return image, labels[0]
+        image, labels, weights = augmented(
+            self.augment, name, self.index.image(name), self.labels(name)[None], self.emphasis
+        )
+        return image, labels[0], *weights
 
 
 def segmentation_loss(
-    network: nn.Module, batch: tuple[Tensor, Tensor], step: "TrainState"
+    network: nn.Module, batch: tuple[Tensor, ...], step: "TrainState"
 ) -> Mapping[str, Tensor]:
-    """Return the mean cross-entropy over the labeled pixels of the batch on all ranks; 0 without
-    any.
+    """Return the mean cross-entropy over the labeled pixels of the batch on all ranks, each by its
+    weight if there are any; 0 without a pixel.
     """
-    images, labels = batch
-    logits = network(images).float()
-    total = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
-    count = step.ranks.mean((labels != IGNORE).sum().float())
+    images, labels, *weights = batch
+    logits, known = network(images).float(), labels != IGNORE
+    options: dict[str, Any] = {"ignore_index": IGNORE, "reduction": "none" if weights else "sum"}
+    total = F.cross_entropy(logits, labels.long(), **options)
+    for weight in weights:
+        total, known = (total * weight).sum(), known * weight
+    count = step.ranks.mean(known.sum().float())
     return {"loss": total / count.clamp(min=1)}
 
 

@@ -25,10 +25,9 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision import tv_tensors
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.data.augmentation import as_image
+from pipeline.data.augmentation import augmented
 from pipeline.nets.deeplab import Crops
 
 if TYPE_CHECKING:
@@ -80,32 +79,32 @@ class SoftCrops(Crops):
     targets: Callable[[str], Targets]
     inside: Callable[[str], np.ndarray] | None
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         name = self.names[number]
         targets, labels = self.targets(name)
         inside = self.inside(name) if self.inside else np.zeros(targets.shape[1:])
         maps = np.concatenate([targets, inside[None]]).astype(np.float16)
-        image, maps = self.augment(
-            as_image(self.index.image(name)), tv_tensors.Mask(torch.from_numpy(maps))
+        image, cut, weights = augmented(
+            self.augment, name, self.index.image(name), maps, self.emphasis
         )
-        full = maps.new_zeros(len(self.index.classes) + 1, *maps.shape[1:])
-        full[torch.from_numpy(labels)] = maps[:-1]
-        return image, full, maps[-1] > 0
+        full = cut.new_zeros(len(self.index.classes) + 1, *cut.shape[1:])
+        full[torch.from_numpy(labels)] = cut[:-1]
+        return image, full, cut[-1] > 0, *weights
 
 
 def soft_loss(
     network: nn.Module,
-    batch: tuple[Tensor, Tensor, Tensor],
+    batch: tuple[Tensor, ...],
     step: "TrainState",
     boundary: float,
 ) -> Mapping[str, Tensor]:
     """Return the loss above; each term is a mean over the batch on all ranks, 0 without any pixel
-    or pair.
+    or pair. Pixels count in the first by their weights, if there are any.
     """
-    images, targets, inside = batch
-    logits = network(images).float()
-    known = step.ranks.mean((targets.sum(1) > 0).sum().float()).clamp(min=1)
-    unary = collision(logits, targets.float()).sum() / known
+    images, targets, inside, *weights = batch
+    logits, weight = network(images).float(), weights[0] if weights else 1.0
+    known = step.ranks.mean(((targets.sum(1) > 0) * weight).sum()).clamp(min=1)
+    unary = (collision(logits, targets.float()) * weight).sum() / known
     if boundary == 0:
         return {"loss": unary}
     total, pairs = pairwise(logits, inside)

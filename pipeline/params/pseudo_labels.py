@@ -174,11 +174,15 @@ class Cams(Section):
 
 
 class Hints(Section):
-    """Stage hints, and what seeds, walk and labels make of its artifact."""
+    """Stage hints, and what others make of its artifact."""
 
     trust: Fraction
     """Factor of the scores of other models' masks and boxes against the class maps: 1 takes them as
     they are, 0 leaves them out. What a person says holds in any case.
+    """
+    weight: Annotated[float, Field(ge=1, le=100)]
+    """Weight of a pixel that a person labeled in the losses of semantic and instance, against 1 of
+    others; Mask R-CNN weighs none.
     """
 
 
@@ -272,5 +276,11 @@ class Labels(Section):
     """Instances are split at boundaries of at least this strength; 1 for never, as in IRN."""
     vote: Literal["none", "segments"]
     """Give each segment the label of the majority of its pixels."""
+    refine: Literal["none", "prompts"]
+    """Let each instance prompt the segmenter, with its box and points inside and outside, and take
+    the mask that this gives.
+    """
     agreement: Annotated[float, Field(ge=0.5, le=1)]
-    """Fraction of a segment's pixels that must agree for the others to follow."""
+    """Fraction of a segment's pixels that must agree for the others to follow, and IoU of an
+    instance with a prompted mask from which on it is taken.
+    """

@@ -1,4 +1,4 @@
-"""Prompted masks: how a classifier in training obtains the mask of an object.
+"""Prompted masks: how a classifier in training, and the labels, obtain the mask of an object.
 
 A prompter answers from what the segmenter stored for an image (stage segments), so that no image is
 encoded again. SAM and the superpixels have one each.
@@ -20,11 +20,14 @@ class Query(NamedTuple):
     """One prompt.
 
     record: the segmenter's record of the image, embeddings included; points_xy: f4 [P,2], P >= 1,
-    x then y in pixels of the image (the center of the first pixel is 0.5, 0.5), all on the object.
+    x then y in pixels of the image (the center of the first pixel is 0.5, 0.5), all on the object;
+    outside_xy: f4 [Q,2], not on it; box_xyxy: around it, of all queries of a call or of none.
     """
 
     record: Record
     points_xy: np.ndarray
+    outside_xy: np.ndarray = np.zeros((0, 2), np.float32)
+    box_xyxy: tuple[float, float, float, float] | None = None
 
 
 class Prompter(Protocol):

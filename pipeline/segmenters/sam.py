@@ -218,7 +218,7 @@ class SamPrompter:
 
     @torch.no_grad()
     def prompt(self, queries: Sequence[Query]) -> list[Tensor]:
-        """Return the logits [H,W] of one mask per query, whose points are one prompt.
+        """Return the logits [H,W] of one mask per query, whose points and box are one prompt.
 
         Queries of several images share network calls; answers depend neither on the other queries
         nor on the number of their points.
@@ -233,32 +233,38 @@ class SamPrompter:
 
     def logits(self, queries: Sequence[Query]) -> Tensor:
         """Return low-resolution logits [B,4h,4w] of the queries' masks, from one network call."""
-        points, padding = self._points(queries)
-        embeddings = self._embeddings(queries)
+        prompts, embeddings = self._prompts(queries), self._embeddings(queries)
         with self.autocast():
-            attended = self.decoder.attend(embeddings, points, (~padding).int(), padding)
+            attended = self.decoder.attend(embeddings, *prompts)
             best = attended.iou.argmax(1)
             chosen = torch.full_like(best, MASKS - 1) if self.whole else best
             return self.decoder.logits(attended, F.one_hot(chosen, MASKS).bool())
 
-    def _points(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor]:
-        """Return points [B,P,2] in SAM's input, and a mask [B,P] of where there is none.
+    def _prompts(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return points [B,P,2] and boxes [B,4] or None in SAM's input, the points' labels [B,P],
+        and a mask [B,P] of where there is none.
 
         The package's prompt encoder adds half a pixel of its input to what it takes for pixel
         indices; a query's points include it already.
         """
-        longest = max(len(query.points_xy) for query in queries)
-        points = np.zeros((len(queries), longest, 2))
-        padding = np.ones((len(queries), longest), bool)
-        for row, empty, query in zip(points, padding, queries, strict=True):
+        longest = max(len(query.points_xy) + len(query.outside_xy) for query in queries)
+        points, boxes = np.zeros((len(queries), longest, 2)), np.zeros((len(queries), 2, 2))
+        labels = np.full((len(queries), longest), -1, np.int32)
+        for row, label, box, query in zip(points, labels, boxes, queries, strict=True):
             height, width = query.record["segments"].shape
             rows, columns = self.decoder.extent((height, width))
-            row[: len(query.points_xy)] = query.points_xy * (columns / width, rows / height) - 0.5
-            empty[: len(query.points_xy)] = False
-        return (
-            torch.from_numpy(points).to(self.device, non_blocking=True),
-            torch.from_numpy(padding).to(self.device, non_blocking=True),
+            scale, inside = np.array([columns / width, rows / height]), len(query.points_xy)
+            both = np.concatenate([query.points_xy, query.outside_xy])
+            row[: len(both)] = both * scale - 0.5
+            label[:inside], label[inside : len(both)] = 1, 0
+            if query.box_xyxy is not None:
+                box[:] = np.reshape(query.box_xyxy, (2, 2)) * scale - 0.5
+        without = any(query.box_xyxy is None for query in queries)
+        arrays = points, labels.clip(0), labels < 0, boxes.reshape(-1, 4)
+        xy, on, empty, xyxy = (
+            torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays
         )
+        return xy, on, empty, None if without else xyxy
 
     def _embeddings(self, queries: Sequence[Query]) -> Tensor:
         """Return embeddings [B,D,h,w] float32, or [1,D,h,w] if all queries are of one image; those

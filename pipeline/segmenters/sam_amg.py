@@ -225,24 +225,30 @@ class Decoder:
         self.grid: tuple[int, int] = net.prompt_encoder.image_embedding_size
 
     def attend(
-        self, embeddings: Tensor, points_xy: Tensor, labels: Tensor, padding: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        points_xy: Tensor,
+        labels: Tensor,
+        padding: Tensor | None = None,
+        boxes_xyxy: Tensor | None = None,
     ) -> Attended:
-        """Run the transformer on B prompts of points.
+        """Run the transformer on B prompts of points, and of boxes if there are any.
 
         Args:
             embeddings: [1,D,h,w] of one image for all prompts, or [B,D,h,w].
             points_xy: [B,P,2] in SAM's input, as the package expects them (it adds half a pixel).
-            labels: int [B,P], 1 on the object.
+            labels: int [B,P], 1 on the object, 0 off it.
             padding: bool [B,P], True for points to ignore. The package's own padding by label -1
                 would be attended to, and so change the answer.
+            boxes_xyxy: [B,4] in SAM's input, likewise.
         """
-        sparse, _ = self.prompt_encoder(points=(points_xy, labels), boxes=None, masks=None)
+        sparse, _ = self.prompt_encoder(points=(points_xy, labels), boxes=boxes_xyxy, masks=None)
         head = self.mask_decoder
         fixed = torch.cat([head.iou_token.weight, head.mask_tokens.weight])
         tokens = torch.cat([fixed.expand(len(sparse), -1, -1), sparse], dim=1)
         ignored = None
-        if padding is not None:  # the package's prompt encoder adds one token of its own at the end
-            ignored = F.pad(F.pad(padding, (0, 1)), (len(fixed), 0))
+        if padding is not None:  # the package's prompt encoder adds corners or a token of its own
+            ignored = F.pad(padding, (len(fixed), sparse.shape[1] - padding.shape[1]))
         image = embeddings.flatten(2).transpose(1, 2) + self.prompt_encoder.no_mask_embed.weight
         position = self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
         tokens, image = _two_way(head.transformer, tokens, image, position, ignored)

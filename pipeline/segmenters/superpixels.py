@@ -4,7 +4,7 @@ Superpixels divides an image by graph-based segmentation (Felzenszwalb and Hutte
 scikit-image). SuperpixelPrompter takes the regions nearer to the points than to the background:
 
     near(i) = least sum of steps from the regions under the points to region i
-    far(i)  = least sum of steps from the image's border to region i
+    far(i)  = least sum of steps from the image's border, and from what a prompt says is outside
     mask    = connected regions with REACH near(i) < min(far(i), LIKE like(i) + UNLIKE)
 
 where a step between two regions that touch is their difference in color + 1, and like(i) is the
@@ -164,10 +164,10 @@ class SuperpixelPrompter:
         a smaller reach, f4 [H,W], 0 off the mask.
         """
         graphs: dict[int, RegionGraph] = {}
-        for record, _ in queries:
-            if id(record) not in graphs:
-                graphs[id(record)] = region_graph(record)
-        return [_answer(graphs[id(record)], points_xy) for record, points_xy in queries]
+        for query in queries:
+            if id(query.record) not in graphs:
+                graphs[id(query.record)] = region_graph(query.record)
+        return [_answer(graphs[id(query.record)], query) for query in queries]
 
 
 def region_graph(record: Record) -> RegionGraph:
@@ -179,12 +179,10 @@ def region_graph(record: Record) -> RegionGraph:
     return RegionGraph(ids, steps.tocsr(), areas, border, colors)
 
 
-def _answer(graph: RegionGraph, points_xy: np.ndarray) -> "Tensor":
-    sides = np.array(graph.ids.shape[::-1])
-    x, y = np.clip(np.floor(points_xy).astype(np.int64), 0, sides - 1).T
-    hit = np.unique(graph.ids[y, x])
+def _answer(graph: RegionGraph, query: Query) -> "Tensor":
+    hit = _under(graph, query.points_xy)
     near = dijkstra(graph.steps, directed=False, indices=hit, min_only=True)
-    far = _far(graph, hit)
+    far = _far(graph, hit, _outside(graph, query))
     kept, wide, narrow = (
         _connected(graph, near * reach < far, hit)
         for reach in (REACH, REACH / MARGIN, REACH * MARGIN)
@@ -195,11 +193,29 @@ def _answer(graph: RegionGraph, points_xy: np.ndarray) -> "Tensor":
     return torch.from_numpy((kept * stability).astype(np.float32)[graph.ids])
 
 
-def _far(graph: RegionGraph, hit: np.ndarray) -> np.ndarray:
-    """Return the distance [S] of each region from the background; infinite where all background was
-    hit.
+def _under(graph: RegionGraph, points_xy: np.ndarray) -> np.ndarray:
+    """Return the regions under points [P,2]."""
+    sides = np.array(graph.ids.shape[::-1])
+    x, y = np.clip(np.floor(points_xy).astype(np.int64), 0, sides - 1).T
+    return np.unique(graph.ids[y, x])
+
+
+def _outside(graph: RegionGraph, query: Query) -> np.ndarray:
+    """Return the regions under points off the object, and those that lie mostly outside its box."""
+    regions = _under(graph, query.outside_xy)
+    if query.box_xyxy is None:
+        return regions
+    x0, y0, x1, y1 = np.rint(query.box_xyxy).astype(int).clip(0)
+    inside = np.bincount(graph.ids[y0:y1, x0:x1].ravel(), minlength=len(graph.areas))
+    return np.union1d(regions, np.flatnonzero(2 * inside < graph.areas))
+
+
+def _far(graph: RegionGraph, hit: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Return the distance [S] of each region from the background, with the regions that a prompt
+    says are outside; infinite where all background was hit.
     """
-    background = np.setdiff1d(np.flatnonzero(graph.border > BORDER), hit)
+    border = np.flatnonzero(graph.border > BORDER)
+    background = np.setdiff1d(np.union1d(border, outside), hit)
     if not len(background):
         background = np.setdiff1d(np.flatnonzero(graph.border), hit)
     if not len(background):

@@ -100,17 +100,26 @@ class TransformersSam(Sam):
         return torch.cat(parts, 1)
 
     def attend(
-        self, embeddings: Tensor, points_xy: Tensor, labels: Tensor, padding: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        points_xy: Tensor,
+        labels: Tensor,
+        padding: Tensor | None = None,
+        boxes_xyxy: Tensor | None = None,
     ) -> Attended:
         """Run the network's decoder as Decoder.attend does; the low-resolution logits [B,3,4h,4w]
         take the place of tokens. Prompts of as many points are run together: what the package pads
         with would be attended to.
         """
-        counts = labels.sum(1).tolist()
+        known = torch.ones_like(labels) if padding is None else ~padding
+        counts = known.sum(1).tolist()
         rows = {n: [row for row, count in enumerate(counts) if count == n] for n in set(counts)}
         parts = [
             self._decode(
-                embeddings[some] if len(embeddings) > 1 else embeddings, points_xy[some, :n]
+                embeddings[some] if len(embeddings) > 1 else embeddings,
+                points_xy[some, :n],
+                labels[some, :n],
+                None if boxes_xyxy is None else boxes_xyxy[some],
             )
             for n, some in rows.items()
         ]
@@ -118,20 +127,26 @@ class TransformersSam(Sam):
         iou, logits = (torch.cat(part)[order] for part in zip(*parts, strict=True))
         return Attended(iou, logits, logits)
 
-    def _decode(self, embeddings: Tensor, points_xy: Tensor) -> tuple[Tensor, Tensor]:
-        """Return predicted IoU [B,3] and logits [B,3,4h,4w] of prompts of P points [B,P,2], with
-        embeddings of one image or of B.
+    def _decode(
+        self, embeddings: Tensor, points_xy: Tensor, labels: Tensor, boxes_xyxy: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return predicted IoU [B,3] and logits [B,3,4h,4w] of prompts of P points [B,P,2] with
+        their labels [B,P], and of boxes [B,4] or none, with embeddings of one image or of B.
         """
         sizes = [channels * factor**2 for channels, factor in self.layout]
         maps = [
             F.pixel_shuffle(part, factor)
             for part, (_, factor) in zip(embeddings.split(sizes, 1), self.layout, strict=True)
         ]
-        points = (points_xy[None] if len(embeddings) == 1 else points_xy[:, None]).float()
+        axis = 0 if len(embeddings) == 1 else 1
         features: dict[str, Any] = {"image_embeddings": maps if self.stretched else maps[0]}
+        if boxes_xyxy is not None:
+            features["input_boxes"] = boxes_xyxy.unsqueeze(axis).float()
         if self.fused:
             features["intermediate_embeddings"] = [maps[1].permute(0, 2, 3, 1)]
-        found = self.net(input_points=points, multimask_output=True, **features)
+        features["input_points"] = points_xy.unsqueeze(axis).float()
+        features["input_labels"] = labels.unsqueeze(axis)
+        found = self.net(multimask_output=True, **features)
         return found.iou_scores.flatten(0, 1).float(), found.pred_masks.flatten(0, 1).float()
 
     def logits(self, attended: Attended, chosen: Tensor) -> Tensor:

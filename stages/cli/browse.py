@@ -2,8 +2,10 @@
 
 weakmask browse
 weakmask browse --rev one-scale --rev v1.0 --port 8090 --no-open
+weakmask browse --picked out/correct
 """
 
+import csv
 import os
 import signal
 import sys
@@ -12,13 +14,14 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.browser.run import FORMATS, TABLES, ReloadingFile, Run, RunPaths
 from pipeline.data.index import HEADER
 from pipeline.errors import UserError
+from pipeline.readers.source import HINTS
 from stages._command import DATA, DATASET, artifact
 from stages.experiments.dvc_cache import (
     LOCK,
@@ -29,7 +32,11 @@ from stages.experiments.dvc_cache import (
     run_parameters,
 )
 
+if TYPE_CHECKING:
+    from pipeline.browser.clicks import Clicks
+
 WORKSPACE = "workspace"
+PICKED = "picked.csv"
 
 
 @click.command()
@@ -48,21 +55,26 @@ WORKSPACE = "workspace"
     help="Git revision, tag or DVC experiment to show too, from DVC's cache; repeatable.",
 )
 @click.option(
+    "--picked",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder that weakmask pick wrote, whose images are marked.",
+)
+@click.option(
     "--open/--no-open", "open_", default=True, show_default=True, help="Open the page in a browser."
 )
-def browse(port: int, revisions: tuple[str, ...], open_: bool) -> None:
+def browse(port: int, revisions: tuple[str, ...], picked: Path | None, open_: bool) -> None:
     """Browse all artifacts in a local web page.
 
     A grid of images to sort and filter, worst first, and a page per image with every step as a
-    layer. It writes nothing, and nothing leaves this machine; `dvc repro` may replace artifacts
-    meanwhile. Ctrl-C ends it.
+    layer. It writes nothing but the points and boxes that you save as hints, and nothing leaves
+    this machine; `dvc repro` may replace artifacts meanwhile. Ctrl-C ends it.
     """
     # this takes seconds to import, which other commands need not wait for
     from pipeline.browser.app import Server
 
     with TemporaryDirectory(prefix=f"weakmask-browse-{os.getpid()}-") as scratch:
         runs = find_runs(revisions, Path(scratch))
-        server = Server(runs, port)
+        server = Server(runs, port, clicks_of(runs[0]), picked_images(picked) if picked else ())
         click.echo(f"{server.address} shows {', '.join(run.name for run in runs)}; Ctrl-C ends it")
         if open_:
             # some browsers block the caller until they are closed
@@ -74,6 +86,26 @@ def browse(port: int, revisions: tuple[str, ...], open_: bool) -> None:
                 server.serve_forever()
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def clicks_of(run: Run) -> "Clicks | None":
+    """Return what takes clicks on images of the workspace, None without a source of one's own."""
+    from pipeline.browser.clicks import Clicks
+
+    with suppress(UserError):
+        if run.name == WORKSPACE and run.value("dataset", "format") != "scenes":
+            return Clicks(Path(run.value("dataset", "source")) / HINTS)
+    return None
+
+
+def picked_images(folder: Path) -> list[str]:
+    """Return the images that weakmask pick wrote to a folder."""
+    try:
+        with (folder / PICKED).open(encoding="utf-8", newline="") as file:
+            return [row["image"] for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        reason = f"{folder / PICKED}: not as weakmask pick writes it ({error!r})"
+        raise UserError(f"--picked: {reason}; pick again") from error
 
 
 def find_runs(revisions: tuple[str, ...], scratch: Path) -> list[Run]:

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.browser.app import Server
+from pipeline.browser.app import MOST, Server
+from pipeline.browser.clicks import Clicks
 from pipeline.browser.layers import LAYERS, drawn_size
 from pipeline.browser.run import Run
 from pipeline.browser.sample import Sample, WalkSettings
 from pipeline.errors import UserError
+from pipeline.readers.hints import read_hints, render
 from pipeline.views import overlays
 from tests.support.runs import HEIGHT, NAMES, WIDTH, run_of, write_artifact
 
@@ -33,6 +35,11 @@ class Client:
         answer = self.connection.getresponse()
         return answer, answer.read()
 
+    def post(self, content: object, headers: dict[str, str] | None = None) -> tuple[int, str]:
+        self.connection.request("POST", "/hints", json.dumps(content), headers or {})
+        answer = self.connection.getresponse()
+        return answer.status, answer.read().decode()
+
     def data(self, what: str, **query: str) -> dict:
         answer, content = self.get(f"/data/{what}?{urlencode(query)}")
         assert answer.status == 200, content
@@ -40,8 +47,8 @@ class Client:
 
 
 @contextmanager
-def serving(*runs: Run) -> Iterator[Client]:
-    with Server(runs, 0) as server:
+def serving(*runs: Run, clicks: Clicks | None = None) -> Iterator[Client]:
+    with Server(runs, 0, clicks, ["f", "gone"]) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         client = Client(server)
         yield client
@@ -94,7 +101,7 @@ def test_other_paths_are_404_and_unknown_ids_propose_others(client: Client) -> N
         assert client.get(path)[0].status == 404
     answer, content = client.get("/data/image?id=b%2Ftwi")
     assert (answer.status, "similar ids: b/two" in content.decode()) == (404, True)
-    for name in ("app.js", "base.js", "grid.js", "image.js", "style.css"):
+    for name in ("app.js", "base.js", "grid.js", "image.js", "marks.js", "style.css"):
         assert client.get(f"/static/{name}")[0].status == 200
 
 
@@ -144,3 +151,89 @@ def test_port_in_use_is_named(run: Run) -> None:
         assert taken.address == f"http://127.0.0.1:{port}"
         with pytest.raises(UserError, match=rf"--port {port}: .*in use; `--port 0` takes any"):
             Server([run], port)
+
+
+def test_clicks_become_hints_that_the_reader_takes_and_the_page_shows_again(folder: Path) -> None:
+    run, clicks = run_of(folder), Clicks(folder / "hints")
+    with serving(run, clicks=clicks) as client:
+        assert client.data("image", id="b/two")["marks"] == []
+        assert client.data("image", id="f")["marks"] is None, "of split val"
+        for marks in ([[3, 40.9, 29.9], [0, 0, 0], [2, 4, 5, 41, 12.5]], [[2, 7.5, 3]]):
+            status, text = client.post({"id": "b/two", "marks": marks})
+            assert (status, "dvc repro" in text) == (200, True), text
+            assert client.data("image", id="b/two")["marks"] == marks
+            found = read_hints(folder, run.index)
+            record = render(found.images["b/two"], run.index, "b/two", None)
+            if len(marks) == 1:  # it replaces the others
+                assert (record["pixels"][3, 7], len(record["boxes"])) == (2, 0)
+            else:
+                assert (record["pixels"][29, 40], record["pixels"][0, 0]) == (3, 0)
+                assert record["boxes"].tolist() == [[1, 1, 1, 4, 5, 41, 12.5]]
+        client.post({"id": "d-日本", "marks": [[1, 1, 1]]})
+        client.post({"id": "b/two", "marks": []})
+        assert {*read_hints(folder, run.index).images} == {"d-日本"}
+        client.post({"id": "d-日本", "marks": []})
+    assert list((folder / "hints").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("marks", "name"),
+    [
+        ([[1, 41, 3]], "b/two"),
+        ([[1, 3, float("nan")]], "b/two"),
+        ([[4, 3, 3]], "b/two"),
+        ([[1.5, 3, 3]], "b/two"),
+        ([[0, 3, 3, 9, 9]], "b/two"),
+        ([[1, 9, 3, 3, 9]], "b/two"),
+        ([[1, 3, 3, 9]], "b/two"),
+        ([[]], "b/two"),
+        ([["1", "3", "3"]], "b/two"),
+        (7, "b/two"),
+        ([[1, 3, 3]], "f"),
+        ([[1, 3, 3]], "../../b"),
+    ],
+)
+def test_nonsense_is_no_hint(folder: Path, marks: object, name: str) -> None:
+    with serving(run_of(folder), clicks=Clicks(folder / "hints")) as client:
+        assert client.post({"id": name, "marks": marks})[0] == 400
+    assert not (folder / "hints").exists()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+        {"Content-Length": str(MOST + 1)},
+        {"Content-Length": "many"},
+    ],
+)
+def test_other_sites_save_no_hints(folder: Path, headers: dict[str, str]) -> None:
+    with serving(run_of(folder), clicks=Clicks(folder / "hints")) as client:
+        assert client.post({"id": "b/two", "marks": [[1, 3, 3]]}, headers)[0] == 403
+    assert not (folder / "hints").exists()
+
+
+def test_without_a_source_of_its_own_a_run_takes_no_hints(client: Client) -> None:
+    assert client.data("image", id="b/two")["marks"] is None
+    assert "workspace" in client.post({"id": "b/two", "marks": [[1, 3, 3]]})[1]
+
+
+def test_a_file_that_the_browser_did_not_write_is_named(folder: Path) -> None:
+    (folder / "hints").mkdir()
+    (folder / "hints/clicked.csv").write_text("image,class,x,y\nb/two,cow,3,3\n")
+    with serving(run_of(folder), clicks=Clicks(folder / "hints")) as client:
+        status, text = client.post({"id": "b/two", "marks": [[1, 3, 3]]})
+        assert (status, "clicked.csv" in text) == (400, True)
+        assert client.data("image", id="b/two")["marks"] is None
+        pane = client.data("pane", run="workspace", id="b/two", layers="labels")
+        assert ["clicked.csv" in text for text in pane["problems"]] == [True]
+        assert pane["layers"].keys() == {"labels"}
+
+
+def test_picked_images_are_marked_and_filtered(client: Client) -> None:
+    assert client.data("runs")["picked"] == 1
+    assert [one["id"] for one in client.data("grid", picked="1")["cards"]] == ["f"]
+    assert [one["picked"] for one in client.data("grid")["cards"]].count(True) == 1
+    assert client.data("image", id="f")["picked"]

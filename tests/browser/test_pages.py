@@ -14,6 +14,7 @@ from dvc_render.html import render_html
 from dvc_render.vega import VegaRenderer
 
 from pipeline.browser.app import Server
+from pipeline.browser.clicks import Clicks
 from tests.support.runs import NAMES, run_of, write_artifact, write_run, write_table
 
 CHROMIUM = (
@@ -43,7 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
     """The address of a server in this process, over both runs."""
-    with Server([run_of(folder), run_of(folder / "other", "other")], 0) as server:
+    runs = [run_of(folder), run_of(folder / "other", "other")]
+    with Server(runs, 0, Clicks(folder / "hints"), ["f"]) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.address
         server.shutdown()
@@ -210,6 +212,57 @@ def test_two_runs_are_swiped_and_flickered(page: Any) -> None:
     for state in ("hidden", "visible", "hidden"):
         frames.nth(1).wait_for(state=state)
     assert "mode=flicker" in page.url
+
+
+def test_marks_are_clicked_taken_back_and_saved(page: Any, folder: Path) -> None:
+    page.goto("/image/b%2Ftwo?panes=workspace")
+    wait(page, lambda: shown_layers(page) == ["labels"])
+    marks, box = page.locator(".marks i"), page.locator(".frame").bounding_box()
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return box["x"] + x * box["width"] / 41, box["y"] + y * box["height"] / 30
+
+    page.mouse.click(*at(5, 5))
+    assert marks.count() == 0, "it is not in this mode"
+    page.keyboard.press("m")
+    page.mouse.click(*at(10.25, 20.5))
+    page.keyboard.press("n")
+    page.mouse.move(*at(3, 4))
+    page.mouse.down()
+    page.mouse.move(*at(20, 10), steps=3)
+    page.mouse.move(*at(45, 25), steps=3)
+    page.mouse.up()
+    page.keyboard.press("n")
+    page.mouse.click(*at(1, 1))
+    assert marks.count() == 3
+    page.keyboard.press("z")
+    page.keyboard.press("ArrowRight")
+    wait(page, lambda: page.locator("#name").inner_text() == "c été <b>")
+    assert marks.count() == 0
+    assert not page.locator(".marking-tools").is_visible(), "of split val"
+    page.keyboard.press("ArrowLeft")
+    wait(page, lambda: marks.count() == 2)
+    page.keyboard.press("s")
+    page.get_by_text("next: dvc repro").wait_for()
+    assert (folder / "hints/clicked.csv").read_text().splitlines()[1].startswith("b/two,")
+    (label, *point), (other, *corners) = Clicks(folder / "hints").of("b/two", run_of(folder).index)
+    assert (label, other) == (2, 3)
+    assert point == pytest.approx([10.25, 20.5], abs=0.2)
+    assert corners == pytest.approx([3, 4, 41, 25], abs=0.2)
+    page.reload()
+    wait(page, lambda: marks.count() == 2)
+
+
+def test_zoomed_clicks_land_where_they_are_seen(page: Any, folder: Path) -> None:
+    page.goto("/image/a%20one?panes=workspace#2,-50,-50")
+    wait(page, lambda: shown_layers(page) == ["labels"])
+    page.keyboard.press("m")
+    box = page.locator(".frame").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.keyboard.press("s")
+    page.get_by_text("next: dvc repro").wait_for()
+    ((_, x, y),) = Clicks(folder / "hints").of("a one", run_of(folder).index)
+    assert (x, y) == pytest.approx((41 / 2, 30 / 2), abs=0.2)
 
 
 def test_id_that_is_not_there_proposes_others(page: Any) -> None:

@@ -11,11 +11,13 @@ from torchvision.transforms import v2
 
 from pipeline.data.augmentation import (
     MAX_SIDE,
+    Emphasis,
     LongSide,
     RandomScale,
     ShortSide,
     as_image,
     as_mask,
+    augmented,
     color_changes,
     training_crop,
 )
@@ -184,3 +186,23 @@ def test_a_narrow_image_is_not_enlarged_to_gigabytes() -> None:
     resize = ShortSide(640, 640)
     assert resize(as_image(np.zeros((20, 20000, 3), np.uint8))).shape == (3, 20, 20000)
     assert resize(as_image(np.zeros((4000, 4, 3), np.uint8))).shape == (3, MAX_SIDE, 16)
+
+
+def test_weights_lie_where_the_image_shows_what_was_said() -> None:
+    said = np.zeros((40, 60), bool)
+    said[10:30, 20:45] = True
+    image = np.where(said[..., None], np.uint8(250), np.uint8(5)).repeat(3, 2)
+    emphasis = Emphasis(lambda name, size: said if size == (40, 60) else np.zeros(0), 2.5)
+    for outside, maps in ((255, said.astype(np.uint8)), (0, said.astype(np.float16))):
+        augment = training_crop(RandomScale(0.7, 1.4), 48, MEAN, outside)
+        for seed in range(5):
+            torch.manual_seed(seed)
+            shown, cut, (weights,) = augmented(augment, "p", image, maps[None], emphasis)
+            torch.manual_seed(seed)
+            plain = augmented(augment, "p", image, maps[None], None)
+            assert torch.equal(plain[0], shown)
+            assert torch.equal(plain[1], cut)
+            assert plain[2] == []
+            assert set(weights.unique().tolist()) == {1.0, 2.5}
+            assert torch.equal(weights == 2.5, cut[0] == 1)
+            assert ((weights == 2.5) == (shown[0] > 128)).float().mean() > 0.97

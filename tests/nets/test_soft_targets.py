@@ -121,6 +121,27 @@ def test_the_loss_is_the_hard_one_for_labels_plus_the_weighted_pairs() -> None:
     assert soft_loss(network, nothing, step, 1.0)["loss"] == 0
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_pixel_of_weight_3_counts_as_three(soft: bool) -> None:
+    logits, labels = drawn(0).detach().float(), drawn(1).argmax(1)
+    labels[0, 0] = 255
+    one_hot = torch.stack([labels == label for label in range(4)], 1).half()
+    maps = [one_hot, torch.zeros(2, 5, 6, dtype=torch.bool)] if soft else [labels]
+
+    def loss(logits: Tensor, *batch: Tensor) -> Tensor:
+        step, samples = TrainState(DistributedContext(), 0.0, 0.0), (torch.zeros(2), *batch)
+        if soft:
+            return soft_loss(FixedLogits(logits), samples, step, 0)["loss"]
+        return segmentation_loss(FixedLogits(logits), samples, step)["loss"]
+
+    weights = torch.ones(2, 5, 6)
+    torch.testing.assert_close(loss(logits, *maps, weights), loss(logits, *maps))
+    weights[..., 2:] = 3
+    copied = [torch.cat([part, *2 * [part[..., 2:]]], -1) for part in (logits, *maps)]
+    torch.testing.assert_close(loss(logits, *maps, weights), loss(*copied))
+    assert loss(logits, *maps, weights) != loss(logits, *maps)
+
+
 def test_the_likeliest_target_is_the_pseudo_label() -> None:
     rng = np.random.default_rng(0)
     maps = rng.random((3, 6, 8)).astype(np.float16)

@@ -23,7 +23,7 @@ from pipeline.segmenters.sam import (
     SamPrompter,
     load_sam,
 )
-from tests.support.sam_nets import SIDE, sample_image, small_sam
+from tests.support.sam_nets import SIDE, sample_image, small_sam, with_box_and_outside
 
 CPU = torch.device("cpu")
 EVERY: dict[str, Any] = {"pred_iou": 0.0, "stability": 0.0, "box_nms": 1.0}
@@ -128,16 +128,26 @@ def predicted(net: Any, query: Query) -> tuple[np.ndarray, np.ndarray, np.ndarra
     scale = np.array(predictor.input_size)[::-1] / (width, height)
     # the package counts pixels from 0 and adds half a pixel of its input; a query's points are
     # continuous
-    points = query.points_xy - 0.5 / scale
+    points = np.concatenate([query.points_xy, query.outside_xy]) - 0.5 / scale
+    box = None if query.box_xyxy is None else query.box_xyxy - np.tile(0.5 / scale, 2)
     logits, iou, low = predictor.predict(
-        points, np.ones(len(points)), multimask_output=True, return_logits=True
+        points,
+        np.arange(len(points)) < len(query.points_xy),
+        box,
+        multimask_output=True,
+        return_logits=True,
     )
     return logits, low, iou
 
 
+@pytest.mark.parametrize("boxes", [False, True])
 @pytest.mark.parametrize("rule", RULES)
-def test_prompter_is_the_packages_predictor(net: Any, queries: list[Query], rule: str) -> None:
+def test_prompter_is_the_packages_predictor(
+    net: Any, queries: list[Query], rule: str, boxes: bool
+) -> None:
     prompter = SamPrompter(Sam(net), rule)
+    if boxes:
+        queries = [with_box_and_outside(query) for query in queries]
     chosen = []
     for query, low_resolution, answer in zip(
         queries, prompter.logits(queries), prompter.prompt(queries), strict=True

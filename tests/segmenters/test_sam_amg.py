@@ -130,7 +130,12 @@ class PackageDecoder(Decoder):
     """
 
     def attend(
-        self, embeddings: Tensor, points_xy: Tensor, labels: Tensor, padding: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        points_xy: Tensor,
+        labels: Tensor,
+        padding: Tensor | None = None,
+        boxes_xyxy: Tensor | None = None,
     ) -> Attended:
         sparse, dense = self.prompt_encoder(points=(points_xy, labels), boxes=None, masks=None)
         logits, iou = self.mask_decoder(
@@ -248,9 +253,7 @@ class FixedMasks(Decoder):
         self.iou = F.pad(iou, (0, rest), value=-1.0)
         self.side = points_per_side
 
-    def attend(
-        self, embeddings: Tensor, points_xy: Tensor, labels: Tensor, padding: Tensor | None = None
-    ) -> Attended:
+    def attend(self, embeddings: Tensor, points_xy: Tensor, *others: Tensor | None) -> Attended:
         column, row = (
             (points_xy[:, 0] / torch.tensor(self.extent((0, 0))[::-1]) * self.side).long().T
         )

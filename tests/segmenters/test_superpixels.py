@@ -2,6 +2,8 @@
 a few points.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -180,3 +182,16 @@ def test_more_than_2048_regions_keep_their_own_colors() -> None:
     assert np.abs(stored - mean_colors(image, record["segments"])).max() < 0.1
     (sure,) = PROMPTER.prompt([Query(record, np.array([[479.5, 399.5]], np.float32))])
     assert sure[399, 479] > 0
+
+
+@pytest.mark.parametrize(
+    "said", [{"outside_xy": np.array([[56, 60]], np.float32)}, {"box_xyxy": (64, 41, 108, 79)}]
+)
+def test_a_point_off_the_object_or_a_box_leaves_out_the_head(said: dict[str, Any]) -> None:
+    image, (animal,) = meadow((60, 80))
+    query = Query(SEGMENTER.segment(image), np.array([[90, 60]], np.float32))
+    whole, body = (sure.numpy() > 0 for sure in PROMPTER.prompt([query, query._replace(**said)]))
+    assert whole[60, 56]
+    assert not body[60, 56]
+    assert body[60, 90]
+    assert iou(body, animal & (image != HEAD).any(2)) > 0.8

@@ -18,7 +18,7 @@ from stages._command import read_parameters
 from stages.classifier import promptable_segments
 from stages.segments import segments
 from tests.support.runtimes import run_stage, runtime
-from tests.support.sam_nets import sample_image, smallest_wins
+from tests.support.sam_nets import sample_image, smallest_wins, with_box_and_outside
 from tests.support.transformers_nets import KINDS, as_video, small_net
 
 transformers = pytest.importorskip("transformers", reason="extra `transformers` is not installed")
@@ -35,16 +35,23 @@ def pair(request: pytest.FixtureRequest) -> tuple[TransformersSam, Any]:
 
 
 def prompted(
-    sam: TransformersSam, processor: Any, image: np.ndarray, xy: np.ndarray
+    sam: TransformersSam, processor: Any, image: np.ndarray, query: Query
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return logits [3,H,W] and predicted IoU [3] of one prompt by the package's whole path."""
     height, width = image.shape[:2]
     rows, columns = sam.extent((height, width))
     # the package counts pixels from 0 and adds half a pixel of its input
-    points = (xy - 0.5 * np.array([width / columns, height / rows])).tolist()
-    inputs = processor(images=image, input_points=[[points]], return_tensors="pt")
+    half = 0.5 * np.array([width / columns, height / rows])
+    prompts: dict[str, Any] = {
+        "input_points": [[(np.concatenate([query.points_xy, query.outside_xy]) - half).tolist()]],
+        "input_labels": [[[1] * len(query.points_xy) + [0] * len(query.outside_xy)]],
+    }
+    if query.box_xyxy is not None:
+        prompts["input_boxes"] = [[(query.box_xyxy - np.tile(half, 2)).tolist()]]
+    inputs = processor(images=image, return_tensors="pt", **prompts)
     sizes = [inputs.pop(name, None) for name in ("original_sizes", "reshaped_input_sizes")]
-    inputs["input_points"] = inputs["input_points"].float()
+    for name in {"input_points", "input_boxes"} & {*inputs}:
+        inputs[name] = inputs[name].float()
     with torch.no_grad():
         found = sam.net(**inputs)
     process = processor.image_processor.post_process_masks
@@ -57,7 +64,8 @@ def prompted(
     return masks[0][0].numpy(), found.iou_scores[0, 0].numpy()
 
 
-def test_prompted_masks_are_the_packages(pair: tuple[TransformersSam, Any]) -> None:
+@pytest.mark.parametrize("boxes", [False, True])
+def test_prompted_masks_are_the_packages(pair: tuple[TransformersSam, Any], boxes: bool) -> None:
     """Prompts of one to three points in images of three sizes, all together."""
     sam, processor = pair
     rng = np.random.default_rng(0)
@@ -68,11 +76,12 @@ def test_prompted_masks_are_the_packages(pair: tuple[TransformersSam, Any]) -> N
     for points, number in zip([1, 2, 1, 3, 2], numbers, strict=True):
         height, width = SIZES[number]
         record = {"segments": np.zeros((height, width)), "embeddings": embeddings[number]}
-        queries.append(Query(record, rng.uniform(0, 1, (points, 2)) * (width, height)))
+        query = Query(record, rng.uniform(0, 1, (points, 2)) * (width, height))
+        queries.append(with_box_and_outside(query) if boxes else query)
     for rule in sam.rules:
         answers = SamPrompter(sam, rule).prompt(queries)
         for number, query, answer in zip(numbers, queries, answers, strict=True):
-            logits, iou = prompted(sam, processor, images[number], query.points_xy)
+            logits, iou = prompted(sam, processor, images[number], query)
             expected = logits[2 if rule == "whole" else iou.argmax()]
             scale = np.abs(expected).max()
             np.testing.assert_allclose(answer / scale, expected / scale, atol=1e-3)

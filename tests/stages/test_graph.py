@@ -27,7 +27,7 @@ NEUTRAL = (
 )
 """Code that cannot change a result, besides packages' docstrings and the methods not chosen."""
 BY_IMAGE = ("segments", "features", "cams", "seeds", "fields", "walk", "labels", "predictions")
-FILES_MAX = 18
+FILES_MAX = 19
 """Files of this project that a per-image stage may import, directly or not, other methods aside."""
 UNUSED = {"pipeline/nets/wrn38.py", "pipeline/core/trainer.py", "pipeline/core/loss_log.py"}
 """Not among them: another network, and what _command.py loads in stages that train."""
@@ -196,12 +196,18 @@ def test_the_classifier_sees_the_segments_through_guidance_alone() -> None:
     ]
 
 
-def test_trust_in_hints_reruns_seeds_and_what_follows() -> None:
+def test_trust_in_hints_reruns_seeds_and_what_follows_their_weight_the_final_models() -> None:
     """And nothing but the hints of a source makes data/hints.h5."""
-    tracking = [name for name in STAGES if "hints" in STAGES[name]["params"]]
-    assert tracking == ["seeds", "walk", "labels", "semantic", "report"]
+    tracking = {
+        key: [name for name in STAGES if {"hints", f"hints.{key}"} & {*STAGES[name]["params"]}]
+        for key in ("trust", "weight")
+    }
+    assert tracking == {
+        "trust": ["seeds", "walk", "labels", "semantic", "report"],
+        "weight": ["semantic", "instance", "report"],
+    }
     reading = {name for name in STAGES if "data/hints.h5" in STAGES[name]["deps"]}
-    assert reading == {"seeds", "walk", "labels", "semantic", "scores"}
+    assert reading == {"seeds", "walk", "labels", "semantic", "instance", "scores"}
 
 
 def test_every_step_is_scored_and_reported() -> None:

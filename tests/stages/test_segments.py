@@ -11,6 +11,7 @@ import pytest
 from pipeline.core.artifacts import Reader, Writer
 from pipeline.core.weights import load_weights
 from pipeline.data.index import Index
+from pipeline.data.masks import read_instances, read_semantic
 from pipeline.params import presets
 from pipeline.readers.build import build
 from stages.classifier import classifier
@@ -19,6 +20,7 @@ from stages.guidance import guidance
 from stages.labels import labels
 from stages.segments import segments
 from tests.support.runtimes import run_stage
+from tests.support.transformers_nets import small_net
 
 
 @pytest.fixture
@@ -142,15 +144,66 @@ def test_s2c_trains_with_the_settings_of_its_code(workspace: Path) -> None:
     assert not any(value.any() for value in biases), "those of batch norm, frozen at their first 0"
 
 
-def test_a_vote_without_segments_says_which_parameter_to_set(workspace: Path) -> None:
-    run_stage(segments, values={"segments.backend": "none"})
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"segments.backend": "none", "labels.vote": "segments"}, "labels.vote|segments.backend"),
+        (
+            {"segments.backend": "none", "labels.refine": "prompts"},
+            "labels.refine|segments.backend",
+        ),
+        (
+            {"segments.embeddings": False, "labels.refine": "prompts"},
+            "labels.refine|segments.embeddings",
+        ),
+    ],
+)
+def test_labels_without_what_they_need_of_segments_say_which_parameter_to_set(
+    workspace: Path, values: dict[str, object], words: str
+) -> None:
+    run_stage(segments, values=values)
     for name in ("walk", "fields", "hints"):
         with Writer(Path(f"data/{name}.h5"), name, ["x"]):
             pass
-    done = run_stage(labels, values={"labels.vote": "segments"})
+    done = run_stage(labels, values=values)
     assert done.exit_code == 1
-    assert "labels.vote" in done.output
-    assert "segments.backend" in done.output
+    assert all(word in done.output for word in words.split("|"))
+
+
+@pytest.mark.parametrize("backend", ["superpixels", "transformers"])
+def test_labels_take_the_masks_that_they_prompt(workspace: Path, backend: str) -> None:
+    values: dict[str, object] = {"segments.backend": backend, "labels.agreement": 0.5}
+    if backend == "transformers":
+        pytest.importorskip("transformers", reason="extra `transformers` is not installed")
+        net, processor = small_net("sam2")
+        for part in (net, processor.image_processor):
+            part.save_pretrained(workspace / "net")
+        values |= {"segments.checkpoint": str(workspace / "net"), "segments.sam.points_per_side": 2}
+    assert run_stage(segments, values=values).exit_code == 0
+    index = Index.load(Path("data/dataset"))
+    with Writer(Path("data/walk.h5"), "walk", index.classes) as writer:
+        for name in index.select("train"):
+            ids, classes = read_instances(index, name)
+            masks = ids[::4, ::4] == np.arange(1, len(classes) + 1)[:, None, None]
+            writer.write(name, {"maps": masks, "classes": classes, "size": np.array(ids.shape)})
+    for name in ("fields", "hints"):
+        with Writer(Path(f"data/{name}.h5"), name, index.classes):
+            pass
+    found = []
+    for refine in ("none", "prompts"):
+        done = run_stage(labels, values={**values, "labels.refine": refine})
+        assert done.exit_code == 0, done.output
+        found.append(Reader(Path("data/labels.h5"), "labels"))
+        Path("data/labels.h5").rename(f"data/{refine}.h5")
+    coarse, refined = ([reader[name] for name in reader.names] for reader in found)
+    assert all((a["classes"] == b["classes"]).all() for a, b in zip(coarse, refined, strict=True))
+    if backend == "superpixels":  # a network of random weights agrees with nothing
+        gains = [
+            (b["semantic"] == truth).mean() - (a["semantic"] == truth).mean()
+            for a, b, name in zip(coarse, refined, found[0].names, strict=True)
+            for truth in [read_semantic(index, name)]
+        ]
+        assert np.mean(gains) > 0
 
 
 def write_segments(fill: int) -> None:

@@ -14,6 +14,8 @@ from segment_anything.modeling import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.segmenters.prompting import Query
+
 SIDE = 256
 """Side of the network's square input; its embeddings are 32 x 16 x 16, its masks 64 x 64."""
 
@@ -108,4 +110,12 @@ def smallest_wins(
         segments,
         [masks[i]["stability_score"] for i in kept],
         [np.clip(masks[i]["predicted_iou"], 0, 1) for i in kept],
+    )
+
+
+def with_box_and_outside(query: Query) -> Query:
+    """The prompt with a box around its points, and all but the first of them off the object."""
+    box = (*(query.points_xy.min(0) - 3), *(query.points_xy.max(0) + 4))
+    return query._replace(
+        points_xy=query.points_xy[:1], outside_xy=query.points_xy[1:], box_xyxy=box
     )

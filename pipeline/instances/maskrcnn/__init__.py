@@ -2,7 +2,7 @@
 
 torchvision's implementation with a feature pyramid (Lin et al., CVPR 2017), on any timm backbone.
 Its losses are torchvision's, with equal weights; ignored pixels are background here, as the method
-has no others.
+has no others, and pixels weigh the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -131,7 +131,7 @@ def training_loss(
     network: nn.Module, batch: Sequence[Tensor], step: TrainState
 ) -> Mapping[str, Tensor]:
     """Return torchvision's loss terms of a batch of InstanceCrops, and their sum as `loss`."""
-    images, ids, classes, _ = batch
+    images, ids, classes, *_ = batch
     targets = [target_of(*sample) for sample in zip(ids, classes, strict=True)]
     losses = network(images, targets)
     terms = {name.removeprefix("loss_"): value.float() for name, value in losses.items()}

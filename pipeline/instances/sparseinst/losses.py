@@ -25,9 +25,9 @@ Dice, mask and objectness are those of matched queries. The first four are sums 
 number of matched pairs of all ranks; the published code takes means over a rank's own pairs for
 mask and objectness, which then weigh images differently from the other two. What belongs to an
 instance is scaled by its weight, in the first term the row of its query. Sums over pixels count
-each cell by the share of its pixels that are not ignored. The last term is a mean over those
-pixels: it teaches the encoder the classes from the first step on, where the queries learn them long
-after the masks.
+each cell by the share of its pixels that are not ignored, or by their weights. The last term is a
+mean over those pixels: it teaches the encoder the classes from the first step on, where the queries
+learn them long after the masks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,8 +64,8 @@ class Targets(NamedTuple):
     """The T instances of B images, one image's after the other's.
 
     counts: instances of each image; classes: int64 [T]; weights: [T] in [0,1]; masks: [T,h,w] in
-    [0,1], the instance's share of a cell's pixels that are not ignored; valid: [B,h,w] in [0,1],
-    the share of a cell's pixels that are not ignored.
+    [0,1], the instance's share of a cell's pixels that are not ignored; valid: [B,h,w], the share
+    of a cell's pixels that are not ignored. Pixels count by their weights.
     """
 
     counts: list[int]
@@ -99,15 +99,17 @@ def training_loss(
 
     Args:
         network: a SparseInst in training mode.
-        batch: images [B,3,S,S], ids [B,S,S], classes [B,M], scores [B,M].
+        batch: images [B,3,S,S], ids [B,S,S], classes [B,M], scores [B,M], and weights [B,S,S] of
+            pixels or nothing.
         step: gives means over the ranks.
         weights: of the terms by name (published: 2, 2, 5, 1 and 0; the paper has 2 for mask).
         resizing: `area` or `bilinear`.
         weighted: whether instances count by their scores.
     """
-    images, ids, classes, scores = batch
+    images, ids, classes, scores, *pixels = batch
     outputs, semantic = network(images)
-    targets = targets_of(ids, classes, scores if weighted else torch.ones_like(scores), resizing)
+    scores = scores if weighted else torch.ones_like(scores)
+    targets = targets_of(ids, classes, scores, resizing, *pixels)
     matches = match(outputs, targets)
     pairs = step.ranks.mean(matches.query.new_full((), len(matches.query)).float()).clamp(min=1)
     terms = loss_terms(outputs, targets, matches, pairs)
@@ -116,7 +118,13 @@ def training_loss(
     return {"loss": total_loss(terms, weights), **terms}
 
 
-def targets_of(ids: Tensor, classes: Tensor, weights: Tensor, resizing: str = "area") -> Targets:
+def targets_of(
+    ids: Tensor,
+    classes: Tensor,
+    weights: Tensor,
+    resizing: str = "area",
+    pixel_weights: Tensor | None = None,
+) -> Targets:
     """Return the targets of id maps; instances without a visible pixel are left out.
 
     Args:
@@ -125,22 +133,29 @@ def targets_of(ids: Tensor, classes: Tensor, weights: Tensor, resizing: str = "a
         classes: uint8 [B,M], of ids 1..M; 255 for unused ones, which come last.
         weights: [B,M] in [0,1].
         resizing: `area` or `bilinear`.
+        pixel_weights: [B,H,W], at least 1; None for 1 everywhere.
     """
     height, width = ids.shape[1:]
-    padded = F.pad(ids, (0, -width % MULTIPLE, 0, -height % MULTIPLE), value=IGNORE)
+    beyond = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+    padded = F.pad(ids, beyond, value=IGNORE)
+    counted = torch.ones_like(ids) if pixel_weights is None else pixel_weights
+    counted = F.pad(counted, beyond) * (padded != IGNORE)
     used = classes != IGNORE
     slots = int(used.any(0).sum())
-    ignored = torch.zeros_like(padded[:, ::MASK_STRIDE, ::MASK_STRIDE])
-    hits = ignored.new_zeros(len(ids), slots, *ignored.shape[1:])  # bytes: a cell's 16 pixels fit
+    known = torch.zeros_like(counted[:, ::MASK_STRIDE, ::MASK_STRIDE])
+    hits = known.new_zeros(len(ids), slots, *known.shape[1:])  # bytes: a cell's 16 pixels fit
     numbers = torch.arange(1, slots + 1, dtype=ids.dtype, device=ids.device).view(-1, 1, 1)
     offsets = list(product(RESIZING[resizing], repeat=2))
     for down, right in offsets:
-        pixels = padded[:, down::MASK_STRIDE, right::MASK_STRIDE].contiguous()
-        hits += pixels[:, None] == numbers
-        ignored += pixels == IGNORE
+        pixels, weight = (
+            part[:, down::MASK_STRIDE, right::MASK_STRIDE].contiguous()
+            for part in (padded, counted)
+        )
+        hits += (pixels[:, None] == numbers) * weight[:, None]
+        known += weight
     seen = (hits.flatten(2).amax(2) > 0) & used[:, :slots]
     image, slot = seen.nonzero().unbind(1)
-    known = (len(offsets) - ignored).float()
+    known = known.float()
     return Targets(
         seen.sum(1).tolist(),
         classes[image, slot].long(),

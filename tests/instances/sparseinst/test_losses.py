@@ -16,6 +16,7 @@ from pipeline.instances.sparseinst.losses import (
     loss_terms,
     match,
     semantic_loss,
+    targets_of,
     total_loss,
 )
 from pipeline.instances.sparseinst.network import Outputs
@@ -340,3 +341,27 @@ def test_options_reach_the_terms() -> None:
     assert terms(loss=one | {"semantic": 3})["loss"] == pytest.approx(
         2 * usual["objectness"] + 3 * usual["semantic"]
     )
+
+
+@pytest.mark.parametrize("resizing", ["area", "bilinear"])
+def test_pixels_count_by_their_weights(resizing: str) -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(0, 4, (2, 30, 44), dtype=torch.uint8)
+    ids[ids == 3] = 255
+    weights = torch.ones(2, 30, 44)
+    args = torch.tensor([[0, 1, 255]] * 2, dtype=torch.uint8), torch.ones(2, 3), resizing
+    plain, ones = targets_of(ids, *args), targets_of(ids, *args, weights)
+    assert all(torch.equal(*map(torch.as_tensor, pair)) for pair in zip(plain, ones, strict=True))
+    weights[:, 8:20, 4:30] = 2.5
+    found = targets_of(ids, *args, weights)
+    inner = slice(None) if resizing == "area" else slice(1, 3)
+    for b, row, column in ((0, 2, 3), (1, 4, 7), (1, 7, 10)):
+        cell = slice(4 * row, 4 * row + 4), slice(4 * column, 4 * column + 4)
+        own, weight = ids[b][cell][inner, inner], weights[b][cell][inner, inner]
+        known = (weight * (own != 255)).sum()
+        torch.testing.assert_close(
+            found.valid[b, row, column], known / (16 if resizing == "area" else 4)
+        )
+        for k in (0, 1):
+            share = (weight * (own == k + 1)).sum() / known
+            torch.testing.assert_close(found.masks[2 * b + k, row, column], share)

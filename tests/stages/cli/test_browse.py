@@ -13,11 +13,18 @@ import yaml
 from click.testing import CliRunner
 
 from pipeline.browser.app import Server
+from pipeline.browser.run import Run
 from pipeline.errors import UserError
 from stages.cli import browse as command
 from stages.cli.main import main
 from tests.support.repository import ENVIRONMENT, ROOT, commit, run
-from tests.support.runs import PARAMETERS, write_artifact, write_dataset, write_table
+from tests.support.runs import (
+    PARAMETERS,
+    run_of,
+    write_artifact,
+    write_dataset,
+    write_table,
+)
 
 GRAPH = """
 stages:
@@ -210,3 +217,22 @@ def test_nothing_is_left_behind_when_it_is_ended(
         finally:
             process.kill()
     assert not list(tmp_path.glob("weakmask-browse-*"))
+
+
+def test_picked_folder_names_its_images_or_says_to_pick_again(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--picked: .*picked\.csv: not as weakmask pick writes it"):
+        command.picked_images(tmp_path)
+    (tmp_path / "picked.csv").write_text('image,uncertainty\n"a,b",0.5\nc,0.4\n')
+    assert command.picked_images(tmp_path) == ["a,b", "c"]
+
+
+def test_clicks_are_for_a_source_of_ones_own(tmp_path: Path) -> None:
+    folder = tmp_path
+    values: dict[str, object] = {"format": "folder", "source": str(folder)}
+    own = Run("workspace", run_of(folder).paths, lambda: {"dataset": values})
+    clicks = command.clicks_of(own)
+    assert clicks is not None
+    assert clicks.points == folder / "hints/clicked.csv"
+    assert command.clicks_of(Run("first", own.paths, lambda: {"dataset": values})) is None
+    values["format"] = "scenes"
+    assert command.clicks_of(own) is None

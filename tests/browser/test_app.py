@@ -42,14 +42,14 @@ class Client:
 @contextmanager
 def serving(*runs: Run) -> Iterator[Client]:
     with Server(runs, 0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         client = Client(server)
         yield client
         client.connection.close()
         server.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(run: Run) -> Iterator[Client]:
     with serving(run) as client:
         yield client

@@ -19,7 +19,7 @@ from pipeline.browser.run import Run
 from pipeline.browser.sample import Sample, WalkSettings
 from pipeline.errors import UserError
 from pipeline.views import overlays
-from tests.support.runs import HEIGHT, NAMES, WIDTH, run_of, write_artifact
+from tests.support.runs import HEIGHT, WIDTH, run_of, write_artifact
 
 
 class Client:
@@ -59,7 +59,7 @@ def pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["b/two", "c été <b>", "e100%"])
 def test_every_file_of_any_id_is_served_and_kept_by_the_browser(client: Client, name: str) -> None:
     card = next(one for one in client.data("grid")["cards"] if one["id"] == name)
     pane = client.data("pane", run="workspace", id=name, layers=",".join(LAYERS))

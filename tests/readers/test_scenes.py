@@ -48,7 +48,7 @@ def digest(scene: Scene) -> str:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    return [draw(index, seed=3) for index in range(200)]
+    return [draw(index, seed=3) for index in range(100)]
 
 
 def touching(instances: np.ndarray, one: int, other: int) -> bool:

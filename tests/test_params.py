@@ -3,6 +3,8 @@
 import io
 import re
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,14 @@ from pipeline.params import ParameterError, Parameters, check_names, parse, pres
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@cache
+def scenes() -> dict[str, Any]:
+    return presets.load("scenes")
+
+
 def changed(**changes: Any) -> dict[str, Any]:
     """The scenes preset with values set by double-underscored path."""
-    made = presets.load("scenes")
+    made = deepcopy(scenes())
     for path, value in changes.items():
         *sections, last = path.split("__")
         section = made

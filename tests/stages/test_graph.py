@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,27 +51,40 @@ def module_file(name: str) -> Path | None:
     return found if found.is_file() else None
 
 
-def imports(file: Path) -> Iterator[Path]:
-    """Yield the files of this project that a file imports, anywhere but under TYPE_CHECKING."""
-    tree = ast.parse(file.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
+@cache
+def nodes(file: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(file.read_text())))
+
+
+@cache
+def imports(file: Path) -> list[Path]:
+    """Return the files of this project that a file imports, anywhere but under TYPE_CHECKING."""
+    found = []
+    typing = {
+        inner
+        for node in nodes(file)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in node.body
+    }
+    for node in nodes(file):
+        if node in typing:
+            continue
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         for name in names:
-            if name.split(".")[0] in ("pipeline", "stages") and (found := module_file(name)):
-                yield found
+            if name.split(".")[0] in ("pipeline", "stages") and (imported := module_file(name)):
+                found.append(imported)
+    return found
 
 
 def within(file: str, folders: tuple[str, ...] | list[str]) -> bool:
     return any(file == folder or file.startswith(f"{folder}/") for folder in folders)
 
 
+@cache
 def closure(name: str) -> set[str]:
     """Return the files that stage `name` imports, directly or not, methods that register aside."""
     seen, todo = set[Path](), [ROOT / f"stages/{name}.py"]
@@ -213,13 +226,12 @@ def test_every_step_is_scored_and_reported() -> None:
 @pytest.mark.defect("s2c-8")
 def test_the_library_knows_no_stage_and_no_artifact_path() -> None:
     for file in (ROOT / "pipeline").rglob("*.py"):
-        tree = ast.parse(file.read_text())
         documentation = {
             ast.get_docstring(node, clean=False)
-            for node in ast.walk(tree)
+            for node in nodes(file)
             if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
         }
-        strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        strings = [node.value for node in nodes(file) if isinstance(node, ast.Constant)]
         paths = [text for text in strings if isinstance(text, str) and text.startswith("data/")]
         assert not [text for text in paths if text not in documentation], file
         assert not re.search(r"^\s*(from|import) (stages|dvc)\b", file.read_text(), re.M), file

@@ -138,7 +138,7 @@ def test_an_export_is_a_source_with_the_same_index(labels: Path, form: str) -> N
             writer.write(name, nothing if name == "deep/c" else whole)
     chosen = ("--images", "copy", "--min-score", "0")
     assert run("labels", "--format", form, "-o", "out", *chosen).exit_code == 0
-    found = CliRunner().invoke(main, ["init", "--source", "out"])
+    found = CliRunner().invoke(main, ["init", "--no-time", "--source", "out"])
     assert found.exit_code == 0, found.output
     checked = CliRunner().invoke(main, ["check"])
     assert "0 errors" in checked.output, checked.output
@@ -161,7 +161,7 @@ def test_an_export_is_a_source_with_the_same_index(labels: Path, form: str) -> N
 def test_an_export_to_yolo_is_a_source(labels: Path) -> None:
     chosen = ("--images", "copy", "--min-score", "0")
     assert run("labels", "--format", "yolo", "-o", "out", *chosen).exit_code == 0
-    assert CliRunner().invoke(main, ["init", "--source", "out"]).exit_code == 0
+    assert CliRunner().invoke(main, ["init", "--no-time", "--source", "out"]).exit_code == 0
     again = build("yolo", Path("out"), Path("again"))
     assert {p.id: (p.split, p.tags) for p in again.values()} == {
         "a b": ("train", (0, 1)),

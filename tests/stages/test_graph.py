@@ -133,13 +133,8 @@ def test_every_file_of_stages_is_a_stage() -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_listed_code_exists(name: str) -> None:
-    for dep in code_deps(name):
-        assert (ROOT / dep).exists(), dep
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_imported_code_is_listed(name: str) -> None:
+def test_imported_code_is_listed_and_listed_code_exists(name: str) -> None:
+    assert not [dep for dep in code_deps(name) if not (ROOT / dep).exists()]
     listed = [*code_deps(name), *NEUTRAL]
     assert not {file for file in closure(name) if not within(file, listed)}
 

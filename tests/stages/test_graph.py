@@ -59,7 +59,7 @@ def nodes(file: Path) -> list[ast.AST]:
 @cache
 def imports(file: Path) -> list[Path]:
     """Return the files of this project that a file imports, anywhere but under TYPE_CHECKING."""
-    found = []
+    names: list[str] = []
     typing = {
         inner
         for node in nodes(file)
@@ -69,15 +69,12 @@ def imports(file: Path) -> list[Path]:
     for node in nodes(file):
         if node in typing:
             continue
-        names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            if name.split(".")[0] in ("pipeline", "stages") and (imported := module_file(name)):
-                found.append(imported)
-    return found
+            names += [alias.name for alias in node.names]
+    ours = [name for name in names if name.split(".")[0] in ("pipeline", "stages")]
+    return [file for name in ours if (file := module_file(name))]
 
 
 def within(file: str, folders: tuple[str, ...] | list[str]) -> bool:

@@ -160,7 +160,7 @@ def test_an_export_to_yolo_is_a_source(labels: Path) -> None:
 
 @pytest.mark.parametrize("images", ["copy", "link", "none"])
 @pytest.mark.parametrize("form", ["voc", "coco", "yolo"])
-def test_every_format_is_written_and_copies_are_upright(labels: Path, form: str, images: str) -> None:
+def test_every_format_has_upright_copies(labels: Path, form: str, images: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for name in ("a b", "日本"):

@@ -74,7 +74,7 @@ def imports(file: Path) -> list[Path]:
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
     ours = [name for name in names if name.split(".")[0] in ("pipeline", "stages")]
-    return [file for name in ours if (file := module_file(name))]
+    return [found for name in ours if (found := module_file(name))]
 
 
 def within(file: str, folders: tuple[str, ...] | list[str]) -> bool:

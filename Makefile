@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 INSTALL := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# for two cores: slow tests wait for processes of DVC meanwhile, hence one more with them
 PYTEST := OMP_NUM_THREADS=1 pytest --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo browse fast test format bench clean

@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 INSTALL := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-PYTEST := OMP_NUM_THREADS=1 pytest -n 3 --dist loadfile --no-loadscope-reorder
+# for two cores: slow tests wait for processes of DVC meanwhile, hence one more with them
+PYTEST := OMP_NUM_THREADS=1 pytest --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo browse fast test format bench clean
 
@@ -27,13 +28,13 @@ fast: $(VENV)/installed-test  ## lint, types, and all tests that take a few seco
 	ruff check .
 	ruff format --check .
 	mypy
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -n 2 -m "not slow"
 
 test: $(VENV)/installed-test  ## lint, types and all tests
 	ruff check .
 	ruff format --check .
 	mypy
-	$(PYTEST)
+	$(PYTEST) -n 3
 
 format: $(VENV)/installed-test  ## sort imports and format all code
 	ruff check --fix .

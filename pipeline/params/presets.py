@@ -34,7 +34,7 @@ def text(name: str) -> str:
     """Return the whole parameter file of a preset; raise UserError if there is none."""
     if name not in names():
         raise UserError(f"no preset is called {name!r}; choose from {', '.join(names())}")
-    return replace(_merged(name), {})
+    return _merged(name)
 
 
 def replace(whole: str, changes: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def address(folder: Path) -> Iterator[str]:
     """The address of a server in this process, over both runs."""
     runs = [run_of(folder), run_of(folder / "other", "other")]
     with Server(runs, 0, Clicks(folder / "hints"), ["f"]) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server.address
         server.shutdown()
 

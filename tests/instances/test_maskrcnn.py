@@ -11,7 +11,7 @@ from tests.instances.base import SMALL, InstanceModelTester, square_batch
 
 class TestMaskRCNN(InstanceModelTester):
     method = "maskrcnn"
-    options = {"channels": 8, "proposals": 64}
+    options = {"channels": 8, "proposals": 16}
     terms = {"classifier", "box_reg", "mask", "objectness", "rpn_box_reg"}
 
     def detecting(self) -> MaskRCNN:

@@ -110,6 +110,7 @@ def rows(tables: Tables, name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(tables.csv()[name])))
 
 
+@pytest.mark.defect("irn-4", "puzzlecam-2")  # which need twenty images
 @pytest.mark.parametrize("format_", ["labels", "predictions"])
 def test_truth_scores_one(index: Index, stored: Callable[..., Reader], format_: str) -> None:
     reader = stored(format_, lambda n: MAKERS[format_](index, n))
@@ -311,10 +312,3 @@ def test_a_model_that_finds_nothing_has_an_ap_of_zero(
 
     tables = score(index, stored("predictions", nothing_found), instances=has_model)
     assert tables.scores.get("AP50") == (0 if has_model else None)
-
-
-@pytest.mark.defect("irn-4", "puzzlecam-2")
-def test_fewer_than_twenty_images_are_scored(index: Index, stored: Callable[..., Reader]) -> None:
-    reader = stored("predictions", lambda n: truth_predictions(index, n))
-    for count in (1, 2, 3):
-        assert score(index, reader, list(index)[:count]).scores["images"] == count

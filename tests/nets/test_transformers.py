@@ -21,7 +21,7 @@ from pipeline.nets.deeplab import SemanticNet, probabilities
 
 PLAIN = ("vit_small_patch14_dinov2", "vit_small_patch16_dinov3")
 SWIN = "swin_tiny_patch4_window7_224"
-ALL = (*PLAIN, SWIN, "convnext_tiny")
+ALL = (*PLAIN, SWIN, "convnext_atto")
 SMALL = "test_vit"
 
 
@@ -98,7 +98,7 @@ def test_batched_equals_single(name: str) -> None:
             assert torch.allclose(level[n : n + 1], alone, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*PLAIN, SWIN])
+@pytest.mark.parametrize("name", [PLAIN[1], SWIN])
 def test_weights_of_a_file_with_timms_names(name: str, tmp_path: Path) -> None:
     whole = timm.create_model(name).state_dict()
     whole = {key: torch.randn_like(v) if v.is_floating_point() else v for key, v in whole.items()}
@@ -121,9 +121,9 @@ def test_frozen_stages_are_the_blocks_before_a_map(stages: int, blocks: int) -> 
     assert {n.split(".")[0] for n in learning} == ({"blocks", "norm"} if blocks < 6 else set())
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "convnext_tiny"])
-@pytest.mark.parametrize(("height", "width"), [(50, 71)])
-def test_every_network_takes_it(name: str, height: int, width: int) -> None:
+@pytest.mark.parametrize("name", [SMALL, "test_convnext"])
+def test_every_network_takes_it(name: str) -> None:
+    height, width = 50, 71
     images = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8)
     semantic = SemanticNet(3, name).eval()
     assert probabilities(semantic, images, (1.0,), flip=False).shape == (1, 3, height, width)

@@ -201,7 +201,7 @@ CASES = {
     "all": (LOOSE, (72, 96)),
     "filtered": (FILTERED, (72, 96)),
     "portrait": (FILTERED, (100, 60)),
-    "larger than the input": (FILTERED, (300, 410)),
+    "larger than the input": (FILTERED, (200, 280)),
     "suppressed": (Filters(0.0, 0.0, box_nms=0.3), (72, 96)),
     "another offset": (Filters(0.0, 0.7, stability_offset=0.2, box_nms=0.9), (72, 96)),
     "small regions": (Filters(0.0, 0.0, box_nms=0.9, min_area=40), (72, 96)),
@@ -210,10 +210,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("seed", [1, 3])
-def test_map_is_the_packages_pixel_for_pixel(case: str, seed: int) -> None:
+def test_map_is_the_packages_pixel_for_pixel(case: str) -> None:
     filters, size = CASES[case]
-    net, image = local_sam(seed), sample_image(*size)
+    net, image = local_sam(3), sample_image(*size)
     masks = generated(net, image, 8, 10, filters)
     segments, stability, iou = smallest_wins(masks, size)
     found = ours(PackageDecoder(net), net, image, filters)
@@ -233,13 +232,15 @@ def test_image_without_any_mask_has_an_empty_map(filters: Filters, min_area: int
     assert len(found.stability) == len(found.iou) == 0
 
 
-@pytest.mark.parametrize("points_per_batch", [1, 7, 64, 1000])
-def test_points_per_batch_change_nothing(points_per_batch: int) -> None:
+def test_points_per_batch_change_nothing() -> None:
     net, image = local_sam(3), sample_image()
-    one = ours(PackageDecoder(net), net, image, FILTERED, points_per_batch=10)
-    other = ours(PackageDecoder(net), net, image, FILTERED, points_per_batch=points_per_batch)
-    assert (one.segments != other.segments).float().mean() < 1e-3
-    torch.testing.assert_close(one.iou, other.iou, atol=1e-4, rtol=1e-4)
+    one, *others = (
+        ours(PackageDecoder(net), net, image, FILTERED, points_per_batch=count)
+        for count in (10, 1, 7, 1000)
+    )
+    for other in others:
+        assert (one.segments != other.segments).float().mean() < 1e-3
+        torch.testing.assert_close(one.iou, other.iou, atol=1e-4, rtol=1e-4)
 
 
 class FixedMasks(Decoder):
@@ -303,7 +304,7 @@ def rectangles(rng: np.random.Generator, count: int, height: int, width: int) ->
 
 
 @pytest.mark.defect("s2c-3")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20))
 def test_smallest_segment_owns_a_pixel_in_any_order(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,27 +51,37 @@ def module_file(name: str) -> Path | None:
     return found if found.is_file() else None
 
 
-def imports(file: Path) -> Iterator[Path]:
-    """Yield the files of this project that a file imports, anywhere but under TYPE_CHECKING."""
-    tree = ast.parse(file.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
-        names: list[str] = []
+@cache
+def nodes(file: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(file.read_text())))
+
+
+@cache
+def imports(file: Path) -> list[Path]:
+    """Return the files of this project that a file imports, anywhere but under TYPE_CHECKING."""
+    names: list[str] = []
+    typing = {
+        inner
+        for node in nodes(file)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in node.body
+    }
+    for node in nodes(file):
+        if node in typing:
+            continue
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            if name.split(".")[0] in ("pipeline", "stages") and (found := module_file(name)):
-                yield found
+            names += [alias.name for alias in node.names]
+    ours = [name for name in names if name.split(".")[0] in ("pipeline", "stages")]
+    return [found for name in ours if (found := module_file(name))]
 
 
 def within(file: str, folders: tuple[str, ...] | list[str]) -> bool:
     return any(file == folder or file.startswith(f"{folder}/") for folder in folders)
 
 
+@cache
 def closure(name: str) -> set[str]:
     """Return the files that stage `name` imports, directly or not, methods that register aside."""
     seen, todo = set[Path](), [ROOT / f"stages/{name}.py"]
@@ -120,13 +130,8 @@ def test_every_file_of_stages_is_a_stage() -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_listed_code_exists(name: str) -> None:
-    for dep in code_deps(name):
-        assert (ROOT / dep).exists(), dep
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_imported_code_is_listed(name: str) -> None:
+def test_imported_code_is_listed_and_listed_code_exists(name: str) -> None:
+    assert not [dep for dep in code_deps(name) if not (ROOT / dep).exists()]
     listed = [*code_deps(name), *NEUTRAL]
     assert not {file for file in closure(name) if not within(file, listed)}
 
@@ -219,13 +224,12 @@ def test_every_step_is_scored_and_reported() -> None:
 @pytest.mark.defect("s2c-8")
 def test_the_library_knows_no_stage_and_no_artifact_path() -> None:
     for file in (ROOT / "pipeline").rglob("*.py"):
-        tree = ast.parse(file.read_text())
         documentation = {
             ast.get_docstring(node, clean=False)
-            for node in ast.walk(tree)
+            for node in nodes(file)
             if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
         }
-        strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        strings = [node.value for node in nodes(file) if isinstance(node, ast.Constant)]
         paths = [text for text in strings if isinstance(text, str) and text.startswith("data/")]
         assert not [text for text in paths if text not in documentation], file
         assert not re.search(r"^\s*(from|import) (stages|dvc)\b", file.read_text(), re.M), file

@@ -14,7 +14,7 @@ LONG = int(os.environ.get("WEAKMASK_FUZZ", "0"))
 """Examples per test, new ones in every run; 0 for a few that are always the same."""
 
 HARD = settings(
-    max_examples=LONG or 120,
+    max_examples=LONG or 60,
     derandomize=not LONG,
     deadline=None,
     suppress_health_check=[

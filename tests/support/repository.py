@@ -69,7 +69,7 @@ def run(
 
 
 def set_parameters(folder: Path, values: Mapping[str, object]) -> None:
-    parameters = yaml.safe_load((folder / "params.yaml").read_text())
+    parameters = yaml.load((folder / "params.yaml").read_text(), yaml.CSafeLoader)
     for name, value in values.items():
         *sections, last = name.split(".")
         section = parameters
@@ -77,7 +77,7 @@ def set_parameters(folder: Path, values: Mapping[str, object]) -> None:
             section = section[key]
         assert last in section, name
         section[last] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(parameters))
+    (folder / "params.yaml").write_text(yaml.dump(parameters, Dumper=yaml.CSafeDumper))
 
 
 def commit(folder: Path) -> None:

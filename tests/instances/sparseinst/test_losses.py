@@ -141,36 +141,6 @@ def test_images_after_one_with_more_instances_than_queries_are_right(
     )
 
 
-def test_weight_of_an_instance_scales_all_its_terms() -> None:
-    outputs, targets = random_outputs(1, 1), plain(random_targets((1,)))
-    whole = terms_of(outputs, targets)
-    part = terms_of(outputs, targets._replace(weights=torch.tensor([0.3])))
-    for name, term in whole.items():
-        assert float(part[name].detach()) == pytest.approx(0.3 * float(term.detach()))
-
-
-def test_instance_of_weight_0_leaves_its_query_alone() -> None:
-    outputs, targets = random_outputs(1, 3), random_targets((2,))
-    targets = targets._replace(weights=torch.tensor([0.0, 1.0]))
-    matches = match(outputs, targets)
-    total_loss(loss_terms(outputs, targets, matches, torch.tensor(1.0)), PUBLISHED).backward()
-    query = int(matches.query[matches.target == 0])
-    for part in outputs:
-        assert part.grad is not None
-        assert not part.grad[0, query].any()
-        assert part.grad.any()
-
-
-def test_ignored_cells_get_no_gradient() -> None:
-    outputs, targets = random_outputs(2, 4), random_targets((4, 4))
-    total_loss(terms_of(outputs, targets), PUBLISHED).backward()
-    assert outputs.masks.grad is not None
-    ignored = (targets.valid == 0)[:, None].expand_as(outputs.masks)
-    assert ignored.any()
-    assert not outputs.masks.grad[ignored].any()
-    assert (outputs.masks.grad[~ignored] != 0).all()
-
-
 def test_half_precision_is_computed_in_float32() -> None:
     half = Outputs(*(part.detach().bfloat16() for part in random_outputs(2, 8)))
     targets = random_targets((4, 3))

@@ -77,6 +77,7 @@ def inside(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return repository
 
 
+@pytest.mark.slow
 def test_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path: Path) -> None:
     first, higher = (command.revision(name, tmp_path / name) for name in ("first", "higher"))
     before, after = first.reader("labels"), higher.reader("labels")
@@ -92,6 +93,7 @@ def test_tag_and_an_experiment_are_read_from_the_cache(inside: Path, tmp_path: P
     )
 
 
+@pytest.mark.slow
 def test_images_of_another_dataset_are_linked_from_the_cache(
     inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +105,7 @@ def test_images_of_another_dataset_are_linked_from_the_cache(
     assert (tmp_path / "scratch/index.json").is_symlink()
 
 
+@pytest.mark.slow
 def test_what_the_cache_lacks_is_named_and_the_rest_is_there(
     inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +123,7 @@ def test_what_the_cache_lacks_is_named_and_the_rest_is_there(
     assert command.revision("higher", tmp_path / "c").problem("labels") is None
 
 
+@pytest.mark.slow
 def test_experiment_with_a_target_shows_no_scores_of_other_labels(
     inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +159,7 @@ def test_parameters_are_there_while_dvc_writes_its_lock_file(
     assert command.workspace().parameters["labels"]["background"] == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -170,6 +175,7 @@ def test_revision_without_a_run(inside: Path, name: str, message: str) -> None:
     assert message in output
 
 
+@pytest.mark.slow
 def test_workspace_comes_first_then_the_revisions(
     inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

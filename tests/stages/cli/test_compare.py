@@ -81,6 +81,7 @@ def test_folder_without_repository_is_refused(folder: Path) -> None:
     assert "see its message above" in invoke("--queue", "-S", "base.seed=1").output
 
 
+@pytest.mark.slow
 def test_commit_without_experiments_says_how_to_queue_some(graph: Path) -> None:
     result = invoke()
     assert result.exit_code == 1

@@ -1,6 +1,7 @@
 """Runs by their lock file: parameters, stale outputs, and places in DVC's cache."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,19 @@ def lock_of(**read: tuple[str, str]) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def committed(folder: Path) -> Any:
-    """A function that commits parameters and a lock file, and returns the run."""
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty repository."""
+    folder = tmp_path_factory.mktemp("empty")
     run(folder, "git", "init", "-q", "-b", "main")
     run(folder, "dvc", "init", "-q")
+    return folder
+
+
+@pytest.fixture
+def committed(repository: Path, folder: Path) -> Any:
+    """A function that commits parameters and a lock file, and returns the run."""
+    shutil.copytree(repository, folder, dirs_exist_ok=True)
 
     def write(lock: dict[str, Any] | str, **changed: Any) -> CachedRun:
         graph = {name: {"cmd": "true", "outs": [path]} for name, (path, _) in OUTPUTS.items()}

@@ -101,13 +101,20 @@ def choose(
 
 
 @click.command()
-@click.option("-n", "number", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "-n",
+    "number",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Images to pick.",
+)
 @click.option(
     "--by",
     default="disagreement",
     show_default=True,
     type=click.Choice([*CRITERIA]),
-    help="Seeds against labels, two close scores, boundaries that no label follows, or chance.",
+    help="Where seeds and labels differ, two scores are close, boundaries have no outline, or chance.",
 )
 @click.option("--spread", is_flag=True, help="Let the classes take turns.")
 @click.option(
@@ -165,7 +172,7 @@ def pick(
 
 @click.group()
 def hints() -> None:
-    """Take back what was corrected."""
+    """Add corrected masks to the hints of the source."""
 
 
 @hints.command()
@@ -235,7 +242,7 @@ def _rendered(
     names, labels = Names(index, set(index)), {name: c + 1 for c, name in enumerate(index.classes)}
     for path, file, renderer in found:
         if (name := names.find(file)) is None:
-            raise UserError(f"{path}: {file} is no image of the dataset; {DO_LEAVE}")
+            raise UserError(f"{path}: {file} is not an image of the dataset; {DO_LEAVE}")
         drawn = {outline.name for outline in renderer.outlines}
         _check_classes({name for name in drawn if no_class(name) is None}, path, index)
         try:
@@ -249,7 +256,7 @@ def _rendered(
 def _check_classes(names: Iterable[str], where: Path, index: Index) -> None:
     if unknown := sorted({*names} - {*index.classes}):
         raise UserError(
-            f"{where}: {', '.join(unknown)} is no class of the dataset, whose classes are "
+            f"{where}: {', '.join(unknown)} is not a class of the dataset, whose classes are "
             f"{', '.join(index.classes)}; rename it in the annotation tool"
         )
 
@@ -275,7 +282,7 @@ def _built(export: Path, index: Index) -> Iterator[tuple[str, Record]]:
         for name in found:
             if name not in index or index.size(name) != found.size(name):
                 raise UserError(
-                    f"{export}: {name} is no image of the dataset, or has another size there; "
+                    f"{export}: {name} is not an image of the dataset, or has another size there; "
                     f"{DO_LEAVE}"
                 )
             if not found.has_masks(name):

@@ -207,12 +207,12 @@ def _minutes(seconds: float) -> str:
     type=click.Choice(("auto", "folder", "classes", "voc", "coco", "yolo", "roboflow")),
     help="Layout of the folder; auto is that of params.yaml for its own source, else a guess.",
 )
-@click.option("--all", "every", is_flag=True, help="List every problem, not three of a kind.")
+@click.option("--all", "every", is_flag=True, help="List every problem, not just three of a kind.")
 def check(source: Path | None, format_: str, every: bool) -> None:
-    """Report every problem of a SOURCE folder at once, and its classes.
+    """Report all problems of a SOURCE folder, and its classes.
 
-    SOURCE is that of params.yaml by default. The exit status is 1 if there are errors, at which the
-    stage dataset stops; warnings do not count.
+    SOURCE defaults to that of params.yaml. The exit status is 1 if there are errors, at which the
+    stage dataset would stop; warnings do not count.
     """
     title, survey = "", None
     if source is None or (format_ == "auto" and PARAMETERS.is_file()):

@@ -58,9 +58,9 @@ TAIL = 15
 def run(
     ctx: click.Context, targets: tuple[str, ...], force: bool, settings: tuple[str, ...]
 ) -> None:
-    """Run what changed of the pipeline, or of TARGETS and what they need (`dvc repro`).
+    """Run the stages that changed, or those of TARGETS and what they need (`dvc repro`).
 
-    Says which stage runs and how long the rest takes; all other output is kept in .work/run.log.
+    Shows which stage runs and how long the rest will take; all other output goes to .work/run.log.
     """
     check_names(settings)
     check_source(settings)

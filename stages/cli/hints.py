@@ -1,4 +1,4 @@
-"""`weakmask pick` and `weakmask hints add`: which images to correct, and taking them back.
+"""`weakmask pick` and `weakmask hints add`: choose images to correct, add corrected masks.
 
 weakmask pick -n 20 --by disagreement --spread -o to_correct
 weakmask hints add to_correct                   # after correcting its masks in an annotation tool
@@ -83,10 +83,14 @@ CRITERIA: Mapping[str, tuple[Callable[[Records, str, Labels], float], tuple[str,
 def choose(
     scores: Mapping[str, float], tags: Mapping[str, Sequence[int]], n: int, *, spread: bool
 ) -> list[str]:
-    """Return the n images of the highest scores.
+    """Return the n images with the highest scores, highest first.
 
-    spread: each time only images with the class that was picked least so far count, so that no
-    class takes all.
+    Args:
+        scores: score of each image.
+        tags: class ids of each image.
+        n: number of images.
+        spread: each time choose among images with the class that was chosen least so far, so that
+            no class takes all.
     """
     ordered, chosen = sorted(scores, key=lambda name: (-scores[name], name)), list[str]()
     picks = Counter({c: 0 for name in ordered for c in tags[name]})

@@ -140,7 +140,7 @@ class Names:
 
 
 def _label(name: str, classes: Sequence[str]) -> int | None:
-    """Return the label of a class name, IGNORE for void, None for what is no class."""
+    """Return the label of a class name, IGNORE for void, None if it is not a class."""
     known = no_class(name)
     return classes.index(name) + 1 if name in classes else known
 

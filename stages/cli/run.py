@@ -95,7 +95,7 @@ def run(
 
 
 def check_source(settings: Sequence[str]) -> None:
-    """Raise UserError if `dataset.source`, as the settings or else params.yaml say, is not there:
+    """Raise UserError if `dataset.source`, as the settings or else params.yaml say, does not exist:
     DVC's own message names no parameter.
     """
     source = dict(setting.partition("=")[::2] for setting in settings).get("dataset.source")
@@ -103,7 +103,7 @@ def check_source(settings: Sequence[str]) -> None:
         source = read_parameters().dataset.source
     if source is not None and not Path(source).exists():
         raise UserError(
-            f"dataset.source: {source} is not there; name the folder of your images "
+            f"dataset.source: {source} does not exist; name the folder of your images "
             "(`weakmask init --source FOLDER`)"
         )
 

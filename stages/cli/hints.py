@@ -118,7 +118,7 @@ def choose(
     default="disagreement",
     show_default=True,
     type=click.Choice([*CRITERIA]),
-    help="Where seeds and labels differ, two scores are close, boundaries have no outline, or chance.",
+    help="Where seeds and labels differ, scores are close or boundaries lack outlines; or chance.",
 )
 @click.option("--spread", is_flag=True, help="Let the classes take turns.")
 @click.option(

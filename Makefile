@@ -46,7 +46,7 @@ bench: $(VENV)/installed-test  ## measure speed, memory and disk against referen
 clean:  ## delete artifacts and unfinished work; DVC's cache stays
 	rm -rf data/* .work
 
-install: $(VENV)/installed-demo  ## .venv with all that the demo, the browser and the exports need
+install: $(VENV)/installed-demo  ## make .venv with all that the demo, the browser and the exports need
 
 define NO_COMPILER
 No C++ compiler or no Python.h: the dense CRF (pydensecrf2) is compiled when it is installed.

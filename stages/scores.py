@@ -37,8 +37,8 @@ def scores(parameters: Parameters, runtime: Runtime, name: str) -> None:
     names = truth.known([image for image in reader.names if image not in corrected])
     if not names and any(map(index.has_masks, index)):  # else `weakmask scores` says so, once
         click.echo(
-            f"scores: no image of {reader.path} has a ground-truth mask, hints aside; there are no "
-            "scores"
+            f"scores: no image of {reader.path} has a ground-truth mask and no hints of a person; "
+            "nothing is scored"
         )
     bar = tqdm(names, desc=f"scores {name}", unit="image", mininterval=1, disable=not names)
     thresholds = {"cams": parameters.scores.background, "walk": parameters.labels.background}

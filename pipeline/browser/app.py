@@ -70,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        """Answer a request, a refusal with 403, and what is not there with 404 and the reason."""
+        """Answer a request; 403 refuses it, 404 says why there is nothing at its address."""
         if not is_local(self.headers):
             self._send(403, REFUSAL.encode(), "text/plain")
             return

@@ -171,8 +171,8 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "cams": Layer(
         "cams",
-        "Where the classifier looked for each class: the brighter, the more. The outline is what "
-        "lies above the threshold.",
+        "Evidence of the classifier for each class: the brighter, the more. The outline encloses "
+        "what is above the threshold.",
         ("cams",),
         _cams,
         ("class_", "threshold"),
@@ -180,36 +180,36 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "seeds": Layer(
         "seeds",
-        "The pixels of which the maps are sure, after a dense CRF; hatched ones teach nothing.",
+        "Confident pixels after a dense CRF; hatched ones are ignored in training.",
         ("seeds",),
         partial(_label_map, "seeds"),
         link=f"{ARXIV}1210.5644",
     ),
     "boundary": Layer(
         "fields: boundary",
-        "Where IRNet sees a border between two classes: the darker, the surer.",
+        "Boundaries between classes as IRNet sees them: the darker, the more likely.",
         ("fields",),
         _boundary,
         link=IRN,
     ),
     "displacement": Layer(
         "fields: displacement",
-        "The way from each pixel to the center of its object: hue is the direction.",
+        "Displacement from each pixel to the center of its object; hue is the direction.",
         ("fields",),
         _displacement,
         link=IRN,
     ),
     "centroids": Layer(
         "fields: centroids",
-        "Where the displacements end, and the pixels that end together: one object each.",
+        "Where the displacements lead: pixels that end at one centroid are one object.",
         ("fields",),
         _centroids,
         link=IRN,
     ),
     "walk": Layer(
         "walk",
-        "The maps after the random walk, which spreads them up to the boundaries; the outline is "
-        "what lies above the background.",
+        "The maps after the random walk, which spreads them up to the boundaries; the outline "
+        "encloses what is above the background's score.",
         ("walk",),
         _walk,
         ("class_", *WALK),
@@ -218,7 +218,7 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "relabeled": Layer(
         "labels, live",
-        "The labels that the sliders of walk and labels would give, computed while you wait.",
+        "The labels that the sliders of walk and labels would give, computed on the spot.",
         ("walk", "fields"),
         _live_labels,
         WALK,
@@ -241,14 +241,14 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "predictions": Layer(
         "predictions",
-        "What the final semantic model says on images that it has not learned from.",
+        "Predictions of the final semantic model, on images it was not trained on.",
         ("predictions",),
         partial(_label_map, "predictions"),
         link=f"{ARXIV}1802.02611",
     ),
     "found": Layer(
         "predictions: instances",
-        "What the final instance model finds, the highest score in front.",
+        "Predictions of the final instance model, the highest score in front.",
         ("predictions",),
         partial(_instances, "predictions"),
         link=f"{ARXIV}2203.12827",
@@ -267,12 +267,12 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "hints": Layer(
         "hints",
-        "What a person said of its pixels (of hatched ones nothing), a model's masks, and boxes.",
+        "Labels by a person (hatched pixels have none), masks by a model, and boxes.",
         ("hints",),
         _hints,
     ),
 }
-"""All layers, lowest first, in the order of the pipeline, hints aside."""
+"""All layers, lowest first, in the order of the pipeline except for hints."""
 KEYS = dict(zip("1234567890qwert", LAYERS, strict=True))
 """Key of the keyboard -> layer that it shows or hides."""
 OPAQUE = ("boundary", "displacement")

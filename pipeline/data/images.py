@@ -151,7 +151,7 @@ def open_checked(data: bytes, path: Path, formats: tuple[str, ...]) -> Image.Ima
             what = "is a HEIC or AVIF image whatever its name"
             raise DatasetError(error(path, what, "convert it to JPEG, PNG or WebP")) from problem
         what = f"is damaged, truncated or not a {'/'.join(formats)} file ({problem})"
-        what = what.split(" (cannot identify", 1)[0]  # it goes on with the address of our buffer
+        what = what.split(" (cannot identify", 1)[0]  # then comes the address of our buffer
         raise DatasetError(error(path, what, DO_DAMAGED)) from problem
     return image
 

@@ -59,14 +59,14 @@ class Hint:
         return result
 
     def settled(self, labels: np.ndarray) -> np.ndarray:
-        """Return a label map [H,W] with what a person said."""
+        """Return a label map [H,W] with a person's labels in place of its own."""
         pixels = self.record["pixels"]
         return np.where(pixels == IGNORE, labels, pixels).astype(labels.dtype)
 
     def settled_record(self, labels: Record, background: float) -> Record:
-        """Return a record of labels.h5 with what a person said, and with the objects that hints
-        outline as instances of their own: a person's, and a model's that it is surer of than the
-        score of the background, as far as the label map agrees.
+        """Return a record of labels.h5 with a person's labels, and with the objects that hints
+        outline as instances of their own, as far as the label map agrees: all of a person's, and
+        those of a model whose score times the trust exceeds the background's.
         """
         semantic = self.settled(labels["semantic"])
         ids = labels["instances"].astype(np.int64)

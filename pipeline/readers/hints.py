@@ -110,7 +110,8 @@ def read_hints(root: Path, index: Index, *, trial: bool = False) -> Hints:
             except DatasetError as problem:
                 hints.problems += problem.problems
     if names.unknown:
-        what = f"images without use: {len(names.unknown)}, such as {next(iter(names.unknown))!r}"
+        what = f"hints on {len(names.unknown)} images, such as {next(iter(names.unknown))!r}"
+        what += ", are not used"
         do = "hints are used where their image is in split train"
         hints.problems.append(warning(folder, what, do))
     if errors := [problem for problem in hints.problems if problem.level == "error"]:
@@ -139,7 +140,7 @@ class Names:
 
 
 def _label(name: str, classes: Sequence[str]) -> int | None:
-    """Return the label of a class name, IGNORE for void, None for what is no class."""
+    """Return the label of a class name, IGNORE for void, None if it is not a class."""
     known = no_class(name)
     return classes.index(name) + 1 if name in classes else known
 
@@ -158,7 +159,7 @@ def _read_coco(
         category = coco.key(row.get("category_id"))
         label = None if category is None else labels.get(category)
         if not isinstance(file, str):
-            what = f"is of image {row.get('image_id')!r}, which is not listed"
+            what = f"belongs to image {row.get('image_id')!r}, which is not listed"
             problems.append(error(where, what, DO_EXPORT))
         elif label is None:
             foreign += 1

@@ -315,7 +315,7 @@ def _check_classes_and_splits(
             do = "tag more, or leave it out of dataset.classes; one image teaches little"
             problems.append(warning(root, f"class {name!r} has one image", do))
         elif maybe[label] and maybe[label] + count[label] == len(trained):
-            what = f"class {name!r} is in no image of split 'train' surely absent"
+            what = f"class {name!r} is not marked absent in any image of split 'train'"
             do = f"tag some {ABSENT}{name}; a class without negatives is found everywhere"
             problems.append(warning(root, what, do))
     splits = Counter(image.split for image in images)

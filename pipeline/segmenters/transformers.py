@@ -35,14 +35,14 @@ def load_transformers_sam(checkpoint: str | Path, device: torch.device) -> "Tran
         from transformers import AutoImageProcessor, AutoModelForMaskGeneration
     except ImportError as error:
         raise SamError(
-            "segments.backend: transformers needs a package that is not installed; install it by "
+            "segments.backend: transformers needs a package that is not installed; install it with "
             "`pip install -c constraints.txt -e '.[transformers]'`"
         ) from error
     where = f"segments.checkpoint: {checkpoint}"
     if not (Path(checkpoint) / "config.json").is_file():
         raise SamError(
             f"{where} is not a folder with config.json, preprocessor_config.json and "
-            "model.safetensors; get one, say, by `hf download facebook/sam2.1-hiera-tiny "
+            "model.safetensors; get one, for example, by `hf download facebook/sam2.1-hiera-tiny "
             "--local-dir FOLDER`"
         )
     try:

@@ -29,15 +29,21 @@ TITLES = {
 PREVIOUS = {"seeds": "cams", "walk": "cams", "labels": "walk", "predictions": "labels"}
 """The step each step's gain is measured against: the previous step that labels every pixel."""
 KINDS = {
-    "missed": ("missed objects", "objects: less than a quarter is labeled as anything"),
-    "wrong_class": ("wrong class", "objects: labeled, more as other classes than as their own"),
-    "bleeding": ("bleeding", "regions at an object of their class: a fifth or more is background"),
+    "missed": ("missed objects", "objects with less than a quarter of their pixels labeled"),
+    "wrong_class": ("wrong class", "objects with more pixels of other classes than of their own"),
+    "bleeding": (
+        "bleeding",
+        "regions that touch an object of their class but are a fifth or more background",
+    ),
     "background_taken": (
         "background taken",
-        "regions at no object of their class: half or more is background",
+        "regions that touch no object of their class and are half or more background",
     ),
-    "merged": ("merged instances", "instances: half or more of two or more objects in one"),
-    "split": ("split instances", "objects: in two or more instances"),
+    "merged": (
+        "merged instances",
+        "instances that cover half or more of each of two or more objects",
+    ),
+    "split": ("split instances", "objects divided among two or more instances"),
 }
 """Kinds of failures: title and definition (see metrics.failures)."""
 FORMAT, VERSION, FILE = "weakmask/report", 2, "report.json"

@@ -1,7 +1,7 @@
 """How long a run will take on this machine: each stage is measured on a few of its images.
 
 Every stage runs twice in a folder of its own, for 1 training step or on 2 images, then for 2 steps
-or on 4 images. The difference is the time of a step or of 2 images, without what a start takes.
+or on 4 images. The difference is the time of a step or of 2 images, without that of the start.
 """
 
 import json

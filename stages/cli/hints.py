@@ -1,4 +1,4 @@
-"""`weakmask pick` and `weakmask hints add`: which images to correct, and taking them back.
+"""`weakmask pick` and `weakmask hints add`: choose images to correct, add corrected masks.
 
 weakmask pick -n 20 --by disagreement --spread -o to_correct
 weakmask hints add to_correct                   # after correcting its masks in an annotation tool
@@ -83,10 +83,14 @@ CRITERIA: Mapping[str, tuple[Callable[[Records, str, Labels], float], tuple[str,
 def choose(
     scores: Mapping[str, float], tags: Mapping[str, Sequence[int]], n: int, *, spread: bool
 ) -> list[str]:
-    """Return the n images of the highest scores.
+    """Return the n images with the highest scores, highest first.
 
-    spread: each time only images with the class that was picked least so far count, so that no
-    class takes all.
+    Args:
+        scores: score of each image.
+        tags: class ids of each image.
+        n: number of images.
+        spread: each time choose among images with the class that was chosen least so far, so that
+            no class takes all.
     """
     ordered, chosen = sorted(scores, key=lambda name: (-scores[name], name)), list[str]()
     picks = Counter({c: 0 for name in ordered for c in tags[name]})
@@ -101,13 +105,20 @@ def choose(
 
 
 @click.command()
-@click.option("-n", "number", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "-n",
+    "number",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Images to pick.",
+)
 @click.option(
     "--by",
     default="disagreement",
     show_default=True,
     type=click.Choice([*CRITERIA]),
-    help="Seeds against labels, two close scores, boundaries that no label follows, or chance.",
+    help="Where seeds and labels differ, scores are close or boundaries lack outlines; or chance.",
 )
 @click.option("--spread", is_flag=True, help="Let the classes take turns.")
 @click.option(
@@ -165,7 +176,7 @@ def pick(
 
 @click.group()
 def hints() -> None:
-    """Take back what was corrected."""
+    """Add corrected masks to the hints of the source."""
 
 
 @hints.command()
@@ -235,7 +246,7 @@ def _rendered(
     names, labels = Names(index, set(index)), {name: c + 1 for c, name in enumerate(index.classes)}
     for path, file, renderer in found:
         if (name := names.find(file)) is None:
-            raise UserError(f"{path}: {file} is no image of the dataset; {DO_LEAVE}")
+            raise UserError(f"{path}: {file} is not an image of the dataset; {DO_LEAVE}")
         drawn = {outline.name for outline in renderer.outlines}
         _check_classes({name for name in drawn if no_class(name) is None}, path, index)
         try:
@@ -249,7 +260,7 @@ def _rendered(
 def _check_classes(names: Iterable[str], where: Path, index: Index) -> None:
     if unknown := sorted({*names} - {*index.classes}):
         raise UserError(
-            f"{where}: {', '.join(unknown)} is no class of the dataset, whose classes are "
+            f"{where}: {', '.join(unknown)} is not a class of the dataset, whose classes are "
             f"{', '.join(index.classes)}; rename it in the annotation tool"
         )
 
@@ -275,7 +286,7 @@ def _built(export: Path, index: Index) -> Iterator[tuple[str, Record]]:
         for name in found:
             if name not in index or index.size(name) != found.size(name):
                 raise UserError(
-                    f"{export}: {name} is no image of the dataset, or has another size there; "
+                    f"{export}: {name} is not an image of the dataset, or has another size there; "
                     f"{DO_LEAVE}"
                 )
             if not found.has_masks(name):

@@ -28,7 +28,7 @@ from stages._command import DATASET, Parameters, artifact, read_parameters, writ
     "source",
     required=True,
     type=click.Choice(list(REPOSITORIES)),
-    help="Who published it; torchvision and wrn38d are ImageNet weights of a backbone.",
+    help="Source of the file; torchvision and wrn38d are ImageNet weights of a backbone.",
 )
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write."
@@ -37,7 +37,7 @@ from stages._command import DATASET, Parameters, artifact, read_parameters, writ
 def import_weights(file: Path, source: str, output: Path, force: bool) -> None:
     """Convert weights that a method's authors published.
 
-    FILE is theirs as downloaded; nothing in it is run. The network is the one that params.yaml
+    FILE is the one they published; no code in it is run. The network is the one that params.yaml
     describes, for the classes of data/dataset in their order; every tensor has to fit. ImageNet
     weights have to fit classifier.backbone.
     """

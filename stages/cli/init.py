@@ -1,6 +1,6 @@
-"""weakmask init and weakmask check: what to know of a folder of images before anything is trained.
+"""weakmask init and weakmask check: what to know about a folder of images before any training.
 
-A preset for images of one's own is fitted to the folder: the share of held-out images and the
+Presets for images of one's own are fitted to the folder: the fraction of held-out images and the
 lengths of the trainings.
 """
 
@@ -34,7 +34,7 @@ VAL_IMAGES = 20
 
 
 def expand(context: click.Context, option: click.Parameter, text: str | None) -> Path | None:
-    """Return a path with `~` expanded, which the shell leaves in quotes, a click callback."""
+    """Expand `~` in a path, which the shell does not do within quotes (click callback)."""
     return None if text is None else Path(text).expanduser()
 
 
@@ -117,8 +117,8 @@ def _section(source: Path, preset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _val_share(parameters: Parameters) -> float:
-    """Return the fraction of images to hold out: more than the preset's of a small source that
-    names no splits.
+    """Return the fraction of images to hold out: more than the preset's for a small source
+    without splits.
     """
     section = parameters.dataset
     lists, annotations = section.voc.lists(), section.coco.annotations()
@@ -158,7 +158,7 @@ def _lengths(parameters: Parameters, survey: Survey) -> dict[str, Any]:
 
 
 def _explain(name: str, parameters: Parameters, changes: Mapping[str, Any]) -> str:
-    """Return what a preset for images of one's own chose, and why."""
+    """Describe what was chosen for the images, and why."""
     classifier, val = parameters.classifier, changes["dataset"]["val"]
     lines = [
         f"preset {name}: method {classifier.method}"
@@ -184,7 +184,7 @@ def _print_time(parameters: Parameters, survey: Survey) -> None:
     except KeyboardInterrupt:
         return
     if not seconds:
-        click.echo("not known: a stage fails on a few images; `weakmask run` will say why")
+        click.echo("unknown, as a stage fails on a few images; `weakmask run` will say why")
         return
     SECONDS.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(SECONDS, json.dumps(seconds, indent=1).encode())
@@ -207,12 +207,12 @@ def _minutes(seconds: float) -> str:
     type=click.Choice(("auto", "folder", "classes", "voc", "coco", "yolo", "roboflow")),
     help="Layout of the folder; auto is that of params.yaml for its own source, else a guess.",
 )
-@click.option("--all", "every", is_flag=True, help="List every problem, not three of a kind.")
+@click.option("--all", "every", is_flag=True, help="List every problem, not just three of a kind.")
 def check(source: Path | None, format_: str, every: bool) -> None:
-    """Report every problem of a SOURCE folder at once, and its classes.
+    """Report all problems of a SOURCE folder, and its classes.
 
-    SOURCE is that of params.yaml by default. The exit status is 1 if there are errors, at which the
-    stage dataset stops; warnings do not count.
+    SOURCE defaults to that of params.yaml. The exit status is 1 if there are errors, at which the
+    stage dataset would stop; warnings do not count.
     """
     title, survey = "", None
     if source is None or (format_ == "auto" and PARAMETERS.is_file()):

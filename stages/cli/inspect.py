@@ -22,7 +22,7 @@ from stages._command import DATA, DATASET
     "-o", "--output", type=click.Path(path_type=Path), help="PNG; default: data/inspect/ID.png."
 )
 def inspect(path: Path, name: str | None, output: Path | None) -> None:
-    """Describe an ARTIFACT and what is odd in it, or draw one image of it.
+    """Describe an ARTIFACT and what is odd in it, or draw one of its images.
 
     With an ID, draw that image, or print its scores. ARTIFACT is any file or folder in data/ (all
     of data/ by default), or a folder of unfinished work such as .work/cams, also while a stage

@@ -86,14 +86,14 @@ def _numbers(text: str | None) -> list[float] | None:
     metavar="SIDE",
     type=click.IntRange(128),
     help="semantic: keep the resolution of the images, and predict them in tiles of this side in "
-    "pixels (a multiple of 32); by default they are resized to sizes it was trained at.",
+    "pixels (a multiple of 32); by default they are resized to sizes the model was trained at.",
 )
 @click.option(
     "--overlap",
     metavar="PIXELS",
     type=click.IntRange(0),
     show_default="a quarter of SIDE",
-    help="semantic: at least how many pixels neighboring tiles share, to blend them.",
+    help="semantic: minimum overlap of neighboring tiles, where they are blended.",
 )
 @click.option("--flip", is_flag=True, help="semantic: also average over the flipped image.")
 @click.option(
@@ -106,7 +106,8 @@ def _numbers(text: str | None) -> list[float] | None:
     "--sides",
     show_default="those it was trained at, else the image's own",
     callback=parse_sides,
-    help="instance: resize to this shorter side, or to this longest one, in pixels (640,853).",
+    help="instance: resize the shorter side to the first number of pixels, unless the longer side "
+    "then exceeds the second, such as 640,853.",
 )
 @click.option(
     "--score",

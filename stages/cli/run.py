@@ -58,9 +58,9 @@ TAIL = 15
 def run(
     ctx: click.Context, targets: tuple[str, ...], force: bool, settings: tuple[str, ...]
 ) -> None:
-    """Run what changed of the pipeline, or of TARGETS and what they need (`dvc repro`).
+    """Run the stages that changed, or those of TARGETS and what they need (`dvc repro`).
 
-    Says which stage runs and how long the rest takes; all other output is kept in .work/run.log.
+    Shows which stage runs and how long the rest will take; all other output goes to .work/run.log.
     """
     check_names(settings)
     check_source(settings)
@@ -95,7 +95,7 @@ def run(
 
 
 def check_source(settings: Sequence[str]) -> None:
-    """Raise UserError if `dataset.source`, as the settings or else params.yaml say, is not there:
+    """Raise UserError if `dataset.source`, as the settings or else params.yaml say, does not exist:
     DVC's own message names no parameter.
     """
     source = dict(setting.partition("=")[::2] for setting in settings).get("dataset.source")
@@ -103,7 +103,7 @@ def check_source(settings: Sequence[str]) -> None:
         source = read_parameters().dataset.source
     if source is not None and not Path(source).exists():
         raise UserError(
-            f"dataset.source: {source} is not there; name the folder of your images "
+            f"dataset.source: {source} does not exist; name the folder of your images "
             "(`weakmask init --source FOLDER`)"
         )
 

@@ -194,7 +194,7 @@ def test_a_class_with_a_mark_in_its_name_keeps_it(tmp_path: Path) -> None:
 def test_marks_that_contradict_each_other_and_classes_without_negatives(tmp_path: Path) -> None:
     source = own_folder(tmp_path / "own", ["a,cat -dog", "b,dog ?cat", "c,cat;dog"])
     found = [problem.what for problem in check("folder", source).problems]
-    assert found == ["class 'cat' is in no image of split 'train' surely absent"]
+    assert found == ["class 'cat' is not marked absent in any image of split 'train'"]
     write(source / "labels.csv", "image,classes\na,cat -dog\nb,dog ?dog\n")
     assert "contradicts itself: '?dog' and 'dog'" in str(check("folder", source).problems)
 

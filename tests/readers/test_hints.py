@@ -195,7 +195,7 @@ def test_hints_of_other_images_are_counted(source: Path) -> None:
     save(source / "hints/c.png", mask())
     coco(source, outline(CAT, 0, 0, 3, 3), outline(CAT, 0, 0, 3, 3), image="zebra.png")
     (problem,) = read_hints(source, index_of(source)).problems
-    assert "2, such as 'c'" in problem.what
+    assert "hints on 2 images, such as 'c'" in problem.what
 
 
 @HARD

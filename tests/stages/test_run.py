@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.repository import ENVIRONMENT, LADDER, run, scores_of, set_parameters, stale
+from tests.support.repository import ENVIRONMENT, SCORED, run, scores_of, set_parameters, stale
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def test_every_artifact_is_there_and_scored(repository: Path) -> None:
     for name in ("cams", "seeds", "fields", "walk", "labels", "predictions"):
         assert (repository / f"data/{name}.h5").is_file()
-    for name in LADDER:
+    for name in SCORED:
         found = scores_of(repository, name)
         assert all(0 <= value <= 100 for value in found.values())
         own = {"cams": "best_miou", "seeds": "coverage", "walk": "best_miou"}.get(name, "AP50")

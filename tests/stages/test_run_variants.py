@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.index import Index
-from tests.support.repository import LADDER, run, scores_of, set_parameters
+from tests.support.repository import SCORED, run, scores_of, set_parameters
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -36,7 +36,7 @@ def test_images_without_masks_run_to_a_report(restored: Path, tmp_path: Path) ->
     (tmp_path / "mine/labels.csv").write_text("\n".join(rows) + "\n")
     set_parameters(restored, {"dataset.format": "folder", "dataset.source": str(tmp_path / "mine")})
     run(restored, "dvc", "repro")
-    assert all(scores_of(restored, name) == {} for name in LADDER)
+    assert all(scores_of(restored, name) == {} for name in SCORED)
     page = (restored / "data/report/index.html").read_text()
     assert "data:image" in page
     assert "nan" not in page.lower().split()

@@ -16,12 +16,12 @@ import pytest
 
 from pipeline.core.artifacts import IGNORE, Reader, Record
 from pipeline.core.weights import load_weights
-from tests.support.repository import LADDER, QUICK, ROOT, set_parameters
+from tests.support.repository import QUICK, ROOT, SCORED, set_parameters
 
 STEPS = (
     *("dataset", "segments", "hints", "guidance", "features", "classifier", "cams", "seeds"),
     *("irnet", "fields", "walk", "labels"),
-    *("semantic", "instance", "predictions", *(f"scores {name}" for name in LADDER), "report"),
+    *("semantic", "instance", "predictions", *(f"scores {name}" for name in SCORED), "report"),
 )
 PER_IMAGE = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
 TRAINED = ("classifier", "irnet", "semantic", "instance")
@@ -176,11 +176,11 @@ def _check_record(name: str, photo: Photo, classes: Sequence[str], record: Recor
 def check_scores(data: Path) -> dict[str, Mapping[str, float]]:
     """Return the scores in percent by step; check that their tables are finite."""
     found: dict[str, Mapping[str, float]] = {}
-    for name in LADDER:
+    for name in SCORED:
         found |= strict_json(data / "scores" / f"{name}.json")
         for table in (data / "scores" / name).glob("*.csv"):
             finite_table(table)
-    assert found.keys() == set(LADDER)
+    assert found.keys() == set(SCORED)
     assert all(0 <= score <= 100 for scores in found.values() for score in scores.values())
     return found
 

@@ -49,7 +49,7 @@ QUICK = {
     "report.worst": 1,
 }
 
-LADDER = ("cams", "seeds", "walk", "labels", "predictions")
+SCORED = ("cams", "seeds", "walk", "labels", "predictions")
 """What is scored, in the order of the pipeline."""
 
 

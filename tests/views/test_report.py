@@ -183,7 +183,7 @@ def test_failures_images_and_settings_stand_where_they_belong() -> None:
     page = render(**arguments())
     text = text_of(page)
     for words in (
-        "2 missed objects 2 of 5 objects: less than a quarter is labeled as anything, in 1 image.",
+        "2 of 5 objects with less than a quarter of their pixels labeled, in 1 image.",
         "None: split instances (of 5).",
         "The worst images of labels mIoU in percent",
         "more of the worst w4",

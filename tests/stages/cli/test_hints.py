@@ -198,7 +198,10 @@ def test_a_file_that_cannot_be_used_is_named(
 
 @pytest.mark.parametrize(
     ("rows", "words"),
-    [(["z,cat"], "z is no image of the dataset"), (["a,emu"], "emu is no class of the dataset")],
+    [
+        (["z,cat"], "z is not an image of the dataset"),
+        (["a,emu"], "emu is not a class of the dataset"),
+    ],
 )
 def test_what_does_not_belong_to_the_dataset_is_refused(
     project: Path, rows: Sequence[str], words: str

@@ -65,7 +65,7 @@ def test_a_source_that_is_not_there_is_named_before_anything_runs(project: Path)
     for arguments in (["run"], ["run", "-S", "dataset.source=images"]):
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 1
-        assert "dataset.source: images is not there; name the folder" in result.stderr
+        assert "dataset.source: images does not exist; name the folder" in result.stderr
         assert not LOG.exists()
 
 

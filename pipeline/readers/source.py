@@ -77,6 +77,11 @@ class Source:
         """Class names in the order of their mask values."""
         return tuple(name for name in self.names.values() if no_class(name) is None)
 
+    @property
+    def renders(self) -> bool:
+        """Whether masks are made of outlines or colors, with labels as their values."""
+        return any(entry.render or entry.colors for entry in self.entries)
+
     def known_classes(self, names: Iterable[str], where: str) -> frozenset[str]:
         """Return the tags of classes, marks kept, and marks alone; report others at `where`."""
         tags: dict[str, str] = {}

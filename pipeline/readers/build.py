@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.artifacts import IGNORE
 from pipeline.core.resume import writing
 from pipeline.core.workers import Progress, spread
 from pipeline.data.images import (
@@ -95,11 +94,8 @@ def build(
             raise DatasetError(errors)
         for _, line in summarize(problems):
             log.warning("%s", line)
-        masks_root, values = source, choice.values
-        if any(entry.render or entry.colors for entry in found.entries):
-            rendered = {label: label for label in choice.labels.values()}
-            masks_root, values = out / MASKS, {0: 0, **rendered, IGNORE: IGNORE}
-        index = Index(choice.classes, entries, source, masks_root, values)
+        masks_root = out / MASKS if found.renders else source
+        index = Index(choice.classes, entries, source, masks_root, choice.values_in(found))
     index.save(out)
     return index
 

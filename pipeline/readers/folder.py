@@ -1,5 +1,6 @@
 """Your own folders: images/ with labels.csv, or one folder of images per class."""
 
+import re
 from pathlib import Path
 
 from pipeline.data.images import DatasetError, error, warning
@@ -21,6 +22,7 @@ from pipeline.readers.tables import (
     LABELS,
     Row,
     check_blanks,
+    check_names,
     find_classes,
     names_in,
     read_labels,
@@ -31,6 +33,14 @@ IMAGES = "images"
 MASKS = "masks"
 SEMANTIC, INSTANCES = ("semantic/{}", "{}"), "instances/{}"
 """Masks of an image below masks/."""
+MASK_NAME = re.compile(r"[ _-](mask|gt|seg|label)([ _-]?\d+)?$", re.IGNORECASE)
+MASK_FOLDER = re.compile(r"(?:^|/)(ground_?truth|masks)/", re.IGNORECASE)
+"""What masks among the images of a class are called, or the folders that they are in."""
+SPLIT_FOLDER = re.compile(
+    r"(?:seg|images?)?[ _-]?((?:train|val|test)(?:ing|id|idation)?)[ _-]?(?:set|images?|data)?",
+    re.IGNORECASE,
+)
+"""Folders of a split above those of the classes."""
 
 
 def read(root: Path) -> Source:
@@ -52,6 +62,7 @@ def read(root: Path) -> Source:
     source.problems += images.problems + masks.problems
     if not listed:
         source.problems += check_blanks(table, rows, source.classes)
+    source.problems += check_names(table, source.classes)
     source.entries = [_entry(source, row, images, masks) for row in rows]
     for name in sorted(images.found.keys() - {entry.id for entry in source.entries}):
         what = f"has no row in {table.name}"
@@ -81,13 +92,17 @@ def _entry(source: Source, row: Row, images: Files, masks: Files) -> Entry:
 def read_class_folders(root: Path) -> Source:
     """Read one folder of images per class, or one per split that holds these; also in images/.
 
-    A folder whose name stands for no class, such as background/, holds images without tags.
+    A folder whose name stands for no class, such as background/, holds images without tags. Masks
+    among the images are left out, as `crack_mask.png` next to `crack.png`.
     """
     images = _class_images(root)
+    masks = {name: path for name, path in images.found.items() if _is_mask(name, images)}
     source = Source(root, problems=images.problems)
-    places = {name: _place(name) for name in images.found}
+    source.problems += warn_unread(root, [*masks.values()], MASKS)
+    places = {name: _place(name) for name in images.found if name not in masks}
     folders = sorted({normalize(folder) for folder, _ in places.values() if folder})
     source.names = number([folder for folder in folders if no_class(folder) is None])
+    source.problems += check_names(root, source.classes)
     for name, (folder, split) in places.items():
         where = str(root / images.found[name])
         if folder:
@@ -100,7 +115,8 @@ def read_class_folders(root: Path) -> Source:
 
 def has_class_folders(root: Path) -> bool:
     """Return whether all images are in folders of classes, at least two of them."""
-    folders = {_place(name)[0] for name in _class_images(root).found}
+    images = _class_images(root)
+    folders = {_place(name)[0] for name in images.found if not _is_mask(name, images)}
     return "" not in folders and len(folders) > 1
 
 
@@ -108,10 +124,17 @@ def _class_images(root: Path) -> Files:
     return Files(root, IMAGES if (root / IMAGES).is_dir() else ".")
 
 
+def _is_mask(name: str, images: Files) -> bool:
+    """Return whether an image is a mask by the name of its folder, or by its own next to the image
+    that it is of.
+    """
+    base = MASK_NAME.sub("", name)
+    return MASK_FOLDER.search(name) is not None or (base != name and base in images.found)
+
+
 def _place(name: str) -> tuple[str, str | None]:
     """Return the class, or nothing, and the split of an image by the folders it is in."""
-    folders = name.split("/")[:-1]
-    split = normalize_split(folders[0]) if folders else ""
-    if split in ("train", "val", "test"):
-        return (folders[1] if len(folders) > 1 else ""), split
-    return (folders[0] if folders else ""), None
+    split, folders = None, name.split("/")[:-1]
+    while folders and (found := SPLIT_FOLDER.fullmatch(folders[0])):
+        split, folders = normalize_split(found[1]), folders[1:]
+    return (folders[0] if folders else ""), split

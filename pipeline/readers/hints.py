@@ -84,6 +84,28 @@ def read_hints(root: Path, index: Index, *, trial: bool = False) -> Hints:
     Raises:
         DatasetError: lists every file and row that cannot be used.
     """
+    hints = _find(root, index, trial=trial)
+    if errors := [problem for problem in hints.problems if problem.level == "error"]:
+        raise DatasetError(errors)
+    return hints
+
+
+def check_hints(root: Path, index: Index) -> list[Problem]:
+    """Return all problems of a source's hints and trial set, those of masks and outlines too."""
+    problems = []
+    for trial in (False, True):
+        found = _find(root, index, trial=trial)
+        problems += found.problems
+        for name, hints in found.images.items():
+            try:
+                render(hints, index, name, None)
+            except DatasetError as problem:
+                problems += problem.problems
+    return problems
+
+
+def _find(root: Path, index: Index, *, trial: bool) -> Hints:
+    """Read the hints as far as they can be, with all problems but those of rendering them."""
     hints, folder = Hints(), root / HINTS / (TRIAL if trial else "")
     names = Names(index, {name for name, image in index.items() if image.split == "train"})
     masks = Files(root, folder.relative_to(root).as_posix(), (".png",))
@@ -114,8 +136,6 @@ def read_hints(root: Path, index: Index, *, trial: bool = False) -> Hints:
         what += ", are not used"
         do = "hints are used where their image is in split train"
         hints.problems.append(warning(folder, what, do))
-    if errors := [problem for problem in hints.problems if problem.level == "error"]:
-        raise DatasetError(errors)
     return hints
 
 

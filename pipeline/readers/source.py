@@ -21,10 +21,11 @@ HINTS = "hints"
 OUTSIDE = "lies outside the source folder (through `..` or a link)"
 DO_MOVE = "move the images into the source folder"
 DO_COPY = "copy it into the folder or use a hard link"
-BACKGROUND_NAMES = frozenset({"background", "bg"})
+BACKGROUND_NAMES = frozenset({"background", "bg", "none", "nan", "null"})
 IGNORE_NAMES = frozenset({"ignore", "ignored", "void", "unlabeled", "unlabelled"})
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-"""Usual names of the two splits that the pipeline uses."""
+SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLITS |= {split: split for split in ("train", "val", "test")}
+"""Usual names of the splits."""
 UNKNOWN, ABSENT = "?", "-"
 """Marks of a tag: perhaps in the image, surely not in it; alone, of all classes without a tag."""
 Colors = Mapping[tuple[int, int, int], int]
@@ -76,6 +77,11 @@ class Source:
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of their mask values."""
         return tuple(name for name in self.names.values() if no_class(name) is None)
+
+    @property
+    def renders(self) -> bool:
+        """Whether masks are made of outlines or colors, with labels as their values."""
+        return any(entry.render or entry.colors for entry in self.entries)
 
     def known_classes(self, names: Iterable[str], where: str) -> frozenset[str]:
         """Return the tags of classes, marks kept, and marks alone; report others at `where`."""

@@ -24,6 +24,8 @@ LABELMAP = "labelmap.txt"
 """CVAT's list of classes with the colors that stand for them."""
 COLUMNS = ["image", "classes", "split"]
 SEPARATORS = ";|,"
+NOTHING = frozenset({"good", "healthy", "negative", "no defect", "no_defect", "normal", "ok"})
+"""Names that often stand for images without an object of any class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def read_labels(path: Path) -> list[Row]:
                 problems.append(error(where, what, do))
                 continue
             image, cell, split = [cell.strip() for cell in [*cells, ""][:3]]
-            if re.fullmatch(r"\[.*\]", cell):  # a list of Python
+            if re.fullmatch(r"[\[({].*[\])}]", cell):  # a list, tuple or set of Python
                 cell = re.sub(r"['\"]", "", cell[1:-1])
             rows.append(Row(image, normalize(cell), split or None, where))
     except csv.Error as problem:
@@ -193,6 +195,24 @@ def check_blanks(path: Path, rows: Sequence[Row], classes: Collection[str]) -> l
     what = f"{names} is read as two classes, which always occur together"
     do = "separate class names by ; if the blank belongs to a name, or list them in classes.txt"
     return [warning(path, what, do)]
+
+
+def check_names(where: Path, names: Collection[str]) -> list[Problem]:
+    """Warn of names that are made of others, such as `cat/dog`, and of names for what has none of
+    the classes.
+    """
+    problems, known = [], {name.casefold() for name in names}
+    do = "separate class names by ;, or ignore this if it is one class"
+    for name in names:
+        parts = [part for part in re.split(r"[\W_]+", name.casefold()) if part]
+        if not parts or (len(parts) > 1 and known >= {*parts}):
+            what = f"class {name!r} " + ("is made of other classes" if parts else "has no letters")
+            problems.append(warning(where, what, do))
+        elif name.casefold() in NOTHING:
+            what = f"class {name!r} is learned like an object"
+            remedy = "leave such images without a tag, or call it background, if it means no object"
+            problems.append(warning(where, what, remedy))
+    return problems
 
 
 def _parts(separators: str, cell: str) -> frozenset[str]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from pipeline.core.artifacts import IGNORE, MAX_CLASSES
 from pipeline.core.workers import Progress, spread
 from pipeline.data.images import DatasetError, Problem, error, warning
-from pipeline.data.index import ImageEntry
+from pipeline.data.index import ImageEntry, Index
 from pipeline.data.masks import MASKS, writing_archive
 from pipeline.errors import count
 from pipeline.readers.agreement import Shown, check_agreement
+from pipeline.readers.hints import check_hints
 from pipeline.readers.inspection import Finding, inspect
 from pipeline.readers.layout import layout_of, read_source, recognize
 from pipeline.readers.source import (
@@ -42,6 +43,11 @@ class Choice:
     classes: tuple[str, ...]
     labels: Mapping[str, int]
     values: Mapping[int, int]
+
+    def values_in(self, source: Source) -> Mapping[int, int]:
+        """Return value -> label of the masks in the index of a source."""
+        labels = {label: label for label in (0, *self.labels.values(), IGNORE)}
+        return labels if source.renders else self.values
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +106,8 @@ def check(
 
     Arguments as in `build`; `format` may be "auto" to recognize it by the layout.
     """
-    problems: list[Problem] = []
-    title = format
+    problems, title, auto = list[Problem](), format, format == "auto"
     try:
-        auto = format == "auto"
         layout = recognize(source) if auto else layout_of(format, source, lists, annotations)
         title = layout.title or format
         found = read_source(source, layout)
@@ -112,6 +116,8 @@ def check(
     except DatasetError as problem:
         return Survey(tuple(problems + problem.problems), title)
     images, problems = examine(found, choice, val=val, untagged=untagged)
+    index = Index(choice.classes, images, source, source, choice.values_in(found))
+    problems += check_hints(source, index)
     problems.sort(key=lambda problem: problem.level)
     return Survey(tuple(problems), title, choice.classes, tuple(images))
 
@@ -183,9 +189,8 @@ def examine(
     if not source.entries:
         problems.append(error(source.root, "lists no image", "add images to its lists or labels"))
     work = partial(inspect, source.root, choice.labels, choice.values)
-    renders = out is not None and any(entry.render or entry.colors for entry in entries)
     images, shown = [], []
-    with writing_archive(out / MASKS) if out is not None and renders else nullcontext() as add:
+    with writing_archive(out / MASKS) if out and source.renders else nullcontext() as add:
         findings = spread(work, entries, workers, progress)
         for entry, finding in zip(entries, findings, strict=True):
             if source.tags_of_masks and finding.shown is not None:

@@ -1,6 +1,7 @@
 """Hints: what each kind of file says, gating by tags, provenance, and damaged files."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.artifacts import Record, validate_record
-from pipeline.data.images import DatasetError
+from pipeline.data.images import DatasetError, Problem
 from pipeline.data.index import Index
 from pipeline.export.coco import annotation
 from pipeline.readers.build import build
 from pipeline.readers.hints import Hints, read_hints, render
 from pipeline.readers.layout import recognize
+from pipeline.readers.validation import check
 from tests.support.harm import HARD, changed, result_or_message
 from tests.support.sources import SIZE, mask, own_folder, save, write
 
@@ -173,6 +175,28 @@ def test_a_bad_file_is_named(source: Path, file: str, text: str, words: str) -> 
     write(source / "hints" / file, text)
     with pytest.raises(DatasetError, match=words):
         said(source)
+    assert re.search(words, str(DatasetError(checked(source))))
+
+
+def checked(source: Path) -> list[Problem]:
+    """What `weakmask check` reports."""
+    return list(check("folder", source).problems)
+
+
+def test_check_reports_every_problem_of_hints(source: Path) -> None:
+    assert not [problem for problem in checked(source) if "hints" in problem.where]
+    save(source / "hints/a.png", mask((0, 0, 6, 8, CAT)))
+    save(source / "hints/zebra.png", mask())
+    write(source / "hints/model/a.png", "no image")
+    write(source / "hints/p.csv", f"{HEAD}\na,emu,1,2\nb,cat,99,2")
+    found = [(problem.level, str(problem)) for problem in checked(source)]
+    for level, words in (
+        ("error", "model/a.png: "),
+        ("error", "p.csv:2: 'emu' is not a class"),
+        ("error", "p.csv:3: has a point outside"),
+        ("warning", "images without use: 1, such as 'zebra'"),
+    ):
+        assert [one for one in found if one[0] == level and words in one[1]], words
 
 
 @pytest.mark.parametrize(

@@ -298,6 +298,8 @@ def test_each_kind_is_recognized_and_read(tmp_path: Path, make: Callable[[Path],
         "cat dog",
         "background;cat;dog",
         "\"['cat', 'dog']\"",
+        "\"('cat', 'dog')\"",
+        "\"{'cat', 'dog'}\"",
     ],
 )
 def test_separators_of_tags(tmp_path: Path, row: str) -> None:
@@ -306,6 +308,54 @@ def test_separators_of_tags(tmp_path: Path, row: str) -> None:
     write(own / "labels.csv", f"image,classes\na,cat\nb,dog\nc,{row}\n")
     index = read(own, tmp_path / "out")
     assert (index.classes, index["c"].tags) == (("cat", "dog"), (0, 1))
+
+
+@pytest.mark.parametrize("cell", ["nan", "None", "NULL", ""])
+def test_what_programs_write_for_no_tag_is_no_class(tmp_path: Path, cell: str) -> None:
+    index = read(own_folder(tmp_path / "own", ["a,cat", f"b,{cell}"]), tmp_path / "out")
+    assert (index.classes, index["b"].tags) == (("cat",), ())
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("cat/dog", "'cat/dog' is made of other classes"),
+        ("cat\uff1bdog", "'cat\uff1bdog' is made of other classes"),
+        ("cat & dog", "'&' has no letters"),
+        ("Good", "'Good' is learned like an object"),
+        ("hot-dog", None),
+    ],
+)
+def test_doubtful_names_of_classes_are_reported(
+    tmp_path: Path, cell: str, words: str | None
+) -> None:
+    own = own_folder(tmp_path / "own", ["a,cat", "b,dog", f"c,{cell}"])
+    found = [p.what for p in check("auto", own).problems if "class '" in p.what]
+    found = [what for what in found if "one image" not in what]
+    assert found == ([] if words is None else [f"class {words}"])
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("Training", "Testing"), ("Train", "Test"), ("seg_train/seg_train", "seg_test/seg_test")],
+)
+def test_folders_of_splits_above_those_of_classes(tmp_path: Path, train: str, test: str) -> None:
+    for k, place in enumerate((f"{train}/cat/a", f"{train}/train station/b", f"{test}/cat/c")):
+        save(tmp_path / f"source/{place}.png", noise(k))
+    index = read(tmp_path / "source", tmp_path / "out")
+    assert index.classes == ("cat", "train station")
+    assert [image.split for image in index.values()].count("test") == 1
+    assert index.select("train") == [f"{train}/cat/a", f"{train}/train station/b"]
+
+
+@pytest.mark.parametrize("place", ["cat/a_mask.png", "cat/a_mask_1.png", "ground_truth/cat/a.png"])
+def test_masks_among_the_images_of_a_class_are_no_images(tmp_path: Path, place: str) -> None:
+    for k, name in enumerate(("cat/a", "mask/b")):
+        save(tmp_path / f"source/{name}.png", noise(k))
+    save(tmp_path / "source" / place, mask())
+    assert [*read(tmp_path / "source", tmp_path / "out")] == ["cat/a", "mask/b"]
+    problems = check("auto", tmp_path / "source").problems
+    assert [p for p in problems if "files that are not read: 1" in p.what and place in p.what]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from pipeline.core.artifacts import IGNORE, Record
 from pipeline.data.images import DatasetError, Problem, error, warning
 from pipeline.data.index import Index
 from pipeline.data.masks import read_values, to_labels
+from pipeline.errors import count
 from pipeline.readers import coco
 from pipeline.readers.outlines import clean, rasterize
 from pipeline.readers.source import HINTS, Files, no_class, normalize, without_suffix
@@ -132,8 +133,8 @@ def _find(root: Path, index: Index, *, trial: bool) -> Hints:
             except DatasetError as problem:
                 hints.problems += problem.problems
     if names.unknown:
-        what = f"hints on {len(names.unknown)} images, such as {next(iter(names.unknown))!r}"
-        what += ", are not used"
+        images = count(len(names.unknown), "image")
+        what = f"hints on {images}, such as {next(iter(names.unknown))!r}, are not used"
         do = "hints are used where their image is in split train"
         hints.problems.append(warning(folder, what, do))
     return hints

@@ -194,7 +194,7 @@ def test_check_reports_every_problem_of_hints(source: Path) -> None:
         ("error", "model/a.png: "),
         ("error", "p.csv:2: 'emu' is not a class"),
         ("error", "p.csv:3: has a point outside"),
-        ("warning", "images without use: 1, such as 'zebra'"),
+        ("warning", "hints on 1 image, such as 'zebra', are not used"),
     ):
         assert [one for one in found if one[0] == level and words in one[1]], words
 

@@ -182,7 +182,7 @@ def test_a_trial_set_is_scored_and_no_step_learns_of_it(project: Path) -> None:
 @pytest.mark.parametrize("format_", ["labelstudio", "labelme"])
 @pytest.mark.parametrize(
     ("old", "new", "words"),
-    [("dog", "emu", "emu is no class"), ("16", "15", "is 15 x|15 x 12"), ("}", "", "not valid")],
+    [("dog", "emu", "emu is not a class"), ("16", "15", "is 15 x|15 x 12"), ("}", "", "not valid")],
 )
 def test_a_file_that_cannot_be_used_is_named(
     project: Path, format_: str, old: str, new: str, words: str

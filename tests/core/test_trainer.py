@@ -160,7 +160,7 @@ def test_the_seed_decides_on_the_weights(tmp_path: Path) -> None:
 )
 def test_loader_processes_change_nothing(tmp_path: Path) -> None:
     first = go(tmp_path / "1")
-    for workers in (2, 3):
+    for workers in (8, 12):  # two and three processes on a CPU
         assert same(first, go(tmp_path / str(workers), workers=workers))
 
 
@@ -190,10 +190,7 @@ class PowerFailure(Dataset[tuple[Tensor, Tensor]]):
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_interrupted_training_gives_the_same_weights(
-    tmp_path: Path, name: str, workers: int
-) -> None:
+def test_an_interrupted_training_gives_the_same_weights(tmp_path: Path, name: str) -> None:
     settings: dict[str, Any] = {"config": config(name=name, momentum=0.9), "checkpoint": 0.0}
     undisturbed = go(tmp_path / "undisturbed", **settings)
     for reads in (13, 9):

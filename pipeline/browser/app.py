@@ -67,6 +67,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or small answers wait 40 ms on a kept connection
     server: Server
 
     def do_GET(self) -> None:

@@ -22,7 +22,7 @@ class Runtime(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     """Autocast type of the networks; `auto` is bfloat16 on GPUs that support it, else float32."""
     workers: Annotated[int, Field(ge=0)]
-    """Worker processes for CPU work; 0 for one per core."""
+    """Worker processes for CPU work; 0 for one per core. Trainings on a CPU load with a quarter."""
     batch: Count
     """Images per forward pass at inference; the walk takes larger groups on a GPU."""
     shard: Count

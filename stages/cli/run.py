@@ -5,6 +5,7 @@ they start, their progress bars and messages (`stage: ...`), and the end of the 
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from stages._command import PARAMETERS, read_parameters
 
 WORK = Path(".work")
 LOG, SECONDS = WORK / "run.log", WORK / "seconds.json"
+ALONE = {"GOMP_SPINCOUNT": "10000"}
+"""Threads of one stage at a time may spin for longer, see `stages/__init__.py`."""
 EXPECTED = {
     "dataset": 11,
     "segments": 8,
@@ -71,7 +74,9 @@ def run(
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with (
         LOG.open("w", encoding="utf-8") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | ALONE
+        ) as process,
     ):
         assert process.stdout is not None
         try:

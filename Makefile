@@ -7,8 +7,7 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; d
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
-# Python compiles a module when it is first imported; compiling all of them takes pip half a minute.
-INSTALL := $(BIN)/python -m pip install --no-compile --constraint $(CONSTRAINTS)
+INSTALL := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # for two cores: slow tests wait for processes of DVC meanwhile, hence one more with them
 PYTEST := OMP_NUM_THREADS=1 pytest --dist loadfile --no-loadscope-reorder

@@ -103,7 +103,8 @@ def read(path: Path) -> MaskRenderer:
     content = read_json(path)
     try:
         size = whole(content["imageHeight"]), whole(content["imageWidth"])
-        return MaskRenderer(size, tuple(_outlines(content["shapes"])), rasterize)  # type: ignore[arg-type]
+        drawn = tuple(_outlines(content["shapes"]))
+        return MaskRenderer(size, drawn, rasterize)  # type: ignore[arg-type]
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as problem:
         raise DatasetError(error(path, f"cannot be used ({problem!r})", DO_SAVE)) from None
 

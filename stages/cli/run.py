@@ -27,17 +27,17 @@ LOG, SECONDS = WORK / "run.log", WORK / "seconds.json"
 ALONE = {"GOMP_SPINCOUNT": "10000"}
 """Threads of one stage at a time may spin for longer, see `stages/__init__.py`."""
 EXPECTED = {
-    "dataset": 11,
-    "segments": 8,
-    "classifier": 111,
-    "cams": 33,
+    "dataset": 9,
+    "segments": 9,
+    "classifier": 105,
+    "cams": 29,
     "seeds": 14,
-    "irnet": 42,
-    "fields": 22,
-    "walk": 10,
-    "semantic": 63,
-    "instance": 170,
-    "predictions": 14,
+    "irnet": 39,
+    "fields": 15,
+    "walk": 11,
+    "semantic": 62,
+    "instance": 146,
+    "predictions": 15,
     "report": 7,
 }
 """Seconds of the stages of the built-in scenes on two cores; all others take about 3."""

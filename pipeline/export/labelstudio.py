@@ -1,8 +1,8 @@
 """Label Studio: a JSON of tasks with masks as predictions to correct, and the JSON that it exports,
 with the corrected ones as annotations.
 
-A brush mask holds the RGBA values of the image, all four 0 or 255, packed as by rle-pack of
-thi.ng/umbrella: how many values (32 bits), bits of a value - 1 (5), bits of each of four lengths,
+A brush mask holds the RGBA values of the image, all four 0 or 255, packed as by the package
+rle-pack: how many values (32 bits), bits of a value - 1 (5), bits of each of four lengths,
 less 1 (4 x 4); then runs: whether it repeats one value (1), which of the lengths it has (2), how
 many values, less 1, and the value or values.
 """

@@ -95,6 +95,7 @@ def _hints(sample: Sample, settings: WalkSettings, size: Size) -> Draw:
     outlined = overlays.resized_ids(boxed, size)
 
     def draw(image: np.ndarray) -> np.ndarray:
+        """Draw over an image uint8 [H,W,3]."""
         image = heat(image) if len(classes) else image
         image = overlays.labels_over(image, said) if (said != IGNORE).any() else image
         return overlays.outlines_over(image, outlined)

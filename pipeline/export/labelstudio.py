@@ -145,6 +145,7 @@ def unpack(code: Sequence[int], size: tuple[int, int]) -> np.ndarray:
         raise ValueError("the brush mask is not a list of bytes") from None
 
     def take(count: int) -> int:
+        """Read the next `count` bits as a number."""
         nonlocal place
         place += count
         if place > len(bits):

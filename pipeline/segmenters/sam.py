@@ -25,7 +25,7 @@ from pipeline.core.artifacts import Record
 from pipeline.core.weights import WeightsError, load_checkpoint
 from pipeline.errors import UserError
 from pipeline.segmenters.prompting import Query
-from pipeline.segmenters.sam_amg import MASKS, Decoder, Filters, segment_everything
+from pipeline.segmenters.sam_amg import MASKS, Decoder, Filters, Prompts, segment_everything
 
 BATCH = {"cpu": 8, "cuda": 64}
 """Prompts decoded together; on a CPU larger batches fall out of the cache."""
@@ -235,14 +235,13 @@ class SamPrompter:
         """Return low-resolution logits [B,4h,4w] of the queries' masks, from one network call."""
         prompts, embeddings = self._prompts(queries), self._embeddings(queries)
         with self.autocast():
-            attended = self.decoder.attend(embeddings, *prompts)
+            attended = self.decoder.attend(embeddings, prompts)
             best = attended.iou.argmax(1)
             chosen = torch.full_like(best, MASKS - 1) if self.whole else best
             return self.decoder.logits(attended, F.one_hot(chosen, MASKS).bool())
 
-    def _prompts(self, queries: Sequence[Query]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Return points [B,P,2] and boxes [B,4] or None in SAM's input, the points' labels [B,P],
-        and a mask [B,P] of where there is none.
+    def _prompts(self, queries: Sequence[Query]) -> Prompts:
+        """Return the points and boxes of the queries in SAM's input; no boxes if a query has none.
 
         The package's prompt encoder adds half a pixel of its input to what it takes for pixel
         indices; a query's points include it already.
@@ -264,7 +263,7 @@ class SamPrompter:
         xy, on, empty, xyxy = (
             torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays
         )
-        return xy, on, empty, None if without else xyxy
+        return Prompts(xy, on, empty, None if without else xyxy)
 
     def _embeddings(self, queries: Sequence[Query]) -> Tensor:
         """Return embeddings [B,D,h,w] float32, or [1,D,h,w] if all queries are of one image; those

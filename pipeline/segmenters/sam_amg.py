@@ -74,6 +74,21 @@ class SegmentMap(NamedTuple):
     iou: Tensor
 
 
+class Prompts(NamedTuple):
+    """B prompts of at most P points each, and of boxes if there are any.
+
+    points_xy: [B,P,2] in SAM's input, as the package expects them (it adds half a pixel); labels:
+    int [B,P], 1 on the object, 0 off it; padding: bool [B,P], True for points to ignore (the
+    package's own padding by label -1 would be attended to, and so change the answer); boxes_xyxy:
+    [B,4] in SAM's input, likewise.
+    """
+
+    points_xy: Tensor
+    labels: Tensor
+    padding: Tensor | None = None
+    boxes_xyxy: Tensor | None = None
+
+
 class Attended(NamedTuple):
     """Output of the transformer for B prompts: predicted IoU [B,3] of the masks, mask tokens
     [B,3,D], and image tokens [B,h*w,D].
@@ -118,7 +133,7 @@ def _decode(
     never upscaled.
     """
     labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
-    attended = decoder.attend(embeddings, points[:, None], labels)
+    attended = decoder.attend(embeddings, Prompts(points[:, None], labels))
     chosen = torch.ones_like(attended.iou, dtype=torch.bool)
     if filters.pred_iou > 0:
         chosen = attended.iou > filters.pred_iou
@@ -224,24 +239,11 @@ class Decoder:
         self.size: int = net.prompt_encoder.input_image_size[0]
         self.grid: tuple[int, int] = net.prompt_encoder.image_embedding_size
 
-    def attend(
-        self,
-        embeddings: Tensor,
-        points_xy: Tensor,
-        labels: Tensor,
-        padding: Tensor | None = None,
-        boxes_xyxy: Tensor | None = None,
-    ) -> Attended:
-        """Run the transformer on B prompts of points, and of boxes if there are any.
-
-        Args:
-            embeddings: [1,D,h,w] of one image for all prompts, or [B,D,h,w].
-            points_xy: [B,P,2] in SAM's input, as the package expects them (it adds half a pixel).
-            labels: int [B,P], 1 on the object, 0 off it.
-            padding: bool [B,P], True for points to ignore. The package's own padding by label -1
-                would be attended to, and so change the answer.
-            boxes_xyxy: [B,4] in SAM's input, likewise.
+    def attend(self, embeddings: Tensor, prompts: Prompts) -> Attended:
+        """Run the transformer on B prompts, with the embeddings [1,D,h,w] of one image for all of
+        them, or [B,D,h,w].
         """
+        points_xy, labels, padding, boxes_xyxy = prompts
         sparse, _ = self.prompt_encoder(points=(points_xy, labels), boxes=boxes_xyxy, masks=None)
         head = self.mask_decoder
         fixed = torch.cat([head.iou_token.weight, head.mask_tokens.weight])

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.segmenters.sam import RULES, Sam, SamError
-from pipeline.segmenters.sam_amg import Attended
+from pipeline.segmenters.sam_amg import Attended, Prompts
 
 
 def load_transformers_sam(checkpoint: str | Path, device: torch.device) -> "TransformersSam":
@@ -99,18 +99,12 @@ class TransformersSam(Sam):
         parts = [F.pixel_unshuffle(part, n) for part, n in zip(maps, factors, strict=True)]
         return torch.cat(parts, 1)
 
-    def attend(
-        self,
-        embeddings: Tensor,
-        points_xy: Tensor,
-        labels: Tensor,
-        padding: Tensor | None = None,
-        boxes_xyxy: Tensor | None = None,
-    ) -> Attended:
+    def attend(self, embeddings: Tensor, prompts: Prompts) -> Attended:
         """Run the network's decoder as Decoder.attend does; the low-resolution logits [B,3,4h,4w]
         take the place of tokens. Prompts of as many points are run together: what the package pads
         with would be attended to.
         """
+        points_xy, labels, padding, boxes_xyxy = prompts
         known = torch.ones_like(labels) if padding is None else ~padding
         counts = known.sum(1).tolist()
         rows = {n: [row for row, count in enumerate(counts) if count == n] for n in set(counts)}

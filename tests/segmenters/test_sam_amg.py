@@ -18,6 +18,7 @@ from pipeline.segmenters.sam_amg import (
     Attended,
     Decoder,
     Filters,
+    Prompts,
     SegmentMap,
     segment_everything,
 )
@@ -69,7 +70,7 @@ def everyone(attended: Attended) -> Tensor:
 def test_decoder_is_the_packages(net: Any, count: int, points: int) -> None:
     decoder, embeddings, (xy, labels) = Decoder(net), images(count), prompts(6, points)
     logits, iou = published(net, embeddings, xy, labels)
-    attended = decoder.attend(embeddings, xy, labels)
+    attended = decoder.attend(embeddings, Prompts(xy, labels))
     torch.testing.assert_close(attended.iou, iou, atol=1e-4, rtol=1e-4)
     ours = decoder.logits(attended, everyone(attended)).unflatten(0, (6, 3))
     torch.testing.assert_close(ours, logits, atol=1e-4, rtol=1e-4)
@@ -78,7 +79,7 @@ def test_decoder_is_the_packages(net: Any, count: int, points: int) -> None:
 
 def test_only_chosen_masks_are_returned_in_their_order(net: Any) -> None:
     decoder, (xy, labels) = Decoder(net), prompts(5, 1)
-    attended = decoder.attend(images(1), xy, labels)
+    attended = decoder.attend(images(1), Prompts(xy, labels))
     chosen = torch.tensor([[0, 0, 0], [1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]], dtype=torch.bool)
     every = decoder.logits(attended, everyone(attended)).unflatten(0, (5, 3))
     torch.testing.assert_close(
@@ -91,7 +92,7 @@ def test_masks_are_upscaled_in_parts_without_a_seam(
     net: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder, (xy, labels) = Decoder(net), prompts(5, 1)
-    attended = decoder.attend(images(1), xy, labels)
+    attended = decoder.attend(images(1), Prompts(xy, labels))
     whole = decoder.logits(attended, everyone(attended))
     monkeypatch.setattr("pipeline.segmenters.sam_amg.FLOATS_AT_ONCE", 1)
     torch.testing.assert_close(
@@ -102,10 +103,10 @@ def test_masks_are_upscaled_in_parts_without_a_seam(
 def test_padding_leaves_no_trace(net: Any) -> None:
     decoder, embeddings, (xy, labels) = Decoder(net), images(3), prompts(3, 4)
     padding = torch.tensor([[0, 0, 0, 0], [0, 1, 1, 1], [0, 0, 1, 1]], dtype=torch.bool)
-    together = decoder.attend(embeddings, xy, labels, padding)
+    together = decoder.attend(embeddings, Prompts(xy, labels, padding))
     for i, points in enumerate([4, 1, 2]):
         alone = decoder.attend(
-            embeddings[i : i + 1], xy[i : i + 1, :points], labels[i : i + 1, :points]
+            embeddings[i : i + 1], Prompts(xy[i : i + 1, :points], labels[i : i + 1, :points])
         )
         torch.testing.assert_close(together.iou[i : i + 1], alone.iou, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(together.tokens[i : i + 1], alone.tokens, atol=1e-4, rtol=1e-4)
@@ -129,15 +130,8 @@ class PackageDecoder(Decoder):
     bit.
     """
 
-    def attend(
-        self,
-        embeddings: Tensor,
-        points_xy: Tensor,
-        labels: Tensor,
-        padding: Tensor | None = None,
-        boxes_xyxy: Tensor | None = None,
-    ) -> Attended:
-        sparse, dense = self.prompt_encoder(points=(points_xy, labels), boxes=None, masks=None)
+    def attend(self, embeddings: Tensor, prompts: Prompts) -> Attended:
+        sparse, dense = self.prompt_encoder(points=prompts[:2], boxes=None, masks=None)
         logits, iou = self.mask_decoder(
             image_embeddings=embeddings,
             image_pe=self.prompt_encoder.get_dense_pe(),
@@ -254,9 +248,9 @@ class FixedMasks(Decoder):
         self.iou = F.pad(iou, (0, rest), value=-1.0)
         self.side = points_per_side
 
-    def attend(self, embeddings: Tensor, points_xy: Tensor, *others: Tensor | None) -> Attended:
+    def attend(self, embeddings: Tensor, prompts: Prompts) -> Attended:
         column, row = (
-            (points_xy[:, 0] / torch.tensor(self.extent((0, 0))[::-1]) * self.side).long().T
+            (prompts.points_xy[:, 0] / torch.tensor(self.extent((0, 0))[::-1]) * self.side).long().T
         )
         prompt = row * self.side + column
         masks = torch.stack([MASKS * prompt + i for i in range(MASKS)], 1)

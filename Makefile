@@ -65,7 +65,6 @@ export NO_COMPILER
 $(VENV)/installed-demo: EXTRAS := demo,crf,onnx
 $(VENV)/installed-test: EXTRAS := demo,crf,onnx,test,bench
 $(VENV)/installed-demo $(VENV)/installed-test: setup.cfg $(CONSTRAINTS) | $(VENV)
-	$(INSTALL) setuptools cython
 	$(INSTALL) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/installed-demo
 
@@ -74,5 +73,5 @@ $(VENV):
 	@$${CXX:-c++} --version >/dev/null 2>&1 && test -f "$$($(PYTHON) -c \
 		'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
 		|| { echo "$$NO_COMPILER" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
-	$(BIN)/python -m pip install --upgrade pip
+	{ $(PYTHON) -m venv $(VENV) && $(INSTALL) --upgrade pip setuptools cython; } \
+		|| { rm -rf $(VENV); exit 1; }

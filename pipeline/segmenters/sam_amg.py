@@ -4,11 +4,10 @@ a grid of point prompts, filter, suppress, and let the smallest segment own a pi
 The masks are those of the package's generator without crops. Only few exist at full size at a time:
 low-resolution logits are kept, whose size does not grow with the image's.
 
-Decoder is the package's prompt encoder and mask decoder, its products in a cheaper order. The
-decoder attends 4096 image tokens to some seven prompt tokens. Where the package projects all image
-tokens of every prompt to queries, keys and values, the few prompt tokens are projected instead, by
-the same weights: q (W x) = (q W) x. Results are equal but for rounding. Only masks that are
-selected by their predicted IoU, which is known first, are upscaled.
+The decoder is the package's prompt encoder and mask decoder, its products in a cheaper order: where
+4096 image tokens attend to some seven prompt tokens, not the image tokens of every prompt are
+projected but the few prompt tokens, by the same weights: q (W x) = (q W) x. Results are equal but
+for rounding. Only masks selected by their predicted IoU, which is known first, are upscaled.
 """
 
 from collections.abc import Iterator, Sequence

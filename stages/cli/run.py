@@ -20,7 +20,7 @@ import click
 from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
 from pipeline.params import check_names
-from stages._command import PARAMETERS, read_parameters
+from stages._command import DATA, PARAMETERS, read_parameters
 
 WORK = Path(".work")
 LOG, SECONDS = WORK / "run.log", WORK / "seconds.json"
@@ -95,7 +95,10 @@ def run(
     if not targets:
         assert ctx.parent is not None
         assert isinstance(ctx.parent.command, click.Group)
-        ctx.invoke(ctx.parent.command.commands["scores"])
+        try:
+            ctx.invoke(ctx.parent.command.commands["scores"])
+        except UserError as error:  # without masks, all of this was a success nevertheless
+            click.echo(f"{error}\nreport: {DATA / 'report' / 'index.html'}")
         click.echo("next: weakmask browse, to look at every step of every image")
 
 

@@ -1,10 +1,15 @@
 """Every command printed in the README and in docs/ works as printed.
 
-A block of shell commands runs in a repository whose graph has run, unless a comment above it says
-what it needs: `<!-- test: minutes -->`, `network` or `gpu`. Of those, names are checked: targets of
-make, subcommands and options of weakmask, parameters after -S.
+The blocks of shell commands of a section run one after the other in a repository whose graph has
+run, unless a comment above a block says what it needs: `<!-- test: minutes -->`, `photos` (minutes,
+in the project of the README's own images), `example` (minutes, after the five steps of
+CONTRIBUTING.md), `network`, `gpu` or `data`. `DOCS=minutes,photos,example pytest
+tests/stages/test_docs.py` runs the first three as well. Of all, names are checked: targets of make,
+subcommands and options of weakmask, parameters after -S.
 """
 
+import json
+import os
 import re
 import shlex
 import shutil
@@ -16,21 +21,42 @@ from typing import NamedTuple
 import click
 import pytest
 import yaml
+from PIL import Image
 
 from stages.cli.main import main
-from tests.support.repository import ROOT, run
+from tests.support.repository import ROOT, commit, run
 
-NEEDS = ("minutes", "network", "gpu")
+NEEDS = ("minutes", "photos", "example", "network", "gpu", "data")
+RUN = ("", *os.environ.get("DOCS", "").split(","))
+"""Needs that are met in this run."""
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- test: (\w+) -->\n)?^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OWN_IMAGES = "weakmask init --source photos --force"
+SHELL = f"""
+weakmask() {{
+    case $1 in
+    browse) timeout --signal INT 20 weakmask "$@" || test $? = 124;;
+    init) command weakmask "$@" && PYTHONPATH={ROOT} python -m tests.support.repository;;
+    *) command weakmask "$@";;
+    esac
+}}
+dvc() {{
+    command dvc "$@"
+    if [ "$1 $2" = "queue start" ]; then
+        while [[ $(command dvc queue status) =~ Queued|Running ]]; do sleep 2; done
+    fi
+}}
+"""
+"""Commands that end: what serves is interrupted, trainings are short, a queue is waited for."""
 
 
 class Block(NamedTuple):
-    """A block of shell commands: where it is printed, what it needs beyond a finished run, its
-    text.
+    """A block of shell commands: where it is printed, and in which section; what it needs beyond a
+    finished run; its text.
     """
 
     where: str
+    section: str
     needs: str
     text: str
 
@@ -47,8 +73,11 @@ def blocks() -> Iterator[Block]:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for match in BLOCK.finditer(text):
+            name = str(page.relative_to(ROOT))
             line = text.count("\n", 0, match.start(2))
-            yield Block(f"{page.relative_to(ROOT)}:{line}", match.group(1) or "", match.group(2))
+            heading = re.findall(r"^#+ (.*)", text[: match.start()], re.MULTILINE)[-1]
+            section = f"{name}: {heading}"
+            yield Block(f"{name}:{line}", section, match.group(1) or "", match.group(2))
 
 
 BLOCKS = {block.where: block for block in blocks()}
@@ -91,8 +120,87 @@ def check_parameter(name: str, command: str) -> None:
         section = section[part]
 
 
+@pytest.fixture(scope="module")
+def home(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with what the pages suppose there: two photographs, another model's masks of one."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "photos").mkdir()
+    scenes = sorted((finished / "data/dataset/images").iterdir())
+    for name, scene in zip(("beach", "farm"), scenes, strict=False):
+        with Image.open(scene) as image:
+            image.save(folder / f"photos/{name}.jpg")
+            width, height = image.size
+    box = [width // 4, height // 4, width // 3, height // 3]
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": box, "score": 0.9}
+    coco = {
+        "images": [{"id": 1, "file_name": "farm.jpg", "width": width, "height": height}],
+        "categories": [{"id": 1, "name": "cow"}],
+        "annotations": [annotation],
+    }
+    (folder / "sam3.json").write_text(json.dumps(coco))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(finished: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of the README's own images, in which the whole graph has run."""
+    folder = copy(finished, tmp_path_factory.mktemp("photos") / "repository")
+    bash(folder, next(block.text for block in BLOCKS.values() if OWN_IMAGES in block.text), home)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def example(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository to which the classifier of CONTRIBUTING.md was added in its five steps."""
+    folder = copy(finished, tmp_path_factory.mktemp("example") / "repository")
+    method, section = re.findall(
+        r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
+    )
+    (folder / "pipeline/classifiers/hide").mkdir()
+    (folder / "pipeline/classifiers/hide/__init__.py").write_text(method)
+    registry, types = "pipeline/classifiers/__init__.py", "pipeline/params/pseudo_labels.py"
+    values = "  hide: {cells: 4, share: 0.5}\n"
+    for name, after, new in (
+        (registry, "import Frozen\n", "from pipeline.classifiers.hide import Hide\n"),
+        (registry, '"frozen": Frozen,\n', '    "hide": Hide,\n'),
+        (types, '"s2c", "frozen"', ', "hide"'),
+        (types, "    frozen: Frozen\n", "    hide: Hide\n"),
+        (types, "\n\nclass Classifier(", ""),
+        ("params.yaml", "\nclassifier:\n", values),
+        ("pipeline/presets/base.yaml", "\nclassifier:\n", values),
+    ):
+        text = (folder / name).read_text()
+        assert text.count(after) == 1, f"{name}: {after}"
+        (folder / name).write_text(
+            text.replace(after, after + new if new else f"\n\n{section}{after}")
+        )
+    commit(folder)
+    return folder
+
+
+def copy(repository: Path, to: Path) -> Path:
+    return shutil.copytree(repository, to, symlinks=True)
+
+
+def bash(folder: Path, text: str, home: Path) -> None:
+    """Run commands with the code of a repository, as if it were installed there."""
+    environment = {"HOME": str(home), "PYTHONPATH": str(folder)}
+    run(folder, "bash", "-e", "-o", "pipefail", "-c", SHELL + text, **environment)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("where", [where for where, block in BLOCKS.items() if not block.needs])
-def test_command_works_as_printed(where: str, repository: Path) -> None:
-    shutil.rmtree(repository / "out", ignore_errors=True)  # of another block
-    run(repository, "bash", "-e", "-o", "pipefail", "-c", BLOCKS[where].text)
+@pytest.mark.timeout(3600)  # for what takes minutes
+@pytest.mark.parametrize(
+    "section", dict.fromkeys(block.section for block in BLOCKS.values() if block.needs in RUN)
+)
+def test_commands_work_as_printed(
+    section: str, home: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    chosen = [block for block in BLOCKS.values() if block.section == section and block.needs in RUN]
+    special = [block.needs for block in chosen if block.needs in ("photos", "example")]
+    project = request.getfixturevalue(special[0] if special else "finished")
+    folder = copy(project, tmp_path / "repository")
+    if not special:  # as the demo leaves it
+        run(folder, "git", "reset", "-q", "HEAD~1")
+    for block in chosen:
+        bash(folder, block.text, home)

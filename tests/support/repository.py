@@ -119,3 +119,7 @@ def stale(folder: Path) -> set[str]:
     """Stages that `dvc repro` would run now, but for those whose inputs only they will change."""
     text = run(folder, "dvc", "repro", "--dry").stdout
     return {line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")}
+
+
+if __name__ == "__main__":  # shorten the trainings of the project in this folder
+    set_parameters(Path(), {name: value for name, value in QUICK.items() if "dataset" not in name})

@@ -184,8 +184,8 @@ def copy(repository: Path, to: Path) -> Path:
 
 def bash(folder: Path, text: str, home: Path) -> None:
     """Run commands with the code of a repository, as if it were installed there."""
-    environment = {"HOME": str(home), "PYTHONPATH": str(folder)}
-    run(folder, "bash", "-e", "-o", "pipefail", "-c", SHELL + text, **environment)
+    command = ("bash", "-e", "-o", "pipefail", "-c", SHELL + text)
+    run(folder, *command, HOME=str(home), PYTHONPATH=str(folder))
 
 
 @pytest.mark.slow

@@ -27,18 +27,18 @@ LOG, SECONDS = WORK / "run.log", WORK / "seconds.json"
 ALONE = {"GOMP_SPINCOUNT": "10000"}
 """Threads of one stage at a time may spin for longer, see `stages/__init__.py`."""
 EXPECTED = {
-    "dataset": 9,
-    "segments": 9,
-    "classifier": 105,
-    "cams": 29,
-    "seeds": 14,
+    "dataset": 8,
+    "segments": 7,
+    "classifier": 99,
+    "cams": 23,
+    "seeds": 13,
     "irnet": 39,
-    "fields": 15,
-    "walk": 11,
-    "semantic": 62,
-    "instance": 146,
-    "predictions": 15,
-    "report": 7,
+    "fields": 14,
+    "walk": 10,
+    "semantic": 69,
+    "instance": 163,
+    "predictions": 17,
+    "report": 6,
 }
 """Seconds of the stages of the built-in scenes on two cores; all others take about 3."""
 BAR = re.compile(r"\d+%\|")

@@ -141,18 +141,18 @@ def home(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def photos(finished: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def photos(finished: Path, home: Path, tmp_path: Path) -> Path:
     """A repository of the README's own images, in which the whole graph has run."""
-    folder = copy(finished, tmp_path_factory.mktemp("photos") / "repository")
+    folder = copy(finished, tmp_path / "repository")
     bash(folder, next(block.text for block in BLOCKS.values() if OWN_IMAGES in block.text), home)
     return folder
 
 
-@pytest.fixture(scope="module")
-def example(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def example(finished: Path, tmp_path: Path) -> Path:
     """A repository to which the classifier of CONTRIBUTING.md was added in its five steps."""
-    folder = copy(finished, tmp_path_factory.mktemp("example") / "repository")
+    folder = copy(finished, tmp_path / "repository")
     method, section = re.findall(
         r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
     )
@@ -198,9 +198,10 @@ def test_commands_work_as_printed(
 ) -> None:
     chosen = [block for block in BLOCKS.values() if block.section == section and block.needs in RUN]
     special = [block.needs for block in chosen if block.needs in ("photos", "example")]
-    project = request.getfixturevalue(special[0] if special else "finished")
-    folder = copy(project, tmp_path / "repository")
-    if not special:  # as the demo leaves it
+    if special:
+        folder = request.getfixturevalue(special[0])
+    else:  # as the demo leaves it
+        folder = copy(request.getfixturevalue("finished"), tmp_path / "repository")
         run(folder, "git", "reset", "-q", "HEAD~1")
     for block in chosen:
         bash(folder, block.text, home)

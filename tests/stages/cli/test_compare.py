@@ -126,7 +126,7 @@ def test_scores_left_from_another_run_are_named_and_left_out(graph: Path) -> Non
     both = invoke()
     assert "the experiments ran with different versions of work.py" in both.stderr
     assert [line.split()[:2] for line in both.stdout.splitlines()[1:3]] == [
-        ["seenet", "labels.background=0.25"],
+        ["seenet", "labels.background=0.2"],
         ["seenet", "labels.background=0.5"],
     ]
     assert "labels.background" not in invoke("edited").stdout

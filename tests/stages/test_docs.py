@@ -142,44 +142,48 @@ def home(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def photos(finished: Path, home: Path, tmp_path: Path) -> Path:
-    """A repository of the README's own images, in which the whole graph has run."""
-    folder = copy(finished, tmp_path / "repository")
-    bash(folder, next(block.text for block in BLOCKS.values() if OWN_IMAGES in block.text), home)
+def demo(finished: Path, tmp_path: Path) -> Path:
+    """A repository as the demo leaves it: dvc.lock is not committed."""
+    folder = shutil.copytree(finished, tmp_path / "repository", symlinks=True)
+    run(folder, "git", "reset", "-q", "HEAD~1")
     return folder
 
 
 @pytest.fixture
-def example(finished: Path, tmp_path: Path) -> Path:
+def photos(demo: Path, home: Path) -> Path:
+    """A repository of the README's own images, in which the whole graph has run."""
+    bash(demo, next(block.text for block in BLOCKS.values() if OWN_IMAGES in block.text), home)
+    return demo
+
+
+@pytest.fixture
+def example(demo: Path) -> Path:
     """A repository to which the classifier of CONTRIBUTING.md was added in its five steps."""
-    folder = copy(finished, tmp_path / "repository")
     method, section = re.findall(
         r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
     )
-    (folder / "pipeline/classifiers/hide").mkdir()
-    (folder / "pipeline/classifiers/hide/__init__.py").write_text(method)
+    (demo / "pipeline/classifiers/hide").mkdir()
+    (demo / "pipeline/classifiers/hide/__init__.py").write_text(method)
     registry, types = "pipeline/classifiers/__init__.py", "pipeline/params/pseudo_labels.py"
-    values = "  hide: {cells: 4, share: 0.5}\n"
-    for name, after, new in (
-        (registry, "import Frozen\n", "from pipeline.classifiers.hide import Hide\n"),
-        (registry, '"frozen": Frozen,\n', '    "hide": Hide,\n'),
-        (types, '"s2c", "frozen"', ', "hide"'),
-        (types, "    frozen: Frozen\n", "    hide: Hide\n"),
-        (types, "\n\nclass Classifier(", ""),
+    values = "\nclassifier:\n  hide: {cells: 4, share: 0.5}\n"
+    for name, old, new in (
+        (
+            registry,
+            "\n\nCLASSIFIERS",
+            "\nfrom pipeline.classifiers.hide import Hide\n\nCLASSIFIERS",
+        ),
+        (registry, '"frozen": Frozen,', '"frozen": Frozen, "hide": Hide,'),
+        (types, '"s2c", "frozen"', '"s2c", "frozen", "hide"'),
+        (types, "    frozen: Frozen\n", "    frozen: Frozen\n    hide: Hide\n"),
+        (types, "\n\nclass Classifier(", f"\n\n{section}\n\nclass Classifier("),
         ("params.yaml", "\nclassifier:\n", values),
         ("pipeline/presets/base.yaml", "\nclassifier:\n", values),
     ):
-        text = (folder / name).read_text()
-        assert text.count(after) == 1, f"{name}: {after}"
-        (folder / name).write_text(
-            text.replace(after, after + new if new else f"\n\n{section}{after}")
-        )
-    commit(folder)
-    return folder
-
-
-def copy(repository: Path, to: Path) -> Path:
-    return shutil.copytree(repository, to, symlinks=True)
+        text = (demo / name).read_text()
+        assert text.count(old) == 1, f"{name}: {old}"
+        (demo / name).write_text(text.replace(old, new))
+    commit(demo)
+    return demo
 
 
 def bash(folder: Path, text: str, home: Path) -> None:
@@ -193,15 +197,9 @@ def bash(folder: Path, text: str, home: Path) -> None:
 @pytest.mark.parametrize(
     "section", dict.fromkeys(block.section for block in BLOCKS.values() if block.needs in RUN)
 )
-def test_commands_work_as_printed(
-    section: str, home: Path, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_commands_work_as_printed(section: str, home: Path, request: pytest.FixtureRequest) -> None:
     chosen = [block for block in BLOCKS.values() if block.section == section and block.needs in RUN]
-    special = [block.needs for block in chosen if block.needs in ("photos", "example")]
-    if special:
-        folder = request.getfixturevalue(special[0])
-    else:  # as the demo leaves it
-        folder = copy(request.getfixturevalue("finished"), tmp_path / "repository")
-        run(folder, "git", "reset", "-q", "HEAD~1")
+    special = {block.needs for block in chosen} & {"photos", "example"}
+    folder = request.getfixturevalue(special.pop() if special else "demo")
     for block in chosen:
         bash(folder, block.text, home)

@@ -196,8 +196,11 @@ class Progress:
         return self.known.get(name, EXPECTED.get(name, 3))
 
     def pace(self) -> float:
-        """Return how many times as long as expected the stages of this run took."""
-        return sum(self.took.values(), 10.0) / (10 + sum(map(self.expected, self.took)))
+        """Return how many times as long as expected this run took, after a minute just as expected.
+
+        Without that minute the first stages, of seconds each, would speak for all the others.
+        """
+        return sum(self.took.values(), 60.0) / (60 + sum(map(self.expected, self.took)))
 
     def finish(self, *, succeeded: bool) -> None:
         """Note how long the stages took, for the next run; the last one only if it succeeded."""

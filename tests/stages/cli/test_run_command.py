@@ -103,6 +103,6 @@ def test_the_time_left_follows_earlier_runs_and_the_pace_of_this_one() -> None:
     progress = Progress(["a", "b", "c"], {"a": 100, "b": 200, "c": 100})
     progress.name = "a"
     assert progress.position() == "stage 1 of 3: a, about 7 minutes left"
-    progress.took, progress.name = {"a": 210.0}, "b"
+    progress.took, progress.name = {"a": 260.0}, "b"
     assert progress.pace() == 2
     assert progress.position() == "stage 2 of 3: b, about 10 minutes left"

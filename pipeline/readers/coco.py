@@ -242,5 +242,11 @@ def _is_outlined(item: Json) -> bool:
 
 
 def is_crowd(item: Json) -> bool:
-    """Return whether an annotation is of a crowd, or of an area to ignore."""
-    return _flag(item.get("iscrowd")) or _flag(item.get("ignore"))
+    """Return whether an annotation is of a crowd, or of an area to ignore.
+
+    CVAT sets `iscrowd` for every mask that somebody painted, as it writes it as run lengths; its
+    files are known by the attribute `occluded` of every annotation.
+    """
+    attributes = item.get("attributes")
+    painted = isinstance(attributes, dict) and "occluded" in attributes
+    return (_flag(item.get("iscrowd")) and not painted) or _flag(item.get("ignore"))

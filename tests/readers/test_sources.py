@@ -398,6 +398,17 @@ def test_flags_of_crowds_in_any_notation(tmp_path: Path, flag: object) -> None:
     assert [image.tags for image in index.values()] == [(0,), ()]
 
 
+def test_masks_painted_in_cvat_are_objects(tmp_path: Path) -> None:
+    """CVAT flags them as crowds (its issue 7030); tags and instances would be lost in silence."""
+    row = {**annotation(3, BOX, crowd=1), "attributes": {"occluded": False}}
+    coco_folder(tmp_path / "coco", [row, annotation(9, BOX, image=8, crowd=1)])
+    index = read(tmp_path / "coco", tmp_path / "out")
+    first, second = index
+    assert [image.tags for image in index.values()] == [(0,), ()]
+    np.testing.assert_array_equal(read_instances(index, first)[0], BOXED)
+    np.testing.assert_array_equal(read_semantic(index, second), BOXED * 255)
+
+
 @pytest.mark.parametrize("size", [{}, {"height": None, "width": None}, {"height": "?"}])
 def test_a_missing_size_is_that_of_the_image(tmp_path: Path, size: dict[str, object]) -> None:
     save(tmp_path / "coco/images/a.png", noise())

@@ -106,7 +106,8 @@ def look_up(path: Path, name: str, dataset: Path) -> np.ndarray | list[str]:
     ids = dict.fromkeys(row["id"] for _, row in rows if "id" in row)
     if not ids:
         empty = "it scores no image: none of its split has a ground-truth mask"
-        what = empty if files and not rows else f"not stored per image, so omit {name!r}"
+        scores_images = any(file.stem == "images" for file in files)
+        what = empty if scores_images else f"not stored per image, so omit {name!r}"
         raise UserError(f"{path}: {what if path.exists() else 'no such file'}")
     _known(ids, path, name)
     return [

@@ -46,6 +46,9 @@ def test_images_without_masks_run_to_a_report(restored: Path, tmp_path: Path) ->
     unscored = run(restored, "weakmask", "scores", check=False)
     assert unscored.returncode == 1
     assert "no image has a ground-truth mask" in unscored.stderr
+    name = next(iter(index))
+    unscored = run(restored, "weakmask", "inspect", "data/scores", name, check=False)
+    assert "it scores no image: none of its split has a ground-truth mask" in unscored.stderr
     assert run(restored, "weakmask", "inspect").returncode == 0
 
 

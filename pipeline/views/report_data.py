@@ -233,6 +233,8 @@ def parse(text: str, name: str) -> ReportData:
         raise UserError(f"{name}: damaged ({where}: {first['msg']}); {REMAKE}") from error
 
 
+COMPARED = {"best_miou": ", best threshold", "miou": "", "coverage": ", coverage", "AP50": ", AP50"}
+"""Scores of a step that two reports are compared by, with what follows the step's name."""
 MOST_CHANGED = 10
 """Images listed that gained most, and as many that lost most."""
 
@@ -252,20 +254,14 @@ class Change:
 
 
 def step_changes(first: ReportData, second: ReportData) -> list[Change]:
-    """Return the score of every step, and further ones: coverage, AP50, at the threshold in use."""
+    """Return the scores of every step that one of both has, named as `weakmask scores` does."""
     changes = []
     for step in TITLES:
-        both = first.step(step), second.step(step)
-        if any(both):
-            changes.append(Change(step, *(one.miou if one else None for one in both)))
-        scores = [one.scores if one else {} for one in both]
-        further = {"coverage": "coverage", "AP50": "AP50"}
-        if any("best_miou" in one for one in scores):
-            further["miou"] = "at the threshold in use"
+        both = [one.scores if one else {} for one in (first.step(step), second.step(step))]
         changes += [
-            Change(f"{step}, {name}", *(one.get(key) for one in scores))
-            for key, name in further.items()
-            if any(one.get(key) is not None for one in scores)
+            Change(f"{step}{which}", *(scores.get(key) for scores in both))
+            for key, which in COMPARED.items()
+            if any(scores.get(key) is not None for scores in both)
         ]
     return changes
 

@@ -138,7 +138,8 @@ def test_numbers_stand_side_by_side() -> None:
     assert changes["labels"] == Change("labels", 0.7, 0.76)
     assert changes["predictions"] == Change("predictions", 0.65, None)
     assert changes["predictions"].difference is None
-    assert changes["cams, at the threshold in use"].first == 0.5
+    assert changes["cams"].first == 0.5
+    assert changes["cams, best threshold"].first == 0.612
     assert changes["seeds, coverage"].difference == 0
     assert failure_changes(example_data(), other_data()) == {
         "labels": [Change("missed objects", 2, 1)]

@@ -118,9 +118,12 @@ def read_colors(path: Path, names: Mapping[int, str]) -> Colors:
 def read_labels(path: Path) -> list[Row]:
     """Read the rows of labels.csv: `image,classes` and optionally `split`.
 
-    Raises DatasetError that lists all bad lines.
+    Spreadsheets may write semicolons or tabs for the commas: the first line says which. Raises
+    DatasetError that lists all bad lines.
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = read_text(path)
+    delimiter = next((sign for sign in ",;\t" if sign in text.partition("\n")[0]), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     rows, problems = [], []
     try:
         header = [cell.strip().lower() for cell in next(reader, [])]

@@ -310,7 +310,15 @@ def test_separators_of_tags(tmp_path: Path, row: str) -> None:
     assert (index.classes, index["c"].tags) == (("cat", "dog"), (0, 1))
 
 
-@pytest.mark.parametrize("cell", ["nan", "None", "NULL", ""])
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_tables_of_spreadsheets_may_have_other_delimiters(tmp_path: Path, sign: str) -> None:
+    own = own_folder(tmp_path / "own", ["a,cat", "b,dog"])
+    write(own / "labels.csv", f"image{sign}classes\na{sign}cat,dog\nb{sign}dog\n")
+    index = read(own, tmp_path / "out")
+    assert [index[name].tags for name in "ab"] == [(0, 1), (1,)]
+
+
+@pytest.mark.parametrize("cell", ["nan", "None", "NULL", "n/a", ""])
 def test_what_programs_write_for_no_tag_is_no_class(tmp_path: Path, cell: str) -> None:
     index = read(own_folder(tmp_path / "own", ["a,cat", f"b,{cell}"]), tmp_path / "out")
     assert (index.classes, index["b"].tags) == (("cat",), ())

@@ -301,9 +301,6 @@ TABLES = {
     "table_with_bom_and_crlf": odd(
         "folder", content("labels.csv", b"\xef\xbb\xbfimage,classes\r\na,cat\r\nb,dog\r\n")
     ),
-    "table_with_semicolons": own(
-        "csv:1: the first line is 'image;classes'; it", content("labels.csv", "image;classes")
-    ),
     "table_with_extra_field": own(
         "labels.csv:4: has 3 fields, the first line 2; separate", row("a,cat,dog")
     ),

@@ -86,8 +86,9 @@ def summarize(problems: Sequence[Problem], *, every: bool = False) -> list[tuple
         if every or len(kind) <= MAX_ALIKE:
             lines += [(level, str(problem)) for problem in kind]
         else:
-            also = " and ".join(problem.where for problem in kind[1:3])
-            lines.append((level, f"{kind[0]} ({len(kind)} like this, also at {also})"))
+            others = [problem.where for problem in kind[1:3] if problem.where != kind[0].where]
+            also = f", also at {' and '.join(others)}" if others else ""
+            lines.append((level, f"{kind[0]} ({len(kind)} like this{also})"))
     return lines
 
 

@@ -195,7 +195,7 @@ def check_blanks(path: Path, rows: Sequence[Row], classes: Collection[str]) -> l
     if not phrases:
         return []
     names = ", ".join(map(repr, sorted(phrases)[:3]))
-    what = f"{names} is read as two classes, which always occur together"
+    what = f"read as two classes, which always occur together: {names}"
     do = "separate class names by ; if the blank belongs to a name, or list them in classes.txt"
     return [warning(path, what, do)]
 

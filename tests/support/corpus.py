@@ -337,7 +337,7 @@ TABLES = {
     ),
     "classes_split_at_a_blank": doubtful(
         "folder",
-        "'brown bear', 'polar bear' is read as two classes, which always",
+        "read as two classes, which always occur together: 'brown bear', 'polar bear'; separate",
         rows("a,polar bear", "b,brown bear"),
     ),
     "separators_of_two_kinds": own(

@@ -22,9 +22,8 @@ CHROMIUM = (
 )
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt package chromium)")
-SOURCES = (
-    "els => els.filter(e => e.offsetParent && e.getAttribute('src')).map(e => e.dataset.layer)"
-)
+SOURCES = """pane => [...pane.querySelectorAll('img.layer')]
+    .filter(e => e.offsetParent && e.getAttribute('src')).map(e => e.dataset.layer)"""
 
 DVC = Path(__file__).parents[2] / ".dvc"
 COUNTS = ((7, "missed"), (5, "split"))
@@ -67,8 +66,9 @@ def page(address: str) -> Iterator[Any]:
 
 
 def shown_layers(page: Any) -> list[str]:
-    """The layers of the first pane that can be seen."""
-    return page.locator(".pane").first.locator("img.layer").evaluate_all(SOURCES)
+    """The layers that can be seen in every pane, none while the panes, drawn one by one, differ."""
+    first, *others = [pane.evaluate(SOURCES) for pane in page.locator(".pane").all()] or [[]]
+    return first if all(other == first for other in others) else []
 
 
 def wait(page: Any, condition: Callable[[], object]) -> None:

@@ -66,7 +66,7 @@ def page(address: str) -> Iterator[Any]:
 
 
 def shown_layers(page: Any) -> list[str]:
-    """The layers that can be seen in every pane, none while the panes, drawn one by one, differ."""
+    """The layers seen in every pane; none while the panes, drawn one by one, still differ."""
     first, *others = [pane.evaluate(SOURCES) for pane in page.locator(".pane").all()] or [[]]
     return first if all(other == first for other in others) else []
 

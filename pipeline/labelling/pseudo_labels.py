@@ -128,8 +128,8 @@ def extract_instances(
         min_area: share of the image below which a piece is dropped.
 
     Returns:
-        Instances with ids in the order of their first pixels; the score is the map's maximum in
-        the instance.
+        Instances with ids in the order of their first pixels; the score is the map's mean in the
+        instance.
 
     Raises:
         ValueError: for more instances than uint16 can number.
@@ -146,12 +146,12 @@ def extract_instances(
         raise ValueError(
             f"{len(kept)} instances do not fit in uint16: raise min_area above {min_area}"
         )
-    owners, peaks = np.zeros(len(areas), np.intp), np.zeros(len(areas), np.float32)
+    owners = np.zeros(len(areas), np.intp)
     owners[pieces] = owner
-    np.maximum.at(peaks, pieces.ravel(), best.ravel())
+    means = (np.bincount(pieces.ravel(), best.ravel()) / np.maximum(areas, 1)).astype(np.float32)
     ids = np.zeros(len(areas), np.uint16)
     ids[kept] = np.arange(1, len(kept) + 1)
-    return InstanceMap(ids[pieces], classes.astype(np.uint8)[owners[kept] - 1], peaks[kept])
+    return InstanceMap(ids[pieces], classes.astype(np.uint8)[owners[kept] - 1], means[kept])
 
 
 def split_at_boundaries(

@@ -48,9 +48,10 @@ def _affinity(section: Walk) -> tuple[str, Callable[..., Any], Callable[..., Any
     records, what walks a batch of inputs, and that one's options.
     """
     if section.affinity == "features":
-        return "features", similarity_input, walk_by_similarity, section.features.model_dump()
+        options = section.features.model_dump() | {"background": section.background}
+        return "features", similarity_input, walk_by_similarity, options
     collect = partial(walk_input, centroid_radius=section.centroid_radius)
-    options = section.model_dump(include={"radius", "beta", "steps", "iterations"})
+    options = section.model_dump(include={"radius", "beta", "steps", "iterations", "background"})
     return "fields", collect, walk_instances, options
 
 

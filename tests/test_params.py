@@ -125,7 +125,7 @@ def test_an_unknown_name_gets_the_nearest_and_all_valid_ones() -> None:
     assert "seeds.forground: no such parameter; did you mean 'foreground'?" in text
     assert "background, crf, foreground" in text
     text = message(changed(walk__zzz=1))
-    assert "walk.zzz: no such parameter; valid here: affinity, beta, centroid_radius" in text
+    assert "walk.zzz: no such parameter; valid here: affinity, background, beta" in text
     assert "did you mean 'cams'" in message(changed(cam={}))
 
 

@@ -196,7 +196,7 @@ def walk_record(sample: Sample, settings: WalkSettings) -> Record:
 
 
 def _walk(sample: Sample, beta: float, steps: int) -> Record:
-    walk = {key: sample.run.value("walk", key) for key in ("radius", "iterations")}
+    walk = {key: sample.run.value("walk", key) for key in ("radius", "iterations", "background")}
     radius = sample.run.value("walk", "centroid_radius")
     start = walk_input(sample.record("cams"), sample.record("fields"), radius)
     return walk_instances([start], torch.device("cpu"), beta=beta, steps=steps, **walk)[0]

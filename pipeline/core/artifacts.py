@@ -67,7 +67,9 @@ LAYOUTS: Mapping[str, Layout] = {
     "cams": Layout(1, {"cams": ("f2", 3)}, {"labels": ("u1", 1), "size": ("i4", 1)}),
     "seeds": Layout(1, {"seeds": ("u1", 2)}),
     "fields": Layout(1, {"boundary": ("f2", 2), "displacement": ("f2", 3)}),
-    "walk": Layout(1, {"maps": ("f2", 3)}, {"classes": ("u1", 1), "size": ("i4", 1)}),
+    "walk": Layout(
+        2, {"background": ("f2", 2), "maps": ("f2", 3)}, {"classes": ("u1", 1), "size": ("i4", 1)}
+    ),
     "labels": Layout(1, {"semantic": ("u1", 2), "instances": ("u2", 2)}, OBJECTS),
     "predictions": Layout(2, {"semantic": ("u1", 2), "instances": ("u1", 3)}, OBJECTS),
     "hints": Layout(

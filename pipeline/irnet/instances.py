@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.core.artifacts import Record
 from pipeline.core.device import to_device, to_numpy
-from pipeline.irnet.walk import groups, random_walk
+from pipeline.irnet.walk import background_seeds, groups, random_walk, walked_record
 
 RESTING_CHECK = 8
 """Steps between checks for resting cells: a check costs about as much as a step."""
@@ -57,17 +57,21 @@ def walk_instances(
     beta: float,
     steps: int,
     iterations: int,
+    background: float,
 ) -> list[Record]:
-    """Split the CAMs of each image by centroid cluster and walk those with mass (section 5.2).
+    """Split the CAMs of each image by centroid cluster and walk those with mass (section 5.2), and
+    the background.
 
     Args:
         batch: images of any sizes, walked together.
         device: computes the walk.
         radius, beta, steps: see `random_walk`.
         iterations: steps along the displacement field, see `centroids`.
+        background: exponent, see `background_seeds`.
 
     Returns:
-        Records of walk.h5: maps f2 [M,h,w], the class of each [M], the image's size.
+        Records of walk.h5: maps f2 [M,h,w], the class of each [M], the background's map f2 [h,w],
+        the image's size.
     """
     cams = to_device([item.cams for item in batch], np.float32, device)
     boundaries = to_device([item.boundary for item in batch], np.float32, device)
@@ -76,11 +80,13 @@ def walk_instances(
     ends = centroids(displacements, iterations)
     parts = [clusters(own, end) for own, end in zip(centers, ends, strict=True)]
     pieces = instance_maps(cams, parts, [int(item.centers.max()) + 1 for item in batch])
-    walked = random_walk(
-        boundaries, [maps for maps, _, _ in pieces], radius=radius, beta=beta, steps=steps
-    )
+    seeds = [
+        torch.cat([maps, background_seeds(own, background)])
+        for (maps, _, _), own in zip(pieces, cams, strict=True)
+    ]
+    walked = random_walk(boundaries, seeds, radius=radius, beta=beta, steps=steps)
     return [
-        {"maps": maps.astype(np.float16), "classes": item.labels[classes], "size": item.size}
+        walked_record(maps, item.labels[classes], item.size)
         for maps, (_, classes, _), item in zip(to_numpy(walked), pieces, batch, strict=True)
     ]
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from pipeline.core.artifacts import Record
 from pipeline.core.device import to_device, to_numpy
+from pipeline.irnet.walk import background_seeds, walked_record
 
 STRIDE = 4
 """Pixels per cell of the maps."""
@@ -48,21 +49,32 @@ def similarity_input(cams: Record, stored: Record) -> SimilarityInput:
 
 
 def walk_by_similarity(
-    batch: Sequence[SimilarityInput], device: torch.device, *, beta: float, steps: int
+    batch: Sequence[SimilarityInput],
+    device: torch.device,
+    *,
+    beta: float,
+    steps: int,
+    background: float,
 ) -> list[Record]:
     """Return records of walk.h5 of images of any sizes: maps f2 [K,h,w], the class of each [K], the
-    image's size.
+    background's map f2 [h,w], the image's size.
 
-    beta, steps: See similarity_walk.
+    beta, steps: See similarity_walk; background: exponent, see background_seeds.
     """
     cams = to_device([item.cams for item in batch], np.float32, device)
     features = to_device([item.features for item in batch], np.float32, device)
     walked = [
-        similarity_walk(maps, own, item.ratio, beta=beta, steps=steps)
+        similarity_walk(
+            torch.cat([maps, background_seeds(maps, background)]),
+            own,
+            item.ratio,
+            beta=beta,
+            steps=steps,
+        )
         for maps, own, item in zip(cams, features, batch, strict=True)
     ]
     return [
-        {"maps": maps.astype(np.float16), "classes": item.labels, "size": item.size}
+        walked_record(maps, item.labels, item.size)
         for maps, item in zip(to_numpy(walked), batch, strict=True)
     ]
 

@@ -23,9 +23,11 @@ from itertools import accumulate
 from math import comb
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.core.artifacts import Record
 from pipeline.irnet.paths import directions, line_maxima
 
 VALUES_AT_ONCE = {"cpu": 2**15, "cuda": 2**23}
@@ -88,6 +90,22 @@ def random_walk(
     for group in groups(seeds):
         results += _walk_strip(walls[group], seeds[group], radius, beta, coefficients)
     return results
+
+
+def background_seeds(maps: Tensor, exponent: float) -> Tensor:
+    """Return the seeds of the background, (1 - max_c M_c)^exponent, [1,h,w], of the class maps M
+    [K,h,w] in [0,1] of an image (AffinityNet, Ahn and Kwak, CVPR 2018); 1 without classes.
+    """
+    none = maps.new_zeros(1, *maps.shape[1:])
+    return (1 - torch.cat([maps, none]).amax(0, keepdim=True)).pow(exponent)
+
+
+def walked_record(walked: np.ndarray, classes: np.ndarray, size: np.ndarray) -> Record:
+    """Return the record of walk.h5 of walked maps [M+1,h,w], the background last, the class of each
+    but the last [M], and the size of the image (H,W).
+    """
+    halves = walked.astype(np.float16)
+    return {"maps": halves[:-1], "background": halves[-1], "classes": classes, "size": size}
 
 
 def chebyshev_coefficients(steps: int, tolerance: float) -> list[float]:

@@ -1,7 +1,13 @@
 """Semantic and instance pseudo-labels from the walked instance CAMs (IRNet, section 5.2).
 
 The walk is linear, so a class's map is the sum of its instances' maps: each map is walked once
-(the published code walks class maps and instance maps separately).
+(the published code walks class maps and instance maps separately). IRNet compares a map, divided by
+its maximum, with a constant. A walk averages a map over the region that it cannot leave, so that a
+body gets less than the head that its CAM points at. The background's seeds are averaged over the
+same regions, and can be what a class has to exceed there (AffinityNet, Ahn and Kwak, CVPR 2018, but
+for the division by the maximum):
+
+    score_c = N_c / (N_c + M_0) > 1/2,   N_c = M_c / max M_c,   M_0: the background's map
 
 Each pixel goes to the map that is highest there, and the 4-connected pieces of what a map wins are
 its instances. Neighbors of one class that touch draw each other's pixels in training, so that their
@@ -22,8 +28,10 @@ from pipeline.core.artifacts import Record
 from pipeline.labelling.hints import Hint
 from pipeline.labelling.seeds import upsample
 
-Normalize = Literal["class", "image"]
-"""What maps are divided by: the maximum of their class, or of all classes in the image."""
+Normalize = Literal["background", "class", "image"]
+"""What maps are divided by: the maximum of their class, or of all classes in the image, or the
+first and then their sum with the background.
+"""
 
 
 def pseudo_labels(
@@ -39,11 +47,13 @@ def pseudo_labels(
     """Threshold the walked maps of an image into its pseudo-labels.
 
     Args:
-        walk: a record of walk.h5, maps [M,h,w] with their classes [M] and the image's size (H,W).
+        walk: a record of walk.h5, maps [M,h,w] with their classes [M], the background's map [h,w]
+            and the image's size (H,W).
         boundary: the image's boundary map [h,w] in [0,1].
         background: score of the background, compared with the upsampled and normalized maps.
         normalize: divide by the class's own maximum or, as published, by the image's: a weak class
-            in the same image as a strong one can then vanish.
+            in the same image as a strong one can then vanish; or compare the former with the
+            background's map.
         min_area: share of the image below which an instance is dropped.
         boundary_threshold: boundary strength at which instances are split, 1 for never.
         hint: what is known about the image's pixels.
@@ -53,9 +63,9 @@ def pseudo_labels(
         f4 [N].
     """
     size, classes = _size(walk), walk["classes"]
-    full = upsample(walk["maps"], size)
-    scores, present = _class_scores(full, classes, normalize)
-    maps = _divided(full, classes, normalize)
+    full, rest = upsample(walk["maps"], size), upsample(walk["background"][None], size)[0]
+    scores, present = _class_scores(full, classes, rest, normalize)
+    maps = _divided(full, classes, rest, normalize)
     if hint is not None:
         scores, maps = hint.applied(scores, present), hint.applied_to_instances(maps, classes)
     instances = extract_instances(maps, classes, background, min_area)
@@ -69,7 +79,9 @@ def class_maps(walk: Record, normalize: Normalize) -> tuple[np.ndarray, np.ndarr
     """Return the class maps f4 [K,H,W] in [0,1] that `pseudo_labels` thresholds, and their class
     ids [K], from a record of walk.h5.
     """
-    return _class_scores(upsample(walk["maps"], _size(walk)), walk["classes"], normalize)
+    size = _size(walk)
+    full, rest = upsample(walk["maps"], size), upsample(walk["background"][None], size)[0]
+    return _class_scores(full, walk["classes"], rest, normalize)
 
 
 def _size(walk: Record) -> tuple[int, int]:
@@ -78,12 +90,18 @@ def _size(walk: Record) -> tuple[int, int]:
 
 
 def _class_scores(
-    full: np.ndarray, classes: np.ndarray, normalize: Normalize
+    full: np.ndarray, classes: np.ndarray, rest: np.ndarray, normalize: Normalize
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return maps [M,H,W] summed by class and divided, f4 [K,H,W], and the classes [K]."""
+    """Return maps [M,H,W] summed by class and divided, f4 [K,H,W], and the classes [K]; rest: the
+    background's map [H,W].
+    """
     present = np.unique(classes)
-    sums = np.stack([full[classes == c].sum(0) for c in present]) if len(present) else full
-    return _divided(sums, present, normalize), present
+    return _divided(_sums(full, classes, present), present, rest, normalize), present
+
+
+def _sums(maps: np.ndarray, classes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the sums [K,H,W] of the maps [M,H,W] of each wanted class [K]."""
+    return np.stack([maps[classes == c].sum(0) for c in wanted]) if len(wanted) else maps
 
 
 def _semantic(scores: np.ndarray, classes: np.ndarray, background: float) -> np.ndarray:
@@ -93,16 +111,23 @@ def _semantic(scores: np.ndarray, classes: np.ndarray, background: float) -> np.
     return np.where(scores.max(0) > background, classes[scores.argmax(0)] + 1, 0).astype(np.uint8)
 
 
-def _divided(maps: np.ndarray, classes: np.ndarray, normalize: Normalize) -> np.ndarray:
-    """Divide maps by the maximum over their class or over all; maps without mass stay zero."""
+def _divided(
+    maps: np.ndarray, classes: np.ndarray, rest: np.ndarray, normalize: Normalize
+) -> np.ndarray:
+    """Divide maps [M,H,W] as `normalize` says; maps without mass stay zero."""
     if len(maps) == 0:
         return maps
-    peaks = maps.max((1, 2))
-    if normalize == "class":
-        peaks = np.array([peaks[classes == c].max() for c in classes])
+    if normalize == "background":
+        sums = _sums(maps, classes, classes)
+        whole = sums + sums.max((1, 2), keepdims=True) * rest
     else:
-        peaks = np.full_like(peaks, peaks.max())
-    return maps / np.maximum(peaks, np.finfo(np.float32).tiny)[:, None, None]
+        peaks = maps.max((1, 2))
+        if normalize == "class":
+            peaks = np.array([peaks[classes == c].max() for c in classes])
+        else:
+            peaks = np.full_like(peaks, peaks.max())
+        whole = peaks[:, None, None]
+    return maps / np.maximum(whole, np.finfo(np.float32).tiny)
 
 
 class InstanceMap(NamedTuple):

@@ -260,6 +260,10 @@ class Walk(Section):
     """Refinement iterations of the centroids (300 in IRN)."""
     centroid_radius: Positive
     """Displacements shorter than this many cells mark a centroid (2.5 in IRN)."""
+    background: Positive
+    """Exponent of the background's seeds, 1 minus the highest class map (16 in AffinityNet); the
+    higher, the less background. Matters with `labels.normalize: background`.
+    """
     features: FeatureWalk
 
 
@@ -267,9 +271,13 @@ class Labels(Section):
     """Stage labels."""
 
     background: Fraction
-    """Background score against the normalized walk result (0.25 in IRN)."""
-    normalize: Literal["class", "image"]
-    """Divide the walk result by each class's maximum, or by that over all classes (IRN)."""
+    """Background score against the normalized walk result (0.25 in IRN); with `normalize:
+    background` 0.5 is the argmax over class and background.
+    """
+    normalize: Literal["background", "class", "image"]
+    """Divide the walk result by each class's maximum, or by that over all classes (IRN), or by
+    the first and then by its sum with the walked background.
+    """
     min_area: Fraction
     """Instances below this fraction of the image are dropped (0.01 in IRN)."""
     boundary_threshold: Fraction

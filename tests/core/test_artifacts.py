@@ -39,6 +39,7 @@ def record(format_: str, number: int, empty: bool = False) -> dict[str, np.ndarr
         "iou": (count,),
         "cams": (count, 4, 3),
         "maps": (count, 4, 3),
+        "background": (4, 3),
         "labels": (count,),
         "size": (2,),
         "features": (5, 4, 3),

@@ -169,7 +169,7 @@ def test_walked_pieces_of_a_class_sum_to_its_walked_map() -> None:
     (record,) = walked(given)
     assert len(record["maps"]) > 2  # else there is no sum to test
     boundary, cams = (torch.tensor(np.asarray(a, np.float32)) for a in (given.boundary, given.cams))
-    options = {name: value for name, value in WALK.items() if name != "iterations"}
+    options = {name: WALK[name] for name in ("radius", "beta", "steps")}
     (direct,) = random_walk([boundary], [cams], **options)  # type: ignore[arg-type]
     for k, class_id in enumerate((4, 11)):
         summed = record["maps"][record["classes"] == class_id].astype(np.float32).sum(0)

@@ -87,9 +87,9 @@ def test_records_of_a_batch_are_those_of_its_images() -> None:
         stored: Record = {"features": features, "stride": np.array([16], np.int32)}
         batch.append(similarity_input(cams, stored))
     cpu = torch.device("cpu")
-    together = walk_by_similarity(batch, cpu, beta=2, steps=2)
+    together = walk_by_similarity(batch, cpu, beta=2, steps=2, background=3)
     for item, record in zip(batch, together, strict=True):
-        (alone,) = walk_by_similarity([item], cpu, beta=2, steps=2)
+        (alone,) = walk_by_similarity([item], cpu, beta=2, steps=2, background=3)
         validate_record("walk", record)
         assert all(np.array_equal(record[key], alone[key]) for key in record)
         assert record["maps"].shape == item.cams.shape

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.irnet import walk
 from pipeline.irnet.paths import directions, line_cells
-from pipeline.irnet.walk import chebyshev_coefficients, groups, random_walk
+from pipeline.irnet.walk import background_seeds, chebyshev_coefficients, groups, random_walk
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -218,3 +218,10 @@ def test_ranges_take_what_fits_and_at_least_one(
     monkeypatch.setattr(walk, "VALUES_AT_ONCE", {"cpu": 100})
     found = list(groups([torch.zeros(shape) for shape in shapes]))
     assert [(part.start, part.stop) for part in found] == expected
+
+
+def test_background_seeds_are_what_the_highest_class_leaves() -> None:
+    maps = torch.tensor([[[0.0, 0.5]], [[0.2, 0.1]]])
+    torch.testing.assert_close(background_seeds(maps, 2), torch.tensor([[[0.64, 0.25]]]))
+    assert (background_seeds(maps[:0], 2) == 1).all()
+    assert background_seeds(maps[:0], 2).shape == (1, 1, 2)

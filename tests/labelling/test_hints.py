@@ -137,6 +137,7 @@ def test_evidence_becomes_seed_where_it_is_the_highest() -> None:
 def walk(maps: np.ndarray, classes: list[int]) -> Record:
     return {
         "maps": maps.astype(np.float16),
+        "background": np.zeros(maps.shape[1:], np.float16),
         "classes": np.array(classes, np.uint8),
         "size": np.array(SIZE),
     }

@@ -75,7 +75,12 @@ def walk_of(index: Index, name: str) -> Record:
     """Return the ground-truth CAMs with noise as a record of walk.h5."""
     record = truth_cams(index, name, 0.2, 0.4)
     maps = record["cams"] + 0.3 * np.random.default_rng(0).random(record["cams"].shape)
-    return {"maps": maps.astype("f2"), "classes": record["labels"], "size": record["size"]}
+    return {
+        "maps": maps.astype("f2"),
+        "background": 1 - maps.max(0),
+        "classes": record["labels"],
+        "size": record["size"],
+    }
 
 
 def truth_seeds(index: Index, name: str) -> Record:
@@ -236,7 +241,7 @@ def test_seeds_are_scored_where_they_are_sure(index: Index, stored: Callable[...
     )
 
 
-@pytest.mark.parametrize("normalize", ["class", "image"])
+@pytest.mark.parametrize("normalize", ["background", "class", "image"])
 def test_walk_is_scored_as_stage_labels_thresholds_it(index: Index, normalize: Normalize) -> None:
     """The curve at labels.background is the mIoU of the labels."""
     confusion = Confusion(index.classes)

@@ -145,7 +145,12 @@ def test_a_pixel_of_weight_3_counts_as_three(soft: bool) -> None:
 def test_the_likeliest_target_is_the_pseudo_label() -> None:
     rng = np.random.default_rng(0)
     maps = rng.random((3, 6, 8)).astype(np.float16)
-    record = {"maps": maps, "classes": np.array([4, 1, 4]), "size": np.array([22, 31])}
+    record = {
+        "maps": maps,
+        "background": np.zeros((6, 8), np.float16),
+        "classes": np.array([4, 1, 4]),
+        "size": np.array([22, 31]),
+    }
     rules: dict[str, Any] = {"normalize": "class", "min_area": 0.0, "boundary_threshold": 1.0}
     hard = pseudo_labels(record, np.zeros((6, 8)), background=0.5, **rules)["semantic"]
     targets, labels = from_maps(*class_maps(record, "class"), 0.5)

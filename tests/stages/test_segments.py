@@ -185,7 +185,10 @@ def test_labels_take_the_masks_that_they_prompt(workspace: Path, backend: str) -
         for name in index.select("train"):
             ids, classes = read_instances(index, name)
             masks = ids[::4, ::4] == np.arange(1, len(classes) + 1)[:, None, None]
-            writer.write(name, {"maps": masks, "classes": classes, "size": np.array(ids.shape)})
+            rest, size = np.zeros(masks.shape[1:]), np.array(ids.shape)
+            writer.write(
+                name, {"maps": masks, "background": rest, "classes": classes, "size": size}
+            )
     for name in ("fields", "hints"):
         with Writer(Path(f"data/{name}.h5"), name, index.classes):
             pass

@@ -18,7 +18,7 @@ CLASSES = ("cat", "dog, or wolf", "日本")
 NAMES = ("a one", "b/two", "c été <b>", "d-日本", "e100%", "f")
 HEIGHT, WIDTH = 30, 41
 GRID = (8, 11)
-WALK: dict[str, Any] = {"radius": 3, "beta": 10, "steps": 32, "iterations": 20}
+WALK: dict[str, Any] = {"radius": 3, "beta": 10, "steps": 32, "iterations": 20, "background": 2.5}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "scores": {"background": 0.3},
     "walk": {**WALK, "centroid_radius": 1.0},

@@ -6,7 +6,7 @@ import torch
 from pipeline.core.artifacts import Record
 from pipeline.irnet.instances import WalkInput, walk_input, walk_instances
 
-WALK = {"radius": 5, "beta": 10.0, "steps": 64, "iterations": 60}
+WALK = {"radius": 5, "beta": 10.0, "steps": 64, "iterations": 60, "background": 3.0}
 
 
 def walked(*batch: WalkInput) -> list[Record]:

@@ -61,6 +61,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                     },
                     "walk": {
                         "maps": np.full((1, *grid), 1 - 0.25 * number),
+                        "background": np.zeros(grid),
                         "classes": np.array([0]),
                         "size": np.array(SIZE),
                     },

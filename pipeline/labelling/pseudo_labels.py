@@ -62,15 +62,14 @@ def pseudo_labels(
         A record of labels.h5: semantic u1 [H,W], instances u2 [H,W] with classes u1 [N] and scores
         f4 [N].
     """
-    size, classes = _size(walk), walk["classes"]
-    full, rest = upsample(walk["maps"], size), upsample(walk["background"][None], size)[0]
+    classes, full, rest = walk["classes"], *_full(walk)
     scores, present = _class_scores(full, classes, rest, normalize)
     maps = _divided(full, classes, rest, normalize)
     if hint is not None:
         scores, maps = hint.applied(scores, present), hint.applied_to_instances(maps, classes)
     instances = extract_instances(maps, classes, background, min_area)
     if boundary_threshold < 1:
-        edges = upsample(boundary[None], size)[0]
+        edges = upsample(boundary[None], rest.shape)[0]
         instances = split_at_boundaries(instances, edges, boundary_threshold, min_area)
     return {"semantic": _semantic(scores, present, background), **instances._asdict()}
 
@@ -79,14 +78,16 @@ def class_maps(walk: Record, normalize: Normalize) -> tuple[np.ndarray, np.ndarr
     """Return the class maps f4 [K,H,W] in [0,1] that `pseudo_labels` thresholds, and their class
     ids [K], from a record of walk.h5.
     """
-    size = _size(walk)
-    full, rest = upsample(walk["maps"], size), upsample(walk["background"][None], size)[0]
+    full, rest = _full(walk)
     return _class_scores(full, walk["classes"], rest, normalize)
 
 
-def _size(walk: Record) -> tuple[int, int]:
+def _full(walk: Record) -> tuple[np.ndarray, np.ndarray]:
+    """Return the maps f4 [M,H,W] and the background's [H,W] at the image's size."""
     height, width = map(int, walk["size"])
-    return height, width
+    stack = np.concatenate([walk["maps"], walk["background"][None]])
+    full = upsample(stack, (height, width))
+    return full[:-1], full[-1]
 
 
 def _class_scores(

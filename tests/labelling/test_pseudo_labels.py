@@ -60,7 +60,8 @@ def test_semantic_labels_are_those_of_walked_class_maps() -> None:
     whole = {**record, "maps": direct.numpy(), "classes": given.labels}
     for normalize in NORMALIZE:
         found, expected = (labels(r, normalize=normalize) for r in (record, whole))
-        assert miou(found["semantic"], expected["semantic"]) > 0.998
+        bound = 0.999 if normalize == "class" else 0.998
+        assert miou(found["semantic"], expected["semantic"]) > bound
 
 
 def three_objects(seed: int) -> tuple[WalkInput, np.ndarray]:

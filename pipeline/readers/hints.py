@@ -186,7 +186,8 @@ def _read_coco(
             foreign += 1
         elif label != IGNORE:
             try:
-                yield file, _shape(row, label, person, where)
+                for shape in _shapes(row, label, person, where):
+                    yield file, shape
             except (TypeError, ValueError, OverflowError) as problem:
                 problems.append(error(where, str(problem), DO_EXPORT))
     if foreign:
@@ -194,8 +195,10 @@ def _read_coco(
         problems.append(warning(path, what, do))
 
 
-def _shape(row: coco.Json, label: int, person: bool, where: str) -> Shape:
-    """Return the shape of an annotation; raise ValueError that says what is wrong with it."""
+def _shapes(row: coco.Json, label: int, person: bool, where: str) -> list[Shape]:
+    """Return the shapes of an annotation, one per visible keypoint; raise ValueError that says what
+    is wrong with it.
+    """
     score = row.get("score")
     value = 1.0 if score is None else float(score)
     if not 0 <= value <= 1:
@@ -203,14 +206,16 @@ def _shape(row: coco.Json, label: int, person: bool, where: str) -> Shape:
     head = (label, value, person and score is None, where)
     segmentation, _ = clean(row.get("segmentation"))
     if segmentation and segmentation != [[]]:
-        return Shape(*head, segmentation=segmentation, whole=not coco.is_crowd(row))
+        return [Shape(*head, segmentation=segmentation, whole=not coco.is_crowd(row))]
     if row.get("keypoints"):
         points = _numbers(row["keypoints"], 3, "keypoints").reshape(-1, 3)
-        return Shape(*head, points=points[points[:, 2] > 0, :2])
+        visible = points[points[:, 2] > 0, None, :2]
+        if len(visible):
+            return [Shape(*head, points=point) for point in visible]
     x, y, width, height = _numbers(row.get("bbox"), 4, "bbox")[:4].tolist()
     if width <= 0 or height <= 0:
         raise ValueError("its box has no area")
-    return Shape(*head, box=(x, y, x + width, y + height))
+    return [Shape(*head, box=(x, y, x + width, y + height))]
 
 
 def _numbers(values: Any, multiple: int, name: str) -> np.ndarray:
@@ -293,7 +298,7 @@ def render(hints: ImageHints, index: Index, name: str, segments: np.ndarray | No
         labels[np.isin(labels, excluded)] = IGNORE
         if person:
             pixels = np.where(labels == IGNORE, pixels, labels)
-        else:
+        elif tags:
             evidence = np.maximum(evidence, [labels == c + 1 for c in tags])
     gated += [shape.label - 1 for shape in hints.shapes if shape.label not in allowed]
     shapes = [shape for shape in hints.shapes if shape.label in allowed]

@@ -80,7 +80,7 @@ def export(
             f"{reader.path}: contains {reader.format}; export one of {', '.join(SOURCES)}"
         )
     index = Index.load(DATASET)
-    samples = ExportImages(reader, _select(reader, index, split), len(reader.classes), min_score)
+    samples = ExportImages(reader, select(reader, index, split), len(reader.classes), min_score)
     target = Target(
         output,
         reader.classes,
@@ -119,7 +119,7 @@ def _check_options(format_: str, *, polygons: bool, parts: str | None) -> None:
             raise UserError(f"{option}: applies to --format {owner}; omit it for {format_}")
 
 
-def _select(reader: Reader, index: Index, split: str | None) -> list[str]:
+def select(reader: Reader, index: Index, split: str | None) -> list[str]:
     """Return the images of a split in the artifact.
 
     Raises UserError if there are none, or if the dataset lacks some of the artifact's images.

@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -21,18 +20,22 @@ from tqdm import tqdm
 
 from pipeline.core.artifacts import IGNORE, Reader, Record
 from pipeline.core.resume import write_atomically
+from pipeline.data.images import DatasetError, summarize
 from pipeline.data.index import Index
-from pipeline.data.masks import number_instances, read_instances, read_semantic
+from pipeline.data.masks import decode_values, number_instances, read_values, to_labels
 from pipeline.errors import UserError, count
 from pipeline.labelling.hints import is_corrected
 from pipeline.labelling.pseudo_labels import class_maps
 from pipeline.labelling.seeds import upsample
 from pipeline.params.pseudo_labels import Labels
+from pipeline.readers.coco import load
 from pipeline.readers.hints import TRIAL, Names, read_hints
 from pipeline.readers.outlines import MaskRenderer
 from pipeline.readers.source import HINTS, no_class
 from stages._command import DATASET, artifact, read_parameters
 
+FILE = "corrected.json"
+"""Where hints/ and hints/trial/ keep what was corrected in annotation tools."""
 DO_LEAVE = "leave it out, or name it as in the dataset"
 MARGIN = 3
 """Pixels around an outline of the labels within which a boundary is explained by it."""
@@ -143,14 +146,15 @@ def pick(
     Images that a person already said anything about are left out.
     """
     from pipeline.export import coco, labelme, labelstudio
-    from pipeline.export.images import ExportImages, Target, keep_out, prepare, write_tags
+    from pipeline.export.images import ExportImages, Target, keep_out, prepare
+    from stages.cli.export import select
 
     index, (score, needed) = Index.load(DATASET), CRITERIA[by]
     records = {kind: Reader(artifact(kind), kind) for kind in needed}
     hints, labels = Reader(artifact("hints"), "hints"), records["labels"]
     trial = read_hints(Path(read_parameters().dataset.source), index, trial=True)
     done = {name for name in hints if is_corrected(hints[name])} | trial.images.keys()
-    names = [name for name in labels.names if name not in done]
+    names = [name for name in select(labels, index, None) if name not in done]
     names = [name for name in names if all(name in reader for reader in records.values())]
     rules, bar = read_parameters().labels, tqdm(names, desc="pick", unit="image")
     scores = {name: score(records, name, rules) for name in bar}
@@ -167,7 +171,6 @@ def pick(
         coco.export(images, target, polygons=polygons)
     else:
         {"labelstudio": labelstudio, "labelme": labelme}[format_].export(images, target)
-    write_tags(output, {name: [index.classes[c] for c in tags[name]] for name in chosen}, splits)
     rows = "".join(f'"{name}",{scores[name]:.4f}\n' for name in chosen)
     write_atomically(output / "picked.csv", f"image,{by}\n{rows}".encode())
     click.echo(f"wrote {count(len(chosen), 'image')} to {output}: correct the masks there, then")
@@ -193,7 +196,7 @@ def add(export: Path, trial: float) -> None:
 
     EXPORT is a folder of images with COCO, VOC, YOLO or LabelMe as annotation tools write them, or
     the JSON file of Label Studio. Every pixel of its images counts as corrected, what has no mask
-    as background; void pixels say nothing. A second EXPORT of the same name replaces the first.
+    as background; void pixels say nothing. They replace what earlier exports said of these images.
     """
     index = Index.load(DATASET)
     section = read_parameters().dataset
@@ -202,28 +205,51 @@ def add(export: Path, trial: float) -> None:
     corrected = dict(_corrected(export, index))
     if not corrected:
         raise UserError(f"{export}: no image was corrected; save or submit them in the tool")
-    folder, file = Path(section.source) / HINTS, f"{export.resolve().stem}.json"
+    folder = Path(section.source) / HINTS
     names, share = sorted(corrected, key=chance), round(trial * len(corrected))
-    for path, part in ((folder / file, names[share:]), (folder / TRIAL / file, names[:share])):
-        path.unlink(missing_ok=True)
+    for path, part in ((folder / FILE, names[share:]), (folder / TRIAL / FILE, names[:share])):
+        _update(path, {name: corrected[name] for name in sorted(part)}, corrected, index)
         if part:
-            _write(path, {name: corrected[name] for name in sorted(part)}, index)
-            click.echo(f"added {count(len(part), 'image')} as {path}")
+            click.echo(f"added {count(len(part), 'image')} to {path}")
     click.echo("next: dvc repro")
 
 
-def _write(path: Path, records: Mapping[str, Record], index: Index) -> None:
-    """Write what is known of images as COCO, with a category for the background."""
-    images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
-    for name, record in records.items():
-        images.append({"id": len(images) + 1, "file_name": index[name].path})
-        for row in _rows(record):
-            row |= {"id": len(annotations) + 1, "image_id": len(images)}
-            annotations.append(row)
+def _update(
+    path: Path, records: Mapping[str, Record], replaced: Iterable[str], index: Index
+) -> None:
+    """Add what is known of images to a file of COCO, with a category for the background, after
+    removing what it said of those that are `replaced`; a file that says nothing goes.
+    """
+    content = {key: list[Any]() for key in ("images", "annotations", "categories")}
+    if path.is_file():
+        content = load(path)
+    files = {index[name].path for name in replaced}
+    try:
+        images = [row for row in content["images"] if row["file_name"] not in files]
+        kept = {row["id"] for row in images}
+        annotations = [row for row in content["annotations"] if row["image_id"] in kept]
+        numbers = {row["name"]: row["id"] for row in content["categories"]}
+        for name in ("background", *index.classes):
+            numbers.setdefault(name, max(numbers.values(), default=-1) + 1)
+        first = max(kept, default=0) + 1
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not as `weakmask hints add` writes it ({error!r}); name the file otherwise "
+            "to keep it as hints of yours"
+        ) from error
+    for number, (name, record) in enumerate(records.items(), start=first):
+        images.append({"id": number, "file_name": index[name].path})
+        annotations += _rows(record, number, [numbers[n] for n in ("background", *index.classes)])
+    if not images:
+        path.unlink(missing_ok=True)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    categories = [{"id": k, "name": name} for k, name in enumerate(("background", *index.classes))]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    write_atomically(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())
+    written = {
+        "images": images,
+        "annotations": [{**row, "id": k} for k, row in enumerate(annotations, start=1)],
+        "categories": [{"id": number, "name": name} for name, number in numbers.items()],
+    }
+    write_atomically(path, (json.dumps(written, ensure_ascii=False) + "\n").encode())
 
 
 def _corrected(export: Path, index: Index) -> Iterator[tuple[str, Record]]:
@@ -267,49 +293,53 @@ def _check_classes(names: Iterable[str], where: Path, index: Index) -> None:
 
 def _built(export: Path, index: Index) -> Iterator[tuple[str, Record]]:
     """Yield what _corrected does from a folder that could be a source itself."""
-    from pipeline.readers.build import build
-    from pipeline.readers.layout import recognize
+    from pipeline.readers.inspection import inspect
+    from pipeline.readers.layout import read_source, recognize
+    from pipeline.readers.validation import choose
 
-    layout = recognize(export)
-    with TemporaryDirectory() as folder:
-        found = build(
-            layout.format,
-            export,
-            Path(folder),
-            lists=layout.lists or None,
-            annotations=layout.annotations or None,
-        )
-        _check_classes(found.classes, export, index)
-        table = np.arange(256, dtype=np.uint8)
-        for k, name in enumerate(found.classes, start=1):
-            table[k] = index.classes.index(name) + 1
-        for name in found:
-            if name not in index or index.size(name) != found.size(name):
-                raise UserError(
-                    f"{export}: {name} is not an image of the dataset, or has another size there; "
-                    f"{DO_LEAVE}"
-                )
-            if not found.has_masks(name):
-                raise UserError(f"{export}: {name} has no mask; export the masks, not only boxes")
-            semantic = table[read_semantic(found, name)]
-            ids, classes = np.zeros(semantic.shape, np.uint16), np.zeros(0, np.uint8)
-            if found.has_instances(name):
-                ids, classes = read_instances(found, name)
-            yield (
-                name,
-                {"semantic": semantic, "instances": ids, "classes": table[classes + 1] - 1},
+    found = read_source(export, recognize(export))
+    _check_classes(found.classes, export, index)
+    choice, problems = choose(index.classes, index.classes, found.names), [*found.problems]
+    for entry in found.entries:
+        finding = inspect(export, choice.labels, choice.values, entry)
+        problems += finding.problems
+        if errors := [problem for problem in problems if problem.level == "error"]:
+            raise DatasetError(errors)
+        if entry.id not in index or index.size(entry.id) != finding.size:
+            raise UserError(
+                f"{export}: {entry.id} is not an image of the dataset, or has another size there; "
+                f"{DO_LEAVE}"
             )
+        semantic, instances = np.zeros(finding.size, np.uint8), np.zeros(finding.size, np.uint16)
+        if finding.rendered is not None:
+            semantic = decode_values(finding.rendered[0], export)
+            if finding.rendered[1]:
+                instances = decode_values(finding.rendered[1], export)
+        elif finding.semantic is not None:
+            path = export / finding.semantic
+            semantic = to_labels(read_values(path), choice.values, path)
+            if finding.instances is not None:
+                instances = read_values(export / finding.instances)
+        elif entry.tags:
+            raise UserError(f"{export}: {entry.id} has no mask; export the masks, not only boxes")
+        ids, classes = number_instances(instances, semantic)
+        yield entry.id, {"semantic": semantic, "instances": ids, "classes": classes}
+    for _, line in summarize(problems):
+        click.echo(line, err=True)
 
 
-def _rows(record: Record) -> Iterator[dict[str, Any]]:
-    """Yield COCO's annotations of an image: its objects, and crowds of all other known pixels."""
+def _rows(record: Record, image: int, categories: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield COCO's annotations of an image: its objects, and crowds of all other known pixels.
+
+    categories: id of the category of each label.
+    """
     from pipeline.export.coco import annotation
 
     ids, semantic = record["instances"], record["semantic"]
-    masks = [(ids == k, int(c), 0) for k, c in enumerate(record["classes"], start=1)]
+    masks = [(ids == k, int(c) + 1, 0) for k, c in enumerate(record["classes"], start=1)]
     rest = np.where(ids > 0, IGNORE, semantic)
-    masks += [(rest == label, int(label) - 1, 1) for label in np.unique(rest[rest != IGNORE])]
-    for mask, c, crowd in masks:
-        row = {**annotation(mask, c, 1.0), "iscrowd": crowd}
+    masks += [(rest == label, int(label), 1) for label in np.unique(rest[rest != IGNORE])]
+    for mask, label, crowd in masks:
+        row = annotation(mask, 0, 1.0)
         del row["score"]
-        yield row
+        yield {**row, "image_id": image, "category_id": categories[label], "iscrowd": crowd}

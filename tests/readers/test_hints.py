@@ -123,13 +123,24 @@ def test_points_and_scribbles_speak_for_the_segments_under_them(source: Path) ->
     assert (alone == CAT).sum() < 40
 
 
-def test_keypoints_are_points(source: Path) -> None:
-    coco(
-        source, {"category_id": CAT, "keypoints": [3, 3, 2, 8, 8, 0, 5, 5, 1], "bbox": [0, 0, 9, 9]}
-    )
+def test_keypoints_are_points_or_else_there_is_the_box(source: Path) -> None:
+    place = {"category_id": CAT, "bbox": [0, 0, 9, 9]}
+    coco(source, {**place, "keypoints": [3, 3, 2, 8, 8, 0, 13, 3, 1]})
     record = said(source)
-    assert (record["pixels"][4, 4], record["pixels"][8, 8]) == (CAT, 255)
+    assert record["pixels"][[3, 3, 3, 8], [3, 8, 13, 8]].tolist() == [CAT, 255, CAT, 255]
     assert not len(record["boxes"])
+    coco(source, {**place, "keypoints": [3, 3, 0]})
+    record = said(source)
+    assert (record["pixels"] == 255).all()
+    assert len(record["boxes"]) == 1
+
+
+def test_a_models_mask_of_an_image_without_tags_is_gated(tmp_path: Path) -> None:
+    source = own_folder(tmp_path / "src", ["a,,train", "b,cat,train"], f"{HEAD[:5]},classes,split")
+    save(source / "hints/model/a.png", mask((0, 0, 6, 8, CAT)))
+    record = said(source)
+    assert record["gated"].tolist() == [CAT - 1]
+    assert record["evidence"].shape == (0, *SIZE)
 
 
 def test_every_false_class_is_gated(source: Path) -> None:

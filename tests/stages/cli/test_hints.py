@@ -105,7 +105,7 @@ def annotated(format_: str) -> str:
 def test_masks_come_back_exactly_and_are_not_picked_again(project: Path, format_: str) -> None:
     assert weakmask("pick", "-n", "2", "--format", format_, "-o", "out").exit_code == 0
     done = weakmask("hints", "add", annotated(format_))
-    assert "added 2 images as src/hints/" in done.output, done.output
+    assert "added 2 images to src/hints/corrected.json" in done.output, done.output
     assert run_stage(hints, values=FOLDER).exit_code == 0
     labels, found = Reader("data/labels.h5"), Reader("data/hints.h5", "hints")
     assert found.names == ["b/c", "d"]
@@ -121,6 +121,59 @@ def test_masks_come_back_exactly_and_are_not_picked_again(project: Path, format_
     assert [row.split(",")[0] for row in Path("next/picked.csv").read_text().splitlines()[1:]] == [
         '"a"'
     ]
+
+
+def test_a_later_correction_replaces_the_earlier_one_of_the_same_image(project: Path) -> None:
+    """Whatever the export is called; those of other images stay."""
+    assert weakmask("pick", "-n", "2", "-o", "out").exit_code == 0
+    assert weakmask("hints", "add", "out").exit_code == 0
+    kept = json.loads(Path("src/hints/corrected.json").read_text())
+    tool = own_folder(Path("tool-v1.0"), ["d,dog"])
+    save(tool / "masks/d.png", np.zeros(SIZE, np.uint8))
+    assert weakmask("hints", "add", "tool-v1.0").exit_code == 0
+    assert run_stage(hints, values=FOLDER).exit_code == 0
+    found = Reader("data/hints.h5", "hints")
+    assert found.names == ["b/c", "d"]
+    assert not found["d"]["pixels"].any()
+    assert not len(found["d"]["objects"])
+    written = json.loads(Path("src/hints/corrected.json").read_text())
+    assert written["categories"] == kept["categories"]
+    assert [row["id"] for row in written["annotations"]] == [
+        k + 1 for k in range(len(written["annotations"]))
+    ]
+    assert weakmask("hints", "add", "--trial", "1", "tool-v1.0").exit_code == 0
+    assert run_stage(hints, values=FOLDER).exit_code == 0
+    assert Reader("data/hints.h5", "hints").names == ["b/c"]
+    write(Path("src/hints/corrected.json"), json.dumps({**kept, "images": [{}]}))
+    assert "name the file otherwise" in weakmask("hints", "add", "out").output
+
+
+def test_an_export_in_which_nothing_is_left_says_background(project: Path) -> None:
+    weakmask("pick", "-n", "2", "-o", "out")
+    path = Path("out/annotations/instances_default.json")
+    write(path, json.dumps({**json.loads(path.read_text()), "annotations": []}))
+    done = weakmask("hints", "add", "out")
+    assert done.exit_code == 0, done.output
+    assert "split" not in done.output, "it is no training set"
+    run_stage(hints, values=FOLDER)
+    assert not any(record["pixels"].any() for record in Reader("data/hints.h5", "hints").values())
+
+
+def test_boxes_alone_are_no_correction(project: Path) -> None:
+    weakmask("pick", "-n", "1", "-o", "out")
+    path = Path("out/annotations/instances_default.json")
+    content = json.loads(path.read_text())
+    for row in content["annotations"]:
+        row["segmentation"] = []
+    write(path, json.dumps(content))
+    assert "has no mask; export the masks, not only boxes" in weakmask("hints", "add", "out").output
+
+
+def test_labels_of_images_that_are_gone_are_named(project: Path) -> None:
+    build("folder", own_folder(Path("less"), ROWS[1:], "image,classes,split"), Path("data/dataset"))
+    done = weakmask("pick", "-o", "out")
+    assert done.exit_code == 1
+    assert "data/labels.h5: data/dataset lacks 'a' (1 of 3 images)" in done.output
 
 
 def test_masks_of_another_tool_come_back(project: Path) -> None:
@@ -177,7 +230,7 @@ def test_a_trial_set_is_scored_and_no_step_learns_of_it(project: Path) -> None:
     weakmask("pick", "-n", "9", "-o", "next")
     assert len(Path("next/picked.csv").read_text().splitlines()) == 2, "none of the trial set"
     assert weakmask("hints", "add", "out").exit_code == 0
-    assert not Path("src/hints/trial/out.json").exists()
+    assert not Path("src/hints/trial/corrected.json").exists()
 
 
 @pytest.mark.parametrize("format_", ["labelstudio", "labelme"])

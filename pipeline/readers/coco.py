@@ -24,7 +24,7 @@ from pipeline.readers.source import (
     require_folder,
     without_suffix,
 )
-from pipeline.readers.tables import LABELS, read_json, read_labels, split_cell
+from pipeline.readers.tables import LABELS, Row, read_json, read_labels, split_cell
 
 Json = dict[str, Any]
 Key = int | str
@@ -65,11 +65,28 @@ def read(root: Path, annotations: Mapping[str, tuple[str, str]]) -> Source:
 
 def _apply_table(source: Source) -> None:
     """Replace tags and splits by those of labels.csv, as an object may be without annotation."""
-    rows = {normalize(without_suffix(row.image)): row for row in read_labels(source.root / LABELS)}
-    for k, entry in enumerate(source.entries):
-        if row := rows.get(entry.id):
-            tags = source.known_classes(split_cell(row.cell, source.classes), row.where)
-            source.entries[k] = replace(entry, tags=tags, split=row.split or entry.split)
+    places = {_folded(entry.path): k for k, entry in enumerate(source.entries)}
+    places |= {_folded(entry.id): k for k, entry in enumerate(source.entries)}
+    rows, unlisted = dict[int, Row](), list[Row]()
+    for row in read_labels(source.root / LABELS):
+        if (k := places.get(_folded(row.image))) is None:
+            unlisted.append(row)
+            continue
+        if k in rows:
+            do = "keep one of the two"
+            source.problems.append(error(row.where, f"{row.image!r} already has a row", do))
+        rows[k], entry = row, source.entries[k]
+        tags = source.known_classes(split_cell(row.cell, source.classes), row.where)
+        source.entries[k] = replace(entry, tags=tags, split=row.split or entry.split)
+    if unlisted:
+        example, do = unlisted[0].image, "they are left out; check the names if they should be used"
+        what = f"rows of images that no annotation file lists: {len(unlisted)}, such as {example!r}"
+        source.problems.append(warning(source.root / LABELS, what, do))
+
+
+def _folded(path: str) -> str:
+    """Return the name of an image whatever its case, notation and suffix."""
+    return normalize(without_suffix(path)).casefold()
 
 
 def load(path: Path) -> Json:

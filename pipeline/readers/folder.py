@@ -99,7 +99,7 @@ def read_class_folders(root: Path) -> Source:
     masks = {name: path for name, path in images.found.items() if _is_mask(name, images)}
     source = Source(root, problems=images.problems)
     source.problems += warn_unread(root, [*masks.values()], MASKS)
-    places = {name: _place(name) for name in images.found if name not in masks}
+    places = _places(images)
     folders = sorted({normalize(folder) for folder, _ in places.values() if folder})
     source.names = number([folder for folder in folders if no_class(folder) is None])
     source.problems += check_names(root, source.classes)
@@ -115,9 +115,8 @@ def read_class_folders(root: Path) -> Source:
 
 def has_class_folders(root: Path) -> bool:
     """Return whether all images are in folders of classes, at least two of them."""
-    images = _class_images(root)
-    folders = {_place(name)[0] for name in images.found if not _is_mask(name, images)}
-    return "" not in folders and len(folders) > 1
+    folders = {folder for folder, _ in _places(_class_images(root)).values()}
+    return len(folders) > 1 and all(folders) and not all(map(SPLIT_FOLDER.fullmatch, folders))
 
 
 def _class_images(root: Path) -> Files:
@@ -132,9 +131,23 @@ def _is_mask(name: str, images: Files) -> bool:
     return MASK_FOLDER.search(name) is not None or (base != name and base in images.found)
 
 
-def _place(name: str) -> tuple[str, str | None]:
-    """Return the class, or nothing, and the split of an image by the folders it is in."""
-    split, folders = None, name.split("/")[:-1]
-    while folders and (found := SPLIT_FOLDER.fullmatch(folders[0])):
-        split, folders = normalize_split(found[1]), folders[1:]
-    return (folders[0] if folders else ""), split
+def _places(images: Files) -> dict[str, tuple[str, str | None]]:
+    """Return the class, or nothing, and the split of each image but masks, by its folders.
+
+    A folder whose name is that of a split is one if it holds folders of images, else a class:
+    `train` may be either.
+    """
+    parts = {name: name.split("/")[:-1] for name in images.found if not _is_mask(name, images)}
+    above = {(*own[:k],) for own in parts.values() for k in range(1, len(own))}
+    places = {}
+    for name, own in parts.items():
+        split, folder = None, ""
+        for depth, folder in enumerate(own, start=1):
+            found = SPLIT_FOLDER.fullmatch(folder)
+            if found is None or (*own[:depth],) not in above:
+                break
+            split = normalize_split(found[1])
+        else:
+            folder = ""
+        places[name] = folder, split
+    return places

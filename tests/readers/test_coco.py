@@ -16,7 +16,7 @@ from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.readers.build import build
 from pipeline.readers.outlines import MaskRenderer, Outline, rasterize
-from pipeline.readers.validation import is_held_out
+from pipeline.readers.validation import check, is_held_out
 from tests.support.sources import SIZE, annotation, coco_folder, mask, noise, save
 
 CAT, DOG = [[2, 1, 8, 1, 8, 6, 2, 6]], {"size": [12, 16], "counts": [120, 12, 60]}
@@ -50,6 +50,22 @@ def test_a_subset_has_no_other_labels(tmp_path: Path) -> None:
     assert index[SEVEN].tags == (0,)
     np.testing.assert_array_equal(read_semantic(index, SEVEN), mask((0, 10, 12, 11, 1)))
     assert read_instances(index, SEVEN)[1].tolist() == [0]
+
+
+def test_rows_of_a_table_find_their_images_however_they_are_written(tmp_path: Path) -> None:
+    coco = coco_folder(tmp_path / "coco", [annotation(3, CAT), annotation(9, DOG)])
+    rows = [f"TRAIN2017/{SEVEN}.PNG,dog,train", f"{EIGHT},cat,test", "zebra,cat,"]
+    (coco / "labels.csv").write_text("\n".join(["image,classes,split", *rows]) + "\n")
+    index = build("coco", coco, tmp_path / "out")
+    assert [(index[n].tags, index[n].split) for n in (SEVEN, EIGHT)] == [
+        ((1,), "train"),
+        ((0,), "test"),
+    ]
+    told = [str(problem) for problem in check("coco", coco).problems]
+    assert any("no annotation file lists: 1, such as 'zebra'" in line for line in told)
+    (coco / "labels.csv").write_text(f"image,classes\n{SEVEN},dog\n{SEVEN}.png,cat\n")
+    with pytest.raises(DatasetError, match=f"{SEVEN}.png' already has a row"):
+        build("coco", coco, tmp_path / "out")
 
 
 def test_boxes_alone_give_tags_without_masks(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.export.images import write_tags
 from pipeline.readers.build import build
+from pipeline.readers.layout import recognize
 from pipeline.readers.tables import names_in, read_labels, split_cell
 from pipeline.readers.validation import check, is_held_out
 from tests.support.sources import SIZE, mask, noise, own_folder, save, write
@@ -49,6 +50,18 @@ def test_decomposed_file_names_match_composed_rows(tmp_path: Path) -> None:
     assert list(index) == ["é"]
     assert index.has_masks("é")
     assert index.image("é").shape == (*SIZE, 3)
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
+    for name in ("bus/a", "train/b"):
+        save(tmp_path / f"own/{name}.png", noise())
+    assert recognize(tmp_path / "own").format == "classes"
+    index = build("classes", tmp_path / "own", tmp_path / "out")
+    assert index.classes == ("bus", "train")
+    for name in ("train/c", "val/d"):
+        save(tmp_path / f"bare/{name}.png", noise())
+    with pytest.raises(DatasetError, match="none of the known layouts"):
+        recognize(tmp_path / "bare")
 
 
 def test_split_column_overrides_the_fraction(tmp_path: Path) -> None:

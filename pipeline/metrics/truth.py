@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.artifacts import Record
+from pipeline.core.artifacts import IGNORE, Record
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.readers.hints import read_hints, render
@@ -61,6 +61,8 @@ class TrialTruth(Truth):
         return self._record(name)["pixels"]
 
     def instances(self, name: str) -> Instances | None:
-        """Return the objects that were outlined."""
+        """Return the objects that were outlined; None if there are only labels of pixels."""
         record = self._record(name)
+        if not len(record["objects"]) and np.isin(record["pixels"], (0, IGNORE), invert=True).any():
+            return None
         return record["instances"], record["objects"][:, 0].astype(np.uint8)

@@ -28,7 +28,7 @@ def hints(parameters: Parameters, runtime: Runtime) -> None:
     index, segments = Index.load(DATASET), Reader(artifact("segments"), "segments")
     found = read_hints(Path(parameters.dataset.source), index)
     for _, line in summarize(found.problems):
-        log.warning("%s", line)
+        log.warning("hints: %s", line)
     task = Task(partial(_render, dict(found.images), index, segments))
     inputs = [DATASET, segments.path, *found.files]
     names, section = [*found.images], parameters.hints

@@ -41,9 +41,9 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
     seeds = Reader(artifact("seeds"), "seeds")
     if runtime.is_main_process and not show_boundaries(seeds):
         log.warning(
-            "%s: no image has confident pixels of two labels, so IRNet learns no class boundary; "
-            "look at the maps with `weakmask browse`, then lower seeds.foreground or raise "
-            "seeds.background",
+            "irnet: %s: no image has confident pixels of two labels, so IRNet learns no class "
+            "boundary; look at the maps with `weakmask browse`, then lower seeds.foreground or "
+            "raise seeds.background",
             seeds.path,
         )
     torch.manual_seed(parameters.base.seed)

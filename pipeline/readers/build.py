@@ -93,7 +93,7 @@ def build(
         if errors := [problem for problem in problems if problem.level == "error"]:
             raise DatasetError(errors)
         for _, line in summarize(problems):
-            log.warning("%s", line)
+            log.warning("dataset: %s", line)
         masks_root = out / MASKS if found.renders else source
         index = Index(choice.classes, entries, source, masks_root, choice.values_in(found))
     index.save(out)

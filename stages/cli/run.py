@@ -172,6 +172,7 @@ class Progress:
     def show(self, line: str, is_bar: bool) -> None:
         """Print what a line of the output tells."""
         event = re.match(r"(Running stage|Stage) '([^']+)'", line)
+        failed = re.search(r"failed to reproduce '([^']+)'", line)
         if is_bar:
             if self.live:
                 click.echo(f"\r\033[K  {line}", err=True, nl=False)
@@ -181,6 +182,8 @@ class Progress:
             if event[1] == "Running stage":
                 self.started = time.monotonic()
                 self._print(self.position())
+        elif failed is not None:
+            self.name = failed[1]
         elif line.startswith(f"{self.name.split('@')[0]}: "):
             self._print(f"  {line}")
 

@@ -225,7 +225,7 @@ def test_check_and_stage_warn_of_rare_near_spellings_and_lone_images(
     assert found == [near] * warned + [f"class {rare!r} has one image"]
     assert str(survey).startswith(f"{images + 1} images: {images + 1} train; none with")
     build("folder", own, tmp_path / "out")
-    assert caplog.messages == [str(problem) for problem in survey.problems]
+    assert caplog.messages == [f"dataset: {problem}" for problem in survey.problems]
 
 
 def test_a_val_split_of_one_image(tmp_path: Path) -> None:

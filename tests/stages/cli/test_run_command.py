@@ -78,6 +78,15 @@ def test_a_failure_shows_the_end_of_the_log(project: Path) -> None:
     assert set(json.loads(SECONDS.read_text())) == {"dataset"}
 
 
+def test_what_fails_before_it_starts_is_named_all_the_same(project: Path) -> None:
+    (project / "dvc.yaml").write_text(
+        GRAPH.format(command="x").replace("deps: [one]", "deps: [no]")
+    )
+    result = CliRunner().invoke(main, ["run"])
+    assert result.exit_code == 1
+    assert "labels failed; the end of .work/run.log:" in result.stderr
+
+
 def test_a_folder_without_a_pipeline_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,7 @@ export function imagePage() {
     title.textContent = name;
     place.textContent = `${found.place} of ${found.total}`;
     tags.textContent = `${found.picked ? '✎ picked · ' : ''}${found.tags.join(', ') || 'no class'} · ${found.split} · ${found.size.join(' × ')}`;
+    if (!found.tag_ids.map(String).includes(query().get('class_'))) update({ class_: '' });
     marks.load(name, found);
     classes.replaceChildren(h('option', { value: '' }, 'all classes, the highest'), ...found.tags.map((tag, n) => h('option', { value: found.tag_ids[n], selected: query().get('class_') === String(found.tag_ids[n]) }, tag)));
     await draw();

@@ -31,8 +31,7 @@ class Layer:
 
     sources: artifacts, or kinds of ground truth, that it needs; draw: (sample, settings, size) -> a
     function that draws over any image uint8 [h,w,3] of that size; settings: names of those that it
-    follows; live: further artifacts that it reads for other settings than the run's own; link:
-    where to read more.
+    follows; link: where to read more.
     """
 
     title: str
@@ -40,7 +39,6 @@ class Layer:
     sources: tuple[str, ...]
     draw: Callable[[Sample, WalkSettings, Size], Draw]
     settings: tuple[str, ...] = ()
-    live: tuple[str, ...] = ()
     link: str = ""
 
     def available(self, sample: Sample) -> bool:
@@ -214,16 +212,14 @@ LAYERS: Mapping[str, Layer] = {
         ("walk",),
         _walk,
         ("class_", *WALK),
-        ("cams", "fields"),
         IRN,
     ),
     "relabeled": Layer(
         "labels, live",
         "The labels that the sliders of walk and labels would give, computed on the spot.",
-        ("walk", "fields"),
+        ("walk",),
         _live_labels,
         WALK,
-        ("cams", "segments"),
         IRN,
     ),
     "labels": Layer(

@@ -17,6 +17,7 @@ from pipeline.browser.sample import (
     Sample,
     effective_value,
     live_labels,
+    own_value,
     read_settings,
     values_at,
 )
@@ -94,9 +95,9 @@ class Pages:
     def _run(self, run: Run) -> dict[str, Any]:
         steps = [StepScores(step, "", 0, dict(run.scores(step))) for step in SCORED]
         own: dict[str, Any] = {}
-        for name, slider in SLIDERS.items():
+        for name in SLIDERS:
             try:
-                own[name] = run.value(*slider[:2])
+                own[name] = own_value(run, name)
             except UserError:
                 continue
         scores = {one.step: one.miou for one in steps if one.miou is not None}

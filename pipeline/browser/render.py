@@ -1,7 +1,7 @@
 """Image files of the pages: the image, its layers, thumbnails; and their URLs.
 
 Files are kept in LRU caches, so that URLs sent to a page are answered at once. A URL changes when
-its file does, so that a browser may keep it forever.
+its run does, so that a browser may keep it forever.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Renderer:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = {run.name: run for run in runs}
-        # the last argument of each changes with the files that it reads
+        # the last argument of each changes with the files and parameters of the run
         self._samples = lru_cache(24)(lambda run, name, stamp: Sample(run, name))
         self._images = lru_cache(100)(lambda run, name, stamp: _draw_image(self.sample(run, name)))
         self._layers = lru_cache(300)(
@@ -45,39 +45,40 @@ class Renderer:
 
     def image(self, run: Run, name: str) -> bytes:
         """Return the image as JPEG, in the size in which layers are drawn."""
-        return self._images(run, name, run.stamp(()))
+        return self._images(run, name, run.stamp())
 
     def layer(self, run: Run, name: str, key: str, settings: WalkSettings) -> bytes:
         """Return a layer as PNG (RGBA); raises UserError when a source is damaged or missing."""
         if key not in LAYERS:
             raise UserError(f"{key}: no such layer; choose from {', '.join(LAYERS)}")
-        return self._layers(run, name, key, _followed(key, settings), _stamp(run, key))
+        return self._layers(run, name, key, _followed(key, settings), run.stamp())
 
     def thumbnail(self, run: Run, name: str, key: str) -> bytes:
         """Return a small image as JPEG, or the layer `key` of it as PNG (RGBA), empty without one.
 
         Raises KeyError if the run has no such image.
         """
-        return self._thumbnails(run, name, key, _stamp(run, key))
+        return self._thumbnails(run, name, key, run.stamp())
 
     def image_url(self, run: Run, name: str) -> str:
         """Return the URL of an image."""
-        return _url("image", run, name, stamp=run.stamp(()))
+        return _url("image", run, name)
 
     def layer_url(self, run: Run, name: str, key: str, settings: WalkSettings) -> str:
         """Return the URL of a layer."""
         followed = _followed(key, settings)
         chosen = {part: getattr(followed, part) for part in LAYERS[key].settings}
         parts = {part: value for part, value in chosen.items() if value is not None}
-        return _url("layer", run, name, key=key, **parts, stamp=_stamp(run, key))
+        return _url("layer", run, name, key=key, **parts)
 
     def thumbnail_url(self, run: Run, name: str, key: str) -> str:
         """Return the URL of a thumbnail, or of a layer of it."""
-        return _url("thumbnail", run, name, key=key, stamp=_stamp(run, key))
+        return _url("thumbnail", run, name, key=key)
 
 
 def _url(kind: str, run: Run, name: str, **parts: Any) -> str:
-    return f"/file/{kind}?{urlencode({'run': run.name, 'id': name, **parts})}"
+    query = {"run": run.name, "id": name, **parts, "stamp": run.stamp()}
+    return f"/file/{kind}?{urlencode(query)}"
 
 
 def _draw_image(sample: Sample) -> bytes:
@@ -96,11 +97,6 @@ def _draw_thumbnail(sample: Sample, key: str) -> bytes:
     if key in LAYERS and LAYERS[key].available(sample):
         return _draw_layer(sample, key, WalkSettings(), size)
     return sheets.png(np.zeros((1, 1, 4), np.uint8))
-
-
-def _stamp(run: Run, key: str) -> str:
-    """Return a text that changes when something that a layer is made of does."""
-    return run.stamp((*LAYERS[key].sources, *LAYERS[key].live) if key in LAYERS else ())
 
 
 def _followed(key: str, settings: WalkSettings) -> WalkSettings:

@@ -1,7 +1,9 @@
 """The files of one run: index, artifacts, score tables and parameters, read again when replaced."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -158,10 +160,13 @@ class Run:
         rows = self.table(step, "summary").items()
         return {name: row["value"] for name, row in rows if "value" in row}
 
-    def stamp(self, formats: Iterable[str] = FORMATS) -> str:
-        """Return a short text that changes when the dataset or one of these artifacts does."""
-        known = [self._readers[key].identity for key in formats if key in self._readers]
-        return f"{hash((self._index.identity, tuple(known))) & 0xFFFFFFFFFF:x}"
+    def stamp(self) -> str:
+        """Return a short text that changes when the dataset, an artifact or a parameter does."""
+        parameters: Mapping[str, Any] = {}
+        with suppress(UserError):
+            parameters = self.parameters
+        files = [self._index.identity, *(reader.identity for reader in self._readers.values())]
+        return hashlib.blake2b(repr((files, parameters)).encode(), digest_size=5).hexdigest()
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

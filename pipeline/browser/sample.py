@@ -14,6 +14,7 @@ from pipeline.core.artifacts import IGNORE, ArtifactError, Record
 from pipeline.data.instance_masks import exclusive_record
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.irnet.instances import walk_input, walk_instances
+from pipeline.irnet.similarity import similarity_input, walk_by_similarity
 from pipeline.labelling.pseudo_labels import class_maps, pseudo_labels, vote_record
 from pipeline.labelling.seeds import upsample
 from pipeline.metrics.semantic import Confusion, assign
@@ -78,7 +79,7 @@ class Sample:
         grid = (height - 1) // 4 + 1, (width - 1) // 4 + 1
         spatial = next((record[key].shape for key in SPATIAL if key in record), ())
         found = tuple(map(int, record["size"])) if "size" in record else spatial
-        if found not in (self.size, grid):
+        if found and found not in (self.size, grid):
             raise ArtifactError(
                 f"{reader.path}: {self.name!r} is {found[0]} x {found[1]}, but its image is "
                 f"{height} x {width} pixels; it was made from other images: `dvc repro {format_}`"
@@ -184,22 +185,38 @@ def read_settings(query: Mapping[str, str]) -> WalkSettings:
 def effective_value(sample: Sample, settings: WalkSettings, name: str) -> Any:
     """Return a setting if it is set, else the run's own value."""
     chosen = getattr(settings, name)
-    return sample.run.value(*SLIDERS[name][:2]) if chosen is None else chosen
+    return own_value(sample.run, name) if chosen is None else chosen
+
+
+def own_value(run: Run, name: str) -> Any:
+    """Return a run's own value of a setting, of the walk that it took; UserError if it lacks it."""
+    section, parameter, *_ = SLIDERS[name]
+    inner = ("features",) if section == "walk" and _walks_on_features(run) else ()
+    return run.value(section, *inner, parameter)
+
+
+def _walks_on_features(run: Run) -> bool:
+    return run.parameters.get("walk", {}).get("affinity") == "features"
 
 
 def walk_record(sample: Sample, settings: WalkSettings) -> Record:
     """Return the walked maps: from walk.h5 at the run's own settings, else computed."""
     beta, steps = (effective_value(sample, settings, name) for name in ("beta", "steps"))
-    if (beta, steps) == (sample.run.value("walk", "beta"), sample.run.value("walk", "steps")):
+    if (beta, steps) == (own_value(sample.run, "beta"), own_value(sample.run, "steps")):
         return sample.record("walk")
     return sample.cached(("walk", beta, steps), lambda: _walk(sample, beta, steps))
 
 
 def _walk(sample: Sample, beta: float, steps: int) -> Record:
-    walk = {key: sample.run.value("walk", key) for key in ("radius", "iterations", "background")}
+    cpu, background = torch.device("cpu"), sample.run.value("walk", "background")
+    if _walks_on_features(sample.run):
+        near = similarity_input(sample.record("cams"), sample.record("features"))
+        return walk_by_similarity([near], cpu, beta=beta, steps=steps, background=background)[0]
+    walk = {key: sample.run.value("walk", key) for key in ("radius", "iterations")}
     radius = sample.run.value("walk", "centroid_radius")
     start = walk_input(sample.record("cams"), sample.record("fields"), radius)
-    return walk_instances([start], torch.device("cpu"), beta=beta, steps=steps, **walk)[0]
+    options = {**walk, "beta": beta, "steps": steps, "background": background}
+    return walk_instances([start], cpu, **options)[0]
 
 
 def live_class_maps(sample: Sample, settings: WalkSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -209,10 +226,11 @@ def live_class_maps(sample: Sample, settings: WalkSettings) -> tuple[np.ndarray,
 
 def live_labels(sample: Sample, settings: WalkSettings) -> Record:
     """Return the pseudo-labels of these settings, before hints and prompts."""
-    run = sample.run
+    run, walked = sample.run, walk_record(sample, settings)
+    flat = np.zeros(walked["maps"].shape[1:], np.float16)  # of a walk without boundaries
     record = pseudo_labels(
-        walk_record(sample, settings),
-        sample.record("fields")["boundary"],
+        walked,
+        sample.record("fields")["boundary"] if sample.has("fields") else flat,
         background=effective_value(sample, settings, "background"),
         normalize=run.value("labels", "normalize"),
         min_area=run.value("labels", "min_area"),

@@ -59,11 +59,6 @@ class Progress:
     values: dict[str, float] = field(default_factory=dict)
     problem: str | None = None
 
-    @property
-    def finished(self) -> bool:
-        """Whether every image is done."""
-        return self.done >= self.total
-
 
 class Disagreements:
     """Shares of differing pixels by run and pair of steps, computed while a page waits for them."""

@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from pipeline.browser.run import FORMATS, Run
 from pipeline.core.artifacts import ArtifactError
 from pipeline.data.index import Index
 from pipeline.errors import UserError
-from tests.support.runs import NAMES, run_of, write_artifact, write_table
+from tests.support.runs import NAMES, PARAMETERS, run_of, write_artifact, write_table
 
 
 def test_everything_is_found(run: Run) -> None:
@@ -34,14 +35,27 @@ def test_nothing_but_the_dataset_is_no_problem(folder: Path) -> None:
 
 def test_replaced_artifact_is_read_again_the_old_one_stays_readable(folder: Path) -> None:
     run = run_of(folder)
-    before, stamp = run.reader("labels"), run.stamp(("labels",))
+    before, stamp = run.reader("labels"), run.stamp()
     assert run.reader("labels") is before
-    seeds = run.stamp(("seeds",))
     write_artifact(folder, "labels", shift=5)
     after = run.reader("labels")
     assert not np.array_equal(after["f"]["semantic"], before["f"]["semantic"])
-    assert run.stamp(("labels",)) != stamp
-    assert run.stamp(("seeds",)) == seeds
+    assert run.stamp() != stamp
+
+
+def test_the_stamp_follows_parameters(folder: Path) -> None:
+    """Layers of a threshold that changed are drawn again; a damaged file is no reason to end."""
+    run, parameters = run_of(folder), {**PARAMETERS}
+    run = Run("run", run.paths, lambda: parameters)
+    before = run.stamp()
+    assert run.stamp() == before
+    parameters["labels"] = {**PARAMETERS["labels"], "background": 0.9}
+    assert run.stamp() != before
+
+    def damaged() -> dict[str, Any]:
+        raise UserError("params.yaml: not valid YAML")
+
+    assert Run("run", run.paths, damaged).stamp()
 
 
 def test_removed_artifact_comes_back(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pipeline.browser.sample import (
     difference,
     live_class_maps,
     live_labels,
+    own_value,
     read_settings,
     walk_record,
 )
@@ -99,3 +100,18 @@ def test_settings_are_read_from_a_query_and_invalid_ones_dropped() -> None:
     assert read_settings(query) == WalkSettings(2, 0.31, 7.5, 64, 0.0)
     wrong = {"class_": "x", "threshold": "2", "beta": "nan", "steps": "-1", "background": ""}
     assert read_settings(wrong) == WalkSettings()
+
+
+def test_a_walk_on_features_needs_no_fields(folder: Path) -> None:
+    (folder / "fields.h5").unlink()
+    run = run_of(folder)
+    own = {**PARAMETERS["walk"], "affinity": "features", "features": {"beta": 3.0, "steps": 16}}
+    run._parameters = lambda: {**PARAMETERS, "walk": own}
+    sample = Sample(run, "f")
+    assert (own_value(run, "beta"), own_value(run, "steps")) == (3.0, 16)
+    np.testing.assert_array_equal(
+        walk_record(sample, WalkSettings())["maps"], record("walk", 5)["maps"]
+    )
+    assert live_labels(sample, WalkSettings())["semantic"].any()
+    near, far = (live_class_maps(sample, WalkSettings(steps=n))[0] for n in (1, 64))
+    assert not np.array_equal(near, far)

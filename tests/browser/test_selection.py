@@ -70,7 +70,7 @@ def test_every_scored_step_sorts_and_its_gain_in_another_run(
 
 def compared(run: Run, pair: str) -> Progress:
     disagreements = Disagreements()
-    while not (progress := disagreements.progress(run, pair)).finished:
+    while (progress := disagreements.progress(run, pair)).done < progress.total:
         disagreements.advance(run, pair)
     return progress
 

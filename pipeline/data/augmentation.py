@@ -45,10 +45,12 @@ class RandomResize(v2.Transform, ABC):
         return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Resize one image or label map."""
-        return v2.functional.resize(
-            inpt, params["size"], interpolation=InterpolationMode.BICUBIC, antialias=True
-        )
+        """Resize one image or label map, both about the centers of pixels: torchvision's own choice
+        for label maps shifts them by up to half a pixel.
+        """
+        is_mask = isinstance(inpt, tv_tensors.Mask)
+        how = InterpolationMode.NEAREST_EXACT if is_mask else InterpolationMode.BICUBIC
+        return v2.functional.resize(inpt, params["size"], interpolation=how, antialias=True)
 
 
 class LongSide(RandomResize):

@@ -128,7 +128,9 @@ class Superpixels:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         small = image if factor == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         ids = felzenszwalb(small, scale=self.scale, sigma=self.sigma, min_size=self.min_size) + 1
-        return cv2.resize(ids.astype(np.uint16), (width, height), interpolation=cv2.INTER_NEAREST)
+        # INTER_NEAREST would shift the regions by half a pixel
+        exact = cv2.INTER_NEAREST_EXACT
+        return cv2.resize(ids.astype(np.uint16), (width, height), interpolation=exact)
 
 
 def nearest(regions: Regions, colors: np.ndarray) -> np.ndarray:

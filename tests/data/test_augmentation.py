@@ -98,6 +98,14 @@ def test_labels_stay_labels_and_move_with_the_image(resize: v2.Transform) -> Non
     assert flipped == {False, True}
 
 
+@pytest.mark.parametrize("scale", [0.6, 0.75, 1.3])
+def test_labels_are_resized_about_the_same_centers_as_the_image(scale: float) -> None:
+    image = np.zeros((90, 120, 3), np.uint8)
+    image[31:62, 40:83] = 255
+    resized, labels = RandomScale(scale, scale)(as_image(image), as_mask(image[..., 0]))
+    assert ((resized[0] > 127) == (labels[0] > 127)).all()
+
+
 def test_a_small_image_is_placed_anywhere_on_the_mean_color() -> None:
     crop = training_crop(RandomScale(1, 1), 64, MEAN)
     offsets = set()

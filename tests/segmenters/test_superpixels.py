@@ -90,6 +90,14 @@ def test_large_image_is_divided_at_its_longer_side() -> None:
         assert np.bincount(segments[inside]).max() / inside.sum() > 0.6
 
 
+def test_segments_of_a_reduced_image_are_not_shifted() -> None:
+    image = np.zeros((500, 500, 3), np.uint8)
+    image[150:350, 150:350] = 255
+    ids = SEGMENTER.segment(image)["segments"]
+    rows = np.flatnonzero(ids[:, 250] == ids[250, 250])
+    assert abs((rows[0] + rows[-1]) / 2 - 249.5) <= 0.5
+
+
 def test_embeddings_are_stored_on_request_alone() -> None:
     image, _ = meadow((60, 80))
     record = Superpixels(embeddings=False, side=320, scale=150, sigma=0.8, min_size=60).segment(

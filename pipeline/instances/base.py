@@ -10,13 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from pipeline.core.artifacts import IGNORE
 from pipeline.data.augmentation import Emphasis, augmented, training_crop
 from pipeline.data.index import Index
+from pipeline.nets.backbones import resize_by
 
 MAX_INSTANCES = 100
 """M, largest number of instances per crop; ids are bytes, so at most 254."""
@@ -79,24 +79,19 @@ def resize_to_sides(images: Tensor, sides: Sequence[int] | None) -> Tensor:
     if sides is None:
         return images
     low, high = sorted(images.shape[2:])
-    factor = min(sides[0] / low, sides[1] / high)
-    size = [max(1, round(side * factor)) for side in images.shape[2:]]
-    return F.interpolate(
-        images.float(), size, mode="bilinear", align_corners=False, antialias=factor < 1
-    )
+    return resize_by(images.float(), min(sides[0] / low, sides[1] / high))
 
 
 class TrainingInstances(NamedTuple):
     """Instances of an image to learn from.
 
-    ids: integer [H,W], 0 none, 1..N; classes: [N] from 0; weights: [N] in [0,1]; ignored: bool
-    [H,W], pixels left out of the loss.
+    ids: integer [H,W], 0 none, 1..N, OUTSIDE for pixels left out of the loss; classes: [N] from 0;
+    weights: [N] in [0,1].
     """
 
     ids: np.ndarray
     classes: np.ndarray
     weights: np.ndarray
-    ignored: np.ndarray | None = None
 
 
 def select_instances(
@@ -117,7 +112,8 @@ def select_instances(
         kept: bool [N], the selection.
     """
     inside = np.concatenate([[False], kept])[ids]
-    return TrainingInstances(ids, classes, weights, (semantic > 0) & ~inside)
+    others = np.where((semantic > 0) | (ids > 0), OUTSIDE, 0)
+    return TrainingInstances(np.where(inside, ids, others).astype(np.int32), classes, weights)
 
 
 class InstanceCrops(Dataset[tuple[Tensor, ...]]):
@@ -160,11 +156,9 @@ class InstanceCrops(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         name = self.names[number]
         instances = self.instances(name)
-        ids = instances.ids.astype(np.int32)
-        if instances.ignored is not None:
-            ids[instances.ignored] = OUTSIDE
+        ids = instances.ids.astype(np.int32)[None]
         image, crop, weights = augmented(
-            self.augment, name, self.index.image(name), ids[None], self.emphasis
+            self.augment, name, self.index.image(name), ids, self.emphasis
         )
         return image, *renumber(crop[0], instances), *weights
 

@@ -72,7 +72,7 @@ class Backbone(nn.Module):
         self.channels: list[int] = info.channels()
         self.reductions: list[int] = info.reduction()
         self.stride = self.reductions[-1]
-        self.modules_of_stages = [module.replace(".", "_") for module in info.module_name()]
+        self.modules_of_stages = [stage["module"].replace(".", "_") for stage in info.info]
         mean, std = normalization(name)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)

@@ -12,6 +12,7 @@ from pipeline.data.augmentation import RandomScale
 from pipeline.data.index import ImageEntry, Index
 from pipeline.data.instance_masks import exclusive, masks_of, pack, unpack
 from pipeline.instances.base import (
+    OUTSIDE,
     InstanceCrops,
     TrainingInstances,
     renumber,
@@ -62,30 +63,33 @@ def test_higher_score_is_in_front() -> None:
 
 def test_void_and_objects_without_an_instance_are_ignored() -> None:
     found = select_instances(IDS, CLASSES, WEIGHTS, SEMANTIC, np.array([True, True]))
-    assert found.ignored is not None
-    assert found.ignored.tolist() == [[False, False, False], [True, True, False]]
+    assert (found.ids == OUTSIDE).tolist() == [[False, False, False], [True, True, False]]
 
 
 def test_instances_left_out_are_not_background() -> None:
     found = select_instances(IDS, CLASSES, WEIGHTS, SEMANTIC, np.array([True, False]))
-    assert found.ignored is not None
-    assert found.ignored.tolist() == [[False, False, True], [True, True, True]]
+    assert (found.ids == OUTSIDE).tolist() == [[False, False, True], [True, True, True]]
+
+
+def test_pixels_of_an_instance_left_out_are_ignored_even_where_no_class_won() -> None:
+    found = select_instances(
+        IDS, CLASSES, WEIGHTS, np.zeros_like(SEMANTIC), np.array([True, False])
+    )
+    assert found.ids.tolist() == [[0, 1, OUTSIDE], [0, 0, OUTSIDE]]
 
 
 def test_selection_of_no_instances() -> None:
     nothing = np.zeros(0)
     found = select_instances(np.zeros_like(IDS), nothing, nothing, SEMANTIC, np.zeros(0, bool))
-    assert found.ignored is not None
-    assert found.ignored.tolist() == (SEMANTIC > 0).tolist()
+    assert (found.ids == OUTSIDE).tolist() == (SEMANTIC > 0).tolist()
 
 
 def instances(ignored: bool = False) -> TrainingInstances:
     """Three instances of classes 4, 1 and 4, painted in COLORS; the third may be ignored."""
-    ids = np.zeros((72, 96), np.uint16)
-    ids[10:40, 8:40], ids[24:64, 56:88], ids[50:60, 10:20] = 1, 2, 3
-    where = ids == 3 if ignored else None
+    ids = np.zeros((72, 96), np.int32)
+    ids[10:40, 8:40], ids[24:64, 56:88], ids[50:60, 10:20] = 1, 2, OUTSIDE if ignored else 3
     return TrainingInstances(
-        ids, np.array([4, 1, 4], np.uint8), np.array([1.0, 0.5, 0.25], np.float32), where
+        ids, np.array([4, 1, 4], np.uint8), np.array([1.0, 0.5, 0.25], np.float32)
     )
 
 

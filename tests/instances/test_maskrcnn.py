@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from pipeline.instances.maskrcnn import MaskRCNN, target_of
 from tests.instances.base import SMALL, InstanceModelTester, square_batch
@@ -47,6 +48,21 @@ class TestMaskRCNN(InstanceModelTester):
         )
         model.predict([torch.zeros(3, 64, 96)], score=0.5, sides=sides)
         assert seen == [size]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_boxes_are_exact_in_half_precision(dtype: torch.dtype) -> None:
+    """In bfloat16 itself all boxes beyond pixel 512 would lie on multiples of 4."""
+    torch.manual_seed(0)
+    model, seen = MaskRCNN(3, SMALL, channels=8, proposals=64).eval(), list[Tensor]()
+    model.net.rpn.register_forward_hook(lambda module, inputs, output: seen.extend(output[0]))
+    with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+        model(torch.rand(1, 3, 64, 800) * 255)
+    (boxes,) = seen
+    far = boxes[(boxes > 512) & (boxes < 800)]
+    assert boxes.dtype == torch.float32
+    assert len(far) > 20
+    assert (far % 4 != 0).float().mean() > 0.5
 
 
 def test_targets_are_boxes_around_the_pixels() -> None:

@@ -134,6 +134,13 @@ def test_frozen_stages_are_those_before_the_feature_map(name: str, stages: int) 
     assert all(m.requires_grad for m in maps[stages:])
 
 
+def test_stages_of_a_pyramid_are_those_of_the_backbone() -> None:
+    backbone = Backbone("resnet18", "none", (8, 16, 32))
+    backbone.freeze(2)
+    still = {n.split(".")[1] for n, p in backbone.named_parameters() if not p.requires_grad}
+    assert still == {"conv1", "bn1", "layer1"}
+
+
 def test_more_stages_than_there_are_freeze_all() -> None:
     backbone = Backbone("test_convnext")
     backbone.freeze(5)

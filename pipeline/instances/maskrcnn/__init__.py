@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, masks_to_boxes
@@ -58,13 +59,13 @@ class MaskRCNN(InstanceModel):
         self.net = TorchvisionMaskRCNN(
             PyramidBackbone(Backbone(backbone, weights, STRIDES), channels),
             classes + 1,
-            image_mean=list(mean),
-            image_std=list(std),
             box_batch_size_per_image=proposals,
             mask_head=MaskRCNNHeads(channels, (channels,) * MASK_LAYERS, dilation=1),
         )
         self.net.roi_heads.mask_predictor = MaskRCNNPredictor(channels, channels, classes + 1)
         self.net.transform = UnresizedTransform(list(mean), list(std))
+        self.net.rpn.box_coder = ExactBoxCoder((1.0, 1.0, 1.0, 1.0))
+        self.net.roi_heads.box_coder = ExactBoxCoder((10.0, 10.0, 5.0, 5.0))
 
     @property
     def backbone(self) -> Backbone:
@@ -111,6 +112,16 @@ class UnresizedTransform(GeneralizedRCNNTransform):
         return image, target
 
 
+class ExactBoxCoder(BoxCoder):
+    """torchvision's boxes from what the heads say, in float32: bfloat16 knows no odd number beyond
+    256.
+    """
+
+    def decode(self, rel_codes: Tensor, boxes: list[Tensor]) -> Tensor:
+        """Return the boxes [N,C,4] that codes [N,4C] make of boxes."""
+        return super().decode(rel_codes.float(), boxes)
+
+
 class PyramidBackbone(nn.Module):
     """A feature pyramid over a backbone's normalized features, as torchvision's detectors expect
     it.
@@ -122,9 +133,12 @@ class PyramidBackbone(nn.Module):
         self.pyramid = FeaturePyramidNetwork(body.channels, channels, LastLevelMaxPool())
 
     def forward(self, normalized: Tensor) -> Mapping[str, Tensor]:
-        """Return the levels at strides 4 to 64 of normalized images [B,3,H,W]."""
+        """Return the levels at strides 4 to 64 of normalized images [B,3,H,W], in float32, whose
+        type the anchors take.
+        """
         features = self.body(normalized.contiguous(memory_format=torch.channels_last))
-        return self.pyramid(dict(zip("0123", features, strict=True)))
+        levels = self.pyramid(dict(zip("0123", features, strict=True)))
+        return {name: level.float() for name, level in levels.items()}
 
 
 def training_loss(

@@ -109,7 +109,12 @@ class IRNet(nn.Module):
         super().__init__()
         self.canvas = canvas
         self.backbone = Backbone(backbone, weights).requires_grad_(False)
-        channels, reductions = self.backbone.channels, self.backbone.reductions
+        # of maps of stride 4 and finer the heads take two: VGG has one more
+        fine = sum(reduction <= STRIDE for reduction in self.backbone.reductions)
+        self.first = max(0, fine - len(DisplacementHead.FINE))
+        channels, reductions = (
+            values[self.first :] for values in (self.backbone.channels, self.backbone.reductions)
+        )
         self.boundary = BoundaryHead(channels)
         self.displacement = DisplacementHead(channels, reductions)
         self.register_buffer("mean_shift", torch.zeros(2))
@@ -155,11 +160,11 @@ class IRNet(nn.Module):
 
     @torch.no_grad()
     def features(self, normalized: Tensor) -> list[Tensor]:
-        """Return the backbone's feature maps, none finer than stride 4."""
-        taps = self.backbone(normalized)
+        """Return the backbone's feature maps that the heads take, none finer than stride 4."""
+        taps = [*zip(self.backbone(normalized), self.backbone.reductions, strict=True)]
         return [
             F.max_pool2d(tap, 3, 2, 1) if reduction < STRIDE else tap
-            for tap, reduction in zip(taps, self.backbone.reductions, strict=True)
+            for tap, reduction in taps[self.first :]
         ]
 
 

@@ -116,17 +116,16 @@ def chebyshev_coefficients(steps: int, tolerance: float) -> list[float]:
     by at most that. The kept ones are rescaled to sum to 1, so that the walk's fixed points, such
     as constant seeds, are preserved.
     """
-    exact = [0.0] * (steps + 1)
-    for degree in range(steps % 2, steps + 1, 2):
-        ways = comb(steps, (steps - degree) // 2) * (2 if degree else 1)
-        exact[degree] = float(Fraction(ways, 2**steps))
-    kept = next(
-        n
-        for n, total in enumerate(accumulate(exact), 1)
-        if total >= 1 - tolerance or n == steps + 1
-    )
-    total = sum(exact[:kept])
-    return [coefficient / total for coefficient in exact[:kept]]
+    first = steps % 2
+    share = float(Fraction(comb(steps, steps // 2) * (1 + first), 2**steps))
+    kept, total = [0.0] * first, 0.0
+    for degree in range(first, steps + 1, 2):
+        kept += [share] if degree == first else [0.0, share]
+        total += share
+        if total >= 1 - tolerance:
+            break
+        share *= (steps - degree) / (steps + degree + 2) * (1 if degree else 2)
+    return [coefficient / total for coefficient in kept]
 
 
 class _Strip(NamedTuple):

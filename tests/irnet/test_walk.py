@@ -1,5 +1,6 @@
 """The walk against published results and a dense power, and what holds for any image."""
 
+from math import exp, lgamma, log
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,19 @@ def test_chebyshev_sum_is_the_power(steps: int) -> None:
         np.polynomial.chebyshev.chebval(points, short), points**steps, atol=2.1e-4
     )
     assert sum(short) == pytest.approx(1, abs=1e-14)
+
+
+def test_coefficients_of_the_longest_walk_are_those_of_the_binomial() -> None:
+    found = chebyshev_coefficients(65536, 1e-6)
+    expected = [0.0 if j % 2 else 2 * exp(log_share(65536, j)) for j in range(len(found))]
+    expected[0] /= 2
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+
+
+def log_share(steps: int, degree: int) -> float:
+    """Return the logarithm of 2^-steps binom(steps, (steps - degree) / 2)."""
+    ways = lgamma(steps + 1) - lgamma((steps - degree) / 2 + 1) - lgamma((steps + degree) / 2 + 1)
+    return ways - steps * log(2)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 5])

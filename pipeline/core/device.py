@@ -127,12 +127,10 @@ def find_device(name: str, setting: str = "runtime.device") -> "torch.device":
 def _precision(name: str, device: "torch.device") -> "torch.dtype":
     import torch
 
-    if name == "auto":
-        return (
-            torch.bfloat16
-            if device.type == "cuda" and torch.cuda.is_bf16_supported()
-            else torch.float32
-        )
+    if name == "auto":  # emulated, bfloat16 is slower than float32
+        gpu = device.type == "cuda"
+        native = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
     chosen: torch.dtype = getattr(torch, name)
     if chosen == torch.float16 and device.type == "cpu":
         raise RuntimeSettingError(

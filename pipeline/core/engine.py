@@ -103,11 +103,11 @@ class ShardFolder:
         return False
 
     def kept_file(self, number: int) -> Path:
-        """Return the path of what an interrupt left of a shard."""
+        """Return the path of what an interrupt or a failed image left of a shard."""
         return self.path / f"shard-{number:06d}-kept.h5"
 
     def kept(self, number: int) -> dict[str, Record]:
-        """Return the records of a shard that an interrupted run kept."""
+        """Return the records of a shard that an earlier run kept."""
         try:
             with closing(Reader(self.kept_file(number), self.format)) as reader:
                 return {name: reader[name] for name in reader.names}
@@ -121,8 +121,11 @@ class ShardFolder:
                 writer.append(name, records[name])
 
     def write(self, number: int, records: dict[str, Record], failed: Iterable[str]) -> None:
-        """Write a shard from validated records, unless some images failed and must be retried."""
+        """Write a shard from validated records; only keep them if some images failed and must be
+        retried.
+        """
         if failed and not self.skip_bad:
+            self.keep(number, records)
             return
         with Writer(self.file(number), self.format, self.classes, sorted(failed)) as writer:
             for name in sorted(records):
@@ -180,8 +183,8 @@ def run(
         message = f"{stage}: {len(failures)} of {count(len(names), 'image')} failed:\n{reasons}"
         if not runtime.skip_bad:
             raise ImageError(
-                f"{message}\nThe others are kept in {path}; repair these images and run again, or "
-                "set runtime.skip_bad to leave them out."
+                f"{message}\nThe others are kept in {path} until the data set changes: run again, "
+                "set runtime.skip_bad to leave these out, or repair them."
             )
         log.warning(message)
     if runtime.is_main_process:
@@ -194,7 +197,7 @@ def _write_shards(
 ) -> dict[str, str]:
     """Compute the shards and write each when complete; return failed images with their reasons."""
     stage, failures = folder.format, dict[str, str]()
-    kept = {number: folder.kept(number) for number in shards}
+    kept = {number: frozenset(folder.kept(number)) for number in shards}
     groups = [[name for name in names if name not in kept[n]] for n, names in shards.items()]
     total, quiet = sum(map(len, groups)), not runtime.is_main_process
     results = stream(task, groups, runtime.workers, runtime.batch)
@@ -204,7 +207,7 @@ def _write_shards(
         tqdm(total=total, desc=stage, unit="image", disable=quiet, mininterval=1) as bar,
     ):
         for number, names in zip(shards, groups, strict=True):
-            records, failed = kept[number], dict[str, str]()
+            records, failed = folder.kept(number), dict[str, str]()
             try:
                 for name, result in islice(results, len(names)):
                     _sort(stage, name, result, records, failed)

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from pipeline.errors import UserError
 
+Image.MAX_IMAGE_PIXELS = 2**30  # slides and aerial images go beyond Pillow's own limit
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp")
 FORMATS = ("JPEG", "PNG", "WEBP")
 DO_IMAGE = "put the file there or leave it out"
@@ -118,7 +119,7 @@ def read_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            return (width, height) if _orientation(image) >= 5 else (height, width)
+            return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
     except Exception:  # as of open_checked, which explains it
         return None
 

@@ -7,8 +7,7 @@ with F the coarsest features of the backbone and theta a 1x1 convolution without
 logits are the means of the class maps A, so the maps locate the classes (Zhou et al., CVPR 2016).
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,10 +18,13 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from pipeline.core.artifacts import Reader
-from pipeline.core.trainer import LossFn
+from pipeline.core.trainer import LossFn, TrainState
 from pipeline.data.augmentation import LongSide, as_image, training_crop
 from pipeline.data.index import Index
 from pipeline.nets.backbones import Backbone
+
+EPSILON = 1e-5
+"""Added to the maximum that a map is divided by, as published; an all-zero map stays zero."""
 
 if TYPE_CHECKING:  # stage cams imports this module, and needs no segmenter
     from pipeline.segmenters.prompting import PromptableSegments
@@ -91,7 +93,20 @@ def present(tags: Tensor) -> Tensor:
     return tags.clamp(min=0)
 
 
-class Classifier(nn.Module, ABC):
+def normalize(maps: Tensor) -> Tensor:
+    """Divide each map of [...,h,w] by its own maximum; the result lies in [0,1]."""
+    return maps / (maps.amax((-2, -1), keepdim=True) + EPSILON)
+
+
+def tagged_loss(
+    network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
+) -> Mapping[str, Tensor]:
+    """Return the classification loss of a batch of TaggedCrops (samples [B,...], tags [B,C])."""
+    samples, tags = batch
+    return {"loss": classification_loss(network(samples), tags)}
+
+
+class Classifier(nn.Module):
     """A method's network, and how it is trained.
 
     Args:
@@ -115,9 +130,9 @@ class Classifier(nn.Module, ABC):
         return TaggedCrops(data)
 
     @staticmethod
-    @abstractmethod
     def loss_fn(data: TrainingData, *args: Any, **options: Any) -> LossFn:
-        """Return the loss of a batch of the method's samples."""
+        """Return the loss of a batch of the method's samples: here, of the classification alone."""
+        return tagged_loss
 
     def new_parameters(self) -> list[nn.Parameter]:
         """Return the parameters without pretrained values: all but the backbone's."""

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.classifiers.base import Classifier
+from pipeline.classifiers.base import Classifier, normalize
 from pipeline.core.artifacts import Record
 from pipeline.nets.backbones import micro_batches, pad_to_multiple, resize_by
-
-EPSILON = 1e-5
-"""Added to the maximum that a map is divided by, as published; an all-zero map stays zero."""
 
 
 @torch.inference_mode()
@@ -58,11 +55,6 @@ def activation_maps(
         total = merged if total is None else total + merged
     assert total is not None
     return total
-
-
-def normalize(maps: Tensor) -> Tensor:
-    """Divide each map of [...,h,w] by its own maximum; the result lies in [0,1]."""
-    return maps / (maps.amax((-2, -1), keepdim=True) + EPSILON)
 
 
 def cam_records(maps: Tensor, tags: Sequence[Sequence[int]], size: tuple[int, int]) -> list[Record]:

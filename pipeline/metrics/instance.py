@@ -7,7 +7,6 @@ instances (some hundred bytes each) and one IoU table per image are kept.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,42 +29,6 @@ class _Scored:
     classes: np.ndarray
     scores: np.ndarray
     ious: np.ndarray
-
-
-def run_lengths(ids: np.ndarray, count: int) -> list[list[int]]:
-    """Return the column-major run lengths of all instances of an id map, computed in one pass
-    (COCO's uncompressed RLE).
-
-    ids: unsigned integers [H,W], 0 none, 1..count. Returns `count` lists: pixels outside, inside,
-    outside and so on, each adding up to H*W; an instance without pixels is [H*W].
-    """
-    flat = ids.T.ravel()
-    starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])
-    ends = np.r_[starts[1:], flat.size]
-    values = flat[starts]
-    order = np.argsort(values, kind="stable")
-    bounds = np.searchsorted(values[order], np.arange(1, count + 2))
-    lists = []
-    for first, last in pairwise(bounds):
-        mine = order[first:last]
-        edges = np.stack([starts[mine], ends[mine]], 1).ravel()
-        lengths = np.diff(np.r_[0, edges, flat.size])
-        lists.append((lengths[:-1] if len(mine) and not lengths[-1] else lengths).tolist())
-    return lists
-
-
-def mask_ious(masks: np.ndarray, true: np.ndarray, count: int) -> np.ndarray:
-    """Return the IoU of masks with the instances of an id map, float64 [P,count]; 0 where both are
-    empty.
-
-    masks: bool [P,H,W]; true: unsigned integers [H,W], 0 none, 1..count.
-    """
-    areas = np.bincount(true.ravel(), minlength=count + 1)[1:]
-    shared = np.zeros((len(masks), count))
-    for row, mask in enumerate(masks):
-        shared[row] = np.bincount(true[mask], minlength=count + 1)[1:]
-    union = masks.sum((1, 2))[:, None] + areas - shared
-    return shared / np.maximum(union, 1)
 
 
 def area_under_curve(scores: np.ndarray, hits: np.ndarray, total: int) -> float:
@@ -112,6 +75,8 @@ class InstanceScores:
             ValueError: for unequal sizes.
         """
         true_ids, true_classes, void = truth
+        from faster_coco_eval.core import mask
+
         masks, classes, scores = predicted
         if masks.shape[1:] != true_ids.shape:
             raise ValueError(
@@ -121,14 +86,19 @@ class InstanceScores:
             masks = masks & ~void
         visible = masks.any((1, 2))
         true_visible = np.bincount(true_ids.ravel(), minlength=len(true_classes) + 1)[1:] > 0
+        numbers = (np.flatnonzero(true_visible) + 1).astype(true_ids.dtype)
+        true_codes, codes = _codes(true_ids == numbers[:, None, None]), _codes(masks[visible])
+        ious = np.reshape(
+            mask.iou(codes, true_codes, [0] * len(true_codes)), (len(codes), len(true_codes))
+        )
         self._images[name] = _Scored(
             (int(true_ids.shape[0]), int(true_ids.shape[1])),
-            _true_codes(true_ids, true_visible),
+            true_codes,
             true_classes[true_visible],
-            _codes(masks[visible]),
+            codes,
             classes[visible],
             scores[visible].astype(np.float64),
-            mask_ious(masks[visible], true_ids, len(true_classes))[:, true_visible],
+            ious,
         )
 
     def compute(self) -> dict:
@@ -161,16 +131,6 @@ class InstanceScores:
                 for c, name in enumerate(self.classes)
             },
         }
-
-
-def _true_codes(ids: np.ndarray, visible: np.ndarray) -> list[dict]:
-    """Return the compressed COCO RLE of the visible instances of an id map."""
-    from faster_coco_eval.core import mask
-
-    H, W = ids.shape
-    pairs = zip(run_lengths(ids, len(visible)), visible, strict=True)
-    raw = [{"size": [H, W], "counts": lengths} for lengths, kept in pairs if kept]
-    return mask.frPyObjects(raw, H, W) if raw else []
 
 
 def _codes(masks: np.ndarray) -> list[dict]:

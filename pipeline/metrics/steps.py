@@ -7,7 +7,7 @@
 | walk | the class maps before the threshold, at one fixed threshold | likewise |
 | labels, predictions | the label maps | AP of the instances; failures by kind and place |
 
-`evaluate` adds the records of a step one by one to its ScoredStep and returns Tables: a few numbers
+`evaluate` adds the records of a step one by one to its scores and returns Tables: a few numbers
 that DVC compares between runs, and everything else as tables.
 """
 
@@ -16,7 +16,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -131,18 +131,6 @@ class Options:
     threshold: float = 0.0
     normalize: Normalize = "class"
     instances: bool = True
-
-
-class ScoredStep(Protocol):
-    """Takes the images of a step one by one."""
-
-    def add(self, name: str, truth: np.ndarray, record: Record) -> Comparison:
-        """Add an image and return what is compared of it; truth: uint8 [H,W], 255 void."""
-        ...
-
-    def finish(self) -> ExtraScores:
-        """Return the scores of all images added; without images, tables without rows alone."""
-        ...
 
 
 def evaluate(
@@ -299,7 +287,7 @@ class LabelScores:
         }
 
 
-STEPS: Mapping[str, Callable[[Truth, Options], ScoredStep]] = {
+STEPS: Mapping[str, Callable[[Truth, Options], CamScores | SeedScores | LabelScores]] = {
     "cams": CamScores,
     "seeds": SeedScores,
     "walk": WalkScores,

@@ -7,18 +7,15 @@ from typing import Any
 
 WIDTH, HEIGHT = 340, 170
 LEFT, RIGHT, TOP, BOTTOM = 46, 18, 12, 28
-POINTS = 240
 
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line with the spread of thinned out points, a marked point, and points in use."""
+    """A line with a marked point, and points in use."""
 
-    name: str
     path: str
-    band: str
     mark: tuple[float, float]
     chosen: list[tuple[float, float]] = field(default_factory=list)
 
@@ -64,7 +61,7 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         if points:
             box, last = _Box.around(points), points[-1]
             made.append(
-                _chart(column, x_title, [_line("", points, box, last)], box, f"last {last[1]:.4g}")
+                _chart(column, x_title, [_line(points, box, last)], box, f"last {last[1]:.4g}")
             )
     return made
 
@@ -86,7 +83,7 @@ def curve(
     box = _Box.around([point for points in curves.values() for point in points])
     best = {name: max(points, key=lambda point: point[1]) for name, points in curves.items()}
     lines = [
-        _line(name, points, box, best[name], [p for p in points if p[0] == chosen.get(name)])
+        _line(points, box, best[name], [p for p in points if p[0] == chosen.get(name)])
         for name, points in curves.items()
     ]
     notes = [f"{name} best {y:.1f} at {x:g}" for name, (x, y) in best.items()]
@@ -177,32 +174,6 @@ def _chart(title: str, x_title: str, lines: list[Line], box: _Box, note: str) ->
     )
 
 
-def _line(
-    name: str, points: Points, box: _Box, mark: tuple[float, float], chosen: Points = ()
-) -> Line:
-    thin = _thinned(points)
-    rim = [box.at(x, most) for x, _, _, most in thin] + [
-        box.at(x, least) for x, _, least, _ in reversed(thin)
-    ]
-    return Line(
-        name,
-        _path([box.at(x, y) for x, y, _, _ in thin]),
-        _path(rim) if len(thin) < len(points) else "",
-        box.at(*mark),
-        [box.at(*point) for point in chosen],
-    )
-
-
-def _thinned(points: Points) -> list[tuple[float, float, float, float]]:
-    """Return (x, mean, lowest, highest) of at most POINTS equal stretches."""
-    size = ceil(len(points) / POINTS)
-    stretches = [points[i : i + size] for i in range(0, len(points), size)]
-    found = []
-    for stretch in stretches:
-        ys = [y for _, y in stretch]
-        found.append((stretch[len(stretch) // 2][0], sum(ys) / len(ys), min(ys), max(ys)))
-    return found
-
-
-def _path(points: Points) -> str:
-    return " ".join(f"{x:g},{y:g}" for x, y in points)
+def _line(points: Points, box: _Box, mark: tuple[float, float], chosen: Points = ()) -> Line:
+    path = " ".join("{:g},{:g}".format(*box.at(*point)) for point in points)
+    return Line(path, box.at(*mark), [box.at(*point) for point in chosen])

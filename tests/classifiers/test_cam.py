@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.classifiers.base import TrainingData, classification_loss
-from pipeline.classifiers.cam import Cam, cam_loss
+from pipeline.classifiers.base import TrainingData, classification_loss, tagged_loss
+from pipeline.classifiers.cam import Cam
 from pipeline.nets.backbones import Backbone
 from tests.classifiers.base import SMALL, ClassifierTester, random_images, step
 
@@ -35,7 +35,7 @@ def test_logits_are_the_means_of_the_maps() -> None:
 def test_loss_is_the_multi_label_soft_margin() -> None:
     logits = torch.tensor([[1.5, -0.5, 0.0], [-2.0, 3.0, 0.25]], dtype=torch.float64)
     tags = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
-    terms = cam_loss(nn.Identity(), (logits, tags), step())
+    terms = tagged_loss(nn.Identity(), (logits, tags), step())
     by_hand = 0.0
     for row, target in zip(logits.tolist(), tags.tolist(), strict=True):
         for x, y in zip(row, target, strict=True):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.classifiers.base import Classifier
+from pipeline.classifiers.base import Classifier, normalize
 from pipeline.classifiers.cam import Cam
 from pipeline.classifiers.extraction import activation_maps as tagged_maps
-from pipeline.classifiers.extraction import cam_records, normalize
+from pipeline.classifiers.extraction import cam_records
 from pipeline.core.artifacts import validate_record
 from pipeline.nets.backbones import Backbone
 

@@ -2,9 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from faster_coco_eval.core import mask
 
-from pipeline.metrics.instance import InstanceScores, mask_ious, run_lengths
+from pipeline.metrics.instance import InstanceScores
 
 CLASSES = ("cat", "dog")
 U1, F4 = np.uint8, np.float32
@@ -59,7 +58,6 @@ def test_wrong_class_is_zero_and_lowers_both_classes() -> None:
 def test_iou_of_six_tenths_counts_at_50_not_at_75() -> None:
     truth, predicted = boxes((0, 0, 10, 10)), boxes((0, 0, 10, 6))
     result = score((truth, np.zeros(1, U1)), (predicted, np.zeros(1, U1), np.ones(1, F4)))
-    assert mask_ious(split(predicted, 1), truth, 1) == pytest.approx(0.6)
     assert result["AP50"] == pytest.approx(1)
     assert result["voc_AP50"] == 1
     assert result["AP75"] == result["voc_AP70"] == 0
@@ -94,7 +92,6 @@ def test_second_half_of_an_instance_is_a_duplicate() -> None:
     result = score(
         (truth, np.zeros(2, U1)), (predicted, np.zeros(3, U1), np.array([0.9, 0.8, 0.7], F4))
     )
-    assert mask_ious(split(predicted, 3), truth, 2).tolist() == [[0.5, 0], [0.5, 0], [0, 1]]
     assert result["voc_AP50"] == pytest.approx(5 / 6)
     assert result["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
@@ -114,22 +111,6 @@ def random_ids(seed: int, size: tuple[int, int], count: int) -> np.ndarray:
         np.uint16
     )
     return np.kron(coarse, np.ones((4, 4), np.uint16))[: size[0], : size[1]]
-
-
-@pytest.mark.parametrize(("seed", "size"), [(0, (17, 23)), (1, (1, 9)), (2, (9, 1)), (3, (32, 32))])
-def test_run_lengths_and_ious_match_the_library_mask_by_mask(
-    seed: int, size: tuple[int, int]
-) -> None:
-    ids, other = random_ids(seed, size, 6), random_ids(seed + 10, size, 5)
-    singles = [mask.encode(np.asfortranarray((ids == i).astype(U1))) for i in range(1, 8)]
-    lists = run_lengths(ids, 7)
-    assert mask.frPyObjects([{"size": list(size), "counts": c} for c in lists], *size) == singles
-    assert all(sum(c) == ids.size for c in lists)
-    assert lists[6] == [ids.size]
-    others = [mask.encode(np.asfortranarray((other == i).astype(U1))) for i in range(1, 6)]
-    np.testing.assert_allclose(
-        mask_ious(split(ids, 7), other, 5), mask.iou(singles, others, [0] * 5)
-    )
 
 
 def many(names: list[str]) -> InstanceScores:
@@ -163,7 +144,6 @@ def test_overlapping_masks_each_count() -> None:
         (truth, np.zeros(2, U1), None),
         (np.stack([whole, half]), np.zeros(2, U1), np.ones(2, F4)),
     )
-    assert mask_ious(np.stack([whole, half]), truth, 2)[1, 1] == pytest.approx(100 / 110)
     assert scores.compute()["voc_AP70"] == pytest.approx(
         0.25
     )  # the better one ranks second: half the recall at precision 1/2

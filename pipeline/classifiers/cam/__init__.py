@@ -10,12 +10,9 @@ Differences from IRN's published code: the momentum parameter takes effect (ther
 the number of classes is arbitrary.
 """
 
-from collections.abc import Mapping
+from torch import Tensor
 
-from torch import Tensor, nn
-
-from pipeline.classifiers.base import Classifier, TrainingData, classification_loss
-from pipeline.core.trainer import LossFn, TrainState
+from pipeline.classifiers.base import Classifier
 
 
 class Cam(Classifier):
@@ -24,16 +21,3 @@ class Cam(Classifier):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B,C] of images [B,3,H,W] in 0..255."""
         return self.head(self.features(self.backbone.normalize(images))).mean((2, 3))
-
-    @staticmethod
-    def loss_fn(data: TrainingData) -> LossFn:
-        """Return cam_loss."""
-        return cam_loss
-
-
-def cam_loss(
-    network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
-) -> Mapping[str, Tensor]:
-    """Return the classification loss of a batch (images [B,3,S,S], tags [B,C])."""
-    images, tags = batch
-    return {"loss": classification_loss(network(images), tags)}

@@ -11,20 +11,13 @@ Samples are windows of the stored maps at scale 1; resizing, flips and colors wo
 again. Class maps are extracted from images as those of any other method, at any scale.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.classifiers.base import (
-    Classifier,
-    TaggedCrops,
-    TrainingData,
-    classification_loss,
-)
-from pipeline.core.trainer import LossFn, TrainState
+from pipeline.classifiers.base import Classifier, TaggedCrops, TrainingData
 from pipeline.nets.backbones import Backbone
 
 
@@ -54,11 +47,6 @@ class Frozen(Classifier):
         """Return windows of the stored features."""
         return TaggedFeatures(data)
 
-    @staticmethod
-    def loss_fn(data: TrainingData) -> LossFn:
-        """Return frozen_loss."""
-        return frozen_loss
-
 
 class TaggedFeatures(TaggedCrops):
     """Training samples (features f2 [D,s,s], tags f4 [C]): a random window of the size of
@@ -82,11 +70,3 @@ class TaggedFeatures(TaggedCrops):
             features = features.narrow(axis, start, min(side, features.shape[axis]))
         below, right = (side - cells for cells in features.shape[1:])
         return F.pad(features, (0, right, 0, below)), torch.from_numpy(self.index.target(name))
-
-
-def frozen_loss(
-    network: nn.Module, batch: tuple[Tensor, Tensor], step: TrainState
-) -> Mapping[str, Tensor]:
-    """Return the classification loss of a batch (features [B,D,s,s], tags [B,C])."""
-    stored, tags = batch
-    return {"loss": classification_loss(network(stored), tags)}

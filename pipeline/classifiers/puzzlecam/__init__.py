@@ -31,8 +31,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.classifiers.base import Classifier, TrainingData, classification_loss, present
-from pipeline.classifiers.extraction import normalize
+from pipeline.classifiers.base import (
+    Classifier,
+    TrainingData,
+    classification_loss,
+    normalize,
+    present,
+)
 from pipeline.core.trainer import LossFn, TrainState
 from pipeline.errors import UserError
 from pipeline.nets.backbones import OUTPUT_STRIDE

@@ -98,14 +98,8 @@ class SparseInst(InstanceModel):
             nn.GroupNorm(1, number) if normalize_features else nn.Identity() for number in channels
         )
         self.encoder = Encoder(channels, width)
-        self.decoder = Decoder(
-            width,
-            classes,
-            queries=queries,
-            groups=groups,
-            normalization=normalization,
-            width=width,
-        )
+        shape = {"queries": queries, "groups": groups, "normalization": normalization}
+        self.decoder = Decoder(width, classes, **shape)
         self.semantic = nn.Conv2d(width, 1 + classes, 1) if semantic else None
         self.to(memory_format=torch.channels_last)
 

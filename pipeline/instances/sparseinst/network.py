@@ -10,7 +10,7 @@ made of the features under them cut out their masks:
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -132,10 +132,10 @@ class InstanceBranch(nn.Module):
         inputs: int,
         classes: int,
         *,
-        queries: int,
-        groups: int,
-        normalization: str,
-        width: int,
+        queries: int = 100,
+        groups: int = 4,
+        normalization: str = "sigmoid",
+        width: int = 256,
     ) -> None:
         super().__init__()
         self.groups, self.normalization = groups, normalization
@@ -210,31 +210,15 @@ class Decoder(nn.Module):
     """Both branches on features at stride 8 with their coordinates.
 
     Args:
-        inputs: D, channels of the features.
+        width: D, channels of the features and of the branches.
         classes: K.
-        queries, groups, normalization, width: see InstanceBranch.
+        options: see InstanceBranch.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        classes: int,
-        *,
-        queries: int = 100,
-        groups: int = 4,
-        normalization: str = "sigmoid",
-        width: int = 256,
-    ) -> None:
+    def __init__(self, width: int, classes: int, **options: Any) -> None:
         super().__init__()
-        self.instances = InstanceBranch(
-            inputs + 2,
-            classes,
-            queries=queries,
-            groups=groups,
-            normalization=normalization,
-            width=width,
-        )
-        self.masks = MaskBranch(inputs + 2, width=width)
+        self.instances = InstanceBranch(width + 2, classes, width=width, **options)
+        self.masks = MaskBranch(width + 2, width=width)
 
     def forward(self, features: Tensor) -> Outputs:
         """Return the outputs of all queries from [B,D,h,w] at stride 8; mask logits are upsampled

@@ -77,7 +77,7 @@ def test_encoder_and_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "KERNEL", 16)
     encoder = Encoder((24, 40, 56), 32)
     encoder.load_state_dict(part("encoder"))
-    decoder = Decoder(32, CLASSES, queries=QUERIES, groups=4, width=32)
+    decoder = Decoder(32, CLASSES, queries=QUERIES, groups=4)
     decoder.load_state_dict(part("decoder"))
     encoded = encoder([GOLDEN[f"features.res{level}"] for level in (3, 4, 5)])
     close(encoded, "encoded")

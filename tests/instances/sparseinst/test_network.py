@@ -18,8 +18,8 @@ WIDTH, QUERIES, CLASSES = 48, 5, 3
 def small(**options: object) -> Decoder:
     """A decoder whose maps differ enough between queries to tell them apart."""
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"queries": QUERIES, "groups": 4, "width": WIDTH} | options
-    decoder = Decoder(16, CLASSES, **settings).double()
+    settings: dict[str, Any] = {"queries": QUERIES, "groups": 4} | options
+    decoder = Decoder(WIDTH, CLASSES, **settings).double()
     for layer in (
         decoder.instances.activation,
         decoder.instances.classes,
@@ -29,7 +29,7 @@ def small(**options: object) -> Decoder:
     return decoder
 
 
-def features(batch: int = 2, channels: int = 16, height: int = 6, width: int = 9) -> Tensor:
+def features(batch: int = 2, channels: int = WIDTH, height: int = 6, width: int = 9) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64)
 
@@ -179,7 +179,7 @@ def test_coordinates_run_from_minus_one_to_one_x_first() -> None:
 @pytest.mark.defect("sparseinst-3")
 def test_coordinates_of_a_single_cell_are_finite(height: int, width: int) -> None:
     """The published code divides 0 by 0."""
-    given = features(1, 16, height, width)
+    given = features(1, WIDTH, height, width)
     assert coordinates(given).isfinite().all()
     assert (coordinates(given)[0, 0] == 0).all() == (width == 1)
     assert all(part.isfinite().all() for part in small()(given))
@@ -188,7 +188,7 @@ def test_coordinates_of_a_single_cell_are_finite(height: int, width: int) -> Non
 @torch.no_grad()
 def test_in_half_precision_maps_are_normalized_in_float32() -> None:
     decoder = small().float()
-    given = features(1, 16, 24, 24).float()
+    given = features(1, WIDTH, 24, 24).float()
     exact = decoder(given)
     with torch.autocast("cpu", torch.bfloat16):
         assert (

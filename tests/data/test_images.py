@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.data.images import DatasetError, read_image
+from pipeline.data.images import DatasetError, read_image, read_size
 from tests.support.sources import noise, save
 
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
@@ -73,7 +73,7 @@ def test_jpeg_is_in_rgb_order(tmp_path: Path, image: Image.Image, rgb: tuple[int
     np.testing.assert_allclose(mean, rgb, atol=4)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", range(1, 10))
 def test_exif_turns_the_image_upright(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -81,7 +81,8 @@ def test_exif_turns_the_image_upright(tmp_path: Path, orientation: int) -> None:
     result = read_image(tmp_path / "a.png")
     expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
     np.testing.assert_array_equal(result, expected)
-    assert result.shape == ((16, 12, 3) if orientation >= 5 else (12, 16, 3))
+    assert result.shape == ((16, 12, 3) if orientation in (5, 6, 7, 8) else (12, 16, 3))
+    assert read_size(tmp_path / "a.png") == result.shape[:2]
 
 
 def test_broken_exif_does_not_stop_a_sound_image(tmp_path: Path) -> None:

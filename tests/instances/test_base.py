@@ -34,15 +34,6 @@ def test_bits_give_the_masks_back(size: tuple[int, int, int]) -> None:
     np.testing.assert_array_equal(unpack(bits, size[2]), masks)
 
 
-def test_both_layouts_give_the_same_masks() -> None:
-    ids = np.array([[0, 1, 1], [2, 2, 0]], np.uint16)
-    classes, semantic = np.array([4, 1], np.uint8), np.zeros((2, 3), np.uint8)
-    masks = masks_of({"instances": ids, "classes": classes, "semantic": semantic})
-    np.testing.assert_array_equal(masks, np.stack([ids == 1, ids == 2]))
-    again = masks_of({"instances": pack(masks), "classes": classes, "semantic": semantic})
-    np.testing.assert_array_equal(again, masks)
-
-
 def test_instance_without_pixels_keeps_its_place() -> None:
     ids = np.array([[0, 2]], np.uint16)
     masks = masks_of({"instances": ids, "classes": np.array([0, 0], np.uint8), "semantic": ids})

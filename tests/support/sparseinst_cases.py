@@ -11,30 +11,22 @@ PUBLISHED = {"classification": 2.0, "dice": 2.0, "mask": 5.0, "objectness": 1.0,
 """Weights of the loss terms in the authors' code."""
 
 
-def random_outputs(
-    batch: int,
-    queries: int,
-    classes: int = 3,
-    side: int = 6,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float64,
-) -> Outputs:
-    generator = torch.Generator().manual_seed(seed)
-    shapes = (queries, classes), (queries, side, side + 2), (queries,)
-    tensors = [torch.randn(batch, *shape, generator=generator, dtype=dtype) for shape in shapes]
+def random_outputs(batch: int, queries: int) -> Outputs:
+    """Float64 outputs for 3 classes and 6 x 8 cells."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (queries, 3), (queries, 6, 8), (queries,)
+    tensors = [torch.randn(batch, *s, generator=generator, dtype=torch.float64) for s in shapes]
     return Outputs(*(tensor.requires_grad_() for tensor in tensors))
 
 
-def random_targets(
-    counts: Sequence[int], classes: int = 3, side: int = 6, seed: int = 1
-) -> Targets:
+def random_targets(counts: Sequence[int]) -> Targets:
     """Soft masks, unequal weights, and cells that count in part or not at all."""
-    generator = torch.Generator().manual_seed(seed)
-    total, grid = sum(counts), (side, side + 2)
-    masks = (torch.rand(total, *grid, generator=generator) * 2 - 0.5).clamp(0, 1)
-    valid = (torch.rand(len(counts), *grid, generator=generator) * 1.5).clamp(0, 1)
+    generator = torch.Generator().manual_seed(1)
+    total = sum(counts)
+    masks = (torch.rand(total, 6, 8, generator=generator) * 2 - 0.5).clamp(0, 1)
+    valid = (torch.rand(len(counts), 6, 8, generator=generator) * 1.5).clamp(0, 1)
     valid[:, 0, :3] = 0
-    labels = torch.randint(0, classes, (total,), generator=generator)
+    labels = torch.randint(0, 3, (total,), generator=generator)
     return Targets(list(counts), labels, torch.rand(total, generator=generator), masks, valid)
 
 

@@ -127,9 +127,10 @@ def pairs(matches: Matches) -> set[tuple[int, ...]]:
     return {tuple(row) for row in torch.stack(matches, 1).tolist()}
 
 
-@pytest.mark.parametrize("counts", [(3, 0, 2), (1, 4, 5)])
+@pytest.mark.defect("sparseinst-9.8")
+@pytest.mark.parametrize("counts", [(3, 0, 2), (5, 1, 4)])
 def test_pairs_have_the_greatest_score(counts: tuple[int, ...]) -> None:
-    """More instances than the four queries included."""
+    """Images after one with more instances than the four queries included."""
     outputs, targets = random_outputs(3, 4), random_targets(counts)
     matches = match(outputs, targets)
     start = 0
@@ -145,11 +146,6 @@ def test_pairs_have_the_greatest_score(counts: tuple[int, ...]) -> None:
         )
         assert table[query, target].sum() == pytest.approx(best, rel=1e-6)
         start += counts[b]
-
-
-def test_without_instances_there_are_no_pairs() -> None:
-    matches = match(random_outputs(2, 4), random_targets((0, 0)))
-    assert all(part.shape == (0,) and part.dtype == torch.int64 for part in matches)
 
 
 @pytest.mark.defect("sparseinst-10")

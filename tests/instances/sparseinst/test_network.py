@@ -1,5 +1,5 @@
-"""Encoder and decoder: sizes as published, groups of any number, weights that sum to one,
-coordinates, and a plain encoder.
+"""Encoder and decoder: sizes as published, groups of any number, weights that sum to one, single
+cells, half precision.
 """
 
 import math
@@ -93,41 +93,6 @@ def test_any_number_of_groups_equals_a_loop_over_queries(groups: int, normalizat
     assert found.logits.std(1).min() > 1e-3  # queries that were alike could be mixed unseen
 
 
-@torch.no_grad()
-def test_fusing_before_resizing_is_fusing_after() -> None:
-    torch.manual_seed(0)
-    encoder = Encoder((6, 7, 8), 16).double()
-    given = [features(2, c, 48 // s, 32 // s) for c, s in ((6, 2), (7, 4), (8, 8))]
-    coarse, middle, fine = (
-        lateral(part) for lateral, part in zip(encoder.laterals, given[::-1], strict=True)
-    )
-    top = encoder.pooling(coarse)
-    middle = middle + top.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    fine = fine + middle.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    levels = [
-        output(part) for output, part in zip(encoder.outputs, (top, middle, fine), strict=True)
-    ]
-    resized = [
-        F.interpolate(part, fine.shape[2:], mode="bilinear", align_corners=False)
-        for part in levels[::-1]
-    ]
-    assert torch.allclose(
-        encoder(given), encoder.fuse(torch.cat(resized, 1)), rtol=1e-10, atol=1e-12
-    )
-
-
-def test_context_is_pooled_over_1_4_9_and_36_cells() -> None:
-    encoder = Encoder((6, 7, 8), 16).double()
-    cells = dict[int, Tensor]()
-    for number, branch in enumerate(encoder.pooling.branches):
-        branch.register_forward_hook(lambda _, given, __, n=number: cells.update({n: given[0]}))
-    given = features(1, 16, 12, 6)
-    encoder.pooling(given)
-    assert [tuple(part.shape[2:]) for part in cells.values()] == [(1, 1), (2, 2), (3, 3), (6, 6)]
-    assert torch.allclose(cells[0][..., 0, 0], given.mean((2, 3)))
-    assert torch.allclose(cells[3], F.avg_pool2d(given, (2, 1)))
-
-
 @pytest.mark.parametrize("normalization", ["sigmoid", "softmax"])
 @pytest.mark.defect("sparseinst-9.5-9.10")
 def test_weights_of_a_map_sum_to_one_and_all_parameters_learn(normalization: str) -> None:
@@ -165,14 +130,6 @@ def test_initial_maps_are_even_and_classes_rare() -> None:
         assert layer.bias is not None
         assert torch.allclose(layer.bias, torch.tensor(-math.log(99)))
         assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.05)
-
-
-def test_coordinates_run_from_minus_one_to_one_x_first() -> None:
-    found = coordinates(torch.zeros(2, 7, 3, 5, dtype=torch.float64))
-    assert found.dtype == torch.float64
-    assert found.shape == (1, 2, 3, 5)
-    assert found[0, 0].tolist() == [[-1, -0.5, 0, 0.5, 1]] * 3
-    assert found[0, 1].T.tolist() == [[-1, 0, 1]] * 5
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 4), (4, 1)])

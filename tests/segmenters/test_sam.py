@@ -54,16 +54,6 @@ def queries(records: list[Record]) -> list[Query]:
     return found
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_embeddings_are_the_packages(net: Any, size: tuple[int, int]) -> None:
-    predictor, image = SamPredictor(net), sample_image(*size)
-    predictor.set_image(image)
-    with torch.no_grad():
-        found = Sam(net).encode(image)
-    assert found.shape == (1, 32, SIDE // 16, SIDE // 16)
-    assert torch.equal(found, predictor.features)
-
-
 @pytest.mark.parametrize("size", [(1, 2 * SIDE + 1), (3 * SIDE, 1)])
 def test_too_narrow_an_image_is_refused_with_what_to_do(net: Any, size: tuple[int, int]) -> None:
     height, width = size

@@ -203,6 +203,7 @@ CASES = {
 }
 
 
+@pytest.mark.defect("s2c-3")
 @pytest.mark.parametrize("case", CASES)
 def test_map_is_the_packages_pixel_for_pixel(case: str) -> None:
     filters, size = CASES[case]
@@ -285,37 +286,6 @@ def map_of(
         points_per_batch=points_per_batch,
         filters=filters,
     )
-
-
-def rectangles(rng: np.random.Generator, count: int, height: int, width: int) -> Tensor:
-    masks = torch.zeros(count, height, width, dtype=torch.bool)
-    for mask in masks:
-        (top, bottom), (left, right) = (
-            np.sort(rng.choice(side + 1, 2, replace=False)) for side in (height, width)
-        )
-        mask[top:bottom, left:right] = True
-    return masks
-
-
-@pytest.mark.defect("s2c-3")
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 20))
-def test_smallest_segment_owns_a_pixel_in_any_order(seed: int, count: int) -> None:
-    rng = np.random.default_rng(seed)
-    masks = rectangles(rng, count, 12, 15)
-    masks = masks[np.unique(masks.sum((1, 2)), return_index=True)[1]]  # no two of equal area
-    areas = masks.sum((1, 2))[:, None, None].expand_as(masks).clone()
-    areas[~masks] = 10**6
-    smallest = torch.where(masks.any(0), areas.argmin(0), -1)
-    for _ in range(3):
-        order = torch.from_numpy(rng.permutation(len(masks)))
-        segments = map_of(
-            masks[order], torch.from_numpy(rng.uniform(0.5, 1, len(masks))).float()
-        ).segments
-        for i in range(-1, len(masks)):
-            assert len(segments[smallest == i].unique()) == min(1, int((smallest == i).sum()))
-        assert torch.equal(segments == 0, smallest == -1)
-        assert len(segments.unique()) == len(smallest.unique())
 
 
 def test_of_equal_areas_the_higher_predicted_iou_owns_the_pixel() -> None:

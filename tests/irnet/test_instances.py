@@ -104,41 +104,12 @@ def test_images_of_any_sizes_together_are_each_alone(
         assert torch.equal(end, ends_of(field))
 
 
-def test_no_images_no_centroids() -> None:
-    assert centroids([]) == []
-
-
-def test_still_field_stays_and_steady_field_ends_at_the_border() -> None:
-    grid = torch.stack(torch.meshgrid(torch.arange(6), torch.arange(8), indexing="ij"))
-    assert torch.equal(ends_of(torch.zeros(2, 6, 8)), grid)
-    steady = torch.stack([torch.full((6, 8), 0.5), torch.full((6, 8), -0.25)])
-    ends = ends_of(steady)
-    assert (ends[0] == 5).all()
-    assert (ends[1] == 0).all()
-
-
-def test_both_components_use_the_position_before_the_step() -> None:
-    field = torch.zeros(2, 3, 3)
-    field[0, 0, 0] = 1
-    field[1, 0, 0] = 1
-    field[1, 1, 0] = -1
-    assert ends_of(field, 1)[:, 0, 0].tolist() == [1, 1]
-
-
 @pytest.mark.defect("irn-10")
 def test_nan_in_the_field_is_refused() -> None:
     field = torch.zeros(2, 4, 4)
     field[1, 2, 3] = torch.nan
     with pytest.raises(ValueError, match="displacement field has values that are not finite"):
         ends_of(field)
-
-
-def test_two_objects_are_two_clusters() -> None:
-    field = field_to([(8.0, 7.0), (9.0, 30.0)], 18, 40)
-    found = clusters_of(field, ends_of(0.5 * field))
-    assert found.unique().tolist() == [1, 2]
-    assert (found[:, :18] == 1).all()
-    assert (found[:, 20:] == 2).all()
 
 
 @pytest.mark.parametrize("seed", range(4))

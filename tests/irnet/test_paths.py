@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.irnet.paths import directions, line_cells, line_maxima, lines
+from pipeline.irnet.paths import directions, line_cells, line_maxima
 
 
 @pytest.mark.parametrize(
@@ -32,17 +32,6 @@ def test_lines_hand_drawn() -> None:
     assert line_cells(1, -2) == ((0, -2), (0, -1), (0, 0), (1, -2), (1, -1), (1, 0))
     assert line_cells(2, 2) == ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2))
     assert line_cells(3, 0) == ((0, 0), (1, 0), (2, 0), (3, 0))
-
-
-@pytest.mark.parametrize("radius", [2, 5, 10])
-def test_runs_cover_each_line_exactly_once(radius: int) -> None:
-    for line in lines(radius):
-        covered = [
-            (run.y, run.x + step) if line.along_rows else (run.y + step, run.x)
-            for run in line.runs
-            for step in range(run.length)
-        ]
-        assert sorted(covered) == sorted(line_cells(*line.direction))
 
 
 @pytest.mark.parametrize("radius", [2, 4, 7])

@@ -116,15 +116,6 @@ def test_training_loss_decreases(sources: tuple[Index, Reader]) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_batch_of_ignored_pixels_costs_nothing() -> None:
-    network, step = IRNet(SMALL).train(), single_rank()
-    labels = torch.full((2, 16, 16), 255, dtype=torch.uint8)
-    terms = training_loss(network, (torch.zeros(2, 3, 64, 64), labels), step, radius=5)
-    terms["loss"].backward()
-    assert float(terms["loss"].detach()) == 0
-    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
-
-
 def images() -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     sizes = [(48, 64), (50, 70), (33, 90), (48, 64)]

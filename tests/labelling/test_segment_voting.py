@@ -19,12 +19,6 @@ def test_segment_takes_its_majority_where_agreement_is_high() -> None:
     assert vote(labels, segments, 0.8).tolist() == labels.tolist()
 
 
-def test_background_wins_votes_too_and_ties_go_to_the_lowest_label() -> None:
-    labels = np.array([[0, 0, 0, 5], [7, 7, 3, 3]], U1)
-    segments = np.array([[1, 1, 1, 1], [2, 2, 2, 2]], U2)
-    assert vote(labels, segments, 0.5).tolist() == [[0, 0, 0, 0], [3, 3, 3, 3]]
-
-
 @given(
     arrays(U1, (5, 7), elements=st.integers(0, 4)),
     arrays(U2, (5, 7), elements=st.integers(0, 6)),

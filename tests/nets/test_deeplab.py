@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.core.distributed import DistributedContext
-from pipeline.core.trainer import TrainState
 from pipeline.data.index import ImageEntry, Index
 from pipeline.nets.backbones import create_backbone, normalization
 from pipeline.nets.deeplab import LabeledCrops, SemanticNet, probabilities, segmentation_loss
+from tests.support.steps import FixedLogits, single_rank
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +21,6 @@ def network() -> SemanticNet:
     # else all probabilities are nearly equal and tests blind
     network.head[0].weight.data *= 300
     return network
-
-
-@pytest.fixture(scope="module")
-def step() -> TrainState:
-    return TrainState(DistributedContext(), 0.0, 0.0)
 
 
 def random_images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -70,23 +64,12 @@ def test_padding_adds_the_mean_color(network: SemanticNet) -> None:
     assert large.std() > 0.01
 
 
-class FixedLogits(nn.Module):
-    """A network that returns these logits."""
-
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.logits
-
-
-def test_loss_is_the_mean_over_labeled_pixels_alone(step: TrainState) -> None:
+def test_loss_is_the_mean_over_labeled_pixels_alone() -> None:
     logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(1)).byte()
     labels[0, :3], labels[1, :, 2] = 255, 255
     network = FixedLogits(logits)
-    loss = segmentation_loss(network, (torch.zeros(2, 3, 4, 5), labels), step)["loss"]
+    loss = segmentation_loss(network, (torch.zeros(2, 3, 4, 5), labels), single_rank())["loss"]
     loss.backward()
     logp = logits.log_softmax(1)
     known = [(b, y, x) for b, y, x in np.ndindex(2, 4, 5) if labels[b, y, x] != 255]
@@ -99,11 +82,11 @@ def test_loss_is_the_mean_over_labeled_pixels_alone(step: TrainState) -> None:
     assert (gradient[~ignored] != 0).all()
 
 
-def test_a_batch_of_ignored_pixels_costs_nothing(step: TrainState) -> None:
+def test_a_batch_of_ignored_pixels_costs_nothing() -> None:
     torch.manual_seed(0)
     network = SemanticNet(3, "test_resnet").train()
     labels = torch.full((2, 32, 32), 255, dtype=torch.uint8)
-    loss = segmentation_loss(network, (random_images(2, 32, 32), labels), step)["loss"]
+    loss = segmentation_loss(network, (random_images(2, 32, 32), labels), single_rank())["loss"]
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(p.grad is None or not p.grad.any() for p in network.parameters())

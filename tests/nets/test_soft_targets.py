@@ -1,4 +1,4 @@
-"""Soft targets: closed forms of both terms, gradients, targets of maps and labels, crops."""
+"""Soft targets: closed forms of both terms, targets of maps and labels, crops."""
 
 import math
 from pathlib import Path
@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.core.distributed import DistributedContext
-from pipeline.core.trainer import TrainState
 from pipeline.data.index import ImageEntry, Index
 from pipeline.labelling.pseudo_labels import class_maps, pseudo_labels
 from pipeline.nets.deeplab import segmentation_loss
@@ -25,19 +23,9 @@ from pipeline.nets.soft_targets import (
     pairwise,
     soft_loss,
 )
+from tests.support.steps import FixedLogits, single_rank
 
 SHAPE = (2, 4, 5, 6)
-
-
-class FixedLogits(nn.Module):
-    """A network that returns these logits."""
-
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__()
-        self.logits = logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.logits
 
 
 def drawn(seed: int) -> Tensor:
@@ -72,14 +60,6 @@ def test_unknown_pixels_cost_and_teach_nothing() -> None:
     assert logits.grad[1].abs().min() > 0
 
 
-def test_gradients() -> None:
-    inside = torch.rand(2, 5, 6, generator=torch.Generator().manual_seed(3)) < 0.7
-    targets = drawn(1).detach().softmax(1)
-    targets[0, 2] = 0
-    assert torch.autograd.gradcheck(lambda x: collision(x, targets), drawn(0))
-    assert torch.autograd.gradcheck(lambda x: pairwise(x, inside)[0], drawn(0))
-
-
 def test_the_pairwise_term_counts_changes_of_label_inside_of_segments() -> None:
     labels = torch.zeros(1, 4, 6, dtype=torch.long)
     labels[..., 3:] = 1
@@ -104,7 +84,7 @@ def test_no_gradient_crosses_a_border() -> None:
 
 
 def test_the_loss_is_the_hard_one_for_labels_plus_the_weighted_pairs() -> None:
-    step = TrainState(DistributedContext(), 0.0, 0.0)
+    step = single_rank()
     logits, labels = drawn(0).detach().float(), drawn(1).argmax(1)
     labels[0, :2] = 255
     network = FixedLogits(logits)
@@ -129,7 +109,7 @@ def test_a_pixel_of_weight_3_counts_as_three(soft: bool) -> None:
     maps = [one_hot, torch.zeros(2, 5, 6, dtype=torch.bool)] if soft else [labels]
 
     def loss(logits: Tensor, *batch: Tensor) -> Tensor:
-        step, samples = TrainState(DistributedContext(), 0.0, 0.0), (torch.zeros(2), *batch)
+        step, samples = single_rank(), (torch.zeros(2), *batch)
         if soft:
             return soft_loss(FixedLogits(logits), samples, step, 0)["loss"]
         return segmentation_loss(FixedLogits(logits), samples, step)["loss"]

@@ -2,12 +2,8 @@
 
 import hashlib
 import itertools
-import os
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -38,8 +34,6 @@ from pipeline.readers.scenes.toys import (
     silhouettes,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 
 def digest(scene: Scene) -> str:
     arrays = (scene.image, scene.instances, scene.classes)
@@ -63,21 +57,6 @@ def same_class_pairs(scene: Scene) -> list[tuple[int, int]]:
 
 def bodied(shape: str, feet: bool = True) -> Body:
     return Body(shape, 0.6, "spots", feet)
-
-
-def test_another_process_draws_the_same_bytes() -> None:
-    code = (
-        "import cv2, hashlib; from pipeline.readers.scenes import draw\n"
-        "cv2.setNumThreads(1)\n"
-        "for i in (11, 4):\n"
-        "    s = draw(i, seed=9)\n"
-        "    data = b''.join(a.tobytes() for a in (s.image, s.instances, s.classes))\n"
-        "    print(hashlib.blake2b(data).hexdigest())\n"
-    )
-    environment = os.environ | {"PYTHONHASHSEED": "77"}
-    command = [sys.executable, "-c", code]
-    output = subprocess.check_output(command, cwd=REPOSITORY, env=environment, text=True)
-    assert output.split() == [digest(draw(11, seed=9)), digest(draw(4, seed=9))]
 
 
 def test_an_image_depends_only_on_seed_and_index() -> None:

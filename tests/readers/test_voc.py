@@ -1,4 +1,4 @@
-"""VOC's layout with tags of all three kinds, and real photographs if they are present."""
+"""VOC's layout with tags of all three kinds."""
 
 import io
 import os
@@ -11,17 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline.data.images import DatasetError
-from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.readers.build import build
 from pipeline.readers.validation import check
 from pipeline.readers.voc import CLASSES, read_multihot
 from tests.support.sources import mask, save, voc_folder, write
-
-SHARED = Path(
-    os.environ.get("WEAKMASK_SHARED", Path(__file__).resolve().parents[2] / ".." / "shared")
-)
-ANIMALS = SHARED / "data" / "voc_animals"
 
 
 def test_tags_of_annotations_without_parts(tmp_path: Path) -> None:
@@ -117,26 +111,6 @@ def test_a_row_without_image_and_an_image_with_two_rows(tmp_path: Path) -> None:
     }
     assert problems["labels.csv:4"] == "'x3' is not in JPEGImages"
     assert problems["labels.csv:5"] == "'x1' already has a row"
-
-
-@pytest.mark.skipif(not ANIMALS.is_dir(), reason=f"the photographs are not in {ANIMALS}")
-@pytest.mark.slow
-def test_real_photographs(tmp_path: Path) -> None:
-    names = ["cat", "cow", "dog", "horse", "sheep"]
-    build("voc", ANIMALS, tmp_path, classes=names, workers=2)
-    index = Index.load(tmp_path)
-    assert Counter(p.split for p in index.values()) == {"train": 784, "val": 200}
-    assert sum(map(index.has_masks, index)) == 984
-    assert sum(map(index.has_instances, index)) == 744
-    for name in index.select("val")[:20]:
-        semantic = read_semantic(index, name)
-        assert semantic.shape == index.image(name).shape[:2]
-        assert {int(c) - 1 for c in np.unique(semantic)} - {-1, 254} == set(index[name].tags)
-        if index.has_instances(name):
-            instances, classes = read_instances(index, name)
-            assert instances.max() == len(classes)
-            for k, label in enumerate(classes, start=1):
-                assert (semantic[instances == k] == label + 1).mean() > 0.9
 
 
 THREE = ("cat", "dog", "cow")

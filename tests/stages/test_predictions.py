@@ -44,7 +44,7 @@ def test_a_failed_experiment_says_how_to_take_its_parameters_back(
         monkeypatch.chdir(folder)
         if revision:
             monkeypatch.setenv("DVC_EXP_BASELINE_REV", revision)
-        done = run_stage(dataset, values={"dataset.source": "nosuch", "dataset.format": "folder"})
+        done = run_stage(dataset, values={"dataset.classes": ["nosuch"]})
         assert done.exit_code == 1
         assert "nosuch" in done.output
         assert (hint in done.output) == hinted

@@ -27,18 +27,11 @@ from pipeline.export.predictions import (
 )
 from pipeline.export.voc import color_map
 from pipeline.instances.base import Detections
-from pipeline.predict import (
-    SemanticPredictor,
-    final_header,
-    instance_predictor,
-    semantic_predictor,
-    trained_sides,
-)
+from pipeline.predict import SemanticPredictor, final_header, trained_sides
 from pipeline.readers.inputs import find_images
 from pipeline.tiles import Tiling
 from tests.support.runtimes import runtime
 
-CPU = torch.device("cpu")
 CLASSES = ("cat", "dog, or wolf", "日本")
 NO_CRF = {"iterations": 0}
 
@@ -46,11 +39,6 @@ NO_CRF = {"iterations": 0}
 def saved(path: Path, kind: str, **header: object) -> Path:
     save_weights(path, nn.Linear(1, 1), kind, classes=["cat"], **header)
     return path
-
-
-def test_headers_of_final_models_are_read(semantic_model: Path, instance_model: Path) -> None:
-    assert final_header(semantic_model)["kind"] == "semantic"
-    assert final_header(instance_model)["method"] == "sparseinst"
 
 
 @pytest.mark.parametrize(
@@ -77,16 +65,6 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pth").rename(tmp_path / "best.safetensors")
     with pytest.raises(WeightsError, match=r"not a readable safetensors .*; copy it again"):
         final_header(tmp_path / "best.safetensors")
-
-
-def test_predictions_have_the_size_of_the_image(semantic_model: Path, instance_model: Path) -> None:
-    images = torch.randint(0, 256, (2, 3, 50, 71), dtype=torch.uint8)
-    given = semantic_predictor(semantic_model, CPU, scales=[0.5, 1.0], flip=True)(images)
-    assert given.shape == (2, 4, 50, 71)
-    assert given.sum(1) == pytest.approx(1, abs=1e-5)
-    found = instance_predictor(instance_model, CPU, score=0.0, sides=None)(images)
-    assert [one.masks.shape[1:] for one in found] == [(50, 71)] * 2
-    assert len(found[0].scores) > 0
 
 
 def test_sides_are_the_middle_of_the_trained_range(instance_model: Path) -> None:

@@ -23,12 +23,6 @@ def two_regions(rows: int, columns: int, noise: float = 0.0) -> Tensor:
     return features
 
 
-def test_walkers_go_somewhere() -> None:
-    matrix = transitions(torch.randn(5, 4, 6), beta=2)
-    assert (matrix >= 0).all()
-    assert torch.allclose(matrix.sum(0), torch.ones(24), atol=1e-5)
-
-
 def test_transitions_are_the_equation() -> None:
     features = torch.randn(5, 2, 3, dtype=torch.float64)
     cells = features.flatten(1).T.numpy()

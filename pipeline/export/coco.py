@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.core.resume import replacing
-from pipeline.export.images import ExportImages, Summary, Target, check_names
+from pipeline.export.images import ExportImages, Summary, Target
 from pipeline.export.polygons import edge_polygons
 
 
@@ -28,9 +28,8 @@ def export(
 ) -> Summary:
     """Write annotations/<file>, and image files to images/, in constant memory.
 
-    polygons: write polygons instead of RLE. Raises ExportError for a name that leaves the folder.
+    polygons: write polygons instead of RLE.
     """
-    check_names(images.names)
     with document(target.folder / "annotations" / file, target.classes) as content:
         for image in images:
             name = f"{image.name}{target.files[image.name].suffix}"
@@ -40,7 +39,7 @@ def export(
                 for mask, c, score in zip(image.masks, image.classes, image.scores, strict=True)
             )
             content.add(name, image.size, rows)
-    return Summary(content.images, content.instances)
+    return Summary(content.instances)
 
 
 class Document:
@@ -99,7 +98,7 @@ def annotation(mask: np.ndarray, c: int, score: float, *, polygons: bool = False
     outlines = [polygon.ravel().tolist() for polygon in edge_polygons(mask)] if polygons else None
     return {
         "category_id": int(c) + 1,
-        "segmentation": outlines or {"size": list(mask.shape), "counts": _text(code["counts"])},
+        "segmentation": outlines or {"size": list(mask.shape), "counts": code["counts"].decode()},
         "area": int(coco_mask.area(code)),
         "bbox": [int(value) for value in coco_mask.toBbox(code)],
         "iscrowd": 0,
@@ -110,7 +109,3 @@ def annotation(mask: np.ndarray, c: int, score: float, *, polygons: bool = False
 def _append(file: BinaryIO, row: Mapping[str, Any], *, first: bool) -> None:
     text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
     file.write(("" if first else ",\n").encode() + text.encode())
-
-
-def _text(counts: bytes | str) -> str:
-    return counts if isinstance(counts, str) else counts.decode("ascii")

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,6 @@ from pipeline.core.resume import write_atomically
 from pipeline.data.images import encode_upright, is_rotated
 from pipeline.data.instance_masks import masks_of
 from pipeline.errors import UserError
-from pipeline.readers.source import problem_of_id
 from pipeline.readers.tables import COLUMNS, LABELS, read_labels
 
 RERUN = "recreate the artifact with `dvc repro`"
@@ -70,14 +69,14 @@ class Target:
                 write(self.folder / path, encode_upright(self.files[name]))
                 return
             self.rotated.append(name)
-        place(self.files[name], self.folder / path, self.images)
+        if self.images != "none":
+            _place(self.files[name], self.folder / path, copy=self.images == "copy")
 
 
 @dataclass(slots=True)
 class Summary:
-    """Numbers of images and instances written, and what the format could not represent."""
+    """Number of instances written, and what the format could not represent."""
 
-    images: int = 0
     instances: int = 0
     lost: list[str] = field(default_factory=list)
 
@@ -105,43 +104,20 @@ class ExportImages:
 
     def __iter__(self) -> Iterator[ExportImage]:
         for name in tqdm(self.names, desc="export", unit="image", mininterval=1):
-            image = as_image(name, self.records[name], self.classes)
-            kept = (image.scores >= self.min_score) & image.masks.any((1, 2))
+            record = self.records[name]
+            semantic, masks = record["semantic"], masks_of(record)
+            classes, scores = record["classes"], record["scores"]
+            size = (int(semantic.shape[0]), int(semantic.shape[1]))
+            if masks.shape[1:] != size or len({len(masks), len(classes), len(scores)}) > 1:
+                raise ExportError(
+                    f"{name!r}: masks {masks.shape}, {len(classes)} classes and {len(scores)} "
+                    f"scores do not match each other and size {size}; {RERUN}"
+                )
+            if classes.max(initial=0) >= max(self.classes, 1):
+                raise ExportError(f"{name!r} has class {classes.max()} of {self.classes}; {RERUN}")
+            kept = (scores >= self.min_score) & masks.any((1, 2))
             self.left_out += int((~kept).sum())
-            yield replace(
-                image,
-                masks=image.masks[kept],
-                classes=image.classes[kept],
-                scores=image.scores[kept],
-            )
-
-
-def as_image(name: str, record: Record, classes: int) -> ExportImage:
-    """Convert a record of layout `labels` (id map) or `predictions` (bit masks).
-
-    Raises ExportError if it is inconsistent or has a class beyond the number of `classes`.
-    """
-    if missing := {"semantic", "instances", "classes", "scores"} - record.keys():
-        raise ExportError(f"{name!r} lacks {', '.join(sorted(missing))}; {RERUN}")
-    semantic = record["semantic"]
-    size = (int(semantic.shape[0]), int(semantic.shape[1]))
-    masks = masks_of(record)
-    lengths = {len(masks), len(record["classes"]), len(record["scores"])}
-    if masks.shape[1:] != size or len(lengths) > 1:
-        raise ExportError(
-            f"{name!r}: masks {masks.shape}, {len(record['classes'])} classes and "
-            f"{len(record['scores'])} scores do not match each other and size {size}; {RERUN}"
-        )
-    if record["classes"].max(initial=0) >= max(classes, 1):
-        raise ExportError(f"{name!r} has class {record['classes'].max()} of {classes}; {RERUN}")
-    return ExportImage(name, size, semantic, masks, record["classes"], record["scores"])
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Raise ExportError for an image name that may leave the folder."""
-    for name in names:
-        if wrong := problem_of_id(name):
-            raise ExportError(f"{name!r} {wrong}; rename the image")
+            yield ExportImage(name, size, semantic, masks[kept], classes[kept], scores[kept])
 
 
 def flatten(names: Sequence[str]) -> dict[str, str]:
@@ -197,20 +173,18 @@ def write(path: Path, data: bytes) -> None:
     write_atomically(path, data)
 
 
-def place(source: Path, path: Path, how: Literal["none", "copy", "link"]) -> None:
+def _place(source: Path, path: Path, *, copy: bool) -> None:
     """Copy or link an image file into the export, byte for byte.
 
     A link is a hard link, or a symbolic one across file systems. Raises ExportError if the image
     file is missing.
     """
-    if how == "none":
-        return
     if not source.is_file():
         raise ExportError(f"{source}: no such file; put the image there, or omit --images")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        if how == "copy":
+        if copy:
             shutil.copyfile(source, part)
         else:
             _link(source.resolve(), part)

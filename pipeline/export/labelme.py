@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from pipeline.data.images import DatasetError, error
-from pipeline.export.images import ExportImages, Summary, Target, check_names, write
+from pipeline.export.images import ExportImages, Target, write
 from pipeline.readers.outlines import MaskRenderer, Outline, whole
 from pipeline.readers.source import no_class, normalize
 from pipeline.readers.tables import read_json
@@ -24,10 +24,8 @@ Polygon = tuple[bool, Any]
 """Whether it is a hole, and its points [n,2] (x, y)."""
 
 
-def export(images: ExportImages, target: Target) -> Summary:
+def export(images: ExportImages, target: Target) -> None:
     """Write image files, each with its JSON, to images/."""
-    check_names(images.names)
-    summary = Summary()
     for image in images:
         file = f"images/{image.name}{target.files[image.name].suffix}"
         target.place(image.name, file)
@@ -47,8 +45,6 @@ def export(images: ExportImages, target: Target) -> Summary:
         }
         path = target.folder / f"images/{image.name}.json"
         write(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())
-        summary.images, summary.instances = summary.images + 1, summary.instances + len(image.masks)
-    return summary
 
 
 def _shape(label: str, points: np.ndarray, group: int) -> dict[str, Any]:

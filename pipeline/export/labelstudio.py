@@ -18,7 +18,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from pipeline.data.images import DatasetError, error
-from pipeline.export.images import ExportImages, Summary, Target, check_names, write
+from pipeline.export.images import ExportImages, Target, write
 from pipeline.readers import outlines
 from pipeline.readers.outlines import MaskRenderer, Outline, whole
 from pipeline.readers.tables import read_json
@@ -34,13 +34,12 @@ SHAPES = {"brushlabels": "rle", "polygonlabels": "points"}
 DO_EXPORT = "draw brush masks or polygons, and export JSON"
 
 
-def export(images: ExportImages, target: Target) -> Summary:
+def export(images: ExportImages, target: Target) -> None:
     """Write tasks.json, the labeling interface as labels.xml, and image files to images/.
 
     Tasks name the files below the folder that holds the target's.
     """
-    check_names(images.names)
-    tasks, summary = list[dict[str, Any]](), Summary()
+    tasks = list[dict[str, Any]]()
     for image in images:
         path = f"images/{image.name}{target.files[image.name].suffix}"
         target.place(image.name, path)
@@ -51,13 +50,11 @@ def export(images: ExportImages, target: Target) -> Summary:
         ]
         data = {"image": SERVED + quote(f"{target.folder.resolve().name}/{path}")}
         tasks.append({"data": data, "predictions": [{"model_version": "labels", "result": result}]})
-        summary.images, summary.instances = len(tasks), summary.instances + len(result)
     labels = "".join(f"<Label value={quoteattr(name)}/>" for name in target.classes)
     view = f'<BrushLabels name="labels" toName="image">{labels}</BrushLabels>'
     view = f'<View><Image name="image" value="$image" zoom="true"/>{view}</View>\n'
     write(target.folder / CONFIG, view.encode())
     write(target.folder / FILE, (json.dumps(tasks, ensure_ascii=False) + "\n").encode())
-    return summary
 
 
 def _region(number: str, mask: np.ndarray, name: str, score: float) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from pipeline.export.images import (
     ExportImages,
     Summary,
     Target,
-    check_names,
     write,
 )
 
@@ -34,7 +33,6 @@ def export(images: ExportImages, target: Target) -> Summary:
     Subfolders in names are preserved; the lists are written last. Raises ExportError for names of
     images or classes that the format cannot represent, and for more than 254 instances.
     """
-    check_names(images.names)
     labelmap = format_labelmap(target.classes)
     summary, lists = Summary(), defaultdict[str, list[str]](list)
     hidden = mislabeled = 0
@@ -47,7 +45,6 @@ def export(images: ExportImages, target: Target) -> Summary:
         lists[target.splits[image.name]].append(image.name)
         losses = _count_lost(image, classes, objects)
         hidden, mislabeled = hidden + losses[0], mislabeled + losses[1]
-        summary.images += 1
         summary.instances += len(image.masks) - losses[0]
     for split, names in lists.items():
         text = "".join(f"{name}\n" for name in names)

@@ -13,14 +13,7 @@ from typing import Literal
 import numpy as np
 import yaml
 
-from pipeline.export.images import (
-    ExportImages,
-    Summary,
-    Target,
-    check_names,
-    flatten,
-    write,
-)
+from pipeline.export.images import ExportImages, Summary, Target, flatten, write
 from pipeline.export.polygons import join, trace
 
 INSIDE = 0.25
@@ -34,7 +27,6 @@ def export(
 
     The folders are flat: `/` in a name becomes `_`. Raises ExportError if names then collide.
     """
-    check_names(images.names)
     names = flatten(images.names)
     summary, lists, divided = Summary(), defaultdict[str, list[str]](list), 0
     for image in images:
@@ -51,7 +43,6 @@ def export(
         file = f"images/{names[image.name]}{target.files[image.name].suffix}"
         target.place(image.name, file)
         lists[target.splits[image.name]].append(f"./{file}\n")
-        summary.images += 1
         summary.instances += len(image.masks)
     for split, paths in lists.items():
         write(target.folder / f"{split}.txt", "".join(paths).encode())

@@ -139,7 +139,7 @@ def select(reader: Reader, index: Index, split: str | None) -> list[str]:
 
 
 def _report(summary: Summary, images: ExportImages, output: Path, min_score: float) -> list[str]:
-    written = f"{count(summary.images, 'image')} and {count(summary.instances, 'instance')}"
+    written = f"{count(len(images), 'image')} and {count(summary.instances, 'instance')}"
     lines = [f"wrote {written} to {output}"]
     if images.left_out:
         lines.append(

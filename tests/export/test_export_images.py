@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.export.images import ExportError, check_names, flatten, place, prepare
+from pipeline.export.images import ExportError, Target, flatten, prepare
 from tests.support.exported import export_images, label_record, record
+from tests.support.sources import noise, save
 
 MASKS = np.zeros((3, 6, 11), bool)
 MASKS[0, 1:4, 2:9], MASKS[1, 2:5, 5:11] = True, True
@@ -38,26 +39,18 @@ def test_low_scores_and_empty_instances_are_counted() -> None:
         ({"classes": np.zeros(2, np.uint8)}, "2 classes"),
         ({"classes": np.array([0, 1, 3], np.uint8)}, "class 3 of 3"),
         ({"semantic": np.zeros((7, 11), np.uint8)}, "size"),
-        ({"scores": None}, "lacks scores"),
     ],
 )
 def test_inconsistent_records_are_named(changed: dict, message: str) -> None:
     whole = {**record(MASKS, [0, 1, 2], [1, 1, 1]), **changed}
-    broken = {key: array for key, array in whole.items() if array is not None}
     with pytest.raises(ExportError, match=f"'a b'.*{message}"):
-        list(export_images({"a b": broken}))
+        list(export_images({"a b": whole}))
 
 
 def test_colliding_names_are_both_named() -> None:
     assert flatten(["a/b", "a c", "é"]) == {"a/b": "a_b", "a c": "a c", "é": "é"}
     with pytest.raises(UserError, match=r"'a/b_c' and 'a_b/c'"):
         flatten(["a/b_c", "a_b/c"])
-
-
-@pytest.mark.parametrize("name", ["../a", "/a", "", "a\n"])
-def test_names_that_leave_the_folder_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match="rename"):
-        check_names(["fine", name])
 
 
 def test_a_folder_that_is_not_empty_needs_force(tmp_path: Path) -> None:
@@ -75,10 +68,12 @@ def test_a_folder_that_is_not_empty_needs_force(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["copy", "link"])
 def test_image_files_are_unchanged_and_can_be_replaced(tmp_path: Path, how: str) -> None:
     source = tmp_path / "a b.jpg"
-    source.write_bytes(b"image")
+    files = {"a": source, "b": tmp_path / "nowhere.jpg"}
+    target = Target(tmp_path / "out", (), files, {}, how)  # type: ignore[arg-type]
+    save(source, noise())
     for _ in range(2):
-        place(source, tmp_path / "out/ü/a b.jpg", how)  # type: ignore[arg-type]
-    assert [path.read_bytes() for path in (tmp_path / "out/ü").iterdir()] == [b"image"]
+        target.place("a", "ü/a b.jpg")
+    assert [path.read_bytes() for path in (tmp_path / "out/ü").iterdir()] == [source.read_bytes()]
     assert (tmp_path / "out/ü/a b.jpg").samefile(source) == (how == "link")
     with pytest.raises(UserError, match=r"nowhere\.jpg"):
-        place(tmp_path / "nowhere.jpg", tmp_path / "out/x.jpg", how)  # type: ignore[arg-type]
+        target.place("b", "x.jpg")

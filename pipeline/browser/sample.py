@@ -3,6 +3,7 @@ walk, recomputed with any exponent, length and background.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,6 +14,7 @@ from pipeline.browser.run import Run
 from pipeline.core.artifacts import IGNORE, ArtifactError, Record
 from pipeline.data.instance_masks import exclusive_record
 from pipeline.data.masks import read_instances, read_semantic
+from pipeline.errors import UserError
 from pipeline.irnet.instances import walk_input, walk_instances
 from pipeline.irnet.similarity import similarity_input, walk_by_similarity
 from pipeline.labelling.pseudo_labels import class_maps, pseudo_labels, vote_record
@@ -196,7 +198,9 @@ def own_value(run: Run, name: str) -> Any:
 
 
 def _walks_on_features(run: Run) -> bool:
-    return run.parameters.get("walk", {}).get("affinity") == "features"
+    with suppress(UserError):  # of an earlier version, which had no such walk
+        return run.value("walk", "affinity") == "features"
+    return False
 
 
 def walk_record(sample: Sample, settings: WalkSettings) -> Record:

@@ -23,11 +23,11 @@ from pipeline.data.augmentation import LongSide, as_image, training_crop
 from pipeline.data.index import Index
 from pipeline.nets.backbones import Backbone
 
-EPSILON = 1e-5
-"""Added to the maximum that a map is divided by, as published; an all-zero map stays zero."""
-
 if TYPE_CHECKING:  # stage cams imports this module, and needs no segmenter
     from pipeline.segmenters.prompting import PromptableSegments
+
+EPSILON = 1e-5
+"""Added to the maximum that a map is divided by, as published; an all-zero map stays zero."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class RandomResize(v2.Transform, ABC):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resize one image or label map, both about the centers of pixels: torchvision's own choice
-        for label maps shifts them by up to half a pixel.
+        for label maps shifts them by up to half a pixel of the result.
         """
         is_mask = isinstance(inpt, tv_tensors.Mask)
         how = InterpolationMode.NEAREST_EXACT if is_mask else InterpolationMode.BICUBIC

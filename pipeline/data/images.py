@@ -93,6 +93,12 @@ def summarize(problems: Sequence[Problem], *, every: bool = False) -> list[tuple
     return lines
 
 
+def raise_errors(problems: Sequence[Problem]) -> None:
+    """Raise DatasetError that lists the errors among the problems, if there are any."""
+    if errors := [problem for problem in problems if problem.level == "error"]:
+        raise DatasetError(errors)
+
+
 def _one_line(text: str) -> str:
     """Return the text as a terminal can print it on one line.
 

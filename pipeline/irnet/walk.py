@@ -112,9 +112,10 @@ def chebyshev_coefficients(steps: int, tolerance: float) -> list[float]:
     """Return c with x^steps = sum_j c_j T_j(x) on [-1, 1] up to an error of about `tolerance`.
 
     c_j = 2^(1 - steps) binom(steps, (steps - j) / 2) for j of the parity of steps, half of it for j
-    = 0. All are positive and sum to 1, so truncating where the remainder is within tolerance errs
-    by at most that. The kept ones are rescaled to sum to 1, so that the walk's fixed points, such
-    as constant seeds, are preserved.
+    = 0; so c_{j+2} = c_j (steps - j) / (steps + j + 2), twice that for j = 0. All are positive and
+    sum to 1, so truncating where the remainder is within tolerance errs by at most that. The kept
+    ones are rescaled to sum to 1, so that the walk's fixed points, such as constant seeds, are
+    preserved.
     """
     first = steps % 2
     share = float(Fraction(comb(steps, steps // 2) * (1 + first), 2**steps))

@@ -14,6 +14,7 @@ from pipeline.data.images import (
     DatasetError,
     encode_png,
     error,
+    raise_errors,
     smallest_dtype,
     summarize,
 )
@@ -90,8 +91,7 @@ def build(
             workers=workers,
             progress=progress,
         )
-        if errors := [problem for problem in problems if problem.level == "error"]:
-            raise DatasetError(errors)
+        raise_errors(problems)
         for _, line in summarize(problems):
             log.warning("dataset: %s", line)
         masks_root = out / MASKS if found.renders else source

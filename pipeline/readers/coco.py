@@ -67,15 +67,16 @@ def _apply_table(source: Source) -> None:
     """Replace tags and splits by those of labels.csv, as an object may be without annotation."""
     places = {_folded(entry.path): k for k, entry in enumerate(source.entries)}
     places |= {_folded(entry.id): k for k, entry in enumerate(source.entries)}
-    rows, unlisted = dict[int, Row](), list[Row]()
+    seen, unlisted = set[int](), list[Row]()
     for row in read_labels(source.root / LABELS):
         if (k := places.get(_folded(row.image))) is None:
             unlisted.append(row)
             continue
-        if k in rows:
+        if k in seen:
             do = "keep one of the two"
             source.problems.append(error(row.where, f"{row.image!r} already has a row", do))
-        rows[k], entry = row, source.entries[k]
+        seen.add(k)
+        entry = source.entries[k]
         tags = source.known_classes(split_cell(row.cell, source.classes), row.where)
         source.entries[k] = replace(entry, tags=tags, split=row.split or entry.split)
     if unlisted:

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from pipeline.core.artifacts import IGNORE, Record
-from pipeline.data.images import DatasetError, Problem, error, warning
+from pipeline.data.images import DatasetError, Problem, error, raise_errors, warning
 from pipeline.data.index import Index
 from pipeline.data.masks import read_values, to_labels
 from pipeline.errors import count
@@ -86,8 +86,7 @@ def read_hints(root: Path, index: Index, *, trial: bool = False) -> Hints:
         DatasetError: lists every file and row that cannot be used.
     """
     hints = _find(root, index, trial=trial)
-    if errors := [problem for problem in hints.problems if problem.level == "error"]:
-        raise DatasetError(errors)
+    raise_errors(hints.problems)
     return hints
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from pipeline.core.artifacts import IGNORE, Reader, Record
 from pipeline.core.resume import write_atomically
-from pipeline.data.images import DatasetError, summarize
+from pipeline.data.images import raise_errors, summarize
 from pipeline.data.index import Index
 from pipeline.data.masks import decode_values, number_instances, read_values, to_labels
 from pipeline.errors import UserError, count
@@ -28,13 +28,13 @@ from pipeline.labelling.hints import is_corrected
 from pipeline.labelling.pseudo_labels import class_maps
 from pipeline.labelling.seeds import upsample
 from pipeline.params.pseudo_labels import Labels
-from pipeline.readers.coco import load
+from pipeline.readers.coco import load as load_coco
 from pipeline.readers.hints import TRIAL, Names, read_hints
 from pipeline.readers.outlines import MaskRenderer
 from pipeline.readers.source import HINTS, no_class
 from stages._command import DATASET, artifact, read_parameters
 
-FILE = "corrected.json"
+CORRECTED = "corrected.json"
 """Where hints/ and hints/trial/ keep what was corrected in annotation tools."""
 DO_LEAVE = "leave it out, or name it as in the dataset"
 MARGIN = 3
@@ -207,7 +207,10 @@ def add(export: Path, trial: float) -> None:
         raise UserError(f"{export}: no image was corrected; save or submit them in the tool")
     folder = Path(section.source) / HINTS
     names, share = sorted(corrected, key=chance), round(trial * len(corrected))
-    for path, part in ((folder / FILE, names[share:]), (folder / TRIAL / FILE, names[:share])):
+    for path, part in (
+        (folder / CORRECTED, names[share:]),
+        (folder / TRIAL / CORRECTED, names[:share]),
+    ):
         _update(path, {name: corrected[name] for name in sorted(part)}, corrected, index)
         if part:
             click.echo(f"added {count(len(part), 'image')} to {path}")
@@ -217,12 +220,20 @@ def add(export: Path, trial: float) -> None:
 def _update(
     path: Path, records: Mapping[str, Record], replaced: Iterable[str], index: Index
 ) -> None:
-    """Add what is known of images to a file of COCO, with a category for the background, after
-    removing what it said of those that are `replaced`; a file that says nothing goes.
+    """Write records to a file of COCO, with a category for the background.
+
+    Args:
+        path: the file; without images it is removed.
+        records: image -> semantic u1 [H,W], 255 unknown, instances u2 [H,W] and classes u1 [N].
+        replaced: images of which nothing that the file said is kept; those of `records` included.
+        index: the dataset.
+
+    Raises:
+        UserError: the file is another one than this function writes.
     """
     content = {key: list[Any]() for key in ("images", "annotations", "categories")}
     if path.is_file():
-        content = load(path)
+        content = load_coco(path)
     files = {index[name].path for name in replaced}
     try:
         images = [row for row in content["images"] if row["file_name"] not in files]
@@ -300,11 +311,11 @@ def _built(export: Path, index: Index) -> Iterator[tuple[str, Record]]:
     found = read_source(export, recognize(export))
     _check_classes(found.classes, export, index)
     choice, problems = choose(index.classes, index.classes, found.names), [*found.problems]
+    raise_errors(problems)
     for entry in found.entries:
         finding = inspect(export, choice.labels, choice.values, entry)
         problems += finding.problems
-        if errors := [problem for problem in problems if problem.level == "error"]:
-            raise DatasetError(errors)
+        raise_errors(finding.problems)
         if entry.id not in index or index.size(entry.id) != finding.size:
             raise UserError(
                 f"{export}: {entry.id} is not an image of the dataset, or has another size there; "

@@ -41,7 +41,7 @@ EXPECTED = {
     "report": 6,
 }
 """Seconds of the stages of the built-in scenes on two cores; all others take about 3."""
-BAR = re.compile(r"\d+%\|")
+BAR = re.compile(r"\d+%\||\[\d\d:\d\d, ")
 TAIL = 15
 """Last lines of the log that a failure shows."""
 

@@ -97,9 +97,10 @@ def test_a_folder_without_a_pipeline_is_named(
 
 
 def test_states_of_a_bar_are_told_from_lines() -> None:
-    output = "a: starts\n\ra:   0%|   | 0/2\ra:  50%|#  | 1/2\ra: 100%|###| 2/2\nb\rrest"
+    output = "a: starts\n\ra: 0image [00:00, ?image/s]\ra:   0%|   | 0/2\ra:  50%|#  | 1/2\ra: 100%|###| 2/2\nb\rrest"
     assert list(split(io.BytesIO(output.encode()))) == [
         ("a: starts", False),
+        ("a: 0image [00:00, ?image/s]", True),
         ("a:   0%|   | 0/2", True),
         ("a:  50%|#  | 1/2", True),
         ("a: 100%|###| 2/2", True),

@@ -97,7 +97,8 @@ def test_a_folder_without_a_pipeline_is_named(
 
 
 def test_states_of_a_bar_are_told_from_lines() -> None:
-    output = "a: starts\n\ra: 0image [00:00, ?image/s]\ra:   0%|   | 0/2\ra:  50%|#  | 1/2\ra: 100%|###| 2/2\nb\rrest"
+    states = ("a: 0image [00:00, ?image/s]", "a:   0%|   | 0/2", "a:  50%|#  | 1/2")
+    output = "\r".join(["a: starts\n", *states, "a: 100%|###| 2/2\nb", "rest"])
     assert list(split(io.BytesIO(output.encode()))) == [
         ("a: starts", False),
         ("a: 0image [00:00, ?image/s]", True),

@@ -82,7 +82,7 @@ class Sparseinst(Section):
     """
     semantic: bool
     """Train the encoder with an auxiliary semantic head (not in the paper; YOLACT's, for short
-    schedules).
+    schedules), which votes on the classes of the instances.
     """
     target_resize: Literal["area", "bilinear"]
     """Downsampling of target masks to stride 4: area, or bilinear as published, which loses small

@@ -8,6 +8,10 @@ in `losses`. Which queries count, and their scores:
 
 for class logits p, objectness o and mask logits m. s is the paper's score (section 3.3); the
 published code selects by s and then reports s'. An image without instances is a normal result.
+
+With `semantic`, which is not in the paper, the cells under a mask vote on its class: sigma(p)
+becomes sqrt(sigma(p) v), where v is the softmax of the mean class logits, without background, of
+the cells with q > 0.45.
 """
 
 from collections import defaultdict
@@ -65,8 +69,8 @@ class SparseInst(InstanceModel):
         width: D, channels of encoder and decoder (256 in the paper).
         queries, groups, normalization: see InstanceBranch.
         normalize_features: whether the backbone's maps are first brought to mean 0 and variance 1.
-        semantic: whether a layer on the encoder's features learns the class of each cell as well,
-            in training alone (YOLACT, Bolya et al., ICCV 2019, section 3.4).
+        semantic: whether a layer on the encoder's features learns the class of each cell as well
+            (YOLACT, Bolya et al., ICCV 2019, section 3.4), and votes on the classes of the queries.
     """
 
     OPTIONS: ClassVar[tuple[str, ...]] = (
@@ -107,11 +111,12 @@ class SparseInst(InstanceModel):
         """Return Outputs, in training mode TrainingOutputs, of images [B,3,H,W] in 0..255 of any
         size; the masks span the images as `prepare` pads them.
         """
-        features = self.encode(self.prepare(images))
-        outputs: Outputs = self.decoder(features)
+        prepared = self.prepare(images)
         if not self.training:
-            return outputs
-        return TrainingOutputs(outputs, None if self.semantic is None else self.semantic(features))
+            return self.decode(prepared)
+        features = self.encode(prepared)
+        semantic = None if self.semantic is None else self.semantic(features)
+        return TrainingOutputs(self.decoder(features), semantic)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Normalize images [B,3,H,W] in 0..255, then pad them with 0 at the right and bottom to
@@ -127,9 +132,12 @@ class SparseInst(InstanceModel):
         return encoded
 
     def decode(self, prepared: Tensor) -> Outputs:
-        """Return the outputs of prepared images [B,3,H,W], with masks [B,N,H/4,W/4]."""
-        outputs: Outputs = self.decoder(self.encode(prepared))
-        return outputs
+        """Return the outputs of prepared images [B,3,H,W], with masks [B,N,H/4,W/4], after the
+        vote.
+        """
+        features = self.encode(prepared)
+        outputs: Outputs = self.decoder(features)
+        return outputs if self.semantic is None else voted(outputs, self.semantic(features))
 
     @staticmethod
     def loss_fn(*, loss: Mapping[str, float], target_resize: str, weight_by_score: bool) -> LossFn:
@@ -166,6 +174,20 @@ class SparseInst(InstanceModel):
                 inner, size = resized[number].shape[2:], images[number].shape[1:]
                 found[number] = detections(Outputs(*outputs), inner, size, score)
         return [found[number] for number in range(len(images))]
+
+
+def voted(outputs: Outputs, semantic: Tensor) -> Outputs:
+    """Return the outputs of a batch after the cells under the masks voted on the classes.
+
+    semantic: logits [B,1+K,h,w] of background and classes at half the size of the masks.
+    """
+    q = at_least_float32(outputs.masks).sigmoid()
+    cells = F.avg_pool2d(q * (q > MASK_THRESHOLD), 2).flatten(2)
+    cells = cells / cells.sum(2, keepdim=True).clamp(min=EPSILON)
+    means = cells @ at_least_float32(semantic[:, 1:]).flatten(2).transpose(1, 2)
+    queries = F.logsigmoid(at_least_float32(outputs.logits))
+    both = (queries + at_least_float32(means).log_softmax(2)) / 2
+    return outputs._replace(logits=both - torch.log(-torch.expm1(both.clamp(max=-EPSILON))))
 
 
 class Queries(NamedTuple):

@@ -1,6 +1,7 @@
 """From outputs to instances: scores, masks at the image's size, what is left out, and memory."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.instances import sparseinst
 from pipeline.instances.base import Detections
-from pipeline.instances.sparseinst import detections, upsample_masks
+from pipeline.instances.sparseinst import SparseInst, detections, upsample_masks, voted
 from pipeline.instances.sparseinst.network import Outputs
 
 CASES = [
@@ -88,6 +89,34 @@ def test_scores_are_the_equation() -> None:
     assert found.scores.tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def test_cells_under_a_mask_vote_on_its_class() -> None:
+    generator = torch.Generator().manual_seed(1)
+    outputs = Outputs(*(torch.stack([part, part.flip(0)]) for part in outputs_of(5)))
+    semantic = torch.randn(2, 5, 16, 16, generator=generator) * 3
+    found = voted(outputs, semantic)
+    assert found.masks is outputs.masks
+    assert found.objectness is outputs.objectness
+    for image, query in product(range(2), range(5)):
+        q = outputs.masks[image, query].sigmoid()
+        weights = torch.where(q > 0.45, q, 0).reshape(16, 2, 16, 2).sum((1, 3))
+        means = (semantic[image, 1:] * weights).sum((1, 2)) / weights.sum()
+        expected = (outputs.logits[image, query].sigmoid() * means.softmax(0)).sqrt()
+        torch.testing.assert_close(found.logits[image, query].sigmoid(), expected)
+    without = voted(outputs, torch.cat([semantic[:, :1] + 9, semantic[:, 1:]], 1))
+    assert torch.equal(found.logits, without.logits), "background has no vote"
+
+
+def test_vote_is_finite() -> None:
+    """Of no cell, and of cells and queries that are sure."""
+    logits, masks = torch.tensor([[[-1.0, 1, 0]]]), torch.full((1, 1, 4, 4), -9.0)
+    nobody = voted(Outputs(logits, masks, torch.ones(1)), torch.randn(1, 4, 2, 2))
+    torch.testing.assert_close(nobody.logits.sigmoid(), (logits.sigmoid() / 3).sqrt())
+    semantic = 1e4 * torch.tensor([0.0, -1, 1, 0]).view(1, 4, 1, 1).expand(1, 4, 2, 2)
+    sure = voted(Outputs(1e4 * logits, -masks, torch.ones(1)), semantic)
+    assert sure.logits.isfinite().all()
+    assert sure.logits.argmax() == 1
+
+
 @pytest.mark.defect("sparseinst-9.9")
 def test_score_threshold_applies_before_the_mask_lowers_the_score() -> None:
     logits, objectness = torch.tensor([[9.0, 0], [0, 9], [0, 9]]), torch.tensor([9.0, -9, 0])
@@ -146,3 +175,16 @@ def test_half_precision_is_computed_in_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = detections(half, (104, 120), (96, 140), 0.005)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_network_lets_its_semantic_layer_vote() -> None:
+    torch.manual_seed(0)
+    network = SparseInst(3, "tf_efficientnet_lite0", width=16, queries=4, semantic=True).eval()
+    prepared = network.prepare(torch.randint(256, (2, 3, 40, 70)))
+    assert network.semantic is not None
+    with torch.no_grad():
+        features = network.encode(prepared)
+        expected = voted(network.decoder(features), network.semantic(features))
+        assert torch.equal(network.decode(prepared).logits, expected.logits)
+        network.semantic = None
+        assert torch.equal(network.decode(prepared).logits, network.decoder(features).logits)

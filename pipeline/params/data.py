@@ -109,8 +109,6 @@ class Sam(Section):
     """Shift of the logits that stability is measured with (1.0)."""
     box_nms: Fraction
     """IoU of boxes above which the mask of the lower predicted IoU is dropped (0.7)."""
-    min_area: Annotated[int, Field(ge=0)]
-    """Holes and islands of fewer pixels are removed; 0 for none."""
 
 
 class Superpixels(Section):

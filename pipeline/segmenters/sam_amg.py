@@ -10,7 +10,7 @@ projected but the few prompt tokens, by the same weights: q (W x) = (q W) x. Res
 for rounding. Only masks selected by their predicted IoU, which is known first, are upscaled.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +20,6 @@ from segment_anything.utils.amg import (
     batched_mask_to_box,
     build_point_grid,
     calculate_stability_score,
-    remove_small_regions,
 )
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
@@ -38,15 +37,13 @@ class Filters:
 
     pred_iou: least predicted IoU, exclusive, 0 = off; stability: least stability score, 0 = off;
     stability_offset: logit offset of the thresholds that it compares; box_nms: of two masks whose
-    boxes' IoU is above it, the one of lower predicted IoU is suppressed; min_area: holes and
-    islands of fewer pixels are filled and removed, 0 = off.
+    boxes' IoU is above it, the one of lower predicted IoU is suppressed.
     """
 
     pred_iou: float = 0.88
     stability: float = 0.95
     stability_offset: float = 1.0
     box_nms: float = 0.7
-    min_area: int = 0
 
 
 class Masks(NamedTuple):
@@ -119,10 +116,7 @@ def segment_everything(
     batches = [
         _decode(decoder, embeddings, some, size, filters) for some in points.split(points_per_batch)
     ]
-    masks = _suppress(batches, filters.box_nms)
-    if filters.min_area:
-        masks = _postprocess_small_regions(decoder, masks, size, filters)
-    return _paint(decoder, masks, size, filters.min_area)
+    return _paint(decoder, _suppress(batches, filters.box_nms), size)
 
 
 def _decode(
@@ -163,50 +157,13 @@ def _suppress(batches: Sequence[Masks], box_nms: float) -> Masks:
     return Masks(logits, *(torch.cat(values)[kept] for values in (iou, stable, area, boxes)))
 
 
-def _full_size(
-    decoder: "Decoder", logits: Tensor, size: tuple[int, int], min_area: int
-) -> Iterator[tuple[Tensor, bool]]:
-    """Yield each mask [H,W], without regions smaller than `min_area`, and whether it had any."""
-    for some in logits.split(decoder.resize_at_once(size)):
-        for mask in decoder.resize(some, size) > 0:
-            yield without_small_regions(mask, min_area) if min_area else (mask, False)
-
-
-def without_small_regions(mask: Tensor, min_area: int) -> tuple[Tensor, bool]:
-    """Fill holes and remove islands of fewer than `min_area` pixels of a bool mask [H,W]; return
-    the mask and whether it had any. The largest island always stays.
-    """
-    filled, had_holes = remove_small_regions(mask.cpu().numpy(), min_area, mode="holes")
-    whole, had_islands = remove_small_regions(filled, min_area, mode="islands")
-    return torch.from_numpy(whole).to(mask.device, non_blocking=True), had_holes or had_islands
-
-
-def _postprocess_small_regions(
-    decoder: "Decoder", masks: Masks, size: tuple[int, int], filters: Filters
-) -> Masks:
-    """Measure areas and boxes without small regions and suppress again, at the same threshold;
-    masks that had none take precedence.
-
-    The changed masks are not kept but computed again when they are painted, so that memory does not
-    grow with their number.
-    """
-    boxes, areas, intact = [], [], []
-    for mask, changed in _full_size(decoder, masks.logits, size, filters.min_area):
-        boxes.append(batched_mask_to_box(mask))
-        areas.append(mask.sum())
-        intact.append(float(not changed))
-    if not boxes:
-        return masks
-    masks = masks._replace(box_xyxy=torch.stack(boxes), area=torch.stack(areas))
-    precedence = torch.tensor(intact).to(masks.iou.device, non_blocking=True)
-    return masks.take(nms(masks.box_xyxy.float(), precedence, filters.box_nms))
-
-
-def _paint(decoder: "Decoder", masks: Masks, size: tuple[int, int], min_area: int) -> SegmentMap:
-    """Paint the masks over one another, the smallest last."""
+def _paint(decoder: "Decoder", masks: Masks, size: tuple[int, int]) -> SegmentMap:
+    """Paint the masks over one another, the smallest last; few exist at full size at a time."""
     masks = masks.take(painting_order(masks.area, masks.iou))
     owner = torch.zeros(size, dtype=torch.int64, device=masks.iou.device)
-    for number, (mask, _) in enumerate(_full_size(decoder, masks.logits, size, min_area), start=1):
+    parts = masks.logits.split(decoder.resize_at_once(size))
+    full_size = (mask for part in parts for mask in decoder.resize(part, size) > 0)
+    for number, mask in enumerate(full_size, start=1):
         owner.masked_fill_(mask, number)
     owners = owner.unique()
     owners = owners[owners > 0]

@@ -1,6 +1,5 @@
 """SAM's decoder and map of all segments, against the package's decoder and generator."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -163,9 +162,6 @@ def generated(
         stability_score_thresh=filters.stability,
         stability_score_offset=filters.stability_offset,
         box_nms_thresh=filters.box_nms,
-        # masks without small regions are suppressed at the greater of both
-        crop_nms_thresh=filters.box_nms,
-        min_mask_region_area=filters.min_area,
     )
     return generator.generate(image)
 
@@ -198,8 +194,6 @@ CASES = {
     "larger than the input": (FILTERED, (200, 280)),
     "suppressed": (Filters(0.0, 0.0, box_nms=0.3), (72, 96)),
     "another offset": (Filters(0.0, 0.7, stability_offset=0.2, box_nms=0.9), (72, 96)),
-    "small regions": (Filters(0.0, 0.0, box_nms=0.9, min_area=40), (72, 96)),
-    "small regions, suppressed again": (Filters(0.3, 0.3, box_nms=0.4, min_area=12), (100, 60)),
 }
 
 
@@ -217,11 +211,10 @@ def test_map_is_the_packages_pixel_for_pixel(case: str) -> None:
     assert 10 < len(iou) < MASKS * 8 * 8
 
 
-@pytest.mark.parametrize("min_area", [0, 9])
 @pytest.mark.parametrize("filters", [Filters(pred_iou=2.0), Filters(pred_iou=0.0, stability=2.0)])
-def test_image_without_any_mask_has_an_empty_map(filters: Filters, min_area: int) -> None:
+def test_image_without_any_mask_has_an_empty_map(filters: Filters) -> None:
     net, image = local_sam(), sample_image()
-    found = ours(PackageDecoder(net), net, image, replace(filters, min_area=min_area))
+    found = ours(PackageDecoder(net), net, image, filters)
     assert found.segments.shape == (72, 96)
     assert not found.segments.any()
     assert len(found.stability) == len(found.iou) == 0

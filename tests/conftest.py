@@ -51,7 +51,7 @@ def instance_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     its header.
     """
     torch.manual_seed(0)
-    options: dict[str, Any] = {"width": 16, "queries": 6, "groups": 2}
+    options: dict[str, Any] = {"width": 16, "queries": 6, "groups": 2, "semantic": True}
     network = SparseInst(len(CLASSES), "test_resnet", **options)
     branch = network.decoder.instances
     branch.kernels.weight.data *= 30

@@ -10,8 +10,8 @@ for class logits p, objectness o and mask logits m. s is the paper's score (sect
 published code selects by s and then reports s'. An image without instances is a normal result.
 
 With `semantic`, which is not in the paper, the cells under a mask vote on its class: sigma(p)
-becomes sqrt(sigma(p) v), where v is the softmax of the mean class logits, without background, of
-the cells with q > 0.45.
+becomes sqrt(sigma(p) v), in training too, where v is the softmax of the mean class logits, without
+background, of the cells with q > 0.45.
 """
 
 from collections import defaultdict
@@ -111,12 +111,8 @@ class SparseInst(InstanceModel):
         """Return Outputs, in training mode TrainingOutputs, of images [B,3,H,W] in 0..255 of any
         size; the masks span the images as `prepare` pads them.
         """
-        prepared = self.prepare(images)
-        if not self.training:
-            return self.decode(prepared)
-        features = self.encode(prepared)
-        semantic = None if self.semantic is None else self.semantic(features)
-        return TrainingOutputs(self.decoder(features), semantic)
+        found = self._outputs(self.prepare(images))
+        return found if self.training else found.outputs
 
     def prepare(self, images: Tensor) -> Tensor:
         """Normalize images [B,3,H,W] in 0..255, then pad them with 0 at the right and bottom to
@@ -132,12 +128,19 @@ class SparseInst(InstanceModel):
         return encoded
 
     def decode(self, prepared: Tensor) -> Outputs:
-        """Return the outputs of prepared images [B,3,H,W], with masks [B,N,H/4,W/4], after the
-        vote.
+        """Return the outputs of prepared images [B,3,H,W], with masks [B,N,H/4,W/4]."""
+        return self._outputs(prepared).outputs
+
+    def _outputs(self, prepared: Tensor) -> TrainingOutputs:
+        """Return the outputs after the vote, through which the semantic layer learns nothing: the
+        queries learn what it leaves open.
         """
         features = self.encode(prepared)
         outputs: Outputs = self.decoder(features)
-        return outputs if self.semantic is None else voted(outputs, self.semantic(features))
+        if self.semantic is None:
+            return TrainingOutputs(outputs, None)
+        semantic: Tensor = self.semantic(features)
+        return TrainingOutputs(voted(outputs, semantic.detach()), semantic)
 
     @staticmethod
     def loss_fn(*, loss: Mapping[str, float], target_resize: str, weight_by_score: bool) -> LossFn:

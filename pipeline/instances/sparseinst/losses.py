@@ -26,8 +26,8 @@ number of matched pairs of all ranks; the published code takes means over a rank
 mask and objectness, which then weigh images differently from the other two. What belongs to an
 instance is scaled by its weight, in the first term the row of its query. Sums over pixels count
 each cell by the share of its pixels that are not ignored, or by their weights. The last term is a
-mean over those pixels: it teaches the encoder the classes from the first step on, where the queries
-learn them long after the masks.
+mean over those pixels: it teaches the encoder the classes from the first step on, where queries
+without its vote learn them long after the masks.
 """
 
 from collections.abc import Mapping, Sequence

@@ -188,3 +188,14 @@ def test_network_lets_its_semantic_layer_vote() -> None:
         assert torch.equal(network.decode(prepared).logits, expected.logits)
         network.semantic = None
         assert torch.equal(network.decode(prepared).logits, network.decoder(features).logits)
+
+
+def test_semantic_layer_does_not_learn_from_its_vote() -> None:
+    torch.manual_seed(0)
+    network = SparseInst(3, "tf_efficientnet_lite0", width=16, queries=4, semantic=True).train()
+    outputs, semantic = network(torch.randint(256, (2, 3, 64, 64)))
+    assert semantic is not None
+    outputs.logits.sum().backward()
+    assert network.semantic is not None
+    assert network.semantic.weight.grad is None
+    assert network.decoder.instances.classes.weight.grad is not None

@@ -190,6 +190,7 @@ def voted(outputs: Outputs, semantic: Tensor) -> Outputs:
     means = cells @ at_least_float32(semantic[:, 1:]).flatten(2).transpose(1, 2)
     queries = F.logsigmoid(at_least_float32(outputs.logits))
     both = (queries + at_least_float32(means).log_softmax(2)) / 2
+    # the logit of exp(both), which stays finite where both are sure
     return outputs._replace(logits=both - torch.log(-torch.expm1(both.clamp(max=-EPSILON))))
 
 

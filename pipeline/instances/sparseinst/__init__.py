@@ -40,14 +40,14 @@ from pipeline.nets.backbones import Backbone, micro_batches, pad_to_multiple
 MASK_THRESHOLD = 0.45
 """q above which a pixel belongs to a mask, as published."""
 EPSILON = 1e-6
-"""Added to the number of cells above the threshold, as published."""
+"""Added to the number of cells above the threshold, as published; keeps votes of nobody finite."""
 VALUES_AT_ONCE = 2**24
 """Interpolated float values in memory at once; one mask at least."""
 
 
 class TrainingOutputs(NamedTuple):
-    """What the loss takes: the outputs, and logits [B,1+K,H/8,W/8] of background and classes, or
-    None for networks without them.
+    """What the loss takes: the outputs after the vote, and logits [B,1+K,H/8,W/8] of background and
+    classes, or None for networks without them.
     """
 
     outputs: Outputs
@@ -180,7 +180,8 @@ class SparseInst(InstanceModel):
 
 
 def voted(outputs: Outputs, semantic: Tensor) -> Outputs:
-    """Return the outputs of a batch after the cells under the masks voted on the classes.
+    """Return the outputs of a batch after the cells under the masks voted on the classes: logits
+    [B,N,K] of sqrt(sigma(p) v), at least float32; v is uniform where a mask has no cell.
 
     semantic: logits [B,1+K,h,w] of background and classes at half the size of the masks.
     """

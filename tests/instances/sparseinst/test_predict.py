@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -177,25 +177,28 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
-def test_network_lets_its_semantic_layer_vote() -> None:
+def voting_network() -> tuple[SparseInst, nn.Conv2d]:
+    """A network and its semantic layer."""
     torch.manual_seed(0)
-    network = SparseInst(3, "tf_efficientnet_lite0", width=16, queries=4, semantic=True).eval()
-    prepared = network.prepare(torch.randint(256, (2, 3, 40, 70)))
+    network = SparseInst(3, "test_resnet", width=16, queries=4, semantic=True)
     assert network.semantic is not None
+    return network, network.semantic
+
+
+def test_network_lets_its_semantic_layer_vote() -> None:
+    network, layer = voting_network()
+    prepared = network.eval().prepare(torch.randint(256, (2, 3, 40, 70)))
     with torch.no_grad():
         features = network.encode(prepared)
-        expected = voted(network.decoder(features), network.semantic(features))
+        expected = voted(network.decoder(features), layer(features))
         assert torch.equal(network.decode(prepared).logits, expected.logits)
         network.semantic = None
         assert torch.equal(network.decode(prepared).logits, network.decoder(features).logits)
 
 
 def test_semantic_layer_does_not_learn_from_its_vote() -> None:
-    torch.manual_seed(0)
-    network = SparseInst(3, "tf_efficientnet_lite0", width=16, queries=4, semantic=True).train()
-    outputs, semantic = network(torch.randint(256, (2, 3, 64, 64)))
-    assert semantic is not None
+    network, layer = voting_network()
+    outputs, _ = network.train()(torch.randint(256, (2, 3, 64, 64)))
     outputs.logits.sum().backward()
-    assert network.semantic is not None
-    assert network.semantic.weight.grad is None
+    assert layer.weight.grad is None
     assert network.decoder.instances.classes.weight.grad is not None

@@ -1,6 +1,6 @@
 """`weakmask pick` and `weakmask hints add`: choose images to correct, add corrected masks.
 
-weakmask pick -n 20 --by disagreement --spread -o to_correct
+weakmask pick -n 20 -o to_correct
 weakmask hints add to_correct                   # after correcting its masks in an annotation tool
 weakmask pick -n 20 --by random --format labelme -o to_correct
 weakmask hints add --trial 0.5 to_correct       # half of them for scores alone
@@ -10,6 +10,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.core.artifacts import IGNORE, Reader, Record
+from pipeline.core.device import resolve
 from pipeline.core.resume import write_atomically
 from pipeline.data.images import raise_errors, summarize
 from pipeline.data.index import Index
@@ -27,7 +30,7 @@ from pipeline.errors import UserError, count
 from pipeline.labelling.hints import is_corrected
 from pipeline.labelling.pseudo_labels import class_maps
 from pipeline.labelling.seeds import upsample
-from pipeline.params.pseudo_labels import Labels
+from pipeline.params import Parameters
 from pipeline.readers.coco import load as load_coco
 from pipeline.readers.hints import TRIAL, Names, read_hints
 from pipeline.readers.outlines import MaskRenderer
@@ -39,31 +42,74 @@ CORRECTED = "corrected.json"
 DO_LEAVE = "leave it out, or name it as in the dataset"
 MARGIN = 3
 """Pixels around an outline of the labels within which a boundary is explained by it."""
-Records = Mapping[str, Reader]
 
 
-def disagreement(records: Records, name: str, rules: Labels) -> float:
-    """Return the share of the confident seeds that the labels contradict."""
-    seeds, labels = records["seeds"][name]["seeds"], records["labels"].array(name, "semantic")
-    sure = seeds != IGNORE
-    return float((seeds != labels)[sure].mean()) if sure.any() else 1.0
+@dataclass(frozen=True)
+class Evidence:
+    """What a criterion judges the labels of an image by.
+
+    Attributes:
+        index: The images with their tags.
+        parameters: Those of the run.
+        records: The artifacts that the criterion reads, by kind.
+    """
+
+    index: Index
+    parameters: Parameters
+    records: Mapping[str, Reader]
+
+    @cached_property
+    def model(self) -> Callable[[np.ndarray], np.ndarray]:
+        """What returns the class probabilities float32 [L,H,W] of an image by the final model."""
+        from pipeline.core.device import stack
+        from pipeline.predict import final_header, semantic_predictor
+
+        runtime = resolve(**self.parameters.runtime.model_dump())
+        path, section = artifact("semantic", ".safetensors"), self.parameters.predictions
+        predict = semantic_predictor(path, runtime.device, scales=section.scales, flip=section.flip)
+        if final_header(path)["classes"] != list(self.index.classes):
+            raise UserError(f"{path}: knows other classes than {DATASET}; run `dvc repro semantic`")
+
+        def probabilities(image: np.ndarray) -> np.ndarray:
+            with runtime.autocast():
+                return predict(stack([image], runtime.device))[0]
+
+        return probabilities
 
 
-def uncertainty(records: Records, name: str, rules: Labels) -> float:
+def disagreement(evidence: Evidence, name: str) -> float:
+    """Return 1 - how right the final semantic model expects the labels to be among the background
+    and the tagged classes: the mean of the pixels' accuracy and of the classes' mean IoU.
+
+    The model has learned from the labels of all images, so it sees where those of one are unlike
+    the others. IoU alone prefers images of tiny objects, accuracy alone overlooks a class.
+    """
+    labels = evidence.records["labels"].array(name, "semantic")
+    classes = [0, *(tag + 1 for tag in evidence.index[name].tags)]
+    seen = evidence.model(evidence.index.image(name))[classes]
+    seen /= seen.sum(0).clip(1e-6)  # 0 where the model is sure of an excluded class
+    given = labels == np.reshape(classes, (-1, 1, 1))
+    common, area = (seen * given).sum((1, 2)), seen.sum((1, 2)) + given.sum((1, 2))
+    accuracy, iou = common.sum() / labels.size, (common / (area - common)).mean()
+    return float(1 - (accuracy + iou) / 2)
+
+
+def uncertainty(evidence: Evidence, name: str) -> float:
     """Return the mean closeness of the two highest scores of a pixel, background included."""
-    scores, _ = class_maps(records["walk"][name], rules.normalize)
+    rules = evidence.parameters.labels
+    scores, _ = class_maps(evidence.records["walk"][name], rules.normalize)
     background = np.full((1, *scores.shape[1:]), rules.background, np.float32)
     zeros = np.zeros_like(background)  # two scores even where an image has no class
     top = np.sort(np.concatenate([background, zeros, scores]), 0)[-2:]
     return float(1 - (top[1] - top[0]).mean())
 
 
-def boundary(records: Records, name: str, rules: Labels) -> float:
+def boundary(evidence: Evidence, name: str) -> float:
     """Return the mean strength of class boundaries in the foreground, away from the labels' own
     outlines: objects that are cut short or merged.
     """
-    labels = records["labels"].array(name, "semantic")
-    edges = upsample(records["fields"].array(name, "boundary")[None], labels.shape)[0]
+    labels = evidence.records["labels"].array(name, "semantic")
+    edges = upsample(evidence.records["fields"].array(name, "boundary")[None], labels.shape)[0]
     kernel = np.ones((2 * MARGIN + 1,) * 2, np.uint8)
     outlines = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, kernel) > 0
     return float((edges * ~outlines).mean())
@@ -74,11 +120,11 @@ def chance(name: str) -> float:
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
 
 
-CRITERIA: Mapping[str, tuple[Callable[[Records, str, Labels], float], tuple[str, ...]]] = {
-    "disagreement": (disagreement, ("seeds", "labels")),
+CRITERIA: Mapping[str, tuple[Callable[[Evidence, str], float], tuple[str, ...]]] = {
+    "disagreement": (disagreement, ("labels",)),
     "uncertainty": (uncertainty, ("walk", "labels")),
     "boundary": (boundary, ("fields", "labels")),
-    "random": (lambda records, name, rules: chance(name), ("labels",)),
+    "random": (lambda evidence, name: chance(name), ("labels",)),
 }
 """Criterion -> what scores an image by it, and the artifacts it reads."""
 
@@ -121,7 +167,8 @@ def choose(
     default="disagreement",
     show_default=True,
     type=click.Choice([*CRITERIA]),
-    help="Where seeds and labels differ, scores are close or boundaries lack outlines; or chance.",
+    help="Where the final model expects other labels, scores are close or boundaries lack "
+    "outlines; or chance.",
 )
 @click.option("--spread", is_flag=True, help="Let the classes take turns.")
 @click.option(
@@ -152,12 +199,13 @@ def pick(
     index, (score, needed) = Index.load(DATASET), CRITERIA[by]
     records = {kind: Reader(artifact(kind), kind) for kind in needed}
     hints, labels = Reader(artifact("hints"), "hints"), records["labels"]
-    trial = read_hints(Path(read_parameters().dataset.source), index, trial=True)
+    parameters = read_parameters()
+    trial = read_hints(Path(parameters.dataset.source), index, trial=True)
     done = {name for name in hints if is_corrected(hints[name])} | trial.images.keys()
     names = [name for name in select(labels, index, None) if name not in done]
     names = [name for name in names if all(name in reader for reader in records.values())]
-    rules, bar = read_parameters().labels, tqdm(names, desc="pick", unit="image")
-    scores = {name: score(records, name, rules) for name in bar}
+    evidence = Evidence(index, parameters, records)
+    scores = {name: score(evidence, name) for name in tqdm(names, desc="pick", unit="image")}
     tags = {name: index[name].tags for name in names}
     chosen = choose(scores, tags, number, spread=spread)
     for root in (index.images_root, index.masks_root, DATASET):

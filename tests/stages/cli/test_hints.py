@@ -10,9 +10,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.core.artifacts import IGNORE, Reader, Writer
+from pipeline.core.weights import save_weights
 from pipeline.data.index import Index
+from pipeline.nets.deeplab import SemanticNet
 from pipeline.readers.build import build
-from stages.cli.hints import CRITERIA, choose
+from stages._command import read_parameters
+from stages.cli.hints import CRITERIA, Evidence, choose, disagreement
 from stages.cli.main import main
 from stages.hints import hints
 from stages.scores import scores
@@ -36,23 +39,28 @@ def semantic(number: int) -> np.ndarray:
     return labels
 
 
+def save_model(classes: Sequence[str]) -> None:
+    """Write a semantic model of these classes that nobody trained."""
+    network = SemanticNet(len(classes) + 1, "test_resnet")
+    path = Path("data/semantic.safetensors")
+    save_weights(path, network, "semantic", backbone="test_resnet", classes=classes)
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project whose labels agree with the seeds in `a` best and in `d` least."""
+    """A project whose boundaries leave the outlines of the labels in `a` least and in `d` most."""
     monkeypatch.chdir(tmp_path)
     index = build(
         "folder", own_folder(Path("src"), ROWS, "image,classes,split"), Path("data/dataset")
     )
     names, grid = index.select("train"), (3, 4)
-    for kind in ("seeds", "labels", "walk", "fields", "hints", "segments"):
+    for kind in ("labels", "walk", "fields", "hints", "segments"):
         with Writer(Path(f"data/{kind}.h5"), kind, index.classes) as writer:
             for number, name in enumerate(names if kind not in ("hints", "segments") else ()):
                 labels = semantic(number)
-                seeds, ids = labels.copy(), labels.astype(np.uint16)
-                seeds[:, : 4 * number] = 1 - seeds[:, : 4 * number]
+                ids = labels.astype(np.uint16)
                 ids[:, 5:9][labels[:, 5:9] == 1] = 3
                 records = {
-                    "seeds": {"seeds": np.minimum(seeds, 2)},
                     "labels": {
                         "semantic": labels,
                         "instances": ids,
@@ -71,6 +79,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                     },
                 }
                 writer.write(name, records[kind])
+    save_model(index.classes)
     assert run_stage(hints, values=FOLDER).exit_code == 0
     return tmp_path
 
@@ -83,11 +92,40 @@ def test_the_picked_images_come_with_their_labels(project: Path, by: str) -> Non
     assert rows[0] == f"image,{by}"
     found = [float(row.rpartition(",")[2]) for row in rows[1:]]
     assert found == sorted(found, reverse=True)
-    if by in ("disagreement", "boundary"):
+    if by == "boundary":
         assert [row.split('"')[1] for row in rows[1:]] == ["d", "b/c"]
     content = json.loads(Path("out/annotations/instances_default.json").read_text())
     assert len(content["images"]) == len(rows) - 1
     assert all((Path("out/images") / row["file_name"]).is_file() for row in content["images"])
+
+
+def test_disagreement_is_how_wrong_the_model_expects_labels_to_be(project: Path) -> None:
+    """Against masks that are sure; what the tags exclude does not count."""
+    index, labels = (
+        Index.load(Path("data/dataset")),
+        semantic(1),
+    )  # of b/c, tagged with both classes
+    evidence = Evidence(index, read_parameters(), {"labels": Reader("data/labels.h5", "labels")})
+
+    def expected(*masks: np.ndarray) -> float:
+        evidence.__dict__["model"] = lambda image: np.stack(masks).astype(np.float32)
+        return disagreement(evidence, "b/c")
+
+    ground, cat, dog = labels == 0, labels == 1, labels == 2
+    assert expected(ground, cat, dog) == pytest.approx(0)
+    excluded = np.full(SIZE, 0.9)  # b/c is tagged with both classes, not with this one
+    assert expected(0.1 * ground, 0.1 * cat, 0.1 * dog, excluded) == pytest.approx(0)
+    half = cat & (np.arange(SIZE[1]) < 5)
+    rest = ground | (cat & ~half)
+    ious = [ground.sum() / rest.sum(), half.sum() / cat.sum(), 1]
+    accuracy = 1 - (cat.sum() - half.sum()) / labels.size
+    assert expected(rest, half, dog) == pytest.approx(1 - (accuracy + np.mean(ious)) / 2)
+    assert expected(ground, cat | dog, 0 * dog) > expected(rest, half, dog)
+
+
+def test_a_model_of_other_classes_is_refused(project: Path) -> None:
+    save_model(["cat", "emu"])
+    assert "knows other classes than data/dataset" in weakmask("pick", "-o", "out").output
 
 
 def annotated(format_: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import cv2
@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.core.artifacts import IGNORE, Reader, Record
-from pipeline.core.device import resolve
+from pipeline.core.device import resolve, stack
 from pipeline.core.resume import write_atomically
 from pipeline.data.images import raise_errors, summarize
 from pipeline.data.index import Index
@@ -37,6 +37,11 @@ from pipeline.readers.outlines import MaskRenderer
 from pipeline.readers.source import HINTS, no_class
 from stages._command import DATASET, artifact, read_parameters
 
+if TYPE_CHECKING:  # criteria but for disagreement need no network
+    import torch
+
+    from pipeline.predict import SemanticPredictor
+
 CORRECTED = "corrected.json"
 """Where hints/ and hints/trial/ keep what was corrected in annotation tools."""
 DO_LEAVE = "leave it out, or name it as in the dataset"
@@ -46,35 +51,26 @@ MARGIN = 3
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a criterion judges the labels of an image by.
-
-    Attributes:
-        index: The images with their tags.
-        parameters: Those of the run.
-        records: The artifacts that the criterion reads, by kind.
-    """
+    """What criteria judge labels by: tagged images, parameters, and artifacts by kind."""
 
     index: Index
     parameters: Parameters
     records: Mapping[str, Reader]
 
     @cached_property
-    def model(self) -> Callable[[np.ndarray], np.ndarray]:
-        """What returns the class probabilities float32 [L,H,W] of an image by the final model."""
-        from pipeline.core.device import stack
+    def device(self) -> "torch.device":
+        """Where the model runs."""
+        return resolve(**self.parameters.runtime.model_dump()).device
+
+    @cached_property
+    def model(self) -> "SemanticPredictor":
+        """The final semantic model; raises WeightsError or UserError where there is none."""
         from pipeline.predict import final_header, semantic_predictor
 
-        runtime = resolve(**self.parameters.runtime.model_dump())
         path, section = artifact("semantic", ".safetensors"), self.parameters.predictions
-        predict = semantic_predictor(path, runtime.device, scales=section.scales, flip=section.flip)
         if final_header(path)["classes"] != list(self.index.classes):
             raise UserError(f"{path}: knows other classes than {DATASET}; run `dvc repro semantic`")
-
-        def probabilities(image: np.ndarray) -> np.ndarray:
-            with runtime.autocast():
-                return predict(stack([image], runtime.device))[0]
-
-        return probabilities
+        return semantic_predictor(path, self.device, scales=section.scales, flip=section.flip)
 
 
 def disagreement(evidence: Evidence, name: str) -> float:
@@ -86,7 +82,7 @@ def disagreement(evidence: Evidence, name: str) -> float:
     """
     labels = evidence.records["labels"].array(name, "semantic")
     classes = [0, *(tag + 1 for tag in evidence.index[name].tags)]
-    seen = evidence.model(evidence.index.image(name))[classes]
+    seen = evidence.model(stack([evidence.index.image(name)], evidence.device))[0][classes]
     seen /= seen.sum(0).clip(1e-6)  # 0 where the model is sure of an excluded class
     given = labels == np.reshape(classes, (-1, 1, 1))
     common, area = (seen * given).sum((1, 2)), seen.sum((1, 2)) + given.sum((1, 2))

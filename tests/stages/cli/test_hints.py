@@ -32,6 +32,11 @@ def weakmask(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments, catch_exceptions=False)
 
 
+def picked(*arguments: str) -> Result:
+    """Pick images by boundaries, whose order the project knows."""
+    return weakmask("pick", "--by", "boundary", *arguments)
+
+
 def semantic(number: int) -> np.ndarray:
     """Labels of two touching instances of one class, and one of another."""
     labels = np.zeros(SIZE, np.uint8)
@@ -101,14 +106,11 @@ def test_the_picked_images_come_with_their_labels(project: Path, by: str) -> Non
 
 def test_disagreement_is_how_wrong_the_model_expects_labels_to_be(project: Path) -> None:
     """Against masks that are sure; what the tags exclude does not count."""
-    index, labels = (
-        Index.load(Path("data/dataset")),
-        semantic(1),
-    )  # of b/c, tagged with both classes
+    index, labels = Index.load(Path("data/dataset")), semantic(1)
     evidence = Evidence(index, read_parameters(), {"labels": Reader("data/labels.h5", "labels")})
 
     def expected(*masks: np.ndarray) -> float:
-        evidence.__dict__["model"] = lambda image: np.stack(masks).astype(np.float32)
+        evidence.__dict__["model"] = lambda images: np.stack(masks)[None].astype(np.float32)
         return disagreement(evidence, "b/c")
 
     ground, cat, dog = labels == 0, labels == 1, labels == 2
@@ -141,7 +143,7 @@ def annotated(format_: str) -> str:
 
 @pytest.mark.parametrize("format_", ["coco", "labelstudio", "labelme"])
 def test_masks_come_back_exactly_and_are_not_picked_again(project: Path, format_: str) -> None:
-    assert weakmask("pick", "-n", "2", "--format", format_, "-o", "out").exit_code == 0
+    assert picked("-n", "2", "--format", format_, "-o", "out").exit_code == 0
     done = weakmask("hints", "add", annotated(format_))
     assert "added 2 images to src/hints/corrected.json" in done.output, done.output
     assert run_stage(hints, values=FOLDER).exit_code == 0
@@ -155,7 +157,7 @@ def test_masks_come_back_exactly_and_are_not_picked_again(project: Path, format_
         pairs = {*zip(given["instances"][kept], record["instances"][kept], strict=True)}
         assert len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
         assert (record["objects"][:, 1:] == 1).all()
-    assert weakmask("pick", "-n", "9", "-o", "next").exit_code == 0
+    assert picked("-n", "9", "-o", "next").exit_code == 0
     assert [row.split(",")[0] for row in Path("next/picked.csv").read_text().splitlines()[1:]] == [
         '"a"'
     ]
@@ -163,7 +165,7 @@ def test_masks_come_back_exactly_and_are_not_picked_again(project: Path, format_
 
 def test_a_later_correction_replaces_the_earlier_one_of_the_same_image(project: Path) -> None:
     """Whatever the export is called; those of other images stay."""
-    assert weakmask("pick", "-n", "2", "-o", "out").exit_code == 0
+    assert picked("-n", "2", "-o", "out").exit_code == 0
     assert weakmask("hints", "add", "out").exit_code == 0
     kept = json.loads(Path("src/hints/corrected.json").read_text())
     tool = own_folder(Path("tool-v1.0"), ["d,dog"])
@@ -187,7 +189,7 @@ def test_a_later_correction_replaces_the_earlier_one_of_the_same_image(project: 
 
 
 def test_an_export_in_which_nothing_is_left_says_background(project: Path) -> None:
-    weakmask("pick", "-n", "2", "-o", "out")
+    picked("-n", "2", "-o", "out")
     path = Path("out/annotations/instances_default.json")
     write(path, json.dumps({**json.loads(path.read_text()), "annotations": []}))
     done = weakmask("hints", "add", "out")
@@ -198,7 +200,7 @@ def test_an_export_in_which_nothing_is_left_says_background(project: Path) -> No
 
 
 def test_boxes_alone_are_no_correction(project: Path) -> None:
-    weakmask("pick", "-n", "1", "-o", "out")
+    picked("-n", "1", "-o", "out")
     path = Path("out/annotations/instances_default.json")
     content = json.loads(path.read_text())
     for row in content["annotations"]:
@@ -209,7 +211,7 @@ def test_boxes_alone_are_no_correction(project: Path) -> None:
 
 def test_labels_of_images_that_are_gone_are_named(project: Path) -> None:
     build("folder", own_folder(Path("less"), ROWS[1:], "image,classes,split"), Path("data/dataset"))
-    done = weakmask("pick", "-o", "out")
+    done = picked("-o", "out")
     assert done.exit_code == 1
     assert "data/labels.h5: data/dataset lacks 'a' (1 of 3 images)" in done.output
 
@@ -265,7 +267,7 @@ def test_a_trial_set_is_scored_and_no_step_learns_of_it(project: Path) -> None:
         assert len(scored) == 2 - known
         assert scored.isdisjoint(Reader("data/hints.h5", "hints").names)
     assert "95 %" in weakmask("scores").output
-    weakmask("pick", "-n", "9", "-o", "next")
+    picked("-n", "9", "-o", "next")
     assert len(Path("next/picked.csv").read_text().splitlines()) == 2, "none of the trial set"
     assert weakmask("hints", "add", "out").exit_code == 0
     assert not Path("src/hints/trial/corrected.json").exists()
@@ -279,7 +281,7 @@ def test_a_trial_set_is_scored_and_no_step_learns_of_it(project: Path) -> None:
 def test_a_file_that_cannot_be_used_is_named(
     project: Path, format_: str, old: str, new: str, words: str
 ) -> None:
-    weakmask("pick", "-n", "2", "--format", format_, "-o", "out")
+    picked("-n", "2", "--format", format_, "-o", "out")
     export = annotated(format_)
     path = Path(export) if format_ == "labelstudio" else Path("out/images/d.json")
     path.write_text(path.read_text().replace(old, new))

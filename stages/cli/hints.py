@@ -65,29 +65,31 @@ class Evidence:
     @cached_property
     def model(self) -> "SemanticPredictor":
         """The final semantic model; raises WeightsError or UserError where there is none."""
-        from pipeline.predict import final_header, semantic_predictor
+        from pipeline.core.weights import read_header
+        from pipeline.predict import semantic_predictor
 
         path, section = artifact("semantic", ".safetensors"), self.parameters.predictions
-        if final_header(path)["classes"] != list(self.index.classes):
+        model = semantic_predictor(path, self.device, scales=section.scales, flip=section.flip)
+        if read_header(path)["classes"] != list(self.index.classes):
             raise UserError(f"{path}: knows other classes than {DATASET}; run `dvc repro semantic`")
-        return semantic_predictor(path, self.device, scales=section.scales, flip=section.flip)
+        return model
 
 
 def disagreement(evidence: Evidence, name: str) -> float:
-    """Return 1 - how right the final semantic model expects the labels to be among the background
-    and the tagged classes: the mean of the pixels' accuracy and of the classes' mean IoU.
+    """Return 1 - the mean of the pixel accuracy and the mean IoU, in [0, 1], that the final
+    semantic model expects of the labels, among the background and the tagged classes.
 
-    The model has learned from the labels of all images, so it sees where those of one are unlike
-    the others. IoU alone prefers images of tiny objects, accuracy alone overlooks a class.
+    It has learned from the labels of all images, so it sees where those of one are unlike the
+    others (as in confident learning, Northcutt et al. 2021). IoU alone prefers tiny objects.
     """
     labels = evidence.records["labels"].array(name, "semantic")
     classes = [0, *(tag + 1 for tag in evidence.index[name].tags)]
     seen = evidence.model(stack([evidence.index.image(name)], evidence.device))[0][classes]
     seen /= seen.sum(0).clip(1e-6)  # 0 where the model is sure of an excluded class
     given = labels == np.reshape(classes, (-1, 1, 1))
-    common, area = (seen * given).sum((1, 2)), seen.sum((1, 2)) + given.sum((1, 2))
-    accuracy, iou = common.sum() / labels.size, (common / (area - common)).mean()
-    return float(1 - (accuracy + iou) / 2)
+    intersection = (seen * given).sum((1, 2))
+    union = (seen + given).sum((1, 2)) - intersection
+    return float(1 - (intersection.sum() / labels.size + (intersection / union).mean()) / 2)
 
 
 def uncertainty(evidence: Evidence, name: str) -> float:
@@ -163,8 +165,7 @@ def choose(
     default="disagreement",
     show_default=True,
     type=click.Choice([*CRITERIA]),
-    help="Where the final model expects other labels, scores are close or boundaries lack "
-    "outlines; or chance.",
+    help="Labels the final model doubts, close scores, boundaries without outline, or chance.",
 )
 @click.option("--spread", is_flag=True, help="Let the classes take turns.")
 @click.option(
@@ -192,10 +193,9 @@ def pick(
     from pipeline.export.images import ExportImages, Target, keep_out, prepare
     from stages.cli.export import select
 
-    index, (score, needed) = Index.load(DATASET), CRITERIA[by]
+    index, parameters, (score, needed) = Index.load(DATASET), read_parameters(), CRITERIA[by]
     records = {kind: Reader(artifact(kind), kind) for kind in needed}
     hints, labels = Reader(artifact("hints"), "hints"), records["labels"]
-    parameters = read_parameters()
     trial = read_hints(Path(parameters.dataset.source), index, trial=True)
     done = {name for name in hints if is_corrected(hints[name])} | trial.images.keys()
     names = [name for name in select(labels, index, None) if name not in done]

@@ -125,9 +125,11 @@ def test_disagreement_is_how_wrong_the_model_expects_labels_to_be(project: Path)
     assert expected(ground, cat | dog, 0 * dog) > expected(rest, half, dog)
 
 
-def test_a_model_of_other_classes_is_refused(project: Path) -> None:
+def test_a_model_of_other_classes_or_none_is_named(project: Path) -> None:
     save_model(["cat", "emu"])
     assert "knows other classes than data/dataset" in weakmask("pick", "-o", "out").output
+    Path("data/semantic.safetensors").unlink()
+    assert "data/semantic.safetensors: no such file" in weakmask("pick", "-o", "out").output
 
 
 def annotated(format_: str) -> str:

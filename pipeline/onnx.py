@@ -381,20 +381,20 @@ def instance_iou(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> fl
     """Return the IoU of two sets of instances (images [M], classes [M], scores [M], masks bool
     [M,H,W]); 1 if both are empty.
 
-    It compares how many masks of each image and class cover each pixel, so order is irrelevant:
-    sum of the minima over sum of the maxima.
+    It compares the sums of scores of each image and class on each pixel, so order is irrelevant:
+    sum of the minima over sum of the maxima. Rounding may choose another class for a low score.
     """
     one, two = _coverage(ours), _coverage(theirs)
-    nothing = np.zeros(ours[3].shape[1:], np.int32)
+    nothing = np.zeros(ours[3].shape[1:], np.float32)
     pairs = [(one.get(key, nothing), two.get(key, nothing)) for key in one.keys() | two.keys()]
-    union = sum(int(np.maximum(*pair).sum()) for pair in pairs)
-    return sum(int(np.minimum(*pair).sum()) for pair in pairs) / union if union else 1.0
+    union = sum(float(np.maximum(*pair).sum()) for pair in pairs)
+    return sum(float(np.minimum(*pair).sum()) for pair in pairs) / union if union else 1.0
 
 
 def _coverage(results: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
-    """Return how many masks cover each pixel, int32 [H,W], by (image, class)."""
-    counts: dict[tuple[int, int], np.ndarray] = {}
-    for image, number, _, mask in zip(*results, strict=True):
+    """Return the sum of the scores of the masks on each pixel, float32 [H,W], by (image, class)."""
+    sums: dict[tuple[int, int], np.ndarray] = {}
+    for image, number, score, mask in zip(*results, strict=True):
         key = int(image), int(number)
-        counts[key] = counts.get(key, 0) + mask.astype(np.int32)
-    return counts
+        sums[key] = sums.get(key, 0) + score * mask
+    return sums

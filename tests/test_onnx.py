@@ -71,13 +71,13 @@ def test_labels_that_differ_count_on_both_sides() -> None:
     assert label_iou(ours, theirs) == pytest.approx(95 / 105)
 
 
-def instances(*rows: tuple[int, int, int, int]) -> list[np.ndarray]:
-    """Results of (image, class, first and last column of a 4 x 10 mask)."""
+def instances(*rows: tuple[int, int, int, int], score: float = 1) -> list[np.ndarray]:
+    """Results of (image, class, first and last column of a 4 x 10 mask), of one score."""
     masks = np.zeros((len(rows), 4, 10), bool)
     for mask, (_, _, first, last) in zip(masks, rows, strict=True):
         mask[:, first:last] = True
     images, classes = (np.array([row[n] for row in rows], np.int64) for n in (0, 1))
-    return [images, classes, np.ones(len(rows), np.float32), masks]
+    return [images, classes, np.full(len(rows), score, np.float32), masks]
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,12 @@ def test_instances_agree_by_image_class_and_pixel(
     expected: float,
 ) -> None:
     assert instance_iou(instances(*ours), instances(*theirs)) == pytest.approx(expected)
+
+
+def test_an_instance_counts_by_its_score() -> None:
+    sure = instances((0, 1, 0, 4))
+    ours, theirs = (
+        [np.concatenate(parts) for parts in zip(sure, unsure, strict=True)]
+        for unsure in (instances((0, n, 4, 8), score=0.002) for n in (0, 2))
+    )
+    assert instance_iou(ours, theirs) == pytest.approx(1 / 1.004)

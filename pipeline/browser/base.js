@@ -15,7 +15,7 @@ export const percent = (ratio) => (ratio == null ? '–' : (100 * ratio).toFixed
 export const points = (gain) => (gain < 0 ? '−' : '+') + Math.abs(100 * gain).toFixed(1);
 export const query = () => new URLSearchParams(location.search);
 export const only = (keys) => [...query()].filter(([key]) => keys.includes(key));
-export const FILTER = ['q', 'class', 'split', 'failure', 'picked', 'sort', 'reverse', 'differ'];
+export const FILTER = ['q', 'class', 'split', 'failure', 'picked', 'sort', 'reverse'];
 export const $ = (selector) => document.querySelector(selector);
 
 export const address = (changes, path = location.pathname) => {

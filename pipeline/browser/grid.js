@@ -21,7 +21,6 @@ export function gridPage() {
     onclick: () => change({ [key]: key === 'class' ? toggled(key, name) : query().get(key) === name ? '' : name }) }, dot, text, h('small', {}, count));
   const q = query();
   const search = h('input', { type: 'search', placeholder: 'search id', 'aria-label': 'search id', value: q.get('q') ?? '', oninput: (event) => change({ q: event.target.value }) });
-  const pairs = choice('between', all.pairs, q.get('differ') ?? 'seeds-labels', (differ) => change({ differ }));
   const layers = Object.fromEntries([['masks', 'labels or predictions'], ['image', 'the image'], ...all.layers.map((one) => [one.key, one.title])]);
   const opacity = h('input', { type: 'range', min: 0, max: 1, step: 0.05, value: q.get('opacity') ?? 1, 'aria-label': 'opacity', title: 'opacity of the layer',
     oninput: (event) => { update({ opacity: event.target.value }); cards.style.setProperty('--opacity', event.target.value); } });
@@ -36,7 +35,7 @@ export function gridPage() {
   $('#page').replaceChildren(
     h('header', { class: 'bar' }, link({ class: 'brand', href: '/' }, 'weakmask'), search,
       choice('sort by', all.sorts, q.get('sort') ?? 'id', (sort) => change({ sort: sort === 'id' ? '' : sort })),
-      pairs, button('⇅', 'reverse the order', () => change({ reverse: query().get('reverse') ? '' : '1' })),
+      button('⇅', 'reverse the order', () => change({ reverse: query().get('reverse') ? '' : '1' })),
       choice('thumbnails show', layers, q.get('show') ?? 'masks', (show) => change({ show })), opacity,
       h('span', { class: 'grow' }), count,
       button('‹', 'previous page', () => turnTo(shown.page - 1)), button('›', 'next page', () => turnTo(shown.page + 1)), keysButton(gridKeys)),
@@ -58,16 +57,14 @@ export function gridPage() {
     }
     const active = [parts.get('picked') && 'picked', ...['split', 'class', 'failure'].map((key) => parts.get(key)?.replaceAll('|', ', '))].filter(Boolean).join(', ');
     summary.textContent = `Scores and filters of ${all.images} images${active && `; only ${active}`}`;
-    pairs.hidden = parts.get('sort') !== 'disagreement';
     const found = await ask('grid', only([...FILTER, 'page', 'show']));
     if (mine !== page.turn) return;
     shown = found;
-    notice([...all.problems, ...found.problems]);
+    notice(all.problems);
     const place = found.cards.length ? `${found.start}–${found.start + found.cards.length - 1} of ${found.total}` : 'none';
-    count.textContent = found.done < 1 ? `comparing, ${Math.round(100 * found.done)} %` : place;
+    count.textContent = place;
     const clear = () => { history.replaceState(null, '', address(Object.fromEntries([...FILTER, 'page'].map((key) => [key, '']))) + location.hash); gridPage(); };
     cards.replaceChildren(...found.cards.map(card), ...(found.cards.length ? [] : [h('p', { class: 'empty' }, 'No image passes this filter. ', button('clear the filter', '', clear))]));
-    if (found.done < 1) setTimeout(() => mine === page.turn && refresh().catch(failed), 100);
   }
   page.onKey = (key) => {
     if (key === '/') search.focus();
@@ -81,13 +78,12 @@ function card(one) {
   const { runs } = page.all;
   const sort = query().get('sort');
   const steps = Object.keys(one.scores);
-  const compared = sort === 'disagreement' || sort?.startsWith('gain');
   return link({ class: 'card', href: imageURL(one.id) },
     h('span', { class: 'thumb' }, h('img', { loading: 'lazy', src: one.image, alt: 'cannot be read: see its page' }),
       one.layer ? h('img', { class: 'over', loading: 'lazy', src: one.layer, alt: '' }) : null),
     h('span', { class: one.picked ? 'id picked' : 'id', title: one.id }, one.id),
     h('span', { class: 'tags' }, `${one.tags.join(', ') || 'no class'} · ${one.split}`),
-    compared && one.value != null ? h('span', { class: 'value' }, sort === 'disagreement' ? 'differs ' : 'gain ', h('b', {}, percent(one.value))) : null,
+    sort?.startsWith('gain') && one.value != null ? h('span', { class: 'value' }, 'gain ', h('b', {}, percent(one.value))) : null,
     steps.length ? h('table', { class: 'num' }, h('tr', {}, steps.map((step) => h('th', { class: step === sort ? 'on' : '' }, step))),
       runs.map((run, number) => h('tr', { title: `mIoU of ${run.name}, %` }, steps.map((step) => {
         const values = one.scores[step];

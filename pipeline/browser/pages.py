@@ -23,9 +23,7 @@ from pipeline.browser.sample import (
 )
 from pipeline.browser.sample import WalkSettings as Settings
 from pipeline.browser.selection import (
-    DISAGREEMENT,
     Selection,
-    available_pairs,
     failing,
     read_filter,
 )
@@ -86,7 +84,6 @@ class Pages:
                 for letter, layer in KEYS.items()
             ],
             "sorts": self.selection.titles(),
-            "pairs": available_pairs(run),
             "sliders": {name: (*one.ends, one.step) for name, one in SLIDERS.items()},
             "differences": self._differences(),
             "problems": self._problems(),
@@ -113,12 +110,8 @@ class Pages:
         return list(dict.fromkeys(text for run in self.runs for text in run.problems()))
 
     def grid(self, query: Query) -> dict[str, Any]:
-        """Return a page of cards, and how far a comparison of steps is."""
+        """Return a page of cards."""
         filter_ = read_filter(query)
-        progress = None
-        if filter_.sort == DISAGREEMENT:
-            self.selection.disagreements.advance(self.first, filter_.differ)
-            progress = self.selection.disagreements.progress(self.first, filter_.differ)
         names, values = self.selection.names(filter_), self.selection.sort_values(filter_)
         pages = max(1, -(-len(names) // PAGE))
         wanted = int(query["page"]) if query.get("page", "").isdecimal() else 1
@@ -130,8 +123,6 @@ class Pages:
             "pages": pages,
             "start": (page - 1) * PAGE + 1,
             "cards": [self._card(name, query.get("show", MASKS), values) for name in shown],
-            "done": progress.done / max(progress.total, 1) if progress else 1,
-            "problems": [progress.problem] if progress and progress.problem else [],
         }
 
     def _card(self, name: str, show: str, values: Mapping[str, float]) -> dict[str, Any]:

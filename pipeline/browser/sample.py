@@ -20,11 +20,8 @@ from pipeline.irnet.similarity import similarity_input, walk_by_similarity
 from pipeline.labelling.pseudo_labels import class_maps, pseudo_labels, vote_record
 from pipeline.labelling.seeds import upsample
 from pipeline.metrics.semantic import Confusion, assign
-from pipeline.views.report_data import TITLES
 
 Value = TypeVar("Value")
-STEPS = (*TITLES, "truth")
-"""Steps with a label map, in the order of the pipeline."""
 LABEL_MAPS = ("seeds", "labels", "predictions", "truth")
 """Steps whose label maps are stored; layers have the same names."""
 SPATIAL = ("segments", "pixels", "seeds", "boundary", "semantic")
@@ -102,19 +99,15 @@ class Sample:
         return self.cached("maps", lambda: upsample(record["cams"], self.size)), record["labels"]
 
     def label_map(self, step: str, threshold: float | None = None) -> np.ndarray:
-        """Return the label map uint8 [H,W] of a step of STEPS.
+        """Return the label map uint8 [H,W] of a step.
 
-        threshold: background score for activation maps and the walk; None for the run's own.
+        threshold: background score for activation maps; None for the run's own.
         """
         if step == "truth":
             return self.ground_truth()
         if step == "cams":
             chosen = self.run.value("scores", "background") if threshold is None else threshold
             return assign(*self.cams(), chosen)
-        if step == "walk":
-            chosen = self.run.value("labels", "background") if threshold is None else threshold
-            normalize = self.run.value("labels", "normalize")
-            return assign(*class_maps(self.record("walk"), normalize), chosen)
         return self.record(step)["seeds" if step == "seeds" else "semantic"]
 
     def miou(self, labels: np.ndarray) -> float | None:
@@ -124,16 +117,6 @@ class Sample:
         confusion = Confusion(self.index.classes)
         confusion.add(self.ground_truth(), labels)
         return None if np.isnan(confusion.miou) else confusion.miou
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Return the share of pixels on which two label maps uint8 [H,W] differ.
-
-    Pixels that either ignores do not count; None if none is left.
-    """
-    counted = (one != IGNORE) & (other != IGNORE)
-    total = np.count_nonzero(counted)
-    return np.count_nonzero(counted & (one != other)) / total if total else None
 
 
 @dataclass(frozen=True, slots=True)

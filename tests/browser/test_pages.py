@@ -115,14 +115,6 @@ def test_grid_sorts_filters_and_leads_to_images(page: Any) -> None:
     wait(page, lambda: ids.count() == len(NAMES))
 
 
-def test_disagreements_sort_the_grid_when_they_are_computed(page: Any) -> None:
-    page.goto("/?sort=disagreement&differ=labels-truth")
-    wait(page, lambda: page.locator(".card .value").count() == len(NAMES))
-    found = [float(text.split()[1]) for text in page.locator(".card .value").all_inner_texts()]
-    assert found == sorted(found, reverse=True)
-    assert found[0] > 0
-
-
 def test_keys_walk_through_images_and_layers(page: Any) -> None:
     page.goto(f"/image/{quote('b/two', safe='')}?layers=labels:1")
     name = page.locator("#name")

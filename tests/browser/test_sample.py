@@ -9,7 +9,6 @@ from pipeline.browser.run import Run
 from pipeline.browser.sample import (
     Sample,
     WalkSettings,
-    difference,
     live_class_maps,
     live_labels,
     own_value,
@@ -31,26 +30,19 @@ def test_label_maps_of_every_step(run: Run) -> None:
     assert set(np.unique(sample.label_map("cams"))) == {0, 2, 3}
 
 
-def test_label_map_of_the_walk_is_what_stage_labels_writes(run: Run) -> None:
+def test_labels_at_the_runs_own_settings_are_what_stage_labels_writes(run: Run) -> None:
     sample = Sample(run, "b/two")
     rules = {k: v for k, v in PARAMETERS["labels"].items() if k not in ("vote", "agreement")}
     expected = pseudo_labels(sample.record("walk"), sample.record("fields")["boundary"], **rules)
-    np.testing.assert_array_equal(sample.label_map("walk"), expected["semantic"])
-    assert not sample.label_map("walk", 1.0).any()
+    np.testing.assert_array_equal(
+        live_labels(sample, WalkSettings())["semantic"], expected["semantic"]
+    )
 
 
 def test_scores_on_the_image(run: Run) -> None:
     sample = Sample(run, "f")
     assert sample.miou(record("labels", 5)["semantic"]) == 1
     assert 0.5 < (sample.miou(sample.label_map("labels")) or 0) < 1
-
-
-def test_difference_ignores_ignored_pixels() -> None:
-    one = np.array([[0, 1, 255, 2]], np.uint8)
-    other = np.array([[0, 2, 1, 255]], np.uint8)
-    assert difference(one, other) == 0.5
-    assert difference(one, one) == 0
-    assert difference(np.full_like(one, 255), one) is None
 
 
 def test_artifact_of_other_images_is_refused(folder: Path) -> None:

@@ -1,30 +1,19 @@
 """What sorts and filters the grid."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.browser.run import SCORED, Run
-from pipeline.browser.sample import Sample
-from pipeline.browser.selection import (
-    Disagreements,
-    Filter,
-    Progress,
-    Selection,
-    available_pairs,
-    disagreement,
-    read_filter,
-)
-from tests.support.runs import NAMES, run_of, write_artifact, write_table
+from pipeline.browser.selection import Filter, Selection, read_filter
+from tests.support.runs import NAMES, run_of, write_table
 
 
 def test_query_is_read_and_invalid_parts_are_dropped() -> None:
     query = {"q": "a&b", "class": "cat|日本", "split": "val", "sort": "walk", "reverse": "1"}
     expected = Filter("a&b", ("cat", "日本"), "val", "", "walk", True)
     assert read_filter(query) == expected
-    assert read_filter({**query, "differ": "walk-truth"}) == replace(expected, differ="walk-truth")
-    assert read_filter({"differ": "a-b-c", "page": "x"}) == Filter()
+    assert read_filter({"sorted": "walk", "page": "x"}) == Filter()
 
 
 @pytest.mark.parametrize(
@@ -66,52 +55,3 @@ def test_every_scored_step_sorts_and_its_gain_in_another_run(
     gains = selection.sort_values(Filter(sort=f"gain:{step}:other"))
     assert gains["f"] == pytest.approx(0.1)
     assert selection.names(Filter(sort=step))[0] == "f"
-
-
-def compared(run: Run, pair: str) -> Progress:
-    disagreements = Disagreements()
-    while (progress := disagreements.progress(run, pair)).done < progress.total:
-        disagreements.advance(run, pair)
-    return progress
-
-
-@pytest.mark.parametrize("step", ["labels", "walk"])
-def test_steps_of_all_images_are_compared(run: Run, step: str) -> None:
-    found = compared(run, f"{step}-truth")
-    assert set(found.values) == set(NAMES)
-    assert found.values["f"] == disagreement(Sample(run, "f"), step, "truth")
-    assert found.problem is None
-    assert all(0 < value < 0.3 for value in found.values.values())
-
-
-def test_comparison_goes_on_where_it_stopped(run: Run) -> None:
-    disagreements = Disagreements()
-    disagreements.advance(run, "seeds-labels", 0)
-    before = disagreements.progress(run, "seeds-labels").done
-    disagreements.advance(run, "seeds-labels", 60)
-    assert before < disagreements.progress(run, "seeds-labels").done == len(NAMES)
-
-
-def test_replaced_artifact_is_compared_again_and_a_damaged_one_is_not(folder: Path) -> None:
-    run = run_of(folder)
-    before = compared(run, "labels-predictions").values
-    write_artifact(folder, "labels")
-    after = compared(run, "labels-predictions").values
-    assert all(before[name] > after[name] == 0 for name in NAMES)
-    (folder / "labels.h5").write_bytes(b"")
-    assert not compared(run, "labels-predictions").values
-
-
-def test_missing_parameter_is_the_problem(folder: Path) -> None:
-    run = run_of(folder)
-    run._parameters = dict
-    found = compared(run, "cams-labels")
-    assert not found.values
-    assert "scores.background: not in the run's parameters" in (found.problem or "")
-
-
-def test_only_pairs_of_what_exists_are_offered(folder: Path) -> None:
-    (folder / "seeds.h5").unlink()
-    offered = available_pairs(run_of(folder))
-    assert offered["walk-truth"] == "walk and truth"
-    assert not any("seeds" in pair for pair in offered)

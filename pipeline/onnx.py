@@ -381,8 +381,8 @@ def instance_iou(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> fl
     """Return the IoU of two sets of instances (images [M], classes [M], scores [M], masks bool
     [M,H,W]); 1 if both are empty.
 
-    It compares the sums of scores of each image and class on each pixel, so order is irrelevant:
-    sum of the minima over sum of the maxima. Rounding may choose another class for a low score.
+    Sum of the minima over sum of the maxima of the scores by image, class and pixel: order is
+    irrelevant, and low scores, whose class rounding may change, count little.
     """
     one, two = _coverage(ours), _coverage(theirs)
     nothing = np.zeros(ours[3].shape[1:], np.float32)

@@ -61,8 +61,7 @@ export function gridPage() {
     if (mine !== page.turn) return;
     shown = found;
     notice(all.problems);
-    const place = found.cards.length ? `${found.start}–${found.start + found.cards.length - 1} of ${found.total}` : 'none';
-    count.textContent = place;
+    count.textContent = found.cards.length ? `${found.start}–${found.start + found.cards.length - 1} of ${found.total}` : 'none';
     const clear = () => { history.replaceState(null, '', address(Object.fromEntries([...FILTER, 'page'].map((key) => [key, '']))) + location.hash); gridPage(); };
     cards.replaceChildren(...found.cards.map(card), ...(found.cards.length ? [] : [h('p', { class: 'empty' }, 'No image passes this filter. ', button('clear the filter', '', clear))]));
   }

@@ -22,11 +22,7 @@ from pipeline.browser.sample import (
     values_at,
 )
 from pipeline.browser.sample import WalkSettings as Settings
-from pipeline.browser.selection import (
-    Selection,
-    failing,
-    read_filter,
-)
+from pipeline.browser.selection import Selection, failing, read_filter
 from pipeline.core.artifacts import IGNORE
 from pipeline.errors import UserError
 from pipeline.metrics.semantic import ThresholdCurve, threshold_grid
@@ -110,7 +106,7 @@ class Pages:
         return list(dict.fromkeys(text for run in self.runs for text in run.problems()))
 
     def grid(self, query: Query) -> dict[str, Any]:
-        """Return a page of cards."""
+        """Return a page of cards, its number, and how many images pass the filter."""
         filter_ = read_filter(query)
         names, values = self.selection.names(filter_), self.selection.sort_values(filter_)
         pages = max(1, -(-len(names) // PAGE))

@@ -99,9 +99,10 @@ class Sample:
         return self.cached("maps", lambda: upsample(record["cams"], self.size)), record["labels"]
 
     def label_map(self, step: str, threshold: float | None = None) -> np.ndarray:
-        """Return the label map uint8 [H,W] of a step.
+        """Return the label map uint8 [H,W] of `cams` or a step of LABEL_MAPS.
 
-        threshold: background score for activation maps; None for the run's own.
+        threshold: background score in [0,1] for activation maps; None for the run's own. Raises
+        ArtifactError, for `truth` DatasetError.
         """
         if step == "truth":
             return self.ground_truth()

@@ -28,7 +28,7 @@ class Filter:
 
 
 def read_filter(query: Mapping[str, str]) -> Filter:
-    """Return the filter in a URL's query; what is missing or invalid keeps its default."""
+    """Return the filter in a URL's query; what is missing keeps its default."""
     return Filter(
         query.get("q", ""),
         tuple(name for name in query.get("class", "").split("|") if name),

@@ -9,7 +9,7 @@ from pipeline.browser.selection import Filter, Selection, read_filter
 from tests.support.runs import NAMES, run_of, write_table
 
 
-def test_query_is_read_and_invalid_parts_are_dropped() -> None:
+def test_query_is_read_and_what_is_no_filter_ignored() -> None:
     query = {"q": "a&b", "class": "cat|日本", "split": "val", "sort": "walk", "reverse": "1"}
     expected = Filter("a&b", ("cat", "日本"), "val", "", "walk", True)
     assert read_filter(query) == expected

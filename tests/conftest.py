@@ -13,6 +13,7 @@ from pipeline.instances.sparseinst import SparseInst
 from pipeline.nets.deeplab import SemanticNet
 from tests.support.defects import DEFECTS
 
+LONGEST = "test_run_variants.py"
 CLASSES = ("cat", "dog, or wolf", "日本")
 # a shell that starts the tests in the background lets them ignore Ctrl-C, which some of them send
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,7 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Check the ids of marker `defect`, and put files with the most slow tests first.
 
     A process that takes the longest file last lets the others wait for it; pytest-xdist keeps this
-    order with --no-loadscope-reorder alone.
+    order with --no-loadscope-reorder alone. The file of the longest tests begins with the run of
+    the graph that others wait for, so files that need none follow it.
     """
     for item in items:
         for mark in item.iter_markers("defect"):
@@ -31,7 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     f"{item.nodeid}: {unknown} is not in tests/support/defects.py"
                 )
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    waiting = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
+
+    def order(item: pytest.Item) -> tuple[bool, bool, bool, int]:
+        path = item.path
+        return path.name != LONGEST, not slow[path], path in waiting, -slow[path]
+
+    items.sort(key=order)
 
 
 @pytest.fixture(scope="session")

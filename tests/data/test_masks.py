@@ -69,13 +69,6 @@ def test_255_is_void_in_8_bits_and_an_object_in_16(tmp_path: Path) -> None:
     assert np.unique(deep).tolist() == [1, 2]
 
 
-def test_many_instances_in_16_bits(tmp_path: Path) -> None:
-    ids = (np.arange(192, dtype=np.uint16) * 300).reshape(12, 16)
-    instances, classes = read_instances(make(tmp_path, np.full((12, 16), 2, np.uint8), ids), "p")
-    np.testing.assert_array_equal(instances, np.arange(192).reshape(12, 16))
-    assert classes.tolist() == [0] * 191
-
-
 def test_without_masks_the_error_names_the_check(tmp_path: Path) -> None:
     index = make(tmp_path, None)
     assert not index.has_masks("p")

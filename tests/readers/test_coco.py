@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -113,18 +112,6 @@ def test_outlines_do_not_fit_an_image_with_exif_orientation(tmp_path: Path) -> N
         match="image 7: outlines for an image of 16 x 12 pixels, but the file has 12 x 16",
     ):
         build("coco", coco, tmp_path / "out")
-
-
-def test_rebuilding_removes_old_masks(tmp_path: Path) -> None:
-    coco = coco_folder(tmp_path / "coco", [annotation(3, CAT)])
-    build("coco", coco, tmp_path / "out")
-    first = (tmp_path / "out/masks.zip").read_bytes()
-    with ZipFile(tmp_path / "out/masks.zip", "a") as archive:
-        archive.writestr("semantic/stale.png", b"stale")
-    build("coco", coco, tmp_path / "out")
-    assert (tmp_path / "out/masks.zip").read_bytes() == first
-    with ZipFile(tmp_path / "out/masks.zip") as archive:
-        assert {Path(name).stem for name in archive.namelist()} == {SEVEN, EIGHT}
 
 
 def box(top: int, left: int, bottom: int, right: int) -> list[list[float]]:

@@ -1,6 +1,5 @@
 """Your own folder, from labels.csv in all the forms of spreadsheets to the index."""
 
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +11,9 @@ from pipeline.data.masks import read_instances, read_semantic
 from pipeline.export.images import write_tags
 from pipeline.readers.build import build
 from pipeline.readers.layout import recognize
-from pipeline.readers.tables import names_in, read_labels, split_cell
+from pipeline.readers.tables import names_in, read_labels
 from pipeline.readers.validation import check, is_held_out
-from tests.support.sources import SIZE, mask, noise, own_folder, save, write
-
-
-def test_images_tags_and_sizes(tmp_path: Path) -> None:
-    index = build("folder", own_folder(tmp_path / "own"), tmp_path / "out")
-    assert index.classes == ("cat", "dog")
-    assert [(p.id, p.path, p.tags, p.split) for p in index.values()] == [
-        ("a", "images/a.png", (0,), "train"),
-        ("b", "images/b.png", (0, 1), "train"),
-    ]
-    assert (index["a"].height, index["a"].width) == SIZE
-    np.testing.assert_array_equal(Index.load(tmp_path / "out").image("b"), noise(1))
+from tests.support.sources import mask, noise, own_folder, save, write
 
 
 @pytest.mark.defect("irn-9")
@@ -40,16 +28,6 @@ def test_ids(tmp_path: Path, name: str, written: str) -> None:
     index = Index.load(tmp_path / "out")
     assert list(index) == [name]
     np.testing.assert_array_equal(index.image(name), noise())
-
-
-def test_decomposed_file_names_match_composed_rows(tmp_path: Path) -> None:
-    save(tmp_path / "own/images" / unicodedata.normalize("NFD", "é.png"), noise())
-    save(tmp_path / "own/masks" / unicodedata.normalize("NFD", "é.png"), mask())
-    write(tmp_path / "own/labels.csv", "image,classes\né,cat\n")
-    index = build("folder", tmp_path / "own", tmp_path / "out")
-    assert list(index) == ["é"]
-    assert index.has_masks("é")
-    assert index.image("é").shape == (*SIZE, 3)
 
 
 def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
@@ -139,20 +117,6 @@ def test_byte_order_mark_crlf_blank_lines_and_quotes(tmp_path: Path) -> None:
         ("ü", "dog", None),
     ]
     assert [row.where for row in rows] == [f"{path}:2", f"{path}:4"]
-
-
-@pytest.mark.parametrize(
-    ("cell", "names"),
-    [
-        ("cat", {"cat"}),
-        ("cat dog", {"cat", "dog"}),
-        ("traffic light", {"traffic light"}),
-        ("traffic light; cat ;", {"traffic light", "cat"}),
-        ("", set()),
-    ],
-)
-def test_cells(cell: str, names: set[str]) -> None:
-    assert split_cell(cell, ("cat", "dog", "traffic light")) == names
 
 
 def test_cells_with_semicolons_reveal_names_with_blanks(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ import io
 import os
 import pickle
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,16 +16,6 @@ from pipeline.readers.build import build
 from pipeline.readers.validation import check
 from pipeline.readers.voc import CLASSES, read_multihot
 from tests.support.sources import mask, save, voc_folder, write
-
-
-def test_tags_of_annotations_without_parts(tmp_path: Path) -> None:
-    index = build("voc", voc_folder(tmp_path / "voc"), tmp_path / "out")
-    assert index.classes == ("cat", "dog")
-    assert {p.id: (p.tags, p.split) for p in index.values()} == {
-        "x1": ((1,), "train"),
-        "x2": ((0, 1), "train"),
-        "y1": ((1,), "val"),
-    }
 
 
 def test_labels_csv_overrides_annotations(tmp_path: Path) -> None:
@@ -64,10 +54,6 @@ def test_lists_can_be_named_and_left_out(tmp_path: Path) -> None:
     write(voc / "ImageSets/Segmentation/train_aug.txt", lines)
     index = build("voc", voc, tmp_path / "out", lists={"train": "train_aug", "val": ""})
     assert index.select(None) == ["x1", "x2"]
-    with pytest.raises(
-        DatasetError, match=r"trainval\.txt: no such list; .*the lists are train, train_aug, val"
-    ):
-        build("voc", voc, tmp_path / "out", lists={"train": "trainval", "val": "val"})
 
 
 def test_a_lone_train_list_is_split_by_the_fraction(tmp_path: Path) -> None:
@@ -116,17 +102,16 @@ def test_a_row_without_image_and_an_image_with_two_rows(tmp_path: Path) -> None:
 THREE = ("cat", "dog", "cow")
 MULTIHOT = {
     np.int32(2007000032): np.array([1, 0, 1], np.float32),
-    np.int32(2011003276): np.array([0, 0, 0], np.float32),
+    "x1": np.array([0, 0, 0], np.float32),
 }
-MULTIHOT_TAGS = {"2007_000032": {"cat", "cow"}, "2011_003276": frozenset()}
+MULTIHOT_TAGS = {"2007_000032": {"cat", "cow"}, "x1": frozenset()}
 
 
-def npy(path: Path, payload: bytes, shape: tuple[int, ...] = (), descr: str = "|O") -> Path:
+def npy(path: Path, payload: bytes) -> Path:
     """A .npy file with any pickle behind its header."""
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": descr, "fortran_order": False, "shape": shape}
-    )
+    header = {"descr": "|O", "fortran_order": False, "shape": ()}
+    np.lib.format.write_array_header_1_0(stream, header)
     path.write_bytes(stream.getvalue() + payload)
     return path
 
@@ -139,40 +124,10 @@ def test_pickle_protocols_and_old_module_names(tmp_path: Path, protocol: int, ol
     assert read_multihot(npy(tmp_path / "x.npy", payload), THREE) == MULTIHOT_TAGS
 
 
-def test_multihot_with_names_as_keys(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.array({"2007_000032": np.array([0, 1, 0])}, object))
-    assert read_multihot(tmp_path / "x.npy", THREE) == {"2007_000032": {"dog"}}
-
-
-class Attack:
-    """Pickles to a call."""
-
-    def __init__(self, function: Any, *arguments: object) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> tuple:
-        return self.call
-
-
-@pytest.mark.parametrize(
-    "attack",
-    [
-        Attack(os.system, "touch {marker}"),
-        Attack(eval, "open({marker!r}, 'w')"),
-        Attack(getattr, np, "load"),
-        Attack(np.load, "{marker}"),
-    ],
-)
-def test_a_hostile_pickle_does_not_run(tmp_path: Path, attack: Attack) -> None:
-    marker = str(tmp_path / "ran")
-    function, arguments = attack.call
-    formatted = Attack(
-        function, *(a.format(marker=marker) if isinstance(a, str) else a for a in arguments)
-    )
-    try:
-        payload = pickle.dumps(np.array({1: formatted}, object), 3)
-    except TypeError:  # a module among the arguments cannot be pickled; the name alone is enough
-        payload = b"c" + f"{function.__module__}\n{function.__name__}\n".encode() + b"."
+@pytest.mark.parametrize("function", [os.system, eval, getattr, np.load])
+def test_a_pickle_that_refers_to_more_than_arrays_is_refused(
+    tmp_path: Path, function: Callable[..., object]
+) -> None:
+    payload = pickle.dumps(np.array({1: function}, object), 3)
     with pytest.raises(DatasetError, match="which is refused"):
         read_multihot(npy(tmp_path / "x.npy", payload), THREE)
-    assert not Path(marker).exists()

@@ -312,9 +312,6 @@ TABLES = {
     "chosen_class_background": own(
         "'background' cannot be a class; remove it", classes=["background"]
     ),
-    "classes_of_labelme": odd(
-        "folder", content("classes.txt", "__ignore__\n_background_\ncat\ndog")
-    ),
     "classes_twins": doubtful(
         "folder", "classes 'Cat' and 'cat' differ only in case", rows("a,Cat", "b,cat")
     ),

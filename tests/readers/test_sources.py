@@ -174,6 +174,8 @@ def voc_without_lists(root: Path) -> None:
 
 
 Rows = list[tuple[str, tuple[int, ...], str]]
+BOTH: Rows = [("a", (0,), "train"), ("b", (1,), "train")]
+SPLITS: Rows = [("train/a_jpg.rf.1", (0,), "train"), ("valid/a_jpg.rf.1", (1,), "val")]
 YOLO: Rows = [
     ("b", (1,), "train"),
     ("negative", (), "train"),
@@ -183,7 +185,7 @@ YOLO: Rows = [
 KINDS: dict[Callable[[Path], None], tuple[str, Rows, bool]] = {
     roboflow_coco: (
         "COCO, train/_annotations.coco.json with train/ and valid/_annotations.coco.json with",
-        [("train/a_jpg.rf.1", (0,), "train"), ("valid/a_jpg.rf.1", (1,), "val")],
+        SPLITS,
         True,
     ),
     label_studio_coco: (
@@ -191,37 +193,13 @@ KINDS: dict[Callable[[Path], None], tuple[str, Rows, bool]] = {
         [("3f-a", (0,), "train"), ("3f-b", (1,), "train")],
         True,
     ),
-    cvat_coco: (
-        "COCO, annotations/instances_default.json with images/default/",
-        [("a", (0,), "train"), ("b", (1,), "train")],
-        True,
-    ),
-    fiftyone_coco: (
-        "COCO, labels.json with data/",
-        [("a", (0,), "train"), ("b", (1,), "train")],
-        True,
-    ),
-    fiftyone_voc: ("VOC, all images", [("a", (0,), "train"), ("b", (1,), "train")], False),
-    cvat_masks: (
-        "VOC, listed in default.txt",
-        [("a", (0,), "train"), ("b", (1,), "train")],
-        True,
-    ),
-    cvat_gray_masks: (
-        "VOC, listed in default.txt",
-        [("a", (0,), "train"), ("b", (1,), "train")],
-        True,
-    ),
-    roboflow_masks: (
-        "Roboflow, described by _classes.csv",
-        [("train/a_jpg.rf.1", (0,), "train"), ("valid/a_jpg.rf.1", (1,), "val")],
-        True,
-    ),
-    roboflow_tags: (
-        "Roboflow, described by _classes.csv",
-        [("a", (0,), "train"), ("b", (1,), "train"), ("c", (), "train")],
-        False,
-    ),
+    cvat_coco: ("COCO, annotations/instances_default.json with images/default/", BOTH, True),
+    fiftyone_coco: ("COCO, labels.json with data/", BOTH, True),
+    fiftyone_voc: ("VOC, all images", BOTH, False),
+    cvat_masks: ("VOC, listed in default.txt", BOTH, True),
+    cvat_gray_masks: ("VOC, listed in default.txt", BOTH, True),
+    roboflow_masks: ("Roboflow, described by _classes.csv", SPLITS, True),
+    roboflow_tags: ("Roboflow, described by _classes.csv", [*BOTH, ("c", (), "train")], False),
     class_folders: (
         "one folder of images per class",
         [("background/c", (), "train"), ("cat/a", (0,), "train"), ("dog/a", (1,), "train")],
@@ -236,21 +214,9 @@ KINDS: dict[Callable[[Path], None], tuple[str, Rows, bool]] = {
         ],
         False,
     ),
-    yolo_folders: (
-        "YOLO, described by data.yaml",
-        YOLO,
-        True,
-    ),
-    yolo_boxes: (
-        "YOLO, described by data.yaml",
-        YOLO,
-        False,
-    ),
-    label_studio_yolo: (
-        "YOLO, described by classes.txt",
-        [("a", (0,), "train"), ("b", (1,), "train")],
-        True,
-    ),
+    yolo_folders: ("YOLO, described by data.yaml", YOLO, True),
+    yolo_boxes: ("YOLO, described by data.yaml", YOLO, False),
+    label_studio_yolo: ("YOLO, described by classes.txt", BOTH, True),
     voc_of_main: (
         "VOC, listed in train.txt, val.txt",
         [("x1", (1,), "train"), ("x2", (0, 1), "train"), ("y1", (1,), "val")],

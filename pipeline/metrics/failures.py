@@ -183,6 +183,6 @@ def _table(rows: np.ndarray, most_row: int, columns: np.ndarray, most_column: in
 
 
 def _failure(kind: str, label: int, where: np.ndarray) -> Failure:
-    rows, columns = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
-    box = int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    left, top, width, height = cv2.boundingRect(where.view(np.uint8))
+    box = top, left, top + height, left + width
     return Failure(kind, int(label), int(where.sum()), box)

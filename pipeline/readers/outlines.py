@@ -175,8 +175,6 @@ class MaskRenderer:
 
 def _crop(mask: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
     """Crop a mask to its bounding box, as hundreds of whole masks of a large image fill memory."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return (slice(0, 0), slice(0, 0)), mask[:0, :0]
-    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    window = slice(top, top + height), slice(left, left + width)
     return window, mask[window].copy()

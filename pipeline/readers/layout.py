@@ -63,9 +63,8 @@ def recognize(source: Path) -> Layout:
         return Layout("classes", "one folder of images per class")
     if (source / LABELS).is_file() or (source / "images").is_dir():
         return Layout("folder", f"your own folder, images/ with {LABELS}")
-    inner = [path for path in sorted(source.glob("*/*")) if path.name == "JPEGImages"]
-    inner += sorted(source.glob("*/*/JPEGImages"))
-    do = f"name {inner[0].parent} instead" if inner else f"it must contain {LAYOUTS}"
+    inner = voc.find_inner(source)
+    do = f"name {inner} instead" if inner else f"it must contain {LAYOUTS}"
     raise DatasetError(error(source, "has none of the known layouts", do))
 
 
@@ -132,9 +131,9 @@ def _jsons(source: Path) -> list[Path]:
     named = sorted(inner.glob("instances_*.json")) or sorted(inner.glob("*.json"))
     named = named or sorted(source.glob("*/_annotations.coco.json"))
     named = [path for path in named if path.parent.name != HINTS]
-    if named or not source.is_dir():
-        return named
-    return [path for path in sorted(source.glob("*.json")) if b'"annotations"' in path.read_bytes()]
+    return named or [
+        path for path in sorted(source.glob("*.json")) if b'"annotations"' in path.read_bytes()
+    ]
 
 
 def _coco(source: Path, files: list[Path]) -> Layout:

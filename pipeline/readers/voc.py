@@ -67,6 +67,12 @@ def find_folders(root: Path) -> tuple[str, str] | None:
     return other if found else None
 
 
+def find_inner(root: Path) -> Path | None:
+    """Return a folder of the kit's layout one or two levels below a folder, None without one."""
+    found = (*sorted(root.glob("*/JPEGImages")), *sorted(root.glob("*/*/JPEGImages")))
+    return found[0].parent if found else None
+
+
 def find_lists(root: Path) -> dict[str, Path]:
     """Return the lists of images by name, those for segmentation first."""
     paths = [path for folder in reversed(LISTS) for path in sorted((root / folder).glob("*.txt"))]
@@ -91,10 +97,9 @@ def read(root: Path, lists: Mapping[str, str]) -> Source:
     """
     folders = find_folders(root)
     if folders is None:
-        inner = [*sorted(root.glob("*/JPEGImages")), *sorted(root.glob("*/*/JPEGImages"))]
         do = "it must contain JPEGImages and ImageSets"
-        if inner:
-            do = f"set dataset.source to {inner[0].parent}"
+        if inner := find_inner(root):
+            do = f"set dataset.source to {inner}"
         raise DatasetError(error(root, "has no folder JPEGImages", do))
     images = Files(root, folders[0])
     source = Source(root, problems=images.problems)
@@ -141,7 +146,8 @@ def _read_list(source: Source, name: str) -> list[tuple[str, str]]:
         source.problems.append(error(path, OUTSIDE, DO_COPY))
         return []
     if not os.path.isfile(path):
-        do = f"name another one, or none, in dataset.voc; the lists are {_format(found)}"
+        names = ", ".join(sorted(found)) or "none"
+        do = f"name another one, or none, in dataset.voc; the lists are {names}"
         source.problems.append(error(path, "no such list", do))
         return []
     lines = enumerate(read_text(path).splitlines(), start=1)
@@ -150,10 +156,6 @@ def _read_list(source: Source, name: str) -> list[tuple[str, str]]:
         do = "add images, or leave its name in dataset.voc empty"
         source.problems.append(error(path, "lists no image", do))
     return rows
-
-
-def _format(names: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(names)) or "none"
 
 
 def _parse_line(line: str, images: Files) -> str:
@@ -210,7 +212,7 @@ def _name_classes(annotations: Files) -> dict[int, str]:
     names: set[str] = set()
     for path in annotations.found.values():
         try:
-            names |= read_objects(annotations.root / path) or set()
+            names |= read_objects(annotations.root / path)
         except DatasetError:  # reported with its image
             continue
     own = sorted(name for name in names if no_class(name) is None)
@@ -228,31 +230,20 @@ def _from_annotation(path: str | None, source: Source) -> frozenset[str] | None:
     except DatasetError as problem:
         source.problems += problem.problems
         return frozenset()
-    return None if names is None else source.known_classes(names, str(source.root / path))
+    return source.known_classes(names, str(source.root / path))
 
 
-def read_objects(path: Path) -> frozenset[str] | None:
-    """Return the object names of an annotation, None if there is no file; raise DatasetError.
+def read_objects(path: Path) -> frozenset[str]:
+    """Return the object names of an annotation; raise DatasetError.
 
     Objects count in any namespace and at any depth, except as parts of others.
     """
-    if not os.path.lexists(path):
-        return None
     try:
         tree = ElementTree.fromstring(read_bytes(path, "put the file there"))
     except (ElementTree.ParseError, ValueError, LookupError) as problem:
         raise DatasetError(error(path, f"is not valid XML ({problem})", "fix it")) from problem
-    names = []
-    for item in tree.iter():
-        if _local(item) == "object":
-            name = next((child for child in item if _local(child) == "name"), None)
-            names.append(normalize(("" if name is None else name.text or "").strip()))
-    return frozenset(names)
-
-
-def _local(item: ElementTree.Element) -> str:
-    """Return the tag of an element without its namespace."""
-    return str(item.tag).rpartition("}")[2]
+    objects = tree.iterfind(".//{*}object")
+    return frozenset(normalize(item.findtext("{*}name", "").strip()) for item in objects)
 
 
 def read_multihot(path: Path, classes: Sequence[str]) -> dict[str, frozenset[str]]:

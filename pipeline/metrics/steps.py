@@ -257,17 +257,14 @@ class LabelScores:
 
     def finish(self) -> ExtraScores:
         """Return AP, and failures by image, by kind, and each with its place."""
-        average = self._average_precision()
+        scores = self.instances.compute()
+        average: Row = scores if scores["instances"] and self.has_model else {}
         per_class = average.pop("per_class", {})
         return ExtraScores(
             average,
             {name: {"AP50": values["AP50"]} for name, values in per_class.items()},
             self._failure_tables(),
         )
-
-    def _average_precision(self) -> Row:
-        scores = self.instances.compute()
-        return scores if scores["instances"] and self.has_model else {}
 
     def _failure_tables(self) -> dict[str, list[Row]]:
         images = self.failures
@@ -311,9 +308,8 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _rounded(value) for key, value in row.items()} for row in rows)
+    writer.writerows(
+        {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
+        for row in rows
+    )
     return out.getvalue()
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 5) if isinstance(value, float) else value

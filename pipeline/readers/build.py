@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.core.resume import writing
@@ -100,36 +100,27 @@ def build(
     return index
 
 
-@dataclass(frozen=True, slots=True)
-class SceneRenderer:
-    """Renders scene `index` of the set `seed` into the folder `out`; picklable.
+def render_scene(
+    out: Path, seed: int, val: float, labels: Mapping[int, int], index: int
+) -> tuple[ImageEntry, bytes, bytes]:
+    """Write the image of scene `index`; return its entry and the PNG files of its two masks.
 
-    val: fraction of held-out images; labels: class of a scene -> class id in use.
+    labels: class of a scene -> class id in use; other arguments as in build.
     """
-
-    out: Path
-    seed: int
-    val: float
-    labels: dict[int, int]
-
-    def __call__(self, index: int) -> tuple[ImageEntry, bytes, bytes]:
-        """Write the image; return its entry and the PNG files of its two masks."""
-        scene = scenes.draw(index, self.seed)
-        name = f"scene_{index:06d}"
-        files = [
-            encode_png(array)
-            for array in (scene.image, scene.semantic, smallest_dtype(scene.instances))
-        ]
-        path = f"{IMAGES}/{name}.png"
-        with writing(self.out / path):
-            (self.out / path).write_bytes(files[0])
-        digest = hashlib.blake2b(b"".join(files), digest_size=16).hexdigest()
-        height, width = scene.image.shape[:2]
-        tags = tuple(sorted(self.labels[tag] for tag in scene.tags if tag in self.labels))
-        split = "val" if is_val(index, self.val) else "train"
-        masks = SEMANTIC.format(name), INSTANCES.format(name)
-        entry = ImageEntry(name, path, height, width, split, tags, *masks, digest)
-        return entry, files[1], files[2]
+    scene = scenes.draw(index, seed)
+    name = f"scene_{index:06d}"
+    arrays = scene.image, scene.semantic, smallest_dtype(scene.instances)
+    files = [encode_png(array) for array in arrays]
+    path = f"{IMAGES}/{name}.png"
+    with writing(out / path):
+        (out / path).write_bytes(files[0])
+    digest = hashlib.blake2b(b"".join(files), digest_size=16).hexdigest()
+    height, width = scene.image.shape[:2]
+    tags = tuple(sorted(labels[tag] for tag in scene.tags if tag in labels))
+    split = "val" if is_val(index, val) else "train"
+    masks = SEMANTIC.format(name), INSTANCES.format(name)
+    entry = ImageEntry(name, path, height, width, split, tags, *masks, digest)
+    return entry, files[1], files[2]
 
 
 def render_scenes(
@@ -146,7 +137,7 @@ def render_scenes(
         (out / IMAGES).mkdir(parents=True, exist_ok=True)
     numbers = enumerate(scenes.CLASSES)
     labels = {k: choice.labels[name] - 1 for k, name in numbers if name in choice.labels}
-    render = SceneRenderer(out, seed, val, labels)
+    render = partial(render_scene, out, seed, val, labels)
     entries = []
     with writing_archive(out / MASKS) as add:
         for entry, semantic, instances in spread(render, range(images), workers, progress):

@@ -29,7 +29,6 @@ from pipeline.readers.tables import LABELS, Row, read_json, read_labels, split_c
 Json = dict[str, Any]
 Key = int | str
 DO_EXPORT = "export the file again"
-DO_IDS = "make the ids unique"
 
 
 def read(root: Path, annotations: Mapping[str, tuple[str, str]]) -> Source:
@@ -37,26 +36,24 @@ def read(root: Path, annotations: Mapping[str, tuple[str, str]]) -> Source:
 
     Args:
         root: the source folder.
-        annotations: split -> (JSON, image folder), both relative to the root; empty names are
-            skipped. A lone split `train` leaves the choice of held-out images to the fraction
-            `val`.
+        annotations: split -> (JSON, image folder), both relative to the root. A lone split `train`
+            leaves the choice of held-out images to the fraction `val`.
 
     Raises:
         DatasetError: a JSON as a whole is unusable.
     """
-    named = {split: pair for split, pair in annotations.items() if pair[0]}
-    for file, _ in named.values():
+    for file, _ in annotations.values():
         if leaves(root, file):
             raise DatasetError(error(root / file, OUTSIDE, DO_COPY))
-    contents = {split: load(root / path) for split, (path, _) in named.items()}
+    contents = [(root / file, load(root / file)) for file, _ in annotations.values()]
     source = Source(root)
-    names = _read_categories(source, [(root / named[split][0], contents[split]) for split in named])
-    for split, (file, folder) in named.items():
+    names = _read_categories(source, contents)
+    for (split, (_, folder)), (path, content) in zip(annotations.items(), contents, strict=True):
         require_folder(root, folder)
-        fixed = None if list(named) == ["train"] else split
+        fixed = None if list(annotations) == ["train"] else split
         images = Files(root, folder)
         source.problems += images.problems
-        _Reader(source, root / file, images, fixed, names).read(contents[split])
+        _Reader(source, path, images, fixed, names).read(content)
     source.separate_ids()
     if (root / LABELS).is_file():
         _apply_table(source)
@@ -193,7 +190,7 @@ class _Reader:
             if number is None or not isinstance(row.get("file_name"), str):
                 self._report(f"image {row.get('id')!r} lacks a valid id or file_name", DO_EXPORT)
             elif number in seen:
-                self._report(f"two images have id {number}", DO_IDS)
+                self._report(f"two images have id {number}", "make the ids unique")
             else:
                 seen.add(number)
                 entry = self._entry(number, row, annotations.pop(number, []), outlined)

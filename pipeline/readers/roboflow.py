@@ -37,7 +37,9 @@ def read(root: Path) -> Source:
         source.problems += images.problems
         source.tags_of_masks = bool(rows) and rows[0][0].casefold() == VALUE
         try:
-            names = _values(rows[1:]) if source.tags_of_masks else number(rows[0][1:])
+            names = number(rows[0][1:])
+            if source.tags_of_masks:
+                names = {int(value): name for value, name in rows[1:]}
             if len(names) == 0 or any(len(row) != len(rows[0]) for row in rows):
                 raise ValueError
         except (ValueError, IndexError):
@@ -47,16 +49,11 @@ def read(root: Path) -> Source:
             what = f"lists other classes than the {TABLE} of another folder"
             raise DatasetError(error(path, what, "export all splits together"))
         source.names = names
-        with_tags = _with_tags(source, path, rows, images)
-        entries = _with_masks(images) if source.tags_of_masks else with_tags
+        masks = source.tags_of_masks
+        entries = _with_masks(images) if masks else _with_tags(source, path, rows, images)
         source.entries += [replace(entry, split=split) for entry in entries]
     source.separate_ids()
     return source
-
-
-def _values(rows: Sequence[Sequence[str]]) -> dict[int, str]:
-    """Return class names by mask value; raise ValueError if a row has another form."""
-    return {int(value): name for value, name in rows}
 
 
 def _with_masks(images: Files) -> Iterator[Entry]:

@@ -58,11 +58,6 @@ def _share(part: np.ndarray, whole: np.ndarray) -> float:
     return float(np.count_nonzero(part)) / max(1, int(np.count_nonzero(whole)))
 
 
-def draw_count(rng: np.random.Generator) -> int:
-    """Draw the number of toys that an image should have, 1 to 4."""
-    return int(rng.choice(len(_COUNTS), p=_COUNTS)) + 1
-
-
 def draw_labels(rng: np.random.Generator, count: int, classes: int) -> list[int]:
     """Draw the classes of `count` toys, often the same as the one before."""
     labels = [int(rng.integers(classes))]
@@ -167,7 +162,8 @@ def draw(index: int, seed: int = 0) -> Scene:
     """Draw image `index` of the endless set `seed`; equal arguments give equal bytes everywhere."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
     height, width = SIZES[int(rng.integers(len(SIZES)))]
-    toys = arrange(rng, draw_labels(rng, draw_count(rng), len(CLASSES)), height, width)
+    count = int(rng.choice(len(_COUNTS), p=_COUNTS)) + 1
+    toys = arrange(rng, draw_labels(rng, count, len(CLASSES)), height, width)
     backdrop = choose_backdrop(rng, {toy.name for toy in toys})
     image = paint_backdrop(rng, backdrop, height, width)
     sprites: list[Sprite] = []

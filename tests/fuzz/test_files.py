@@ -39,8 +39,8 @@ from pipeline.export import labelme, labelstudio
 from pipeline.params import presets
 from pipeline.readers.hints import read_hints, render
 from pipeline.readers.layout import layout_of, read_source
-from pipeline.readers.outlines import MaskRenderer, rasterize
-from pipeline.readers.source import problem_of_id, problem_of_split
+from pipeline.readers.outlines import rasterize
+from pipeline.readers.source import Render, problem_of_id, problem_of_split
 from pipeline.readers.tables import read_classes, read_labels
 from pipeline.readers.voc import read_multihot, read_objects
 from pipeline.views.inspect import describe_checkpoint
@@ -346,16 +346,14 @@ def check_tags(path: Path) -> None:
 
 
 def check_objects(path: Path) -> None:
-    assert all(isinstance(name, str) for name in read_objects(path) or ())
+    assert all(isinstance(name, str) for name in read_objects(path))
 
 
 def check_coco(path: Path) -> None:
     root = path.parents[1]
     (root / "train").mkdir(exist_ok=True)
-    for entry in read_source(root, layout_of("coco", root, None, None)).entries:
-        if entry.render is not None:
-            masks = result_or_value_error(partial(entry.render, {"cat": 1}, (12, 16)))
-            assert isinstance(masks, str) or masks[0].shape == masks[1].shape == (12, 16)
+    entries = read_source(root, layout_of("coco", root, None, None)).entries
+    check_rendered((entry.id, entry.render) for entry in entries if entry.render is not None)
 
 
 def check_hints(path: Path) -> None:
@@ -364,7 +362,7 @@ def check_hints(path: Path) -> None:
         assert render(hints, index, name, None)["pixels"].shape == (12, 16)
 
 
-def check_rendered(found: Iterable[tuple[str, MaskRenderer]]) -> None:
+def check_rendered(found: Iterable[tuple[str, Render]]) -> None:
     for _, renderer in found:
         masks = result_or_value_error(partial(renderer, {"cat": 1}, (12, 16)))
         assert isinstance(masks, str) or masks[0].shape == masks[1].shape == (12, 16)

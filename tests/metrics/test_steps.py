@@ -7,13 +7,14 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.core.artifacts import Reader, Record, Writer
+from pipeline.core.artifacts import Record
 from pipeline.data.index import Index
 from pipeline.data.instance_masks import masks_of, pack
 from pipeline.data.masks import read_instances, read_semantic
@@ -28,19 +29,6 @@ from pipeline.readers.build import build
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     return build("scenes", Path("unused"), tmp_path_factory.mktemp("scenes"), images=3, seed=3)
-
-
-@pytest.fixture
-def stored(index: Index, tmp_path: Path) -> Callable[[str, Callable[[str], Record]], Reader]:
-    """Write an artifact of all images and open it."""
-
-    def store(format_: str, record: Callable[[str], Record]) -> Reader:
-        with Writer(tmp_path / f"{format_}.h5", format_, index.classes) as writer:
-            for name in index:
-                writer.write(name, record(name))
-        return Reader(tmp_path / f"{format_}.h5", format_)
-
-    return store
 
 
 def truth_labels(index: Index, name: str) -> Record:
@@ -99,16 +87,14 @@ MAKERS: dict[str, Callable[[Index, str], Record]] = {
 
 def score(
     index: Index,
-    reader: Reader,
+    step: str,
+    record: Callable[[str], Record],
     names: Sequence[str] | None = None,
-    step: str = "",
-    threshold: float = 0.15,
     **options: Any,
 ) -> Tables:
-    """Score an artifact as its own step, all images of it by default."""
-    chosen = reader.names if names is None else names
-    records = ((name, reader[name]) for name in chosen)
-    return evaluate(Truth(index), step or reader.format, records, Options(threshold, **options))
+    """Score the records of images, all of them by default."""
+    records = ((name, record(name)) for name in (index if names is None else names))
+    return evaluate(Truth(index), step, records, Options(**{"threshold": 0.15, **options}))
 
 
 def rows(tables: Tables, name: str) -> list[dict[str, str]]:
@@ -117,9 +103,8 @@ def rows(tables: Tables, name: str) -> list[dict[str, str]]:
 
 @pytest.mark.defect("irn-4", "puzzlecam-2")  # which need twenty images
 @pytest.mark.parametrize("format_", ["labels", "predictions"])
-def test_truth_scores_one(index: Index, stored: Callable[..., Reader], format_: str) -> None:
-    reader = stored(format_, lambda n: MAKERS[format_](index, n))
-    tables = score(index, reader)
+def test_truth_scores_one(index: Index, format_: str) -> None:
+    tables = score(index, format_, partial(MAKERS[format_], index))
     scores = tables.scores
     assert json.loads(tables.json()) == {format_: {"miou": 100, "AP50": 100}}
     assert scores["images"] == 3
@@ -140,7 +125,7 @@ def test_truth_scores_one(index: Index, stored: Callable[..., Reader], format_: 
     )
 
 
-def test_background_everywhere_finds_nothing(index: Index, stored: Callable[..., Reader]) -> None:
+def test_background_everywhere_finds_nothing(index: Index) -> None:
     def empty(name: str) -> Record:
         zeros = np.zeros_like(read_semantic(index, name))
         return {
@@ -150,7 +135,7 @@ def test_background_everywhere_finds_nothing(index: Index, stored: Callable[...,
             "scores": np.zeros(0, "f4"),
         }
 
-    tables = score(index, stored("labels", empty))
+    tables = score(index, "labels", empty)
     assert tables.scores["AP50"] == 0
     background, *classes = rows(tables, "classes")
     assert all(row["iou"] in ("0.0", "") for row in classes)
@@ -171,16 +156,15 @@ def test_background_everywhere_finds_nothing(index: Index, stored: Callable[...,
     assert all(row["merged"] == row["split"] == "" for row in rows(tables, "failures"))
 
 
-def test_numbers_are_those_of_one_confusion(index: Index, stored: Callable[..., Reader]) -> None:
+def test_numbers_are_those_of_one_confusion(index: Index) -> None:
     rng = np.random.default_rng(0)
     wrong = {
         n: np.where(rng.random(read_semantic(index, n).shape) < 0.3, 1, read_semantic(index, n))
         for n in index
     }
-    reader = stored(
-        "labels", lambda n: {**truth_labels(index, n), "semantic": wrong[n].astype("u1")}
+    tables = score(
+        index, "labels", lambda n: {**truth_labels(index, n), "semantic": wrong[n].astype("u1")}
     )
-    tables = score(index, reader)
     confusion = Confusion(index.classes)
     for name in index:
         confusion.add(read_semantic(index, name), wrong[name].astype("u1"))
@@ -190,14 +174,12 @@ def test_numbers_are_those_of_one_confusion(index: Index, stored: Callable[..., 
     assert [row["class"] for row in rows(tables, "classes")] == ["background", *index.classes]
 
 
-def test_cams_are_scored_at_the_best_and_at_the_fixed_threshold(
-    index: Index, stored: Callable[..., Reader]
-) -> None:
+def test_cams_are_scored_at_the_best_and_at_the_fixed_threshold(index: Index) -> None:
     """Maps of 0.4 on 0.2: the best thresholds lie between, the fixed one below makes all of it
     foreground.
     """
-    reader = stored("cams", lambda n: truth_cams(index, n, 0.2, 0.4))
-    tables = score(index, reader)
+    records = {name: truth_cams(index, name, 0.2, 0.4) for name in index}
+    tables = score(index, "cams", records.__getitem__)
     scores = tables.scores
     assert 0.2 < scores["best_threshold"] < 0.4
     assert scores["best_miou"] > 0.8
@@ -208,13 +190,13 @@ def test_cams_are_scored_at_the_best_and_at_the_fixed_threshold(
     assert len(curve) == 99
     confusion = Confusion(index.classes)
     for name in index:
-        truth, record = read_semantic(index, name), reader[name]
+        truth, record = read_semantic(index, name), records[name]
         full = upsample(record["cams"], truth.shape)
         confusion.add(truth, assign(full, record["labels"], 0.15))
     assert scores["miou"] == pytest.approx(confusion.miou)
 
 
-def test_seeds_are_scored_where_they_are_sure(index: Index, stored: Callable[..., Reader]) -> None:
+def test_seeds_are_scored_where_they_are_sure(index: Index) -> None:
     """The left half is sure and right but for one class, which is called background."""
 
     def half(name: str) -> Record:
@@ -225,7 +207,7 @@ def test_seeds_are_scored_where_they_are_sure(index: Index, stored: Callable[...
 
     truth = read_semantic(index, next(iter(index)))
     wrong = int(truth[:, : truth.shape[1] // 2].max())
-    tables = score(index, stored("seeds", half))
+    tables = score(index, "seeds", half)
     known = np.concatenate([read_semantic(index, name).ravel() for name in index])
     sure = [read_semantic(index, n)[:, : index[n].width // 2].ravel() for n in index]
     lost = np.concatenate([part == wrong for part in sure])
@@ -256,8 +238,7 @@ def test_walk_is_scored_as_stage_labels_thresholds_it(index: Index, normalize: N
             boundary_threshold=1.0,
         )
         confusion.add(read_semantic(index, name), labels["semantic"])
-    records = ((name, walk_of(index, name)) for name in index)
-    tables = evaluate(Truth(index), "walk", records, Options(0.55, normalize))
+    tables = score(index, "walk", partial(walk_of, index), threshold=0.55, normalize=normalize)
     assert 0.1 < confusion.miou < 1
     assert tables.scores["miou"] == confusion.miou
     curve = {row["threshold"]: row["miou"] for row in tables.rows["curve"]}
@@ -274,10 +255,8 @@ def test_what_dvc_lists_has_other_names_for_every_step() -> None:
 
 
 @pytest.mark.parametrize("format_", [*STEPS])
-def test_without_masks_there_are_headers_and_no_scores(
-    index: Index, stored: Callable[..., Reader], format_: str
-) -> None:
-    tables = score(index, stored(format_, lambda n: MAKERS[format_](index, n)), [])
+def test_without_masks_there_are_headers_and_no_scores(index: Index, format_: str) -> None:
+    tables = score(index, format_, partial(MAKERS[format_], index), [])
     assert json.loads(tables.json()) == {format_: {}}
     assert tables.scores == {"images": 0}
     failures = {"failures", "failure_kinds", "failure_places"}
@@ -290,10 +269,7 @@ def test_without_masks_there_are_headers_and_no_scores(
     assert all(row["pixels"] == "0" for row in rows(tables, "confusion"))
 
 
-def test_images_without_instance_masks_are_scored_as_masks_alone(
-    index: Index, stored: Callable[..., Reader]
-) -> None:
-    reader = stored("labels", lambda n: truth_labels(index, n))
+def test_images_without_instance_masks_are_scored_as_masks_alone(index: Index) -> None:
     bare = Index(
         index.classes,
         [replace(image, instances=None) for image in index.values()],
@@ -301,19 +277,17 @@ def test_images_without_instance_masks_are_scored_as_masks_alone(
         index.masks_root,
         index.mask_values,
     )
-    tables = score(bare, reader)
+    tables = score(bare, "labels", partial(truth_labels, index))
     assert tables.scores["miou"] == 1
     assert "AP50" not in tables.scores
     assert [row["kind"] for row in rows(tables, "failure_kinds")] == KINDS_OF_LABELS
 
 
 @pytest.mark.parametrize("has_model", [True, False])
-def test_a_model_that_finds_nothing_has_an_ap_of_zero(
-    index: Index, stored: Callable[..., Reader], has_model: bool
-) -> None:
+def test_a_model_that_finds_nothing_has_an_ap_of_zero(index: Index, has_model: bool) -> None:
     def nothing_found(name: str) -> Record:
         record = truth_predictions(index, name)
         return {**record, **{key: record[key][:0] for key in ("instances", "classes", "scores")}}
 
-    tables = score(index, stored("predictions", nothing_found), instances=has_model)
+    tables = score(index, "predictions", nothing_found, instances=has_model)
     assert tables.scores.get("AP50") == (0 if has_model else None)

@@ -70,18 +70,11 @@ class InstanceScores:
             name: of the image.
             truth: ids uint16 [H,W], classes uint8 [N], void bool [H,W] or None.
             predicted: masks bool [M,H,W], classes uint8 [M], scores float32 [M].
-
-        Raises:
-            ValueError: for unequal sizes.
         """
         true_ids, true_classes, void = truth
         from faster_coco_eval.core import mask
 
         masks, classes, scores = predicted
-        if masks.shape[1:] != true_ids.shape:
-            raise ValueError(
-                f"{name}: predicted {masks.shape[1:]} and truth {true_ids.shape} differ in size"
-            )
         if void is not None:
             masks = masks & ~void
         visible = masks.any((1, 2))

@@ -13,7 +13,6 @@ from pipeline.core.device import (
     RuntimeSettingError,
     find_device,
     resolve,
-    stack,
     to_device,
     to_numpy,
 )
@@ -109,13 +108,6 @@ def test_workers_default_to_the_cores_shared_by_the_ranks_of_a_host(
     assert settle(workers=5).workers == 5
 
 
-def test_autocast_computes_in_the_chosen_precision() -> None:
-    layer, image = torch.nn.Linear(2, 2), torch.zeros(1, 2)
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        with settle(precision=name).autocast():
-            assert layer(image).dtype == dtype
-
-
 def test_many_arrays_go_to_the_device_and_back_in_one_copy() -> None:
     arrays = [np.arange(6.0).reshape(2, 3), np.zeros((0, 4)), np.array(7.0)]
     tensors = to_device(arrays, np.float32, torch.device("cpu"))
@@ -125,10 +117,3 @@ def test_many_arrays_go_to_the_device_and_back_in_one_copy() -> None:
         assert array.shape == found.shape
     assert to_device([], np.float32, torch.device("cpu")) == []
     assert to_numpy([]) == []
-
-
-def test_images_of_one_size_become_a_batch() -> None:
-    images = [np.full((4, 5, 3), value, np.uint8) for value in (1, 2)]
-    batch = stack(images, torch.device("cpu"))
-    assert (batch.shape, batch.dtype) == ((2, 3, 4, 5), torch.uint8)
-    assert batch[1].unique().tolist() == [2]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.distributed import DistributedContext, map_tensors, parallel
+from pipeline.core.distributed import parallel
 from tests.support.runtimes import runtime
 
 
@@ -30,17 +30,6 @@ class Net(nn.Module):
         return Pair(out, [{"same": out, "count": torch.tensor(3)}, "text"])
 
 
-def test_one_process_is_its_own_mean() -> None:
-    ranks, count = DistributedContext(), torch.tensor([3])
-    assert ranks.mean(count) is count
-    assert ranks.agree(7, torch.device("cpu"))
-
-
-def test_float32_networks_are_called_as_they_are(tmp_path: Path) -> None:
-    network = Net()
-    assert parallel(network, runtime(tmp_path)) is network
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_lower_precision_ends_with_the_network(tmp_path: Path, dtype: torch.dtype) -> None:
     network = Net()
@@ -54,9 +43,3 @@ def test_lower_precision_ends_with_the_network(tmp_path: Path, dtype: torch.dtyp
     assert found.rest[1] == "text"
     assert not torch.equal(found.maps, exact.maps)
     assert torch.allclose(found.maps, exact.maps, atol=0.02)
-
-
-def test_tensors_are_mapped_wherever_they_lie() -> None:
-    one = torch.ones(1)
-    found = map_tensors(lambda tensor: tensor + 1, {"a": [one, (one, 3)], "b": Pair(one, None)})
-    assert found == {"a": [2, (2, 3)], "b": Pair(torch.tensor([2.0]), None)}

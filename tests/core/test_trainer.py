@@ -363,13 +363,6 @@ def test_prepare_comes_after_the_switch_to_training(tmp_path: Path) -> None:
     assert not torch.equal(go(tmp_path / "free").state_dict()["norm.running_mean"], before)
 
 
-def test_frozen_parameters_stay(tmp_path: Path) -> None:
-    network = Net()
-    network.body.requires_grad_(False)
-    before = network.body.weight.clone()
-    assert torch.equal(go(tmp_path, network=network).body.weight, before)
-
-
 # The stream of samples
 
 
@@ -409,16 +402,6 @@ def test_augmentation_follows_from_seed_and_position_alone() -> None:
 def test_steps_are_rounded_up() -> None:
     assert config(epochs=3, batch=32).steps(10582) == 993
     assert config(epochs=0.001, batch=32).steps(10) == 1
-
-
-def test_the_rate_rises_linearly_and_falls_polynomially() -> None:
-    schedule = config(warmup=0.1, power=0.9)
-    factors = [schedule.factor(step, 100) for step in range(100)]
-    assert factors[0] == pytest.approx(0.1)
-    assert factors[4] == pytest.approx(0.5 * 0.96**0.9)
-    assert factors[50] == pytest.approx(0.5**0.9)
-    assert factors[99] == pytest.approx(0.01**0.9)
-    assert [config(warmup=0, power=0).factor(step, 10) for step in range(10)] == [1] * 10
 
 
 def test_the_rate_drops_to_a_tenth_at_each_fraction() -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.core.device import Runtime, find_device, resolve
 from pipeline.errors import UserError, count
 from pipeline.export.images import prepare
 from pipeline.params import parse, presets
+from pipeline.params.section import Scales, Sides
 from pipeline.readers.inputs import find_images
 from pipeline.tiles import Tiling
 
@@ -35,37 +37,14 @@ TILE = 2048
 """Side in pixels of the tiles of larger images by default."""
 
 
-def parse_scales(
-    context: click.Context, option: click.Parameter, text: str | None
-) -> list[float] | None:
-    """Parse comma-separated scales in (0, 8], a click callback."""
-    scales = _numbers(text)
-    if scales is not None and not all(0 < scale <= 8 for scale in scales):
-        raise click.BadParameter(f"{text!r}: not scales above 0 and at most 8", context, option)
-    return scales
-
-
-def parse_sides(
-    context: click.Context, option: click.Parameter, text: str | None
-) -> list[int] | None:
-    """Parse `SHORTER,LONGEST` in pixels, a click callback."""
-    sides = _numbers(text)
-    if sides is None:
-        return None
-    whole = [int(side) for side in sides if side.is_integer()]
-    if len(sides) != 2 or len(whole) != 2 or not 0 < whole[0] <= whole[1]:
-        raise click.BadParameter(f"{text!r}: not two sides, the shorter first", context, option)
-    return whole
-
-
-def _numbers(text: str | None) -> list[float] | None:
-    """Return comma-separated numbers; NaN, which no range holds, for what is not a number."""
-    if text is None:
-        return None
+def parse_numbers(
+    kind: Any, what: str, context: click.Context, option: click.Parameter, text: str | None
+) -> Any:
+    """Parse comma-separated numbers as a kind of parameter, a click callback."""
     try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        return [float("nan")]
+        return None if text is None else TypeAdapter(kind).validate_python(text.split(","))
+    except ValidationError as error:
+        raise click.BadParameter(f"{text!r}: not {what}", context, option) from error
 
 
 @click.command()
@@ -78,7 +57,7 @@ def _numbers(text: str | None) -> list[float] | None:
     "--scales",
     default="1",
     show_default=True,
-    callback=parse_scales,
+    callback=partial(parse_numbers, Scales, "scales above 0 and at most 8"),
     help="semantic: scales of the image to average probabilities over, such as 0.75,1,1.25.",
 )
 @click.option(
@@ -105,7 +84,7 @@ def _numbers(text: str | None) -> list[float] | None:
 @click.option(
     "--sides",
     show_default="those it was trained at, else the image's own",
-    callback=parse_sides,
+    callback=partial(parse_numbers, Sides, "two sides, the shorter first"),
     help="instance: resize the shorter side to the first number of pixels, unless the longer side "
     "then exceeds the second, such as 640,853.",
 )

@@ -63,16 +63,10 @@ def test_missing_foreign_and_other_kinds_are_refused(
 
 
 @pytest.mark.defect("irn-16")
-@pytest.mark.parametrize("change", ["missing", "additional", "shape"])
-def test_restoring_is_strict(tmp_path: Path, change: str) -> None:
-    tensors = dict(network().state_dict())
-    if change == "missing":
-        del tensors["1.running_mean"]
-    elif change == "additional":
-        tensors["extra"] = torch.zeros(1)
-    else:
-        tensors["2.weight"] = torch.zeros(1)
-    culprit = {"missing": "1.running_mean", "additional": "extra", "shape": "2.weight"}[change]
-    with pytest.raises(WeightsError, match=culprit) as caught:
-        restore(network(), tensors, tmp_path / "x.safetensors")
-    assert "x.safetensors" in str(caught.value)
+@pytest.mark.parametrize("name", ["1.running_mean", "extra"])
+def test_restoring_is_strict(name: str) -> None:
+    tensors = network().state_dict()
+    if tensors.pop(name, None) is None:
+        tensors[name] = torch.zeros(1)
+    with pytest.raises(WeightsError, match=rf"x\.safetensors: (.|\n)*{name}"):
+        restore(network(), tensors, Path("x.safetensors"))

@@ -160,19 +160,10 @@ def test_parameters_are_there_while_dvc_writes_its_lock_file(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("nowhere", "unknown Git revision 'nowhere'; name a Git revision, a tag or an experiment"),
-        ("--all", "unknown Git revision"),
-        ("HEAD~1", "has no dvc.lock"),
-    ],
-)
-def test_revision_without_a_run(inside: Path, name: str, message: str) -> None:
-    code, output = invoke("--port", "0", "--rev", name)
+def test_revision_without_a_run(inside: Path) -> None:
+    code, output = invoke("--port", "0", "--rev", "nowhere")
     assert code == 1
-    assert f"--rev {name}: " in output
-    assert message in output
+    assert "--rev nowhere: unknown Git revision 'nowhere'; name a Git revision, a tag" in output
 
 
 @pytest.mark.slow

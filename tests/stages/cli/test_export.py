@@ -14,25 +14,27 @@ from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
 from pipeline.readers.build import build
+from stages._command import DATASET
 from stages.cli.export import export
 from stages.cli.main import main
-from tests.support.sources import noise
+from tests.support.sources import SIZE, mask, noise, own_folder
+
+NOTHING: dict[str, np.ndarray] = {
+    "semantic": np.zeros(SIZE),
+    "instances": np.zeros(SIZE),
+    "classes": np.zeros(0),
+    "scores": np.zeros(0),
+}
 
 
 @pytest.fixture
 def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """data/labels.h5 of three images, one in a subfolder and one of split val."""
     monkeypatch.chdir(tmp_path)
-    rows = ["image,classes,split"]
-    for name, split in (("a b", "train"), ("deep/c", "val"), ("日本", "train")):
-        path = tmp_path / f"mine/images/{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((12, 17, 3), 90, np.uint8)).save(path)
-        rows.append(f"{name},cat;big dog,{split}")
-    (tmp_path / "mine/labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    index = build("folder", tmp_path / "mine", tmp_path / "data/dataset")
-    ids = np.zeros((12, 17), np.uint16)
-    ids[1:5, 2:9], ids[6:11, 9:] = 1, 2
+    splits = {"a b": "train", "deep/c": "val", "日本": "train"}
+    rows = [f"{name},cat;big dog,{split}" for name, split in splits.items()]
+    index = build("folder", own_folder(Path("mine"), rows, "image,classes,split"), DATASET)
+    ids = mask((1, 2, 5, 9, 1), (6, 9, 11, 16, 2)).astype(np.uint16)
     record: dict[str, np.ndarray] = {
         "semantic": np.array([0, 2, 1], np.uint8)[ids],
         "instances": ids,
@@ -94,16 +96,10 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     labels: Path, arguments: list[str], message: str
 ) -> None:
     with Writer(Path("seeds.h5"), "seeds", ["cat"]) as writer:
-        writer.write("a b", {"seeds": np.zeros((12, 17), np.uint8)})
-    empty = {
-        "semantic": np.zeros((2, 2)),
-        "instances": np.zeros((2, 2)),
-        "classes": np.zeros(0),
-        "scores": np.zeros(0),
-    }
+        writer.write("a b", {"seeds": np.zeros(SIZE)})
     for file, name in (("others.h5", "stranger"), ("val.h5", "deep/c")):
         with Writer(Path(file), "labels", ["big dog", "cat"]) as writer:
-            writer.write(name, empty)
+            writer.write(name, NOTHING)
     result = run(*arguments)
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
@@ -112,17 +108,11 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 
 @pytest.mark.parametrize("form", ["voc", "coco"])
 def test_an_export_is_a_source_with_the_same_index(labels: Path, form: str) -> None:
-    index = Index.load(Path("data/dataset"))
-    nothing: dict[str, np.ndarray] = {
-        "semantic": np.zeros((12, 17), np.uint8),
-        "instances": np.zeros((12, 17), np.uint16),
-        "classes": np.zeros(0, np.uint8),
-        "scores": np.zeros(0, np.float32),
-    }
+    index = Index.load(DATASET)
     whole = Reader(labels)["a b"]
     with Writer(labels, "labels", index.classes) as writer:
         for name in index:  # a tag stays one where the pseudo-label has nothing of it
-            writer.write(name, nothing if name == "deep/c" else whole)
+            writer.write(name, NOTHING if name == "deep/c" else whole)
     chosen = ("--images", "copy", "--min-score", "0")
     assert run("labels", "--format", form, "-o", "out", *chosen).exit_code == 0
     found = CliRunner().invoke(main, ["init", "--no-time", "--source", "out"])
@@ -165,8 +155,8 @@ def test_every_format_has_upright_copies(labels: Path, form: str, images: str) -
     exif[0x0112] = 6
     for name in ("a b", "日本"):
         path = Path(f"mine/images/{name}.png")
-        Image.fromarray(noise(1, (17, 12))).save(path, exif=exif)
-    build("folder", Path("mine"), Path("data/dataset"))
+        Image.fromarray(noise(1, SIZE[::-1])).save(path, exif=exif)
+    build("folder", Path("mine"), DATASET)
     result = run("--format", form, "-o", "out", "--images", images)
     assert result.exit_code == 0, result.output
     assert "wrote 3 images and 6 instances to out" in result.output
@@ -176,9 +166,9 @@ def test_every_format_has_upright_copies(labels: Path, form: str, images: str) -
     if images == "copy":
         file = Path("out", folder, "a b.png")
         with Image.open(file) as image:
-            assert image.size == (17, 12)
+            assert image.size == SIZE[::-1]
             assert image.getexif().get(0x0112, 1) == 1
-            expected = Index.load(Path("data/dataset")).image("a b")
+            expected = Index.load(DATASET).image("a b")
             np.testing.assert_array_equal(np.asarray(image), expected)
     else:
         assert "rotated against their masks: 2, such as a b, 日本; --images copy" in result.output

@@ -20,6 +20,7 @@ from pipeline.predict import semantic_network
 from pipeline.readers.build import build
 from stages.cli.main import main
 from stages.predictions import predictions
+from tests.support.sources import noise, save
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -28,10 +29,8 @@ ROOT = Path(__file__).resolve().parents[3]
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """photos/ with two images, in a working directory that holds nothing else."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos/sub").mkdir(parents=True)
-    noise = np.random.default_rng(0).integers(0, 256, (2, 40, 53, 3), np.uint8)
-    Image.fromarray(noise[0]).save(tmp_path / "photos/a.png")
-    Image.fromarray(noise[1]).save(tmp_path / "photos/sub/b.png")
+    for number, name in enumerate(("a", "sub/b")):
+        save(tmp_path / f"photos/{name}.png", noise(number, (40, 53)))
     return tmp_path / "photos"
 
 
@@ -136,8 +135,7 @@ def test_large_images_are_resized_or_tiled(photos: Path, semantic_model: Path) -
     network = semantic_network(header)
     restore(network, tensors, semantic_model)
     save_weights(Path("small.safetensors"), network, "semantic", **own | {"longest": [60, 90]})
-    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
-    large = Image.fromarray(noise).resize((400, 300))
+    large = Image.fromarray(noise()).resize((400, 300))
     for folder, size in (("large", (400, 300)), ("shown", (90, 68))):
         Path(folder).mkdir()
         large.resize(size, Image.Resampling.BOX).save(f"{folder}/a.png")

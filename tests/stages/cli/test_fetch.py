@@ -1,15 +1,13 @@
 """`weakmask fetch` on small archives behind a local server that can be cut off."""
 
 import hashlib
-import io
 import json
 import re
-import tarfile
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -68,21 +66,9 @@ def server() -> Iterator[Server]:
         running.shutdown()
 
 
-def tar(folder: Path) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
-        for path in sorted(folder.iterdir()):
-            archive.add(path, path.name)
-    return stream.getvalue()
-
-
-def zipped(folder: Path, *names: str) -> bytes:
-    stream = io.BytesIO()
-    with ZipFile(stream, "w") as archive:
-        for name in names:
-            for path in sorted((folder / name).rglob("*.*")):
-                archive.write(path, path.relative_to(folder))
-    return stream.getvalue()
+def packed(folder: Path, kind: str, base: str | None = None) -> bytes:
+    """Return an archive of a folder, or of what is in it under `base`."""
+    return Path(shutil.make_archive(f"{folder}-{base}", kind, folder, base)).read_bytes()
 
 
 @pytest.fixture
@@ -97,8 +83,8 @@ def voc12(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> No
     (sbd / "train.txt").write_text("x2\ny1\n")
     (sbd / "val.txt").write_text("s1\n")
     found = (
-        server.archive("voc.tgz", tar(tmp_path / "made")),
-        server.archive("sbd.tgz", tar(tmp_path / "sbd")),
+        server.archive("voc.tgz", packed(tmp_path / "made", "gztar")),
+        server.archive("sbd.tgz", packed(tmp_path / "sbd", "gztar")),
     )
     monkeypatch.setattr(fetch, "archives", lambda _: found)
     monkeypatch.chdir(tmp_path)
@@ -163,7 +149,7 @@ def test_coco14_is_ready_for_its_preset(
             (coco / f"{split}2014" / row["file_name"]).write_bytes(data)
         (coco / f"annotations/instances_{split}2014.json").write_text(json.dumps(content))
     found = [
-        server.archive(f"{name}.zip", zipped(coco, name))
+        server.archive(f"{name}.zip", packed(coco, "zip", name))
         for name in ("annotations", "val2014", "train2014")
     ]
     monkeypatch.setattr(fetch, "archives", lambda _: found)

@@ -6,12 +6,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from PIL import Image
 from torch.utils.data import TensorDataset
 
 from pipeline.core.device import resolve
@@ -24,6 +22,7 @@ from stages._command import read_parameters, train_stage
 from stages.cli.estimate import expected_seconds, extrapolate
 from stages.cli.main import main
 from stages.dataset import dataset
+from tests.support.repository import set_parameters
 from tests.support.sources import annotation, coco_folder, own_folder
 
 INIT = ("init", "--no-time", "--source")
@@ -63,8 +62,7 @@ def test_init_writes_what_it_found_so_that_the_stage_runs(runner: CliRunner) -> 
 
 def test_check_takes_its_own_source_as_params_yaml_says(runner: CliRunner, images: Path) -> None:
     runner.invoke(main, [*INIT, "mine"])
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(presets.replace(text, {"dataset": {"classes": ["lynx"]}}))
+    set_parameters(Path(), {"dataset.classes": ["lynx"]})
     for arguments in (["check"], ["check", "mine"]):
         result = runner.invoke(main, arguments)
         assert result.exit_code == 1
@@ -74,11 +72,7 @@ def test_check_takes_its_own_source_as_params_yaml_says(runner: CliRunner, image
 
 
 def test_check_gives_one_line_per_kind_of_problem(runner: CliRunner, images: Path) -> None:
-    rows = [f"p{k},\n" for k in range(20)]
-    for k in range(20):
-        Image.fromarray(np.full((4, 5, 3), k, np.uint8)).save(images / f"images/p{k}.png")
-    with (images / "labels.csv").open("a") as file:
-        file.writelines(rows)
+    own_folder(images, ["a,cat", "b,dog", *(f"p{k}," for k in range(20))])
     result = runner.invoke(main, ["check", "mine"])
     line, *rare = [line for line in result.output.splitlines() if line.startswith("warning")]
     assert all("has one image" in other for other in rare)
@@ -108,8 +102,7 @@ def test_queue_refuses_a_source_that_the_copies_of_dvc_lack(
 ) -> None:
     subprocess.run(["git", "init", "-q"], check=True)
     runner.invoke(main, [*INIT, "mine"])
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(presets.replace(text, {"dataset": {"source": "mine"}}))
+    set_parameters(Path(), {"dataset.source": "mine"})
     result = runner.invoke(main, ["compare", "--queue", "-S", "base.seed=0,1"])
     assert result.exit_code == 1
     assert "tracks dataset.source mine, so the copies" in result.output
@@ -195,10 +188,7 @@ def test_check_and_stage_warn_of_a_training_that_is_too_short(
     runner: CliRunner, images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     runner.invoke(main, [*INIT, "mine", "--preset", "folder"])
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(
-        presets.replace(text, {"dataset": {"val": 0}, "irnet": {"epochs": 3, "batch": 2}})
-    )
+    set_parameters(Path(), {"dataset.val": 0, "irnet.epochs": 3, "irnet.batch": 2})
     what, do = "only 3 training steps", "raise irnet.epochs to about 100"
     assert f"warning: params.yaml: {what}; {do}" in runner.invoke(main, ["check"]).output
     parameters = read_parameters(Path("params.yaml"))

@@ -55,9 +55,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command; those that are not in this file are loaded."""
-        if cmd_name in self.commands or cmd_name not in COMMANDS:
-            return super().get_command(ctx, cmd_name)
-        return _load(cmd_name)
+        return super().get_command(ctx, cmd_name) or _load(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names of all commands with what they do."""
@@ -76,7 +74,7 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-def _load(name: str) -> click.Command:
+def _load(name: str) -> click.Command | None:
     """Return a command of another file, which is loaded now: --help is quick that way."""
     match name:
         case "fetch":
@@ -108,7 +106,7 @@ def _load(name: str) -> click.Command:
         case "import":
             from stages.cli.import_weights import import_weights as command
         case _:
-            raise ValueError(f"no command is called {name!r}")
+            return None
     return command
 
 

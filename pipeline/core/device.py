@@ -161,8 +161,6 @@ def to_device(arrays: Sequence[np.ndarray], kind: type, device: "torch.device") 
     """
     import torch
 
-    if not arrays:
-        return []
     values = np.concatenate([np.asarray(array, kind).ravel() for array in arrays])
     parts = (
         torch.from_numpy(values)
@@ -176,8 +174,6 @@ def to_numpy(tensors: "Sequence[Tensor]") -> list[np.ndarray]:
     """Return tensors of any shapes, on one device and of one type, as arrays, in one copy."""
     import torch
 
-    if not tensors:
-        return []
     values = torch.cat([tensor.flatten() for tensor in tensors]).cpu().numpy()
     parts = np.split(values, np.cumsum([tensor.numel() for tensor in tensors])[:-1])
     return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]

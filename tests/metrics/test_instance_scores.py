@@ -46,13 +46,24 @@ def test_wrong_class_is_zero_and_lowers_both_classes() -> None:
     assert result["AP"] == result["AP50"] == result["voc_AP50"] == 0
 
 
-def test_iou_of_six_tenths_counts_at_50_not_at_75() -> None:
-    truth, predicted = boxes((0, 0, 10, 10)), boxes((0, 0, 10, 6))
+def test_each_class_has_its_own_scores() -> None:
+    found = np.where(TWO == 1, TWO, 0)
+    result = score((TWO, BOTH), (found, BOTH[:1], np.ones(1, F4)))
+    assert [result[key] for key in KEYS] == pytest.approx([0.5] * 5)
+    for name, own in (("cat", 1), ("dog", 0)):
+        assert [result["per_class"][name][key] for key in KEYS] == pytest.approx([own] * 5)
+
+
+@pytest.mark.parametrize(("width", "passed"), [(6, 3), (7, 5), (8, 7)])
+def test_an_overlap_counts_up_to_its_iou(width: int, passed: int) -> None:
+    truth, predicted = boxes((0, 0, 10, 10)), boxes((0, 0, 10, width))
     result = score((truth, np.zeros(1, U1)), (predicted, np.zeros(1, U1), np.ones(1, F4)))
     assert result["AP50"] == pytest.approx(1)
     assert result["voc_AP50"] == 1
-    assert result["AP75"] == result["voc_AP70"] == 0
-    assert result["AP"] == pytest.approx(0.3)  # thresholds 0.50, 0.55 and 0.60 of ten
+    assert result["AP75"] == pytest.approx(float(width >= 8))
+    assert result["voc_AP70"] == (width >= 7)
+    assert result["AP"] == pytest.approx(passed / 10)  # of the thresholds 0.50, 0.55, ..., 0.95
+    assert result["per_class"]["dog"]["voc_AP50"] is None
 
 
 def test_better_ranked_miss_costs_precision() -> None:

@@ -54,6 +54,17 @@ def test_images_have_a_class_if_a_pixel_has_it() -> None:
     assert (dog["image_precision"], dog["image_recall"]) == (0, None)
 
 
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_counts_match_a_loop_over_pixels(seed: int) -> None:
+    truth, prediction = maps(seed, (5, 6))
+    expected = np.zeros((4, 4), np.int64)
+    for t, p in zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True):
+        if t != 255:
+            expected[t, 0 if p == 255 else p] += 1
+    np.testing.assert_array_equal(Confusion(CLASSES).add(truth, prediction), expected)
+
+
 def test_perfect_prediction_is_one_and_nothing_is_undefined() -> None:
     truth = maps(3)[0]
     assert mean_iou(Confusion(CLASSES).add(truth, truth)) == 1

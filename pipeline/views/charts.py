@@ -99,8 +99,8 @@ def number(value: Any) -> float | None:
     return parsed if isfinite(parsed) else None
 
 
-def heat_map(rows: Sequence[Mapping[str, Any]], listed: int = 10) -> HeatMap:
-    """Return a confusion matrix normalized by row, with its `listed` largest confusions.
+def heat_map(rows: Sequence[Mapping[str, Any]]) -> HeatMap:
+    """Return a confusion matrix normalized by row, with its ten largest confusions.
 
     rows: `actual`, `predicted`, `pixels`, every pair of labels in order (a table of stage scores).
     Labels that occur neither in ground truth nor prediction are left out.
@@ -117,16 +117,16 @@ def heat_map(rows: Sequence[Mapping[str, Any]], listed: int = 10) -> HeatMap:
         for (a, p), share in shares.items()
         if share >= 0.005
     ]
-    largest = sorted(wrong, key=lambda pair: (-wrong[pair], pair))[:listed]
+    largest = sorted(wrong, key=lambda pair: (-wrong[pair], pair))[:10]
     total = sum(wrong.values())
     return HeatMap(names, cells, [(a, p, shares[a, p], wrong[a, p] / total) for a, p in largest])
 
 
-def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Return round numbers (1, 2 or 5 times a power of ten apart) inside [low, high]."""
+def ticks(low: float, high: float) -> list[float]:
+    """Return about four round numbers, 1, 2 or 5 times a power of ten apart, in [low, high]."""
     if high <= low:
         return [low]
-    raw = (high - low) / about
+    raw = (high - low) / 4
     power = 10.0 ** floor(log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= 0.7 * raw)
     return [

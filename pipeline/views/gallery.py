@@ -22,8 +22,6 @@ from pipeline.views import overlays, sheets
 from pipeline.views.report_data import KINDS, TITLES, ReportData, Table, read_rows
 
 Arrays = Mapping[str, np.ndarray]
-STEP_PANELS = {step: step for step in ("cams", "seeds", "walk", "labels", "predictions")}
-"""Step -> the panel next to its score."""
 RANKED = {
     "labels": ("image", "cams", "seeds", "boundary", "walk", "labels", "instances"),
     "predictions": ("image", "predictions", "predicted instances"),
@@ -139,11 +137,11 @@ def _known(names: Iterable[str], path: Path, name: str) -> str:
     raise UserError(f"{path}: no image {name!r}; {hint if names else 'it has no images'}")
 
 
-def similar_ids(names: Sequence[str], wanted: str, number: int = 6) -> list[str]:
-    """Return the ids most like an unknown one: those that contain it, then those spelled alike."""
+def similar_ids(names: Sequence[str], wanted: str) -> list[str]:
+    """Return at most six ids like an unknown one: those that contain it, then those alike."""
     inside = [name for name in names if wanted and (wanted in name or name in wanted)]
-    alike = get_close_matches(wanted, names, number, 0.5)
-    return list(dict.fromkeys([*inside[:number], *alike]))[:number]
+    alike = get_close_matches(wanted, names, 6, 0.5)
+    return list(dict.fromkeys([*inside[:6], *alike]))[:6]
 
 
 def draw(format_: str, record: Record, image: np.ndarray, classes: Sequence[str]) -> np.ndarray:
@@ -266,7 +264,7 @@ class ImageGallery:
         for step in RANKED:
             names = ranked(data.images.get(step, {}), 1)["median"]
             found |= self.example(names[0]).panels if names else {}
-        return {step: found[title] for step, title in STEP_PANELS.items() if title in found}
+        return {step: found[step] for step in TITLES if step in found}
 
     def failures(self, data: ReportData, step: str, places: Table) -> list[FailureExample]:
         """Return every kind of failure of a step, with the largest one drawn.

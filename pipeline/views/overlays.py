@@ -85,30 +85,29 @@ def resized_ids(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return ids[rows[:, None], columns[None]]
 
 
-def labels_over(image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+def labels_over(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Draw a label map: class colors with light contours, ignored pixels hatched gray.
 
-    image: uint8 [H,W,3]; labels: uint8 [H,W]; opacity of the colors in [0,1]. Background pixels
-    are unchanged.
+    image: uint8 [H,W,3]; labels: uint8 [H,W]. Background pixels are unchanged.
     """
-    drawn = _painted(
-        image, labels, _label_colors()[labels], (labels > 0) & (labels != IGNORE), opacity
-    )
+    inside = (labels > 0) & (labels != IGNORE)
+    drawn = _painted(image, labels, _label_colors()[labels], inside, 0.5)
     return _hatched(drawn, labels == IGNORE)
 
 
 def regions_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> np.ndarray:
     """Draw regions: a color per id with light contours.
 
-    image: uint8 [H,W,3]; ids: unsigned integers [H,W], 0 none. All other pixels are unchanged.
+    image: uint8 [H,W,3]; ids: unsigned integers [H,W], 0 none; opacity of the colors in [0,1]. All
+    other pixels are unchanged.
     """
     colors = np.concatenate([np.zeros((1, 3), np.uint8), instance_palette(int(ids.max(initial=0)))])
     return _painted(image, ids, colors[ids], ids > 0, opacity)
 
 
-def instances_over(image: np.ndarray, ids: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+def instances_over(image: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Draw instances: regions (see `regions_over`) with their id where it fits."""
-    drawn = regions_over(image, ids, opacity)
+    drawn = regions_over(image, ids)
     size = max(12, min(ids.shape) // 13)
     for number in np.unique(ids[ids > 0]).tolist():
         mask = ids == number
@@ -149,16 +148,15 @@ def outlines_over(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def arrows_over(image: np.ndarray, displacement: np.ndarray, spacing: int = 40) -> np.ndarray:
-    """Draw arrows of a displacement field, from a cell to where it points.
+def arrows_over(image: np.ndarray, displacement: np.ndarray) -> np.ndarray:
+    """Draw arrows of a displacement field, from a cell to where it points, about 40 pixels apart.
 
-    image: uint8 [H,W,3]; displacement: float [2,h,w], (y, x) in cells; spacing: approximate
-    distance of arrows in pixels.
+    image: uint8 [H,W,3]; displacement: float [2,h,w], (y, x) in cells.
     """
     drawn = image.copy()
     h, w = displacement.shape[1:]
     scale = np.array([image.shape[0] / h, image.shape[1] / w])
-    steps = np.maximum(1, np.round(spacing / scale)).astype(int)
+    steps = np.maximum(1, np.round(40 / scale)).astype(int)
     for y in range(steps[0] // 2, h, steps[0]):
         for x in range(steps[1] // 2, w, steps[1]):
             start = (np.array([y, x]) + 0.5) * scale
@@ -169,13 +167,13 @@ def arrows_over(image: np.ndarray, displacement: np.ndarray, spacing: int = 40) 
     return drawn
 
 
-def points_over(image: np.ndarray, points: np.ndarray, radius: int = 5) -> np.ndarray:
+def points_over(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Draw white points with a dark rim; points: float [N,2], (y, x) in pixels."""
     drawn = image.copy()
     for y, x in points:
         at = round(float(x)), round(float(y))
-        cv2.circle(drawn, at, radius + 2, INK, -1, cv2.LINE_AA)
-        cv2.circle(drawn, at, radius, PAPER, -1, cv2.LINE_AA)
+        cv2.circle(drawn, at, 7, INK, -1, cv2.LINE_AA)
+        cv2.circle(drawn, at, 5, PAPER, -1, cv2.LINE_AA)
     return drawn
 
 

@@ -64,9 +64,7 @@ COLUMNS: Mapping[str, Callable[[np.ndarray, np.ndarray, Size], np.ndarray]] = {
 """Title of a panel -> what draws an array over a small image; in the order of the pipeline."""
 
 
-def panels(
-    image: np.ndarray, arrays: Mapping[str, np.ndarray], side: int = 240
-) -> dict[str, np.ndarray]:
+def panels(image: np.ndarray, arrays: Mapping[str, np.ndarray], side: int) -> dict[str, np.ndarray]:
     """Draw the panels of one image.
 
     Args:

@@ -10,7 +10,7 @@ GRID = (13, 23)
 CLASSES = ("cat", "dog")
 
 
-def everything(side: int = 60) -> dict[str, np.ndarray]:
+def everything() -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
     ids = np.zeros((H, W), np.uint16)
     ids[10:40, 20:70] = 1
@@ -27,7 +27,7 @@ def everything(side: int = 60) -> dict[str, np.ndarray]:
         **dict.fromkeys(("segments", "instances", "predicted instances"), ids),
         "ground-truth instances": ids,
     }
-    return sheets.panels(image, arrays, side)
+    return sheets.panels(image, arrays, 60)
 
 
 def test_panels_come_in_order_and_in_one_size() -> None:
@@ -35,7 +35,7 @@ def test_panels_come_in_order_and_in_one_size() -> None:
     assert list(drawn) == ["image", *sheets.COLUMNS]
     assert {panel.shape for panel in drawn.values()} == {(33, 60, 3)}
     assert {panel.dtype for panel in drawn.values()} == {np.dtype(np.uint8)}
-    assert list(sheets.panels(np.zeros((H, W, 3), np.uint8), {})) == ["image"]
+    assert list(sheets.panels(np.zeros((H, W, 3), np.uint8), {}, 60)) == ["image"]
 
 
 def test_missing_panels_are_gray_and_the_others_stay_in_their_column() -> None:

@@ -26,10 +26,6 @@ from pipeline.readers.tables import COLUMNS, LABELS, read_labels
 RERUN = "recreate the artifact with `dvc repro`"
 
 
-class ExportError(UserError):
-    """A failed export; the message names the file, image, class or option, and what to do."""
-
-
 @dataclass(frozen=True, slots=True)
 class ExportImage:
     """One image to export.
@@ -85,7 +81,7 @@ class ExportImages:
     """The images `names` of an artifact, read one at a time.
 
     records: name -> record of layout `labels` or `predictions`. Instances with a score below
-    `min_score`, or without pixels, are counted in `left_out` instead. Iteration raises ExportError
+    `min_score`, or without pixels, are counted in `left_out` instead. Iteration raises UserError
     for an inconsistent record.
     """
 
@@ -109,24 +105,24 @@ class ExportImages:
             classes, scores = record["classes"], record["scores"]
             size = (int(semantic.shape[0]), int(semantic.shape[1]))
             if masks.shape[1:] != size or len({len(masks), len(classes), len(scores)}) > 1:
-                raise ExportError(
+                raise UserError(
                     f"{name!r}: masks {masks.shape}, {len(classes)} classes and {len(scores)} "
                     f"scores do not match each other and size {size}; {RERUN}"
                 )
             if classes.max(initial=0) >= max(self.classes, 1):
-                raise ExportError(f"{name!r} has class {classes.max()} of {self.classes}; {RERUN}")
+                raise UserError(f"{name!r} has class {classes.max()} of {self.classes}; {RERUN}")
             kept = (scores >= self.min_score) & masks.any((1, 2))
             self.left_out += int((~kept).sum())
             yield ExportImage(name, size, semantic, masks[kept], classes[kept], scores[kept])
 
 
 def flatten(names: Sequence[str]) -> dict[str, str]:
-    """Return name -> file name with `_` for `/`; raise ExportError if two become the same."""
+    """Return name -> file name with `_` for `/`; raise UserError if two become the same."""
     flat: dict[str, str] = {}
     for name in names:
         file = name.replace("/", "_")
         if file in flat:
-            raise ExportError(
+            raise UserError(
                 f"{flat[file]!r} and {name!r} would both be {file!r}; rename one of them"
             )
         flat[file] = name
@@ -134,23 +130,23 @@ def flatten(names: Sequence[str]) -> dict[str, str]:
 
 
 def prepare(folder: Path, *, force: bool) -> None:
-    """Create the folder of an export; raise ExportError if it is not empty, unless forced."""
+    """Create the folder of an export; raise UserError if it is not empty, unless forced."""
     if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise ExportError(
+        raise UserError(
             f"{folder}: is not empty; name a new folder, or add --force to replace its files"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExportError(
+        raise UserError(
             f"{folder}: cannot be created ({error.strerror}); name another folder"
         ) from error
 
 
 def keep_out(folder: Path, root: Path, what: str) -> None:
-    """Raise ExportError if the output folder is `root` or lies in it; `what` says what is there."""
+    """Raise UserError if the output folder is `root` or lies in it; `what` says what is there."""
     if folder.resolve().is_relative_to(root.resolve()):
-        raise ExportError(f"-o {folder}: lies in {root}, where {what}; name another folder")
+        raise UserError(f"-o {folder}: lies in {root}, where {what}; name another folder")
 
 
 def write_tags(folder: Path, tags: Mapping[str, Sequence[str]], splits: Mapping[str, str]) -> None:
@@ -176,11 +172,11 @@ def write(path: Path, data: bytes) -> None:
 def _place(source: Path, path: Path, *, copy: bool) -> None:
     """Copy or link an image file into the export, byte for byte.
 
-    A link is a hard link, or a symbolic one across file systems. Raises ExportError if the image
+    A link is a hard link, or a symbolic one across file systems. Raises UserError if the image
     file is missing.
     """
     if not source.is_file():
-        raise ExportError(f"{source}: no such file; put the image there, or omit --images")
+        raise UserError(f"{source}: no such file; put the image there, or omit --images")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

@@ -14,14 +14,8 @@ from PIL import Image
 
 from pipeline.core.artifacts import IGNORE
 from pipeline.data.instance_masks import exclusive
-from pipeline.export.images import (
-    ExportError,
-    ExportImage,
-    ExportImages,
-    Summary,
-    Target,
-    write,
-)
+from pipeline.errors import UserError
+from pipeline.export.images import ExportImage, ExportImages, Summary, Target, write
 
 RESERVED = ("background", "ignored")
 """Labels 0 and 255 in labelmap.txt."""
@@ -30,7 +24,7 @@ RESERVED = ("background", "ignored")
 def export(images: ExportImages, target: Target) -> Summary:
     """Write SegmentationClass, SegmentationObject, labelmap.txt and ImageSets/Segmentation.
 
-    Subfolders in names are preserved; the lists are written last. Raises ExportError for names of
+    Subfolders in names are preserved; the lists are written last. Raises UserError for names of
     images or classes that the format cannot represent, and for more than 254 instances.
     """
     labelmap = format_labelmap(target.classes)
@@ -60,11 +54,11 @@ def export(images: ExportImages, target: Target) -> Summary:
 def object_map(image: ExportImage) -> np.ndarray:
     """Return the map of objects uint8 [H,W] of an image: 0 background, n + 1 mask n, 255 void.
 
-    Where masks overlap, the highest score is in front. Raises ExportError for more than 254
+    Where masks overlap, the highest score is in front. Raises UserError for more than 254
     instances.
     """
     if len(image.masks) >= IGNORE:
-        raise ExportError(
+        raise UserError(
             f"{image.name!r} has {len(image.masks)} instances, VOC allows {IGNORE - 1}; "
             f"raise --min-score, or use --format coco"
         )
@@ -96,12 +90,12 @@ def color_map() -> np.ndarray:
 def format_labelmap(classes: Sequence[str]) -> str:
     """Return labelmap.txt: a line `name:r,g,b:parts:actions` per label, 0 first, 255 last.
 
-    Raises ExportError for a class name that the file cannot represent.
+    Raises UserError for a class name that the file cannot represent.
     """
     for name in classes:
         padded = name != name.strip()
         if name in RESERVED or name.startswith("#") or padded or set(name) & set(":\n\r"):
-            raise ExportError(
+            raise UserError(
                 f"class {name!r}: labelmap.txt allows no `:`, no leading `#` or blank, and keeps "
                 f"{' and '.join(RESERVED)}; rename the class, or use --format coco"
             )

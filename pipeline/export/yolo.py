@@ -25,7 +25,7 @@ def export(
 ) -> Summary:
     """Write labels/*.txt (empty without instances), and at the end <split>.txt and data.yaml.
 
-    The folders are flat: `/` in a name becomes `_`. Raises ExportError if names then collide.
+    The folders are flat: `/` in a name becomes `_`. Raises UserError if names then collide.
     """
     names = flatten(images.names)
     summary, lists, divided = Summary(), defaultdict[str, list[str]](list), 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.export.images import ExportError, Target, flatten, prepare
+from pipeline.export.images import Target, flatten, prepare
 from tests.support.exported import export_images, label_record, record
 from tests.support.sources import noise, save
 
@@ -43,7 +43,7 @@ def test_low_scores_and_empty_instances_are_counted() -> None:
 )
 def test_inconsistent_records_are_named(changed: dict, message: str) -> None:
     whole = {**record(MASKS, [0, 1, 2], [1, 1, 1]), **changed}
-    with pytest.raises(ExportError, match=f"'a b'.*{message}"):
+    with pytest.raises(UserError, match=f"'a b'.*{message}"):
         list(export_images({"a b": whole}))
 
 

@@ -1,7 +1,7 @@
 """What the pages show, as plain values for JSON: the runs, a page of the grid, an image, a pane."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.browser.clicks import SPLIT, Clicks, Mark
 from pipeline.browser.layers import KEYS, LAYERS, OPAQUE
-from pipeline.browser.render import Renderer
+from pipeline.browser.render import Renderer, layer_url, url
 from pipeline.browser.run import JUDGED, SCORED, Run
 from pipeline.browser.sample import (
     LABEL_MAPS,
@@ -29,7 +29,7 @@ from pipeline.metrics.semantic import ThresholdCurve, threshold_grid
 from pipeline.views import overlays, sheets
 from pipeline.views.gallery import similar_ids
 from pipeline.views.report import percent, plain
-from pipeline.views.report_data import KINDS, TITLES, StepScores, changed_values
+from pipeline.views.report_data import KINDS, TITLES, StepScores, changed_values, flat
 
 PAGE = 60
 """Images on a page of the grid."""
@@ -82,7 +82,7 @@ class Pages:
             "sorts": self.selection.titles(),
             "sliders": {name: (*one.ends, one.step) for name, one in SLIDERS.items()},
             "differences": self._differences(),
-            "problems": self._problems(),
+            "problems": list(dict.fromkeys(text for run in self.runs for text in run.problems())),
         }
 
     def _run(self, run: Run) -> dict[str, Any]:
@@ -98,12 +98,11 @@ class Pages:
 
     def _differences(self) -> list[list[str]]:
         """Return the parameters in which runs differ from the first: name and a value per run."""
-        changed = [changed_values(self.first.parameters, run.parameters) for run in self.runs[1:]]
-        names = dict.fromkeys(name for values in changed for name, *_ in values)
-        return [[name, *(plain(_value(run, name)) for run in self.runs)] for name in names]
-
-    def _problems(self) -> list[str]:
-        return list(dict.fromkeys(text for run in self.runs for text in run.problems()))
+        if len(self.runs) == 1:  # whose parameters may be damaged
+            return []
+        first, *others = values = [flat(run.parameters) for run in self.runs]
+        names = dict.fromkeys(name for own in others for name, *_ in changed_values(first, own))
+        return [[name, *(plain(own.get(name)) for own in values)] for name in names]
 
     def grid(self, query: Query) -> dict[str, Any]:
         """Return a page of cards, its number, and how many images pass the filter."""
@@ -124,7 +123,7 @@ class Pages:
     def _card(self, name: str, show: str, values: Mapping[str, float]) -> dict[str, Any]:
         image, run = self.first.index[name], self.first
         if show == MASKS:
-            show = next((step for step in JUDGED if name in _names(run, step)), "")
+            show = next((step for step in JUDGED if run.holds(step, name)), "")
         scores = {step: [one.miou(step).get(name) for one in self.runs] for step in SCORED}
         return {
             "id": name,
@@ -132,8 +131,8 @@ class Pages:
             "split": image.split,
             "picked": name in self.selection.picked,
             "size": [image.width, image.height],
-            "image": self.renderer.thumbnail_url(run, name, "image"),
-            "layer": self.renderer.thumbnail_url(run, name, show) if show in LAYERS else None,
+            "image": url("thumbnail", run, name, key="image"),
+            "layer": url("thumbnail", run, name, key=show) if show in LAYERS else None,
             "scores": {step: row for step, row in scores.items() if row != [None] * len(row)},
             "value": values.get(name),
         }
@@ -195,12 +194,12 @@ class Pages:
                 self.clicks.of(name, self.first.index)
         with _noting(problems):
             self.renderer.image(run, name)
-            pane["image"] = self.renderer.image_url(run, name)
+            pane["image"] = url("image", run, name)
         pane["available"] = [key for key in LAYERS if LAYERS[key].available(sample)]
         for key in (key for key in pane["available"] if key in wanted):
             with _noting(problems):
                 self.renderer.layer(run, name, key, settings)
-                pane["layers"][key] = self.renderer.layer_url(run, name, key, settings)
+                pane["layers"][key] = layer_url(run, name, key, settings)
         pane["scores"] = {step: run.miou(step).get(name) for step in SCORED}
         if "cams" in pane["layers"]:
             with _noting(problems):
@@ -237,18 +236,6 @@ class Pages:
 
     def _run_of(self, query: Query) -> Run:
         return self.renderer.runs[query.get("run", "")]
-
-
-def _names(run: Run, step: str) -> Collection[str]:
-    """Return the images of an artifact, none if it is missing or damaged."""
-    return run.reader(step) if run.exists(step) and run.problem(step) is None else ()
-
-
-def _value(run: Run, name: str) -> Any:
-    try:
-        return run.value(*name.split("."))
-    except UserError:
-        return None
 
 
 @contextmanager

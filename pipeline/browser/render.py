@@ -60,25 +60,18 @@ class Renderer:
         """
         return self._thumbnails(run, name, key, run.stamp())
 
-    def image_url(self, run: Run, name: str) -> str:
-        """Return the URL of an image."""
-        return _url("image", run, name)
 
-    def layer_url(self, run: Run, name: str, key: str, settings: WalkSettings) -> str:
-        """Return the URL of a layer."""
-        followed = _followed(key, settings)
-        chosen = {part: getattr(followed, part) for part in LAYERS[key].settings}
-        parts = {part: value for part, value in chosen.items() if value is not None}
-        return _url("layer", run, name, key=key, **parts)
-
-    def thumbnail_url(self, run: Run, name: str, key: str) -> str:
-        """Return the URL of a thumbnail, or of a layer of it."""
-        return _url("thumbnail", run, name, key=key)
-
-
-def _url(kind: str, run: Run, name: str, **parts: Any) -> str:
+def url(kind: str, run: Run, name: str, **parts: Any) -> str:
+    """Return the URL of an image, a layer or a thumbnail; parts: what else its query holds."""
     query = {"run": run.name, "id": name, **parts, "stamp": run.stamp()}
     return f"/file/{kind}?{urlencode(query)}"
+
+
+def layer_url(run: Run, name: str, key: str, settings: WalkSettings) -> str:
+    """Return the URL of a layer, with the settings that it follows."""
+    chosen = {part: getattr(settings, part) for part in LAYERS[key].settings}
+    parts = {part: value for part, value in chosen.items() if value is not None}
+    return url("layer", run, name, key=key, **parts)
 
 
 def _draw_image(sample: Sample) -> bytes:

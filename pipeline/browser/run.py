@@ -120,6 +120,11 @@ class Run:
         """Whether there is a file of this format, intact or not."""
         return format_ in self.paths.artifacts and self.paths.artifacts[format_].is_file()
 
+    def holds(self, format_: str, name: str) -> bool:
+        """Whether there is an intact artifact of this format that has the image."""
+        intact = self.exists(format_) and self.problem(format_) is None
+        return intact and name in self.reader(format_)
+
     def problem(self, key: str) -> str | None:
         """Return what is wrong with an artifact or score table; None if it is fine or was never
         made.

@@ -53,8 +53,7 @@ class Sample:
             return self.index.has_masks(self.name)
         if source == "true instances":
             return self.index.has_instances(self.name)
-        intact = self.run.exists(source) and self.run.problem(source) is None
-        return intact and self.name in self.run.reader(source)
+        return self.run.holds(source, self.name)
 
     def record(self, format_: str) -> Record:
         """Return the arrays of an artifact, instances as an id map.

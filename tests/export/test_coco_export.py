@@ -1,11 +1,9 @@
-"""COCO: the COCO API, torchvision, this project and supervision read the masks back."""
+"""COCO: the COCO API and this project read the masks back."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from faster_coco_eval import COCO
@@ -61,25 +59,6 @@ def test_run_lengths_restore_any_mask_and_polygons_nearly(mask: np.ndarray) -> N
     assert iou(filled > 0, mask) > 0.9
 
 
-def test_torchvision_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("torchvision.datasets")
-    import faster_coco_eval
-
-    # torchvision asks for pycocotools, which this package stands in for
-    monkeypatch.setitem(sys.modules, "pycocotools", faster_coco_eval)
-    monkeypatch.setitem(sys.modules, "pycocotools.coco", faster_coco_eval.coco)
-    exported(tmp_path)
-    out = tmp_path / "out"
-    read = datasets.CocoDetection(
-        str(out / "images"), str(out / "annotations/instances_default.json")
-    )
-    assert [len(found) for _, found in read] == [3, 3, 0, 1]
-    for (image, found), sample in zip(read, export_images(scenery()), strict=True):
-        assert (image.height, image.width) == sample.size
-        for entry, mask in zip(found, sample.masks, strict=True):
-            np.testing.assert_array_equal(read.coco.annToMask(entry), mask)
-
-
 @pytest.mark.defect("irn-23")
 @pytest.mark.parametrize("polygons", [False, True])
 def test_this_project_reads_it_as_a_source(tmp_path: Path, polygons: bool) -> None:
@@ -96,30 +75,6 @@ def test_this_project_reads_it_as_a_source(tmp_path: Path, polygons: bool) -> No
     for name, entry in records.items():
         np.testing.assert_array_equal(read_semantic(index, name), entry["semantic"])
         np.testing.assert_array_equal(read_instances(index, name)[0] > 0, entry["semantic"] > 0)
-
-
-@pytest.mark.parametrize("polygons", [False, True])
-@pytest.mark.filterwarnings("default")
-def test_supervision_reads_it(tmp_path: Path, polygons: bool) -> None:
-    """It rounds polygons and fills them with OpenCV: a pixel more to the right and below."""
-    supervision = pytest.importorskip(
-        "supervision", reason="needs the annotation library supervision"
-    )
-    exported(tmp_path, polygons=polygons)
-    images, file = tmp_path / "out/images", tmp_path / "out/annotations/instances_default.json"
-    read = supervision.DetectionDataset.from_coco(str(images), str(file), force_masks=True)
-    assert read.classes == list(CLASSES)
-    for sample in export_images(scenery()):
-        found = read.annotations[str((images / f"{sample.name}.png").resolve())]
-        assert len(found) == len(sample.masks)
-        for k, mask in enumerate(sample.masks):
-            assert found.class_id[k] == sample.classes[k]
-            if polygons:
-                grown = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-                assert found.mask[k][mask].all()
-                assert grown[found.mask[k]].mean() > 0.98
-            else:
-                np.testing.assert_array_equal(found.mask[k], mask)
 
 
 def test_nothing_at_all_is_sound_json(tmp_path: Path) -> None:

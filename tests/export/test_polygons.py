@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from pipeline.export.polygons import join, trace
-from tests.support.exported import MASKS, blob, iou
+from tests.support.exported import MASKS
 
 RING = np.pad(np.zeros((3, 3), bool), 2, constant_values=True)
 SHAPES = {
@@ -46,13 +46,6 @@ def test_any_mask_is_covered_by_one_polygon_per_part(mask: np.ndarray) -> None:
     assert fill(polygons, mask.shape)[mask].all()
     if polygons:
         assert fill([join(polygons)], mask.shape)[mask].all()
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_large_blobs_keep_their_shape(seed: int) -> None:
-    mask = blob((211, 307), seed, fineness=30)
-    assert iou(fill(trace(mask), mask.shape), mask) > 0.999
-    assert iou(fill([join(trace(mask))], mask.shape), mask) > 0.98
 
 
 def test_parts_are_joined_by_a_line_between_the_nearest_corners() -> None:

@@ -1,16 +1,14 @@
-"""VOC: torchvision, this project and a parser of labelmap.txt read the maps back."""
+"""VOC: torchvision and a parser of labelmap.txt read the maps back."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.export import voc
-from pipeline.export.images import ExportImage, Target
+from pipeline.export.images import Target
 from tests.support.exported import CLASSES, export_images, record, scenery, target, values
 
 
@@ -58,24 +56,6 @@ def test_torchvision_reads_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.array(mask), entry["semantic"])
 
 
-def test_this_project_reads_it_as_a_source(tmp_path: Path) -> None:
-    from pipeline.data.index import Index
-    from pipeline.data.masks import read_instances, read_semantic
-    from pipeline.readers.build import build
-
-    records = {"deep/er/x": scenery()["deep/er/x"], "z": scenery()["deep/er/x"]}
-    voc.export(export_images(records), target(tmp_path, records))
-    (tmp_path / "out/classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
-    (tmp_path / "out/labels.csv").write_text("image,classes\ndeep/er/x,cat\nz,cat\n")
-    build("voc", tmp_path / "out", tmp_path / "dataset")
-    index = Index.load(tmp_path / "dataset")
-    for name, entry in records.items():
-        np.testing.assert_array_equal(read_semantic(index, name), entry["semantic"])
-        ids, classes = read_instances(index, name)
-        np.testing.assert_array_equal(ids, entry["instances"])
-        np.testing.assert_array_equal(classes, entry["classes"])
-
-
 def test_labelmap_names_the_colors_of_the_maps(tmp_path: Path) -> None:
     records = scenery()
     voc.export(export_images(records), target(tmp_path, records))
@@ -104,19 +84,6 @@ def test_colors_are_those_of_voc() -> None:
 def test_class_names_that_labelmap_cannot_represent_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="labelmap"):
         voc.format_labelmap(["cat", name])
-
-
-@given(st.lists(st.sampled_from([0.1, 0.5, 0.9]), max_size=6), st.integers(0, 2**32))
-def test_higher_score_is_in_front(scores: list[float], seed: int) -> None:
-    masks = np.random.default_rng(seed).random((len(scores), 5, 6)) < 0.4
-    classes = np.arange(len(scores), dtype=np.uint8)
-    nothing = np.zeros((5, 6), np.uint8)
-    ids = voc.object_map(
-        ExportImage("a", (5, 6), nothing, masks, classes, np.array(scores, np.float32))
-    )
-    for y, x in np.ndindex(5, 6):
-        over = [(-score, n) for n, score in enumerate(scores, start=1) if masks[n - 1, y, x]]
-        assert ids[y, x] == (min(over)[1] if over else 0)
 
 
 def test_what_is_lost_is_counted(tmp_path: Path) -> None:

@@ -23,8 +23,6 @@ from pipeline.data.instance_masks import masks_of
 from pipeline.errors import UserError
 from pipeline.readers.tables import COLUMNS, LABELS, read_labels
 
-RERUN = "recreate the artifact with `dvc repro`"
-
 
 @dataclass(frozen=True, slots=True)
 class ExportImage:
@@ -82,7 +80,7 @@ class ExportImages:
 
     records: name -> record of layout `labels` or `predictions`. Instances with a score below
     `min_score`, or without pixels, are counted in `left_out` instead. Iteration raises UserError
-    for an inconsistent record.
+    for an unknown class.
     """
 
     def __init__(
@@ -104,13 +102,11 @@ class ExportImages:
             semantic, masks = record["semantic"], masks_of(record)
             classes, scores = record["classes"], record["scores"]
             size = (int(semantic.shape[0]), int(semantic.shape[1]))
-            if masks.shape[1:] != size or len({len(masks), len(classes), len(scores)}) > 1:
-                raise UserError(
-                    f"{name!r}: masks {masks.shape}, {len(classes)} classes and {len(scores)} "
-                    f"scores do not match each other and size {size}; {RERUN}"
-                )
             if classes.max(initial=0) >= max(self.classes, 1):
-                raise UserError(f"{name!r} has class {classes.max()} of {self.classes}; {RERUN}")
+                raise UserError(
+                    f"{name!r} has class {classes.max()} of {self.classes}; recreate the artifact "
+                    "with `dvc repro`"
+                )
             kept = (scores >= self.min_score) & masks.any((1, 2))
             self.left_out += int((~kept).sum())
             yield ExportImage(name, size, semantic, masks[kept], classes[kept], scores[kept])

@@ -262,10 +262,6 @@ def _painted(
     image: np.ndarray, ids: np.ndarray, colors: np.ndarray, inside: np.ndarray, opacity: float
 ) -> np.ndarray:
     """Color regions and their contours of one pixel, both inside the regions only."""
-    if image.shape != (*ids.shape, 3) or image.dtype != np.uint8:
-        raise ValueError(
-            f"image {image.dtype} {image.shape} and map {ids.shape} differ in size; resize one"
-        )
     drawn = _blend(image, colors, np.where(inside, np.float32(opacity), 0)[..., None])
     padded = np.pad(ids, 1, mode="edge")
     center = padded[1:-1, 1:-1]

@@ -204,10 +204,7 @@ def jpeg(image: np.ndarray) -> bytes:
 
 def _encoded(suffix: str, image: np.ndarray, options: Sequence[int]) -> bytes:
     swapped = np.ascontiguousarray(image[..., [2, 1, 0, *range(3, image.shape[2])]])
-    done, data = cv2.imencode(suffix, swapped, options)
-    if not done:
-        raise ValueError(f"cannot encode {image.dtype} {image.shape}; it must be uint8 [H,W,3]")
-    return data.tobytes()
+    return cv2.imencode(suffix, swapped, options)[1].tobytes()
 
 
 def png_name(name: str) -> str:

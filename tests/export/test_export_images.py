@@ -33,20 +33,6 @@ def test_low_scores_and_empty_instances_are_counted() -> None:
     assert (image.classes.tolist(), read.left_out) == ([0], 2)
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"classes": np.zeros(2, np.uint8)}, "2 classes"),
-        ({"classes": np.array([0, 1, 3], np.uint8)}, "class 3 of 3"),
-        ({"semantic": np.zeros((7, 11), np.uint8)}, "size"),
-    ],
-)
-def test_inconsistent_records_are_named(changed: dict, message: str) -> None:
-    whole = {**record(MASKS, [0, 1, 2], [1, 1, 1]), **changed}
-    with pytest.raises(UserError, match=f"'a b'.*{message}"):
-        list(export_images({"a b": whole}))
-
-
 def test_colliding_names_are_both_named() -> None:
     assert flatten(["a/b", "a c", "é"]) == {"a/b": "a_b", "a c": "a c", "é": "é"}
     with pytest.raises(UserError, match=r"'a/b_c' and 'a_b/c'"):

@@ -124,8 +124,3 @@ def test_nearest_resizing_is_exact_for_whole_factors(labels: np.ndarray) -> None
     tripled = overlays.resized_ids(labels, (90, 135))
     np.testing.assert_array_equal(tripled, np.kron(labels, np.ones((3, 3), np.uint8)))
     np.testing.assert_array_equal(overlays.resized_ids(tripled, labels.shape), labels)
-
-
-def test_wrong_sizes_are_named(image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="differ in size"):
-        overlays.labels_over(image, np.zeros((4, 4), np.uint8))

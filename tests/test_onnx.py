@@ -48,13 +48,6 @@ def test_fixed_padding_equals_same_padding(kernel: int, stride: int, dilation: i
         torch.testing.assert_close(FixedPaddingConv(conv)(features), conv(features))
 
 
-@pytest.mark.parametrize(("cells", "size"), [(2, (1, 1)), (3, (5, 7)), (6, (12, 6)), (6, (20, 1))])
-def test_average_pooling_equals_adaptive_pooling(cells: int, size: tuple[int, int]) -> None:
-    features = torch.randn(2, 3, *size)
-    expected = nn.AdaptiveAvgPool2d(cells)(features)
-    torch.testing.assert_close(AveragePooling(cells)(features), expected)
-
-
 def test_layers_are_replaced_in_a_copy() -> None:
     pools = [nn.AdaptiveAvgPool2d(cells) for cells in (3, 1)]
     network = nn.Sequential(*pools, Conv2dSame(3, 4, 3, stride=2))

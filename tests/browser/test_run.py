@@ -58,16 +58,6 @@ def test_the_stamp_follows_parameters(folder: Path) -> None:
     assert Run("run", run.paths, damaged).stamp()
 
 
-def test_removed_artifact_comes_back(folder: Path) -> None:
-    run, path = run_of(folder), folder / "labels.h5"
-    run.reader("labels")
-    path.unlink()
-    assert not run.exists("labels")
-    assert run.problem("labels") is None
-    write_artifact(folder, "labels")
-    assert run.reader("labels").names == sorted(NAMES)
-
-
 def test_missing_artifact_says_why(folder: Path) -> None:
     run = run_of(folder, missing={"labels": "not in the cache"})
     assert run.problem("labels") == "not in the cache"

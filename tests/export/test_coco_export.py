@@ -10,9 +10,8 @@ from faster_coco_eval import COCO
 from faster_coco_eval.core import mask as coder
 from hypothesis import given, settings
 
-from pipeline.errors import UserError
 from pipeline.export import coco
-from tests.support.exported import CLASSES, MASKS, export_images, iou, record, scenery, target
+from tests.support.exported import CLASSES, MASKS, export_images, iou, scenery, target
 
 
 def exported(folder: Path, **options: Any) -> tuple[dict, COCO]:
@@ -81,13 +80,6 @@ def test_nothing_at_all_is_sound_json(tmp_path: Path) -> None:
     coco.export(export_images({}), target(tmp_path, {}))
     content = json.loads((tmp_path / "out/annotations/instances_default.json").read_bytes())
     assert content["images"] == content["annotations"] == []
-
-
-def test_an_interrupted_export_leaves_no_json(tmp_path: Path) -> None:
-    records = scenery() | {"zz": record(np.ones((1, 4, 4), bool), [9], [1])}
-    with pytest.raises(UserError, match="class 9"):
-        coco.export(export_images(records), target(tmp_path, records, "none"))
-    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_equal_results_give_equal_bytes(tmp_path: Path) -> None:

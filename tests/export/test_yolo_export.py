@@ -95,8 +95,8 @@ def test_a_missing_split_is_named_so(tmp_path: Path) -> None:
 
 
 def test_names_that_collide_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    records = dict.fromkeys(["a/b", "a_b"], scenery()["empty"])
-    with pytest.raises(UserError, match=r"'a/b' and 'a_b'"):
+    records = dict.fromkeys(["a/b_c", "a_b/c"], scenery()["empty"])
+    with pytest.raises(UserError, match=r"'a/b_c' and 'a_b/c'"):
         yolo.export(export_images(records), target(tmp_path, records))
     assert not (tmp_path / "out").exists()
 

@@ -71,7 +71,8 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> ImageGallery:
 def test_every_panel_of_an_image_is_drawn(gallery: ImageGallery) -> None:
     example = gallery.example("f")
     assert list(example.panels) == ["image", *COLUMNS]
-    assert {panel.shape for panel in example.panels.values()} == {(44, 60, 3)}
+    found = {(panel.shape, panel.dtype.name) for panel in example.panels.values()}
+    assert found == {((44, 60, 3), "uint8")}
     assert list(gallery.contact_sheets(NAMES[:5]))[1].startswith(b"\x89PNG")
 
 

@@ -3,39 +3,7 @@ import pytest
 
 from pipeline.views import overlays, sheets
 
-H, W = 50, 90
-GRID = (13, 23)
-
-
 CLASSES = ("cat", "dog")
-
-
-def everything() -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(0)
-    ids = np.zeros((H, W), np.uint16)
-    ids[10:40, 20:70] = 1
-    labels = ids.astype(np.uint8)
-    image = generator.integers(0, 256, (H, W, 3)).astype(np.uint8)
-    arrays: dict[str, np.ndarray] = {
-        "features": np.zeros((H, W, 3), np.uint8),
-        "boundary": generator.random(GRID).astype(np.float16),
-        "cams": generator.random((2, H, W)).astype(np.float32),
-        **dict.fromkeys(("walk", "evidence"), generator.random((2, H, W)).astype(np.float32)),
-        "displacement": generator.normal(size=(2, *GRID)).astype(np.float16),
-        "seeds": np.where(labels, labels, np.uint8(255)),
-        **dict.fromkeys(("hints", "labels", "predictions", "ground truth"), labels),
-        **dict.fromkeys(("segments", "instances", "predicted instances"), ids),
-        "ground-truth instances": ids,
-    }
-    return sheets.panels(image, arrays, 60)
-
-
-def test_panels_come_in_order_and_in_one_size() -> None:
-    drawn = everything()
-    assert list(drawn) == ["image", *sheets.COLUMNS]
-    assert {panel.shape for panel in drawn.values()} == {(33, 60, 3)}
-    assert {panel.dtype for panel in drawn.values()} == {np.dtype(np.uint8)}
-    assert list(sheets.panels(np.zeros((H, W, 3), np.uint8), {}, 60)) == ["image"]
 
 
 def test_missing_panels_are_gray_and_the_others_stay_in_their_column() -> None:

@@ -25,6 +25,7 @@ def test_labels_csv_overrides_annotations(tmp_path: Path) -> None:
     assert [p.tags for p in index.values()] == [(0,), (0, 1), ()]
 
 
+@pytest.mark.defect("irn-1")
 def test_pickled_tags_if_there_is_nothing_else(tmp_path: Path) -> None:
     voc = voc_folder(tmp_path / "voc", ["2007_000032"], ["2007_000039"])
     for file in (voc / "Annotations").iterdir():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from pipeline.export.polygons import join, trace
+from pipeline.export.polygons import edge_polygons, join, trace
 from tests.support.exported import MASKS
 
 RING = np.pad(np.zeros((3, 3), bool), 2, constant_values=True)
@@ -54,3 +54,11 @@ def test_parts_are_joined_by_a_line_between_the_nearest_corners() -> None:
     bridge = np.zeros_like(mask)
     bridge[3, 3:6] = True
     np.testing.assert_array_equal(fill([join(trace(mask))], mask.shape), mask | bridge)
+
+
+def test_edges_lie_a_quarter_of_a_pixel_inside() -> None:
+    mask = np.zeros((9, 12), bool)
+    mask[2:5, 3:10] = True
+    (polygon,) = edge_polygons(mask)
+    assert polygon.min(0).tolist() == [3.25, 2.25]
+    assert polygon.max(0).tolist() == [9.75, 4.75]

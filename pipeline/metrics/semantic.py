@@ -227,9 +227,12 @@ class ThresholdCurve:
     def best(self) -> tuple[float, float]:
         """Return (threshold, mIoU) at the highest mIoU, the lowest such threshold; a score, never a
         setting. Raise ValueError without any image.
+
+        Values that tables round to the same five digits are equal, so that a chart of the curve
+        marks this threshold.
         """
         scores = mean_iou(self.counts())
-        index = int(np.nanargmax(scores))
+        index = int(np.nanargmax(scores.round(5)))
         return self.thresholds[index], float(scores[index])
 
 

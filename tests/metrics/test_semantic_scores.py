@@ -106,6 +106,16 @@ def test_curve_equals_the_naive_confusion_at_every_threshold(
     np.testing.assert_array_equal(curve.counts(), naive)
     scores = mean_iou(naive).tolist()
     assert curve.best() == (grid[int(np.argmax(scores))], max(scores))
+
+
+def test_the_best_threshold_is_the_lowest_that_the_table_cannot_tell_from_it() -> None:
+    truth, cams = np.zeros((1000, 1000), np.uint8), np.zeros((1, 1000, 1000), np.float32)
+    truth[500:], cams[:, 500:], cams[:, 0, 0] = 1, 0.6, 0.4
+    curve = ThresholdCurve(CLASSES, threshold_grid())
+    curve.add(truth, cams, [0])
+    scores = [row["miou"] or 0 for row in curve.curve()]
+    assert scores[0] < max(scores), "one pixel of a million is better above 0.4"
+    assert curve.best() == (curve.thresholds[0], scores[0])
     assert [row["miou"] for row in curve.curve()] == scores
 
 

@@ -82,12 +82,12 @@ def walk_instances(
     pieces = instance_maps(cams, parts, [int(item.centers.max()) + 1 for item in batch])
     seeds = [
         torch.cat([maps, background_seeds(own, background)])
-        for (maps, _, _), own in zip(pieces, cams, strict=True)
+        for (maps, _), own in zip(pieces, cams, strict=True)
     ]
     walked = random_walk(boundaries, seeds, radius=radius, beta=beta, steps=steps)
     return [
         walked_record(maps, item.labels[classes], item.size)
-        for maps, (_, classes, _), item in zip(to_numpy(walked), pieces, batch, strict=True)
+        for maps, (_, classes), item in zip(to_numpy(walked), pieces, batch, strict=True)
     ]
 
 
@@ -113,7 +113,7 @@ def clusters(centers: Tensor, ends: Tensor) -> Tensor:
 
 def instance_maps(
     cams: Sequence[Tensor], parts: Sequence[Tensor], numbers: Sequence[int]
-) -> list[tuple[Tensor, np.ndarray, np.ndarray]]:
+) -> list[tuple[Tensor, np.ndarray]]:
     """Cut the class maps of each image by its clusters; keep the pieces with mass.
 
     Args:
@@ -122,8 +122,8 @@ def instance_maps(
         numbers: number of clusters per image; ids are below it.
 
     Returns:
-        For each image the pieces [M,h,w], zero outside their cluster, their class [M] in 0..C-1 and
-        cluster [M], int64, ordered by class.
+        For each image the pieces [M,h,w], zero outside their cluster, and their class int64 [M] in
+        0..C-1, ordered by class, then by cluster.
     """
     kept = []
     for maps, part, number in zip(cams, parts, numbers, strict=True):
@@ -133,8 +133,8 @@ def instance_maps(
     wanted = [np.stack(table.nonzero()) for table in to_numpy(kept)]
     chosen = to_device([ids.T for ids in wanted], np.int64, parts[0].device) if parts else []
     return [
-        (maps[ids[:, 0]] * (part == ids[:, 1, None, None]), classes, owners)
-        for maps, part, ids, (classes, owners) in zip(cams, parts, chosen, wanted, strict=True)
+        (maps[ids[:, 0]] * (part == ids[:, 1, None, None]), classes)
+        for maps, part, ids, (classes, _) in zip(cams, parts, chosen, wanted, strict=True)
     ]
 
 

@@ -63,12 +63,8 @@ def load_sam(model: str, checkpoint: str | Path, sha256: str, device: torch.devi
         device: Where the network computes.
 
     Raises:
-        SamError: The model is unknown, the file is missing or has another digest, or its weights
-            do not fit the model.
+        SamError: The file is missing or has another digest, or its weights do not fit the model.
     """
-    if model not in CHECKPOINTS:
-        known = ", ".join(CHECKPOINTS)
-        raise SamError(f"segments.sam.model: unknown SAM {model!r}; use one of {known}")
     checkpoint = Path(checkpoint)
     _check_digest(model, checkpoint, sha256)
     net = sam_model_registry[model]()

@@ -5,11 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pipeline.data.augmentation import RandomScale
-from pipeline.data.index import ImageEntry, Index
 from pipeline.data.instance_masks import exclusive, masks_of, pack, unpack
 from pipeline.instances.base import (
     OUTSIDE,
@@ -18,6 +16,7 @@ from pipeline.instances.base import (
     renumber,
     select_instances,
 )
+from tests.support.sources import painted
 
 MEAN = (0.5, 0.5, 0.5)
 COLORS = np.array([[10, 40, 10], [220, 30, 40], [30, 60, 230], [240, 230, 20]], np.uint8)
@@ -52,27 +51,22 @@ def test_higher_score_is_in_front() -> None:
     assert exclusive(masks, np.array([0.2, 0.9, 0.2])).tolist() == [[1, 2, 2, 1]]
 
 
-def test_void_and_objects_without_an_instance_are_ignored() -> None:
-    found = select_instances(IDS, CLASSES, WEIGHTS, SEMANTIC, np.array([True, True]))
-    assert (found.ids == OUTSIDE).tolist() == [[False, False, False], [True, True, False]]
-
-
-def test_instances_left_out_are_not_background() -> None:
-    found = select_instances(IDS, CLASSES, WEIGHTS, SEMANTIC, np.array([True, False]))
-    assert (found.ids == OUTSIDE).tolist() == [[False, False, True], [True, True, True]]
-
-
-def test_pixels_of_an_instance_left_out_are_ignored_even_where_no_class_won() -> None:
-    found = select_instances(
-        IDS, CLASSES, WEIGHTS, np.zeros_like(SEMANTIC), np.array([True, False])
-    )
-    assert found.ids.tolist() == [[0, 1, OUTSIDE], [0, 0, OUTSIDE]]
-
-
-def test_selection_of_no_instances() -> None:
-    nothing = np.zeros(0)
-    found = select_instances(np.zeros_like(IDS), nothing, nothing, SEMANTIC, np.zeros(0, bool))
-    assert (found.ids == OUTSIDE).tolist() == (SEMANTIC > 0).tolist()
+@pytest.mark.parametrize(
+    ("ids", "semantic", "kept", "expected"),
+    [
+        (IDS, SEMANTIC, [True, True], [[0, 1, 2], [OUTSIDE, OUTSIDE, 2]]),
+        (IDS, SEMANTIC, [True, False], [[0, 1, OUTSIDE], [OUTSIDE] * 3]),
+        (IDS, 0 * SEMANTIC, [True, False], [[0, 1, OUTSIDE], [0, 0, OUTSIDE]]),
+        (0 * IDS, SEMANTIC, [], [[0, OUTSIDE, OUTSIDE], [OUTSIDE] * 3]),
+    ],
+    ids=["all", "one left out", "where no class won", "no instances"],
+)
+def test_void_and_objects_without_an_instance_are_ignored(
+    ids: np.ndarray, semantic: np.ndarray, kept: list[bool], expected: list[list[int]]
+) -> None:
+    """They are not background."""
+    found = select_instances(ids, CLASSES, WEIGHTS, semantic, np.array(kept, bool))
+    assert found.ids.tolist() == expected
 
 
 def instances(ignored: bool = False) -> TrainingInstances:
@@ -87,9 +81,7 @@ def instances(ignored: bool = False) -> TrainingInstances:
 def crops(
     folder: Path, given: TrainingInstances, crop: int = 64, scale: float = 1.0
 ) -> InstanceCrops:
-    Image.fromarray(COLORS[given.ids]).save(folder / "p.png")
-    image = ImageEntry("p", "p.png", 72, 96, "train", (1, 4), None, None, "")
-    index = Index(tuple("abcdef"), [image], folder, folder, {})
+    index = painted(folder, COLORS[given.ids], "abcdef", (1, 4))
     return InstanceCrops(index, ["p"], lambda name: given, RandomScale(scale, scale), crop, MEAN)
 
 

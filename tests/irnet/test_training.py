@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pipeline.core.artifacts import Reader, Writer
 from pipeline.core.engine import ImageError
-from pipeline.data.index import ImageEntry, Index
+from pipeline.data.index import Index
 from pipeline.irnet.network import IRNet, fields_of
 from pipeline.irnet.training import (
     SeedCrops,
@@ -21,6 +20,7 @@ from pipeline.irnet.training import (
     training_loss,
 )
 from tests.support.runtimes import runtime
+from tests.support.sources import painted
 from tests.support.steps import single_rank
 
 SMALL = "test_resnet"
@@ -38,13 +38,10 @@ def label_map() -> np.ndarray:
 def sources(tmp_path: Path) -> tuple[Index, Reader]:
     """One image painted as its label map says."""
     table = np.array([COLORS[k] for k in range(3)], np.uint8)
-    Image.fromarray(table[label_map()]).save(tmp_path / "p.png")
-    image = ImageEntry("p", "p.png", 72, 96, "train", (0, 1), None, None, "")
+    index = painted(tmp_path, table[label_map()], ("a", "b"), (0, 1))
     with Writer(tmp_path / "seeds.h5", "seeds", ("a", "b")) as writer:
         writer.write("p", {"seeds": label_map()})
-    return Index(("a", "b"), [image], tmp_path, tmp_path, {}), Reader(
-        tmp_path / "seeds.h5", "seeds"
-    )
+    return index, Reader(tmp_path / "seeds.h5", "seeds")
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
-from pipeline.data.index import ImageEntry, Index
 from pipeline.nets.backbones import create_backbone, normalization
 from pipeline.nets.deeplab import LabeledCrops, SemanticNet, probabilities, segmentation_loss
+from tests.support.sources import painted
 from tests.support.steps import FixedLogits, single_rank
 
 
@@ -141,14 +140,7 @@ def test_crops_and_their_labels_stay_together(tmp_path: Path) -> None:
     labels = np.zeros((60, 80), np.uint8)
     labels[10:40, 15:45] = 1
     table = np.array([[10, 40, 10], [220, 30, 40]], np.uint8)
-    Image.fromarray(table[labels]).save(tmp_path / "p.png")
-    index = Index(
-        ("a",),
-        [ImageEntry("p", "p.png", 60, 80, "train", (0,), None, None, "")],
-        tmp_path,
-        tmp_path,
-        {},
-    )
+    index = painted(tmp_path, table[labels], ("a",), (0,))
     crops = LabeledCrops(index, ["p"], (0.75, 1.5), 64, (0.5, 0.5, 0.5), lambda name: labels)
     assert len(crops) == 1
     for seed in range(10):

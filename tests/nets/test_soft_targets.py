@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.data.index import ImageEntry, Index
 from pipeline.labelling.pseudo_labels import class_maps, pseudo_labels
 from pipeline.nets.deeplab import segmentation_loss
 from pipeline.nets.soft_targets import (
@@ -23,6 +21,7 @@ from pipeline.nets.soft_targets import (
     pairwise,
     soft_loss,
 )
+from tests.support.sources import painted
 from tests.support.steps import FixedLogits, single_rank
 
 SHAPE = (2, 4, 5, 6)
@@ -165,11 +164,8 @@ def test_crops_targets_and_segments_stay_together(tmp_path: Path) -> None:
     labels = np.zeros((60, 80), np.uint8)
     labels[10:40, 15:45] = 2
     table = np.array([[10, 40, 10], [0, 0, 0], [220, 30, 40]], np.uint8)
-    Image.fromarray(table[labels]).save(tmp_path / "p.png")
-    entry = ImageEntry("p", "p.png", 60, 80, "train", (1,), None, None, "")
-    index = Index(("a", "b"), [entry], tmp_path, tmp_path, {})
     crops = SoftCrops(
-        index,
+        painted(tmp_path, table[labels], ("a", "b"), (1,)),
         ["p"],
         (0.75, 1.5),
         64,

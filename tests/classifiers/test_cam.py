@@ -1,15 +1,12 @@
 """CAM: its loss, and maps that locate the classes."""
 
-import numpy as np
-import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from pipeline.classifiers.base import TrainingData, classification_loss, tagged_loss
+from pipeline.classifiers.base import TrainingData, classification_loss
 from pipeline.classifiers.cam import Cam
 from pipeline.nets.backbones import Backbone
-from tests.classifiers.base import SMALL, ClassifierTester, random_images, step
+from tests.classifiers.base import SMALL, ClassifierTester, random_images
 
 
 class TestCam(ClassifierTester):
@@ -30,17 +27,6 @@ def test_logits_are_the_means_of_the_maps() -> None:
     maps, features = network.maps(normalized, torch.ones(2, 3)), network.features(normalized)
     assert torch.allclose(maps[:, 1], 2 * features[:, 5], atol=1e-6)
     assert maps[:, [0, 2]].abs().max() == 0
-
-
-def test_loss_is_the_multi_label_soft_margin() -> None:
-    logits = torch.tensor([[1.5, -0.5, 0.0], [-2.0, 3.0, 0.25]], dtype=torch.float64)
-    tags = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
-    terms = tagged_loss(nn.Identity(), (logits, tags), step())
-    by_hand = 0.0
-    for row, target in zip(logits.tolist(), tags.tolist(), strict=True):
-        for x, y in zip(row, target, strict=True):
-            by_hand -= np.log(1 / (1 + np.exp(-x))) if y else np.log(1 / (1 + np.exp(x)))
-    assert float(terms["loss"]) == pytest.approx(by_hand / 6, rel=1e-6)
 
 
 def test_crops_show_their_image_filled_up_with_the_mean_color(data: TrainingData) -> None:

@@ -14,7 +14,6 @@ from pipeline.classifiers.seenet import (
     Fusion,
     SeeNet,
     SeeNetLoss,
-    apply_mask,
     attention,
     background_mask,
     divide_by_maximum,
@@ -197,15 +196,6 @@ def test_branches_are_detached_in_the_warmup(
 
     SeeNetLoss(warmup)(Watched(), (random_images(2), torch.ones(2, 3)), step(progress))
     assert calls == [detached]
-
-
-def test_features_are_rectified_where_their_sign_reverses_alone() -> None:
-    """A backbone that ends in batch normalization gives negative features, whose reversed sign
-    would mean nothing.
-    """
-    features = torch.tensor([-1.0, 2, -3, 4, -5, 6]).view(1, 1, 1, 6)
-    mask = torch.tensor([-1.0, -1, 1, 1, 0, 0]).view(1, 1, 1, 6)
-    assert apply_mask(features, mask).flatten().tolist() == [0, -2, -3, 4, 0, 0]
 
 
 @pytest.mark.defect("seenet-6")

@@ -67,13 +67,13 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.dilated = name, dilated
+        mean, std = normalization(name)
         self.body = create_backbone(name, weights, dilated, strides, output_stride)
         info: Any = self.body.feature_info
         self.channels: list[int] = info.channels()
         self.reductions: list[int] = info.reduction()
         self.stride = self.reductions[-1]
         self.modules_of_stages = [stage["module"].replace(".", "_") for stage in info.info]
-        mean, std = normalization(name)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
         self.to(memory_format=torch.channels_last)
@@ -203,8 +203,19 @@ def create_backbone(
 
 
 def normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of RGB in 0..1 that timm's `name` was trained with."""
-    config = timm.get_pretrained_cfg(name)
+    """Return the mean and standard deviation of RGB in 0..1 that timm's `name` was trained with.
+
+    Raises:
+        BackboneError: timm has the network, but no weights of this tag.
+    """
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        network = name.split(".")[0]
+        tags = ", ".join(timm.list_pretrained(f"{network}.*")) or "none"
+        raise BackboneError(
+            f"backbone.name: timm has no weights {name!r}; those of {network}: {tags}"
+        ) from error
     return (config.mean, config.std) if config is not None else IMAGENET
 
 

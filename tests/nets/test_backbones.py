@@ -185,6 +185,11 @@ def test_fixed_batch_norm_keeps_its_statistics_and_learns_its_scale() -> None:
         ("no-such-net", "none", r"backbone\.name.*'no-such-net'"),
         (SMALL, "missing.safetensors", r"backbone\.weights.*no such file: missing\.safetensors"),
         (SMALL, "package", rf"backbone\.weights.*_lite2, not of '{SMALL}'"),
+        (
+            f"{SMALL}.no_such",
+            "none",
+            rf"backbone\.name.*'{SMALL}\.no_such'; those of {SMALL}: {SMALL}",
+        ),
         ("vit_tiny_patch16_224", "package", r"backbone\.(name|weights).*vit_tiny"),
     ],
 )

@@ -25,8 +25,8 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
 from pipeline.core.artifacts import Record
+from pipeline.labelling import upsample
 from pipeline.labelling.hints import Hint
-from pipeline.labelling.seeds import upsample
 
 Normalize = Literal["background", "class", "image"]
 """What maps are divided by: the maximum of their class, or of all classes in the image, or the

@@ -4,27 +4,12 @@ section 4.2 and the authors' code).
 
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 
 from pipeline.core.artifacts import IGNORE
+from pipeline.labelling import upsample
 from pipeline.labelling.crf import label_refiner
 from pipeline.labelling.hints import Hint
-
-STRIDE = 4
-"""Pixels per cell of the grid on which class maps, boundaries and walked maps live."""
-
-
-def upsample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Upsample maps [K,h,w] of the stride-4 grid to the image's size (H,W): f4 [K,H,W].
-
-    Bilinear about the centers of the cells, cropped to the image. Seeds, pseudo-labels, scores and
-    drawings all use this function, so that a drawn map is the scored one.
-    """
-    if len(maps) == 0:
-        return np.zeros((0, *size), np.float32)
-    full = (cv2.resize(m, None, fx=STRIDE, fy=STRIDE) for m in np.asarray(maps, np.float32))
-    return np.stack([m[: size[0], : size[1]] for m in full])
 
 
 def seed_map(

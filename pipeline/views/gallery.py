@@ -16,8 +16,8 @@ from pipeline.data.index import HEADER, Index
 from pipeline.data.instance_masks import exclusive_record
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
+from pipeline.labelling import upsample
 from pipeline.labelling.pseudo_labels import Normalize, class_maps
-from pipeline.labelling.seeds import upsample
 from pipeline.views import overlays, sheets
 from pipeline.views.report_data import KINDS, TITLES, ReportData, Table, read_rows
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from pipeline.data.instance_masks import exclusive
-from pipeline.labelling.seeds import upsample
+from pipeline.labelling import upsample
 from pipeline.views import overlays
 
 PAGE, MISSING, MUTED = (242, 242, 240), (226, 226, 224), (110, 110, 116)

@@ -27,9 +27,9 @@ from pipeline.data.images import raise_errors, summarize
 from pipeline.data.index import Index
 from pipeline.data.masks import decode_values, number_instances, read_values, to_labels
 from pipeline.errors import UserError, count
+from pipeline.labelling import upsample
 from pipeline.labelling.hints import is_corrected
 from pipeline.labelling.pseudo_labels import class_maps
-from pipeline.labelling.seeds import upsample
 from pipeline.params import Parameters
 from pipeline.readers.coco import load as load_coco
 from pipeline.readers.hints import TRIAL, Names, read_hints

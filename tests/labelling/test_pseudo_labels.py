@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.core.artifacts import Record, validate_record
 from pipeline.irnet.instances import WalkInput
+from pipeline.labelling import upsample
 from pipeline.labelling.pseudo_labels import Normalize, class_maps, pseudo_labels
-from pipeline.labelling.seeds import upsample
 from tests.support.walks import item, random_item, walked
 
 NORMALIZE: tuple[Normalize, ...] = get_args(Normalize)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from pipeline.labelling.seeds import seed_map, upsample
+from pipeline.labelling import upsample
+from pipeline.labelling.seeds import seed_map
 from pipeline.params import presets
 
 OFF: Mapping[str, float] = {

@@ -17,6 +17,7 @@ from pipeline.core.device import Runtime
 from pipeline.core.weights import WeightsError, save_weights
 from pipeline.errors import UserError
 from pipeline.export.predictions import (
+    IMAGES_PER_WORKER,
     OutputPaths,
     PredictionSummary,
     check_output_folder,
@@ -175,14 +176,14 @@ def test_instances_are_json_that_coco_reads(photos: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_write_the_same_files(photos: Path) -> None:
-    for number in range(12):
+    for number in range(IMAGES_PER_WORKER):
         image = Image.fromarray(np.full((8, 9, 3), 60 * (number % 4), np.uint8))
         image.save(photos / f"more{number}.png")
     predict_whole(red, output(photos), runtime(photos))
     alone = {path: path.read_bytes() for path in Path("out").rglob("*.*")}
     predict_whole(red, output(photos), runtime(photos, workers=2))
     assert alone == {path: path.read_bytes() for path in Path("out").rglob("*.*")}
-    assert len(alone) == 1 + 2 * 16
+    assert len(alone) == 1 + 2 * (4 + IMAGES_PER_WORKER)
 
 
 def test_interrupted_run_leaves_complete_files(photos: Path) -> None:

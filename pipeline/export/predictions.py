@@ -42,8 +42,8 @@ from pipeline.views import sheets
 MASKS, OVERLAYS = "masks", "overlays"
 LABELMAP, INSTANCES_JSON = "labelmap.csv", "instances.json"
 """Names in the output folder: folders with a file per image, and files about all images."""
-IMAGES_PER_WORKER = 8
-"""Images that are worth a process of their own, whose start takes seconds."""
+IMAGES_PER_WORKER = 16
+"""Images that are worth a process of their own, whose start takes about seven seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pipeline.instances.sparseinst import SparseInst
 from pipeline.nets.deeplab import SemanticNet
 from tests.support.defects import DEFECTS
 
-LONGEST = "test_run_variants.py"
+LONGEST = "test_run.py"
 CLASSES = ("cat", "dog, or wolf", "日本")
 # a shell that starts the tests in the background lets them ignore Ctrl-C, which some of them send
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,13 +1,16 @@
 """The whole graph on unusual data ends with valid artifacts."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from markupsafe import escape
 
 from pipeline.core.artifacts import Reader, Record
+from stages.cli.main import main
 from tests.support.degenerate import (
     TRAINED,
     Photo,
@@ -179,3 +182,31 @@ def test_mask_rcnn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_artifacts(tmp_path / "data", case.photos, case.classes)
     check_scores(tmp_path / "data")
     check_report(tmp_path / "data")
+
+
+def test_no_instance_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_case(Case(MIXED), tmp_path, monkeypatch, {"instance.method": "none"}) == {}
+    scores = check_scores(tmp_path / "data")["predictions"]
+    assert "miou" in scores
+    assert "AP50" not in scores
+    check_report(tmp_path / "data")
+    described = CliRunner().invoke(main, ["inspect", "data/instance.safetensors"])
+    assert "none" in described.output
+
+
+def test_images_without_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user brings them: nothing to score by, everything else there."""
+    write_source(tmp_path / "source", MIXED, (*CAT, *DOG))
+    shutil.rmtree(tmp_path / "source/masks")
+    assert run_graph(tmp_path, {}, monkeypatch) == {}
+    check_artifacts(tmp_path / "data", MIXED, (*CAT, *DOG))
+    assert not any(check_scores(tmp_path / "data").values())
+    assert "data:image" in check_report(tmp_path / "data")
+    for command, code, says in (
+        ("inspect data/scores", 0, "none, as no image has a ground-truth mask"),
+        ("scores", 1, "no image has a ground-truth mask"),
+        ("inspect data/scores p00", 1, "it scores no image: none of its split has a ground-truth"),
+        ("report-diff data/report", 0, "wrote data/report-diff.html"),
+    ):
+        result = CliRunner().invoke(main, command.split())
+        assert (result.exit_code, says in result.output) == (code, True), result.output

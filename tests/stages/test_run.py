@@ -102,6 +102,17 @@ def test_a_wrong_override_ends_at_once_with_help(
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.defect("s2c-6-7")
+def test_another_method_runs_to_its_scores(restored: Path) -> None:
+    """The others, in this process: test_degenerate."""
+    set_parameters(restored, {"classifier.method": "s2c", "classifier.s2c.warmup": 0})
+    text = run(restored, "dvc", "repro", "scores@cams").stdout
+    assert "Running stage 'classifier'" in text
+    assert "Running stage 'cams'" in text
+    assert "Running stage 'segments'" not in text
+    assert 0 <= scores_of(restored, "cams")["best_miou"] <= 100
+
+
 def test_a_queued_experiment_runs(restored: Path) -> None:
     """In a folder of DVC's own; test_compare has a grid."""
     options = ["-n", "low", "-S", "scores.background=0.1", "scores@cams"]

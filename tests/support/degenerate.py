@@ -25,21 +25,18 @@ STEPS = (
 )
 PER_IMAGE = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
 TRAINED = ("classifier", "irnet", "semantic", "instance")
-TINY = {
+SMALLEST = {
+    **QUICK,
     **{f"{stage}.backbone.name": "test_resnet" for stage in TRAINED},
     **{f"{stage}.backbone.weights": "none" for stage in TRAINED},
     "classifier.frozen_stages": 0,
-    "seeds.crf.iterations": 1,
-    "predictions.crf.iterations": 1,
-}
-SMALLEST = {
-    **QUICK,
-    **TINY,
     "dataset.format": "folder",
     "dataset.source": "source",
     "dataset.val": 0.0,
     "walk.iterations": 20,
     "walk.steps": 16,
+    "seeds.crf.iterations": 1,
+    "predictions.crf.iterations": 1,
     "runtime.batch": 4,
 }
 

@@ -51,6 +51,15 @@ def test_stages_and_messages_are_shown_and_all_else_is_logged(project: Path) -> 
     assert "stage" not in CliRunner().invoke(main, ["run", "labels"]).stderr, "nothing changed"
 
 
+def test_a_run_without_masks_ends_with_its_report(project: Path) -> None:
+    (project / "dvc.yaml").write_text(GRAPH.format(command="echo done"))
+    (project / "data/scores/labels.json").write_text('{"labels": {}}')
+    result = CliRunner().invoke(main, ["run"])
+    assert result.exit_code == 0, result.output
+    assert "no image has a ground-truth mask" in result.stdout
+    assert "report: data/report/index.html" in result.stdout
+
+
 def test_a_wrong_parameter_lists_the_valid_ones_before_anything_runs(project: Path) -> None:
     (project / "dvc.yaml").write_text(GRAPH.format(command="echo done"))
     result = CliRunner().invoke(main, ["run", "-S", "wlak.beta=3"])

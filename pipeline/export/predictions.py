@@ -43,7 +43,7 @@ MASKS, OVERLAYS = "masks", "overlays"
 LABELMAP, INSTANCES_JSON = "labelmap.csv", "instances.json"
 """Names in the output folder: folders with a file per image, and files about all images."""
 IMAGES_PER_WORKER = 16
-"""Images that are worth a process of their own, whose start takes about seven seconds."""
+"""Images that are worth a process of their own, whose start takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,12 @@ def ramp(height: int, width: int) -> Tensor:
     )[None]
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 90), (75, 100), (33, 47)])
+def test_maps_lie_on_the_stride_4_grid(network: Cam, height: int, width: int) -> None:
+    maps = activation_maps(network, torch.randn(1, 3, height, width), (1.0, 0.5), True)
+    assert maps.shape == (1, 3, (height - 1) // 4 + 1, (width - 1) // 4 + 1)
+
+
 @pytest.mark.defect("irn-18")
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("flip", [False, True])
@@ -70,6 +76,19 @@ def test_no_scale_and_no_flip_is_shifted(
     assert (maps[0] - y[:, None])[inner].abs().max() < 0.3
     assert (maps[1] - x)[inner].abs().max() < 0.3
     assert (maps[2] - 1)[inner].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (64, 84), (50, 68)])
+@pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.5, 1.5)])
+def test_a_flipped_image_has_flipped_maps(
+    network: Cam, height: int, width: int, scales: tuple[float, ...]
+) -> None:
+    image = torch.randn(1, 3, height, width)
+    straight = activation_maps(network, image, scales, True)
+    flipped = activation_maps(network, image.flip(3), scales, True)
+    assert (straight - flipped.flip(3)).abs().max() < 1e-4 * straight.max()
+    one_sided = activation_maps(network, image, scales, False)
+    assert (one_sided - straight / 2).abs().max() > 1e-2 * straight.max() / 2
 
 
 def test_batched_equals_single(network: Cam) -> None:
@@ -109,6 +128,17 @@ def test_image_of_few_pixels(network: Cam) -> None:
     maps = activation_maps(network, torch.randn(1, 3, 3, 1), SCALES, True)
     assert maps.shape == (1, 3, 1, 1)
     assert torch.isfinite(maps).all()
+
+
+def test_every_class_is_divided_by_its_own_maximum() -> None:
+    maps = torch.rand(3, 8, 9) * torch.tensor([1e-2, 1.0, 1e3]).view(3, 1, 1)
+    scaled = normalize(maps)
+    assert (scaled >= 0).all()
+    assert (scaled <= 1).all()
+    assert torch.allclose(scaled.amax((1, 2)), torch.ones(3), atol=2e-3)
+    assert torch.allclose(
+        scaled / scaled.amax((1, 2), keepdim=True), maps / maps.amax((1, 2), keepdim=True)
+    )
 
 
 @pytest.mark.defect("irn-15")

@@ -134,6 +134,17 @@ def test_permuting_the_ids_changes_nothing() -> None:
     assert float(first) == pytest.approx(float(second), rel=1e-12)
 
 
+def test_images_of_no_segment_or_of_one_cost_nothing() -> None:
+    features = torch.rand(2, 6, 4, 4, requires_grad=True)
+    none = segment_contrast(features, torch.zeros(2, 64, 64, dtype=torch.int32), 0.5, 4)
+    one = segment_contrast(features, torch.ones(2, 64, 64, dtype=torch.int32), 0.5, 4)
+    assert none == 0
+    assert abs(one.item()) < 1e-6
+    one.backward()
+    assert features.grad is not None
+    assert features.grad.abs().max() < 1e-6
+
+
 def test_features_of_any_length_even_zero_stay_finite() -> None:
     """Where ReLU leaves nothing, a pixel is equally far from every prototype."""
     segments = torch.ones(1, 8, 8, dtype=torch.int32)
@@ -149,6 +160,18 @@ def test_features_of_any_length_even_zero_stay_finite() -> None:
             assert loss.item() == pytest.approx(math.log(2), rel=1e-5)
 
 
+def test_map_loss_by_hand() -> None:
+    """Two classes, no enlargement: S^c = ReLU(A^c) / max, S^0 = 1 - max_c S^c, softmax over the
+    three.
+    """
+    maps = torch.tensor([[[[4.0, -1.0]], [[1.0, 2.0]]]])
+    labels = torch.tensor([[[1, 0]]], dtype=torch.uint8)
+    loss = map_loss(maps, torch.ones(1, 2), labels, torch.ones(1, 1, 2, dtype=torch.bool))
+    first = math.log(sum(map(math.exp, (0, 1, 0.5)))) - 1
+    second = math.log(sum(map(math.exp, (0, 0, 1)))) - 0
+    assert loss.item() == pytest.approx((first + second) / 2, rel=1e-6)
+
+
 def test_absent_classes_do_not_compete_and_get_no_gradient() -> None:
     maps = torch.randn(1, 5, 4, 4, requires_grad=True)
     labels = torch.randint(0, 2, (1, 64, 64), dtype=torch.uint8) * 2
@@ -160,6 +183,18 @@ def test_absent_classes_do_not_compete_and_get_no_gradient() -> None:
     assert maps.grad[:, [1, 4]].abs().amax((0, 2, 3)).min() > 0
     alone = map_loss(maps[:, [1, 4]], torch.ones(1, 2), labels // 2, inside)
     assert alone.item() == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_map_loss_does_not_depend_on_the_scale_of_a_map() -> None:
+    maps = (torch.randn(1, 1, 4, 4, dtype=torch.float64) + 3).requires_grad_()
+    labels = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    labels[:, :2] = 1
+    losses = [map_loss(maps * scale, torch.ones(1, 1), labels, INSIDE) for scale in (1, 10)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-12)
+    losses[0].backward()
+    assert maps.grad is not None
+    assert abs(float((maps.grad * maps.detach()).sum())) < 1e-15
+    assert maps.grad.abs().max() > 1e-3
 
 
 def test_a_faint_map_is_not_blown_up() -> None:

@@ -110,6 +110,15 @@ def test_losses_and_counts_match_the_equations(radius: int) -> None:
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("name", TERMS)
+def test_gradient_of_every_term_is_right(name: str) -> None:
+    logits, displacement, labels = random_batch(batch=2, height=5, width=7)
+    inputs = (logits.requires_grad_(), displacement.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda e, d: pair_losses(e, d, labels, 3)[name], inputs, atol=1e-8, fast_mode=True
+    )
+
+
 def test_equal_boundaries_give_one_cell_of_the_line_the_gradient() -> None:
     logits = torch.zeros(1, 1, 2, 3, dtype=torch.float64, requires_grad=True)
     labels = torch.zeros(1, 2, 3, dtype=torch.uint8)
@@ -118,6 +127,34 @@ def test_equal_boundaries_give_one_cell_of_the_line_the_gradient() -> None:
     assert pos.item() == pytest.approx(math.log(2) / 2, rel=1e-4)
     assert logits.grad is not None
     assert logits.grad.sum().item() == pytest.approx(0.25, rel=1e-4)
+
+
+def test_displacement_to_one_center_and_constant_background_costs_nothing() -> None:
+    labels = torch.zeros(1, 12, 20, dtype=torch.uint8)
+    labels[:, 3:9, 6:14] = 2
+    grid = torch.stack(torch.meshgrid(torch.arange(12.0), torch.arange(20.0), indexing="ij"))
+    center = torch.tensor([5.0, 9.0]).view(2, 1, 1)
+    displacement = torch.where(labels > 0, center - grid, torch.full_like(grid, 0.25))[
+        None
+    ].requires_grad_()
+    terms = pair_losses(torch.zeros(1, 1, 12, 20), displacement, labels, 4)
+    assert terms["disp_fg"].item() == terms["disp_bg"].item() == 0
+    total_loss(terms).backward()
+    assert displacement.grad is not None
+    assert not displacement.grad.any()
+
+
+def test_only_ignored_pixels_cost_nothing() -> None:
+    logits, displacement, labels = random_batch()
+    logits.requires_grad_()
+    displacement.requires_grad_()
+    terms = pair_losses(logits, displacement, torch.full_like(labels, 255), 4)
+    total_loss(terms).backward()
+    assert all(term.item() == 0 for term in terms.values())
+    assert logits.grad is not None
+    assert displacement.grad is not None
+    assert not logits.grad.any()
+    assert not displacement.grad.any()
 
 
 @pytest.mark.defect("irn-12")
@@ -141,6 +178,16 @@ def test_terms_averaged_over_ranks_are_those_of_the_whole_batch() -> None:
     for name in TERMS:
         mean = sum(terms[name].item() for terms in ranks) / 2
         assert mean == pytest.approx(whole[name].item(), rel=1e-6)
+
+
+def test_extreme_logits_stay_finite() -> None:
+    logits, displacement, labels = random_batch()
+    steep = (logits.float() * 1e4).requires_grad_()
+    loss = total_loss(pair_losses(steep, displacement.float(), labels, 4))
+    loss.backward()
+    assert steep.grad is not None
+    assert loss.isfinite()
+    assert steep.grad.isfinite().all()
 
 
 def test_nan_is_not_hidden() -> None:

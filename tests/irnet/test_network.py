@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import Tensor
 
+from pipeline.irnet.losses import pair_losses
 from pipeline.irnet.network import IRNet, fields_of
 
 FAMILIES = ("resnet18", "tf_efficientnet_lite0", "convnext_atto")
@@ -124,6 +126,25 @@ def test_backbone_stays_in_evaluation_mode_and_gets_no_gradient() -> None:
     assert not network.eval().training
 
 
+def test_heads_are_independent_problems() -> None:
+    network = IRNet(SMALL).train()
+    labels = torch.zeros(2, 16, 16, dtype=torch.uint8)
+    labels[:, 4:12, 4:12] = 1
+    logits, displacement = network(torch.rand(2, 3, 64, 64) * 255)
+    terms = pair_losses(logits, displacement, labels, 4)
+    boundary, field = list(network.boundary.parameters()), list(network.displacement.parameters())
+
+    def reached(loss: Tensor, parameters: list[torch.nn.Parameter]) -> list[bool]:
+        grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        return [g is not None and bool(g.any()) for g in grads]
+
+    edge, moves = terms["pos"] + terms["neg"], terms["disp_fg"] + terms["disp_bg"]
+    assert any(reached(edge, boundary))
+    assert not any(reached(edge, field))
+    assert any(reached(moves, field))
+    assert not any(reached(moves, boundary))
+
+
 def test_mean_shift_is_subtracted_outside_training_alone() -> None:
     network = IRNet(SMALL).eval()
     image = torch.randn(1, 3, 32, 48)
@@ -137,6 +158,16 @@ def test_mean_shift_is_subtracted_outside_training_alone() -> None:
         before[1] - after[1], torch.tensor([1.5, -2.0]).view(1, 2, 1, 1), atol=1e-5
     )
     assert torch.equal(learning[1], before[1])
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 68), (61, 84)])
+def test_flipped_image_has_a_flipped_boundary(network: IRNet, height: int, width: int) -> None:
+    image = torch.randn(1, 3, height, width)
+    straight = fields_of(network, image, flip=True)[0]
+    flipped = fields_of(network, image.flip(3), flip=True)[0]
+    assert (straight - flipped.flip(2)).abs().max() < 1e-5
+    alone = fields_of(network, image, flip=False)[0]
+    assert (straight - alone).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("width", [64, 70])

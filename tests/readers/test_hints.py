@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.core.artifacts import Record, validate_record
 from pipeline.data.images import DatasetError, Problem
@@ -16,6 +18,7 @@ from pipeline.readers.build import build
 from pipeline.readers.hints import Hints, read_hints, render
 from pipeline.readers.layout import recognize
 from pipeline.readers.validation import check
+from tests.support.harm import HARD, changed, result_or_message
 from tests.support.sources import SIZE, mask, own_folder, save, write
 
 CAT, DOG = 1, 2
@@ -239,3 +242,20 @@ def test_hints_of_other_images_are_counted(source: Path) -> None:
     coco(source, outline(CAT, 0, 0, 3, 3), outline(CAT, 0, 0, 3, 3), image="zebra.png")
     (problem,) = read_hints(source, index_of(source)).problems
     assert "hints on 2 images, such as 'c'" in problem.what
+
+
+@HARD
+@given(data=st.data())
+def test_any_content_ends_in_hints_or_a_message(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    source = own_folder(folder / "src", ["a,cat", "b,dog;cat"])
+    coco(source, outline(CAT, 0, 0, 4, 4, score=0.5), {"category_id": CAT, "bbox": [0, 0, 3, 3]})
+    content = json.loads((source / "hints/x.json").read_text())
+    write(source / "hints/x.json", json.dumps(data.draw(changed(content))))
+    cells = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+    lines = data.draw(st.lists(st.lists(cells, min_size=3, max_size=5).map(",".join)))
+    if data.draw(st.booleans()):
+        write(source / "hints/p.csv", "\n".join([HEAD, *lines]))
+    result_or_message(lambda: said(source), source / "hints")

@@ -21,7 +21,10 @@ CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt package chromium)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt package chromium)"),
+]
 SOURCES = """pane => [...pane.querySelectorAll('img.layer')]
     .filter(e => e.offsetParent && e.getAttribute('src')).map(e => e.dataset.layer)"""
 

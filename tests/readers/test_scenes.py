@@ -69,6 +69,7 @@ def test_an_image_depends_only_on_seed_and_index() -> None:
     assert len({digest(draw(index, seed)) for index in range(3) for seed in range(3)}) == 9
 
 
+@pytest.mark.slow
 def test_masks_are_consistent(scenes: list[Scene]) -> None:
     for scene in scenes:
         assert scene.image.dtype == np.uint8

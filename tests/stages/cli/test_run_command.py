@@ -13,7 +13,10 @@ from pipeline.params import presets
 from stages.cli.main import main
 from stages.cli.run import LOG, SECONDS, Progress, split
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # those inside of DVC
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # those inside of DVC
+]
 
 GRAPH = """stages:
   dataset:

@@ -191,7 +191,7 @@ def test_no_instance_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "AP50" not in scores
     check_report(tmp_path / "data")
     described = CliRunner().invoke(main, ["inspect", "data/instance.safetensors"])
-    assert "none" in described.output
+    assert "instance none" in described.output
 
 
 def test_images_without_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_a_wrong_override_ends_at_once_with_help(
 
 @pytest.mark.defect("s2c-6-7")
 def test_another_method_runs_to_its_scores(restored: Path) -> None:
-    """The others, in this process: test_degenerate."""
+    """One that needs a segmenter; test_degenerate runs the stages of the others."""
     set_parameters(restored, {"classifier.method": "s2c", "classifier.s2c.warmup": 0})
     text = run(restored, "dvc", "repro", "scores@cams").stdout
     assert "Running stage 'classifier'" in text

@@ -186,6 +186,13 @@ class Hints(Section):
     """
 
 
+class SeedsCrf(Crf):
+    """Dense CRF of label maps instead of probabilities."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    """Unary probability of a pixel's initial label (0.7 in IRN)."""
+
+
 class Seeds(Section):
     """Stage seeds."""
 
@@ -193,7 +200,7 @@ class Seeds(Section):
     """CAM value above which a pixel is confident foreground (0.30 in IRN)."""
     background: Fraction
     """CAM value below which a pixel is confident background (0.05 in IRN)."""
-    crf: Crf
+    crf: SeedsCrf
 
     @model_validator(mode="after")
     def _ordered(self) -> "Seeds":

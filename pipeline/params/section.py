@@ -89,8 +89,6 @@ class Crf(Section):
 
     iterations: Annotated[int, Field(ge=0)]
     """Mean-field iterations (10 in IRN); 0 disables the CRF."""
-    confidence: Annotated[float, Field(gt=0, lt=1)]
-    """Unary probability of a pixel's initial label (0.7 in IRN)."""
     smooth_xy: Positive
     """Standard deviation of the smoothness kernel in pixels."""
     smooth_weight: Annotated[float, Field(ge=0)]

@@ -1,4 +1,4 @@
-"""Describe what the pipeline writes: artifacts, weights, tables, scores, unfinished work.
+"""Describe what the pipeline writes: artifacts, weights, scores, unfinished work.
 
 A description is a sequence of lines, the first of which needs no image; those that begin with
 `odd:` name what looks wrong.
@@ -18,8 +18,7 @@ from pipeline.core.artifacts import IGNORE, ArtifactError, Reader, Record
 from pipeline.core.weights import WeightsError, load_checkpoint, read_header, read_weights
 from pipeline.data.index import HEADER, Index
 from pipeline.errors import UserError, count
-from pipeline.views.charts import number
-from pipeline.views.report_data import FILE, load, read_rows
+from pipeline.views.report_data import FILE, load
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -59,7 +58,7 @@ def describe(path: Path) -> Iterator[str]:
 def _brief(path: Path) -> list[str]:
     """Describe an entry of a folder by the first line of its description; skip foreign files."""
     if path.is_dir() and not (path / HEADER).is_file():
-        files = [one.name for one in sorted(path.iterdir()) if one.suffix in DESCRIBERS]
+        files = [one.name for one in sorted(path.iterdir()) if one.is_file()]
         return [f"{path.name}/: {', '.join(files)}"] if files else []
     if not path.is_dir() and path.suffix not in DESCRIBERS:
         return []
@@ -236,20 +235,6 @@ def describe_json(path: Path) -> Iterator[str]:
         yield f"scores: {', '.join(f'{name} {n}' for name, n in scores) or none}"
 
 
-def describe_table(path: Path) -> Iterator[str]:
-    """Describe a CSV file: rows, ranges of its columns, and values that are not finite."""
-    rows, odd = read_rows(path), []
-    yield f"{count(len(rows), 'row')}, columns {', '.join(rows[0]) if rows else 'none'}"
-    for name in (column for column in (rows[0] if rows else ()) if column != "id"):
-        texts = [row[name] for row in rows if row[name]]
-        if values := [value for value in map(number, texts) if value is not None]:
-            empty = f", {len(rows) - len(texts)} empty" if len(texts) < len(rows) else ""
-            yield f"{name}: {min(values):.4g} to {max(values):.4g}{empty}"
-            if broken := len(texts) - len(values):
-                odd.append(f"odd: {name} is not a finite number in {count(broken, 'row')}")
-    yield from odd or ["nothing odd" if rows else "odd: no rows"]
-
-
 def describe_unfinished(folder: Path) -> Iterator[str]:
     """Describe one folder STAGE/FINGERPRINT: what is done, what is being written, what is odd."""
     fingerprint = folder.name.partition("-")[0]
@@ -288,7 +273,6 @@ DESCRIBERS: Mapping[str, Callable[[Path], Iterator[str]]] = {
     ".h5": describe_artifact,
     ".safetensors": describe_weights,
     ".pt": describe_checkpoint,
-    ".csv": describe_table,
     ".json": describe_json,
     ".part": lambda path: iter([f"being written, {file_size(path)} so far; not readable yet"]),
 }

@@ -1,4 +1,4 @@
-"""`weakmask inspect`: describe an artifact, a table or unfinished work, and name what is odd in it.
+"""`weakmask inspect`: describe an artifact or unfinished work, and name what is odd in it.
 
 weakmask inspect                                   # a line on everything in data/
 weakmask inspect data/cams.h5 2007_000504 -o sheet.png

@@ -164,8 +164,7 @@ def first_worker(process: Process) -> psutil.Process:
     """Wait for a worker of a stage, raise psutil.NoSuchProcess if the stage ends without one."""
     while process.poll() is None:
         for child in psutil.Process(process.pid).children():
-            server = "forkserver" in " ".join(child.cmdline())
-            if workers := child.children() if server else []:
+            if "forkserver" in " ".join(child.cmdline()) and (workers := child.children()):
                 return workers[0]
         time.sleep(0.01)
     raise psutil.NoSuchProcess(process.pid)

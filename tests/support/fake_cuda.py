@@ -138,8 +138,7 @@ class _Functions(TorchFunctionMode):
             elif isinstance(value, str | torch.device):
                 device = value
         goes = there if device is None else torch.device(device).type == CUDA.type
-        convert: Any = tensor.to
-        out = convert(*types, **named) if types or named else tensor
+        out = tensor.to(dtype=next(iter(types), None), **named)
         if goes == there:
             return out
         _put(out := out.clone() if out is tensor else out, goes)

@@ -74,7 +74,7 @@ def test_inspect_without_any_artifact_says_so(runner: CliRunner) -> None:
 
 def test_inspect_tells_where_unfinished_work_lies(runner: CliRunner) -> None:
     Path("data").mkdir()
-    Path("data/images.csv").write_text("id,miou\na,0.5\n")
+    Path("data/cams.json").write_text("{}")
     Path(".work/cams/0123").mkdir(parents=True)
     assert runner.invoke(main, ["inspect", ".work"]).output == "no stage is under way\n"
     Path(".work/cams/0123/shard-000000.h5.part").touch()

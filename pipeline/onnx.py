@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from pipeline.core.weights import load_network
 from pipeline.errors import UserError
-from pipeline.instances.registry import rebuild
+from pipeline.instances import rebuild
 from pipeline.instances.sparseinst import MASK_THRESHOLD, SparseInst, select_queries
 from pipeline.instances.sparseinst.network import MASK_STRIDE, MULTIPLE, Outputs
 from pipeline.nets.backbones import OUTPUT_STRIDE

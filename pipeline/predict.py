@@ -17,8 +17,8 @@ from torch import Tensor
 from pipeline.core.artifacts import Record
 from pipeline.core.weights import WeightsError, load_network, read_header
 from pipeline.data.instance_masks import pack
+from pipeline.instances import rebuild
 from pipeline.instances.base import Detections
-from pipeline.instances.registry import rebuild
 from pipeline.nets.deeplab import SemanticNet, probabilities
 
 SemanticPredictor = Callable[[Tensor], np.ndarray]

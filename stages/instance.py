@@ -21,6 +21,7 @@ from pipeline.data.augmentation import Emphasis, ShortSide
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
+from pipeline.instances import INSTANCE_MODELS
 from pipeline.instances.base import (
     InstanceCrops,
     InstanceModel,
@@ -28,7 +29,6 @@ from pipeline.instances.base import (
     select_instances,
 )
 from pipeline.instances.none import NoInstances
-from pipeline.instances.registry import INSTANCE_MODELS
 from pipeline.labelling.hints import said
 from pipeline.nets.backbones import fix_batch_norm, freeze_batch_norm, normalization
 from pipeline.params.models import Instance

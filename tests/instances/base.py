@@ -10,8 +10,8 @@ import yaml
 from torch import Tensor
 
 from pipeline.core.weights import load_network, save_weights
+from pipeline.instances import INSTANCE_MODELS, rebuild
 from pipeline.instances.base import InstanceModel
-from pipeline.instances.registry import INSTANCE_MODELS, rebuild
 from tests.support.steps import single_rank
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.core.weights import WeightsError, load_network, save_weights
+from pipeline.instances import INSTANCE_MODELS, rebuild
 from pipeline.instances.none import NoInstances
-from pipeline.instances.registry import INSTANCE_MODELS, rebuild
 from pipeline.params.models import Instance
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from pipeline.classifiers import new_classifier
 from pipeline.classifiers.extraction import activation_maps
-from pipeline.instances.registry import INSTANCE_MODELS
+from pipeline.instances import INSTANCE_MODELS
 from pipeline.irnet.network import IRNet, fields_of
 from pipeline.nets.backbones import Backbone, BackboneError
 from pipeline.nets.deeplab import SemanticNet, probabilities

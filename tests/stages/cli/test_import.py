@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.classifiers import load_classifier
 from pipeline.core.weights import load_network, load_weights
 from pipeline.data.index import ImageEntry, Index
-from pipeline.instances.registry import rebuild
+from pipeline.instances import rebuild
 from pipeline.irnet.network import IRNet
 from pipeline.nets.backbones import Backbone
 from stages import classifier, instance, irnet

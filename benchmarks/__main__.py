@@ -16,13 +16,14 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import torch
 
-from benchmarks import browser, crf, disk, losses, onnx, repro, sparseinst, walk
-from benchmarks.measure import Benchmark, Measurement, Published, measure, measure_apart
+from benchmarks import crf, disk, losses, onnx, repro, walk
+from benchmarks.measure import Benchmark, Measurement, measure, measure_apart
 
 BENCHMARKS = {
     "walk": walk.BENCHMARKS,
@@ -30,8 +31,6 @@ BENCHMARKS = {
     "crf": crf.BENCHMARKS,
     "disk": disk.BENCHMARKS,
     "onnx": onnx.BENCHMARKS,
-    "sparseinst": sparseinst.BENCHMARKS,
-    "browser": browser.BENCHMARKS,
     "repro": repro.BENCHMARKS,
 }
 """The rows of the table, by the module that measures them."""
@@ -100,19 +99,14 @@ def processor() -> str:
 
 def row(module: str, number: int, benchmark: Benchmark) -> str:
     """Measure a benchmark and its reference, and return their line of the table."""
-    if missing := benchmark.missing():
-        return f"| {benchmark.what} | {benchmark.size} | not measured: {missing} |"
-    ours = measure_apart(module, number, "ours")
+    if missing := [name for name in benchmark.packages if find_spec(name) is None]:
+        return f"| {benchmark.what} | {benchmark.size} | not measured: no {', '.join(missing)} |"
+    ours, reference = measure_apart(module, number, "ours"), benchmark.reference
+    if not isinstance(reference, Measurement):
+        reference = measure_apart(module, number, "reference")
+    best, _, memory = _cells(reference)
     cells = [benchmark.what, benchmark.size, *_cells(ours)]
-    reference = benchmark.reference
-    if reference is None:
-        cells += [benchmark.source, "", "", ""]
-    else:
-        if not isinstance(reference, Published):
-            measured = measure_apart(module, number, "reference")
-            reference = Published(measured.best, measured.memory)
-        best, _, memory = _cells(Measurement(*reference[:1], 0.0, reference.memory, ours.unit))
-        cells += [benchmark.source, best, memory, f"{reference.best / ours.best:.3g}"]
+    cells += [benchmark.source, best, memory, f"{reference.best / ours.best:.3g}"]
     return "| " + " | ".join(cells) + " |"
 
 

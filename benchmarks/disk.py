@@ -1,17 +1,15 @@
-"""CAMs and seeds on disk: one HDF5 file against what the published code stores.
+"""CAMs on disk: one HDF5 file against what the published code stores.
 
-The published code stores CAMs as one pickled npy an image, with the maps once more at full size in
-float32, and seeds as one PNG an image.
+The published code stores them as one pickled npy an image, with the maps once more at full size in
+float32.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from benchmarks.measure import Benchmark, Value, temporary_folder
+from benchmarks.measure import Benchmark, Bytes, temporary_folder
 from pipeline.core.artifacts import Writer
 
 IMAGES, HEIGHT, WIDTH = 100, 375, 500
@@ -39,19 +37,11 @@ def cams() -> Items:
     ]
 
 
-def seeds() -> Items:
-    """Return records of one label map each: background, a class, ignored pixels between them."""
-    maps = (smooth_maps(seed, 1, (HEIGHT, WIDTH))[0] for seed in range(IMAGES))
-    return [
-        {"seeds": np.where(m > 0.6, 15, np.where(m > 0.4, 255, 0)).astype(np.uint8)} for m in maps
-    ]
+def ours() -> Callable[[], object]:
+    records, folder = cams(), temporary_folder()
 
-
-def ours(stage: str, items: Callable[[], Items]) -> Callable[[], object]:
-    records, folder = items(), temporary_folder()
-
-    def call() -> Value:
-        with Writer(folder / f"{stage}.h5", stage, ("a",) * 20) as writer:
+    def call() -> Bytes:
+        with Writer(folder / "cams.h5", "cams", ("a",) * 20) as writer:
             for number, record in enumerate(records):
                 writer.write(f"2007_{number:06d}", record)
         return bytes_an_image(folder)
@@ -59,10 +49,10 @@ def ours(stage: str, items: Callable[[], Items]) -> Callable[[], object]:
     return call
 
 
-def published_cams() -> Callable[[], object]:
+def published() -> Callable[[], object]:
     records, folder, full = cams(), temporary_folder(), smooth_maps(0, 2, (HEIGHT, WIDTH))
 
-    def call() -> Value:
+    def call() -> Bytes:
         for number, record in enumerate(records):
             stored = {"keys": record["labels"], "cam": record["cams"], "high_res": full}
             np.save(folder / f"{number}.npy", np.array(stored, dtype=object), allow_pickle=True)
@@ -71,36 +61,17 @@ def published_cams() -> Callable[[], object]:
     return call
 
 
-def published_seeds() -> Callable[[], object]:
-    records, folder = seeds(), temporary_folder()
-
-    def call() -> Value:
-        for number, record in enumerate(records):
-            Image.fromarray(record["seeds"]).save(folder / f"{number}.png")
-        return bytes_an_image(folder)
-
-    return call
-
-
-def bytes_an_image(folder: Path) -> Value:
-    return Value(sum(file.stat().st_size for file in folder.iterdir()) / IMAGES, "bytes")
+def bytes_an_image(folder: Path) -> Bytes:
+    return Bytes(sum(file.stat().st_size for file in folder.iterdir()) / IMAGES)
 
 
 BENCHMARKS = (
     Benchmark(
         "CAMs on disk",
         f"an image of {WIDTH}x{HEIGHT}, 2 classes",
-        partial(ours, "cams", cams),
-        published_cams,
+        ours,
+        published,
         "published layout (pickled npy an image), same run",
-        runs=1,
-    ),
-    Benchmark(
-        "seeds on disk",
-        f"an image of {WIDTH}x{HEIGHT}",
-        partial(ours, "seeds", seeds),
-        published_seeds,
-        "published layout (PNG an image), same run",
         runs=1,
     ),
 )

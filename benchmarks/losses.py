@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Benchmark, Published
+from benchmarks.measure import Benchmark, Measurement
 from pipeline.irnet.losses import EPSILON, pair_losses, total_loss
 from pipeline.irnet.paths import directions, line_cells
 
@@ -123,7 +123,7 @@ BENCHMARKS = (
         WHAT,
         SIZE.format(16),
         partial(ours, 16, 128),
-        Published(4.7, 5000),
+        Measurement(4.7, 5000),
         "published code, measured on two cores",
     ),
 )

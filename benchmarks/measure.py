@@ -16,26 +16,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Value(NamedTuple):
-    """What a call measured itself, in place of the time that the call took."""
-
-    value: float
-    unit: str
-
-
-class Published(NamedTuple):
-    """A number that was measured elsewhere: seconds (or bytes), and MB where they are known."""
-
-    best: float
-    memory: float | None
+class Bytes(float):
+    """What a call wrote, measured in place of the time that the call took."""
 
 
 class Measurement(NamedTuple):
-    """Best and median of the runs, and the peak in MB above the imported process."""
+    """Best of the runs in seconds or bytes, the peak in MB above the imported process, and the
+    median; of what was measured elsewhere, the best and, where it is known, the peak.
+    """
 
     best: float
-    median: float
     memory: float | None
+    median: float = 0.0
     unit: str = "s"
 
 
@@ -43,26 +35,21 @@ Setup = Callable[[], Callable[[], object]]
 """Makes the inputs and returns the call to measure."""
 
 
-def nothing_missing() -> str:
-    """Return no reason against measuring."""
-    return ""
-
-
 @dataclass(frozen=True)
 class Benchmark:
     """One row of the table.
 
     what, size: what is done to how much; ours, reference: the calls to compare; source: whose the
-    reference is; missing: says why this machine cannot measure the row ("" if it can).
+    reference is; packages: what the row cannot be measured without, of the optional ones.
     """
 
     what: str
     size: str
     ours: Setup
-    reference: Setup | Published | None
+    reference: Setup | Measurement
     source: str
     runs: int = 5
-    missing: Callable[[], str] = nothing_missing
+    packages: tuple[str, ...] = ()
 
 
 def measure(setup: Setup, runs: int) -> Measurement:
@@ -76,10 +63,11 @@ def measure(setup: Setup, runs: int) -> Measurement:
         start = time.perf_counter()
         result = call()
         seconds = time.perf_counter() - start
-        value, unit = result if isinstance(result, Value) else (seconds, "s")
-        values.append(value)
+        if isinstance(result, Bytes):
+            unit = "bytes"
+        values.append(result if isinstance(result, Bytes) else seconds)
     memory = max(0.0, _peak() - before)
-    return Measurement(min(values), statistics.median(values), memory, unit)
+    return Measurement(min(values), memory, statistics.median(values), unit)
 
 
 def measure_apart(module: str, number: int, side: str) -> Measurement:

@@ -4,7 +4,6 @@ import io
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +63,6 @@ def in_pytorch(task: str) -> Callable[[], object]:
     return partial(load_model(weights(task)).reference, torch.from_numpy(IMAGE))
 
 
-def missing() -> str:
-    """Say which package of extra `onnx` is not installed."""
-    packages = ("onnx", "onnxruntime", "onnxscript")
-    return ", ".join(name for name in packages if find_spec(name) is None)
-
-
 BENCHMARKS = tuple(
     Benchmark(
         f"ONNX, {model}",
@@ -77,7 +70,7 @@ BENCHMARKS = tuple(
         partial(in_onnxruntime, task),
         partial(in_pytorch, task),
         "PyTorch, same run",
-        missing=missing,
+        packages=("onnx", "onnxruntime", "onnxscript"),
     )
     for task, model in (("semantic", "DeepLabV3+"), ("instance", "SparseInst"))
 )

@@ -4,24 +4,21 @@ Every output of the graph is a placeholder, committed to DVC as if its stage had
 holds a file for each image, as that of the built-in scenes does.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import Benchmark, Published, temporary_folder
+from benchmarks.measure import Benchmark, Measurement, temporary_folder
+from tests.support.repository import ROOT, run
 
-ROOT = Path(__file__).resolve().parents[1]
 GOAL = 2.0
 
 
 def repro(images: int) -> Callable[[], object]:
     folder = temporary_folder() / "copy"
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    run(ROOT, "git", "clone", "-q", str(ROOT), str(folder))
     write_placeholders(folder, images)
-    dvc(folder, "commit", "--force", "--quiet")
+    run(folder, "dvc", "commit", "--force", "--quiet")
     return partial(check_unchanged, folder)
 
 
@@ -48,21 +45,9 @@ def write_placeholders(folder: Path, images: int) -> None:
 
 
 def check_unchanged(folder: Path) -> None:
-    printed = dvc(folder, "repro")
+    printed = run(folder, "dvc", "repro").stdout
     if "up to date" not in printed:
         raise RuntimeError(f"dvc repro had something to do: {printed}")
-
-
-def dvc(folder: Path, *arguments: str) -> str:
-    """Run DVC in a folder and return what it printed."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 BENCHMARKS = tuple(
@@ -70,7 +55,7 @@ BENCHMARKS = tuple(
         "dvc repro, nothing changed",
         f"{images:,} images",
         partial(repro, images),
-        Published(GOAL, None),
+        Measurement(GOAL, None),
         "goal of this project",
     )
     for images in (400, 20_000)

@@ -81,7 +81,7 @@ def test_digest_depends_on_content_not_place(tmp_path: Path) -> None:
         ("index.json", "{", "index.json: damaged"),
         ("index.json", "[]", "is not the index of a dataset"),
         ("index.json", '{"format": "weakmask dataset", "version": 99}', "99, this program reads 2"),
-        ("index.json", '{"format": "weakmask dataset", "version": 2}', "lacks classes, digest, im"),
+        ("index.json", '{"format": "weakmask dataset", "version": 2}', "index.json: damaged"),
         ("images.csv", None, "images.csv: no such file"),
         ("images.csv", "id,path\n", "the columns are not id"),
         ("images.csv", f"{','.join(COLUMNS)}\na,b,1\n", "damaged"),
@@ -112,16 +112,8 @@ def test_a_truncated_table_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["../../secret.png", "/etc/passwd", "a/../../b.png"])
 @pytest.mark.parametrize("column", ["path", "semantic", "instances"])
 def test_paths_never_leave_the_roots(tmp_path: Path, file: str, column: str) -> None:
-    refuse_row(tmp_path, {column: file}, "which leaves the folder")
-
-
-@pytest.mark.parametrize(("column", "value"), [("height", 0), ("tags", (9,))])
-def test_rows_out_of_range_are_damage(tmp_path: Path, column: str, value: object) -> None:
-    refuse_row(tmp_path, {column: value}, "invalid size or tag")
-
-
-def refuse_row(root: Path, values: dict[str, Any], message: str) -> None:
     entry = ImageEntry("a", "a.png", 12, 16, "train", (), None, None, "0")
-    Index(("cat",), [replace(entry, **values)], root, root, {0: 0}).save(root)
-    with pytest.raises(DatasetError, match=rf"images\.csv: damaged .*{message}"):
-        Index.load(root)
+    changes: dict[str, Any] = {column: file}
+    Index(("cat",), [replace(entry, **changes)], tmp_path, tmp_path, {0: 0}).save(tmp_path)
+    with pytest.raises(DatasetError, match=r"images\.csv: damaged .*which leaves the folder"):
+        Index.load(tmp_path)

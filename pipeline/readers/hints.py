@@ -12,8 +12,7 @@ a label like any other. Tags gate both: what is of a class that an image does no
 and counted.
 """
 
-import csv
-import io
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,16 +30,17 @@ from pipeline.errors import count
 from pipeline.readers import coco
 from pipeline.readers.outlines import clean, rasterize
 from pipeline.readers.source import HINTS, Files, no_class, normalize, without_suffix
-from pipeline.readers.tables import read_text
+from pipeline.readers.tables import read_rows
 
 MODEL = "model/"
 """Subfolder of hints/ for what models say without a score."""
 TRIAL = "trial/"
 """Subfolder of hints/ for what scores alone may know: the ground truth of a trial set."""
-COLUMNS = ("image", "class", "x", "y", "stroke")
+COLUMNS = ["image", "class", "x", "y", "stroke"]
 WIDTH = 3
 """Width in pixels of a point and of a scribble."""
 DO_EXPORT = "fix the file or export it again"
+DO_POINT = f"write {','.join(COLUMNS)}, x and y in pixels; the stroke may be missing"
 
 
 class Shape(NamedTuple):
@@ -231,40 +231,25 @@ def _read_points(
     path: Path, classes: Sequence[str], person: bool, problems: list[Problem]
 ) -> Iterator[tuple[str, Shape]]:
     """Yield image and shape of each stroke of a table; points without a stroke are one each."""
-    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    strokes: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    first: dict[tuple[str, str, str], str] = {}
-    try:
-        if (header := tuple(next(rows, ()))) not in (COLUMNS, COLUMNS[:4]):
-            what = f"the first line is {','.join(header)!r}"
-            do = f"it must be {','.join(COLUMNS)}, or without stroke"
-            raise DatasetError(error(f"{path}:1", what, do))
-        for cells in rows:
-            where = f"{path}:{rows.line_num}"
-            try:
-                image, name, x, y = (cell.strip() for cell in cells[:4])
-                point = float(x), float(y)
-                if len(cells) != len(header) or not np.isfinite(point).all():
-                    raise ValueError
-            except ValueError:
-                what = f"is {','.join(cells)!r}"
-                problems.append(error(where, what, f"write {','.join(header)}, x and y in pixels"))
-                continue
-            if _label(normalize(name), classes) in (None, IGNORE):
-                do = f"the classes are {', '.join(classes)} and background"
-                problems.append(error(where, f"{name!r} is not a class", do))
-                continue
-            stroke = cells[4].strip() if len(cells) > 4 else ""
+    strokes: dict[tuple[str, str, str], tuple[str, list[tuple[float, float]]]] = {}
+    for where, cells in read_rows(path, COLUMNS, DO_POINT, problems):
+        image, name, x, y, stroke = [*cells, ""][:5]
+        try:
+            point = float(x), float(y)
+        except ValueError:
+            point = math.nan, math.nan
+        if not np.isfinite(point).all():
+            problems.append(error(where, f"is {','.join(cells)!r}", DO_POINT))
+        elif _label(normalize(name), classes) in (None, IGNORE):
+            do = f"the classes are {', '.join(classes)} and background"
+            problems.append(error(where, f"{name!r} is not a class", do))
+        else:
             key = image, normalize(name), stroke or where
-            strokes.setdefault(key, []).append(point)
-            first.setdefault(key, where)
-    except csv.Error as problem:
-        what = f"cannot be read as CSV ({problem})"
-        raise DatasetError(error(f"{path}:{rows.line_num}", what, "fix the quotes")) from problem
-    for key, points in strokes.items():
-        label = _label(key[1], classes)
+            strokes.setdefault(key, (where, []))[1].append(point)
+    for (image, name, _), (where, points) in strokes.items():
+        label = _label(name, classes)
         assert label is not None
-        yield key[0], Shape(label, 1.0, person, first[key], points=np.array(points, np.float32))
+        yield image, Shape(label, 1.0, person, where, points=np.array(points, np.float32))
 
 
 def render(hints: ImageHints, index: Index, name: str, segments: np.ndarray | None) -> Record:

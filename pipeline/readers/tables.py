@@ -8,7 +8,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -115,38 +115,48 @@ def read_colors(path: Path, names: Mapping[int, str]) -> Colors:
     return colors
 
 
-def read_labels(path: Path) -> list[Row]:
-    """Read the rows of labels.csv: `image,classes` and optionally `split`.
+def read_rows(
+    path: Path, columns: list[str], do: str, problems: list[Problem]
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield place and cells of each row of a table, which may lack the last of the columns.
 
-    Spreadsheets may write semicolons or tabs for the commas: the first line says which. Raises
-    DatasetError that lists all bad lines.
+    Spreadsheets may write semicolons or tabs for the commas: the first line says which. Bad rows
+    are added to the problems, with what to `do` about another number of cells. Raises DatasetError
+    for other columns.
     """
     text = read_text(path)
     delimiter = next((sign for sign in ",;\t" if sign in text.partition("\n")[0]), ",")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
-    rows, problems = [], []
     try:
         header = [cell.strip().lower() for cell in next(reader, [])]
-        if header not in (COLUMNS[:2], COLUMNS):
+        if header not in (columns[:-1], columns):
             what = f"the first line is {','.join(header)!r}"
-            do = "it must be image,classes or image,classes,split"
-            raise DatasetError(error(f"{path}:1", what, do))
-        for cells in reader:
-            where = f"{path}:{reader.line_num}"
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(header):
+            must = f"it must be {','.join(columns[:-1])} or {','.join(columns)}"
+            raise DatasetError(error(f"{path}:1", what, must))
+        for row in reader:
+            where, cells = f"{path}:{reader.line_num}", [cell.strip() for cell in row]
+            if any(cells) and len(cells) != len(header):
                 what = f"has {len(cells)} fields, the first line {len(header)}"
-                do = "separate class names with ; and quote fields that contain a comma"
                 problems.append(error(where, what, do))
-                continue
-            image, cell, split = [cell.strip() for cell in [*cells, ""][:3]]
-            if re.fullmatch(r"[\[({].*[\])}]", cell):  # a list, tuple or set of Python
-                cell = re.sub(r"['\"]", "", cell[1:-1])
-            rows.append(Row(image, normalize(cell), split or None, where))
+            elif any(cells):
+                yield where, cells
     except csv.Error as problem:
         what = f"cannot be read as CSV ({problem})"
         problems.append(error(f"{path}:{reader.line_num}", what, "fix the quotes"))
+
+
+def read_labels(path: Path) -> list[Row]:
+    """Read the rows of labels.csv: `image,classes` and optionally `split`.
+
+    Raises DatasetError that lists all bad lines.
+    """
+    rows, problems = [], list[Problem]()
+    do = "separate class names with ; and quote fields that contain a comma"
+    for where, cells in read_rows(path, COLUMNS, do, problems):
+        image, cell, split = [*cells, ""][:3]
+        if re.fullmatch(r"[\[({].*[\])}]", cell):  # a list, tuple or set of Python
+            cell = re.sub(r"['\"]", "", cell[1:-1])
+        rows.append(Row(image, normalize(cell), split or None, where))
     if problems:
         raise DatasetError(problems)
     return rows

@@ -28,18 +28,3 @@ def random_targets(counts: Sequence[int]) -> Targets:
     valid[:, 0, :3] = 0
     labels = torch.randint(0, 3, (total,), generator=generator)
     return Targets(list(counts), labels, torch.rand(total, generator=generator), masks, valid)
-
-
-def plain(targets: Targets) -> Targets:
-    """Return the targets with all weights 1 and no ignored cells."""
-    return targets._replace(
-        weights=torch.ones_like(targets.weights), valid=torch.ones_like(targets.valid)
-    )
-
-
-def double(targets: Targets) -> Targets:
-    """Return the targets in float64."""
-    weights, masks, valid = targets.weights, targets.masks, targets.valid
-    return Targets(
-        targets.counts, targets.classes, weights.double(), masks.double(), valid.double()
-    )

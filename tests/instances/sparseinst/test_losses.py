@@ -20,7 +20,7 @@ from pipeline.instances.sparseinst.losses import (
     total_loss,
 )
 from pipeline.instances.sparseinst.network import Outputs
-from tests.support.sparseinst_cases import PUBLISHED, double, random_outputs, random_targets
+from tests.support.sparseinst_cases import PUBLISHED, random_outputs, random_targets
 from tests.support.steps import one_of_two_ranks, single_rank
 
 
@@ -65,16 +65,19 @@ def slow_terms(outputs: Outputs, targets: Targets, matches: Matches) -> dict[str
 def test_terms_are_the_equations(counts: tuple[int, ...]) -> None:
     """With soft masks, weights, partly ignored cells, and more instances than queries."""
     with torch.no_grad():
-        outputs, targets = random_outputs(3, 4), double(random_targets(counts))
+        outputs, targets = random_outputs(3, 4), random_targets(counts)
+        weights, masks, valid = (part.double() for part in targets[2:])
+        targets = targets._replace(weights=weights, masks=masks, valid=valid)
         matches = match(outputs, targets)
         terms = loss_terms(outputs, targets, matches, torch.tensor(2.5))
         slow = slow_terms(outputs, targets, matches)
     assert {name: 2.5 * float(term) for name, term in terms.items()} == pytest.approx(
         slow, rel=1e-8
     )
-    weights = dict(zip(terms, (0.5, 3.0, 7.0, 11.0), strict=True))
-    total = (0.5, 3.0, 7.0, 11.0) @ torch.stack([*terms.values()]).numpy()
-    assert float(total_loss(terms, weights)) == pytest.approx(float(total))
+    factors = (0.5, 3.0, 7.0, 11.0)
+    total = factors @ torch.stack([*terms.values()]).numpy()
+    found = total_loss(terms, dict(zip(terms, factors, strict=True)))
+    assert float(found) == pytest.approx(float(total))
 
 
 @pytest.mark.defect("sparseinst-9.7")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pipeline.instances.sparseinst.losses import Matches, Targets, match, targets_of
 from pipeline.instances.sparseinst.network import Outputs
-from tests.support.sparseinst_cases import plain, random_outputs, random_targets
+from tests.support.sparseinst_cases import random_outputs, random_targets
 
 
 def blocks(seed: int = 0, batch: int = 2, side: int = 64, instances: int = 5) -> Tensor:
@@ -160,8 +160,8 @@ def test_outputs_that_are_not_finite_are_matched_all_the_same(value: float) -> N
 
 
 def test_half_precision_is_matched_in_float32() -> None:
-    half = Outputs(*(part.detach().bfloat16() for part in random_outputs(2, 8)))
-    single, targets = Outputs(*(part.float() for part in half)), plain(random_targets((4, 3)))
+    half = Outputs(*(part.detach().bfloat16() for part in random_outputs(2, 100)))
+    single, targets = Outputs(*(part.float() for part in half)), random_targets((60, 90))
     with torch.autocast("cpu", torch.bfloat16):
         found = pairs(match(half, targets))
     assert found == pairs(match(single, targets))

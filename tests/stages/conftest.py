@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.support.repository import ENVIRONMENT, QUICK, ROOT, ran, run, set_parameters
+from pipeline.readers.build import build
+from tests.support.repository import (
+    ENVIRONMENT,
+    QUICK,
+    ROOT,
+    commit,
+    copy_code,
+    run,
+    set_parameters,
+)
 
 
 @pytest.fixture
@@ -20,6 +29,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a dataset of three scenes, one of them in split `val`."""
+    monkeypatch.chdir(tmp_path)
+    build("scenes", Path(), Path("data/dataset"), images=3, val=0.34)
     return tmp_path
 
 
@@ -37,7 +54,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(shared / "finished.lock"):
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            ran(folder, QUICK)
+            copy_code(folder)
+            set_parameters(folder, QUICK)
+            commit(folder)
+            run(folder, "dvc", "repro")
             run(folder, "git", "add", "-A")
             run(folder, "git", "commit", "-qm", "first run")
             done.touch()

@@ -12,20 +12,12 @@ from pipeline.core.artifacts import Reader
 from pipeline.core.weights import load_weights
 from pipeline.data.index import Index
 from pipeline.nets.backbones import Backbone, pad_to_multiple
-from pipeline.readers.build import build
 from stages.features import features
 from stages.fields import fields
 from stages.irnet import irnet
 from tests.support.runtimes import run_stage
 
 NETWORKS = {"test_resnet": 16, "test_vit": 8}
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    build("scenes", Path(), Path("data/dataset"), images=3, val=0.34)
-    return tmp_path
 
 
 @pytest.mark.parametrize(

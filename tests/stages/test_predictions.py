@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.artifacts import Writer
-from pipeline.readers.build import build
+from pipeline.data.index import Index
 from stages.dataset import dataset
 from stages.predictions import predictions
 from stages.seeds import seeds
@@ -14,15 +14,12 @@ from tests.support.runtimes import run_stage
 
 
 def test_a_missing_crf_is_reported_once_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    index = build("scenes", Path(), Path("data/dataset"), images=2, val=0.5)
-    with Writer(Path("data/hints.h5"), "hints", index.classes):
-        pass
-    with Writer(Path("data/cams.h5"), "cams", index.classes):
-        pass
+    for name in ("hints", "cams"):
+        with Writer(Path(f"data/{name}.h5"), name, Index.load(Path("data/dataset")).classes):
+            pass
     for stage in (seeds, predictions):
         done = run_stage(stage)
         assert done.exit_code == 1

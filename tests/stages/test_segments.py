@@ -13,7 +13,6 @@ from pipeline.core.weights import load_weights
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
 from pipeline.params import presets
-from pipeline.readers.build import build
 from stages.classifier import classifier
 from stages.features import features
 from stages.guidance import guidance
@@ -21,13 +20,6 @@ from stages.labels import labels
 from stages.segments import segments
 from tests.support.runtimes import run_stage
 from tests.support.transformers_nets import small_net
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    build("scenes", Path(), Path("data/dataset"), images=3, val=0.34)
-    return tmp_path
 
 
 @pytest.mark.parametrize("embeddings", [False, True])

@@ -42,17 +42,6 @@ def record(
     }
 
 
-def label_record(ids: np.ndarray, classes: list[int]) -> dict[str, np.ndarray]:
-    """An id map [H,W] as a record of layout `labels` with its semantic map and falling scores."""
-    table = np.array([0, *(c + 1 for c in classes)], np.uint8)
-    return {
-        "semantic": table[ids],
-        "instances": ids.astype(np.uint16),
-        "classes": np.array(classes, np.uint8),
-        "scores": np.linspace(1, 0.5, len(classes), dtype=np.float32),
-    }
-
-
 def scenery() -> dict[str, dict[str, np.ndarray]]:
     """Four images: overlaps and holes, labels in a subfolder, no instance, non-ASCII letters."""
     size = (40, 53)
@@ -64,7 +53,12 @@ def scenery() -> dict[str, dict[str, np.ndarray]]:
         "a b": record(
             masks, [0, 2, 0], [0.4, 0.9, 0.75], np.where(masks[0], 1, 255).astype(np.uint8)
         ),
-        "deep/er/x": label_record(ids, [1, 0, 2]),
+        "deep/er/x": {  # of layout `labels`
+            "semantic": np.array([0, 2, 1, 3], np.uint8)[ids],
+            "instances": ids,
+            "classes": np.array([1, 0, 2], np.uint8),
+            "scores": np.array([1, 0.75, 0.5], np.float32),
+        },
         "empty": record(nothing, [], []),
         "日本 été": record(masks[:1], [2], [0.5]),
     }

@@ -97,22 +97,9 @@ def copy_code(folder: Path) -> None:
             shutil.copy(ROOT / name, folder / name)
 
 
-def ran(folder: Path, settings: Mapping[str, object]) -> None:
-    """Copy this repository's files to a folder and run the graph there with these parameters."""
-    copy_code(folder)
-    set_parameters(folder, settings)
-    commit(folder)
-    run(folder, "dvc", "repro")
-
-
 def scores_of(folder: Path, name: str) -> dict[str, float]:
     """The scores of a step that DVC lists."""
     return json.loads((folder / f"data/scores/{name}.json").read_text())[name]
-
-
-def up_to_date(folder: Path) -> bool:
-    """Whether DVC finds everything as it was when it ran."""
-    return "up to date" in run(folder, "dvc", "status", check=False).stdout
 
 
 def stale(folder: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""Inputs of the random walk, and slow references, for the tests of irnet, labelling and metrics."""
+"""Inputs of the random walk, for the tests of irnet and labelling."""
 
 import numpy as np
 import torch
@@ -48,18 +48,3 @@ def random_item(h: int, w: int, ids: list[int], seed: int = 0) -> WalkInput:
     cams = np.stack([np.clip(np.roll(wave[0], 3 * k, 1), 0, 1) for k in range(len(ids))])
     boundary = np.exp(-((wave[1] / 0.2) ** 2)) * 0.9
     return item(cams, ids, boundary, 6 * np.stack(wave[2:4]), (4 * h - 3, 4 * w - 1))
-
-
-def connected_pieces(mask: np.ndarray) -> list[list[tuple[int, int]]]:
-    """Return 4-connected pieces in reading order of their first cell, by flooding."""
-    left, pieces = {(int(y), int(x)) for y, x in np.argwhere(mask)}, []
-    while left:
-        front = [min(left)]
-        left.remove(front[0])
-        for y, x in front:
-            for near in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
-                if near in left:
-                    left.remove(near)
-                    front.append(near)
-        pieces.append(front)
-    return pieces

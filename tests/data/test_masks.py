@@ -152,12 +152,8 @@ def test_a_dataset_with_rendered_masks_can_be_moved(tmp_path: Path) -> None:
     build("scenes", Path(), tmp_path / "old", images=2, val=0.5)
     before = Index.load(tmp_path / "old")
     name = next(iter(before))
-    semantic, (ids, classes) = read_semantic(before, name), read_instances(before, name)
+    semantic, image = read_semantic(before, name), before.image(name)
     (tmp_path / "old").rename(tmp_path / "new")
     after = Index.load(tmp_path / "new")
-    assert np.array_equal(read_semantic(after, name), semantic)
-    assert np.array_equal(read_instances(after, name)[0], ids)
-    assert np.array_equal(read_instances(after, name)[1], classes)
-    assert after.image(name).shape[:2] == semantic.shape
-    files = {path.name for path in (tmp_path / "new").iterdir()}
-    assert files == {"images", "index.json", MASKS, "images.csv"}
+    np.testing.assert_array_equal(read_semantic(after, name), semantic)
+    np.testing.assert_array_equal(after.image(name), image)

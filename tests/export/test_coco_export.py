@@ -1,4 +1,4 @@
-"""COCO: the COCO API and this project read the masks back."""
+"""COCO: the COCO API reads the masks back."""
 
 import json
 from pathlib import Path
@@ -56,24 +56,6 @@ def test_run_lengths_restore_any_mask_and_polygons_nearly(mask: np.ndarray) -> N
     polygons = coco.annotation(mask, 0, 1.0, polygons=True)["segmentation"]
     filled = coder.decode(coder.merge(coder.frPyObjects(polygons, *mask.shape)))
     assert iou(filled > 0, mask) > 0.9
-
-
-@pytest.mark.defect("irn-23")
-@pytest.mark.parametrize("polygons", [False, True])
-def test_this_project_reads_it_as_a_source(tmp_path: Path, polygons: bool) -> None:
-    from pipeline.data.index import Index
-    from pipeline.data.masks import read_instances, read_semantic
-    from pipeline.readers.build import build
-
-    records = {"deep/er/x": scenery()["deep/er/x"], "empty": scenery()["empty"]}
-    images, file = export_images(records), "instances_train.json"
-    coco.export(images, target(tmp_path, records), file=file, polygons=polygons)
-    build("coco", tmp_path / "out", tmp_path / "dataset")
-    index = Index.load(tmp_path / "dataset")
-    assert index.classes == CLASSES
-    for name, entry in records.items():
-        np.testing.assert_array_equal(read_semantic(index, name), entry["semantic"])
-        np.testing.assert_array_equal(read_instances(index, name)[0] > 0, entry["semantic"] > 0)
 
 
 def test_nothing_at_all_is_sound_json(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pipeline.data.index import Index
 from pipeline.data.masks import read_instances, read_semantic
@@ -448,13 +447,6 @@ def test_class_names_of_annotations_without_a_list(tmp_path: Path) -> None:
     (voc / "classes.txt").unlink()
     write(voc / "Annotations/x1.xml", "<a><object><name>scratch</name></object></a>")
     assert read(voc, tmp_path / "out").classes == ("cat", "dog", "scratch")
-
-
-def test_jfif_is_read(tmp_path: Path) -> None:
-    own = own_folder(tmp_path / "own")
-    (own / "images/a.png").unlink()
-    Image.fromarray(noise()).save(own / "images/a.jfif", format="JPEG")
-    assert read(own, tmp_path / "out")["a"].path == "images/a.jfif"
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,11 @@ IMAGES = {
     "jpeg_called_png": odd(
         "folder", saved("images/a.png", Image.fromarray(noise()), format="JPEG")
     ),
+    "image_of_suffix_jfif": odd(
+        "folder",
+        removed("images/a.png"),
+        saved("images/a.jfif", Image.fromarray(noise()), format="JPEG"),
+    ),
     "image_of_one_pixel": odd("folder", image("images/a.png", noise(0, (1, 1)))),
     "image_animated": odd("folder", animation),
 }

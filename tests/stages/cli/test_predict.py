@@ -178,7 +178,7 @@ def test_large_images_are_resized_or_tiled(photos: Path, semantic_model: Path) -
         ("semantic", "photos -o out --scales 0", "'0': not scales above 0"),
         ("semantic", "photos -o out --scales nan", "'nan': not scales above 0"),
         ("semantic", "photos -o out --device gpu", "--device: 'gpu' is not a torch device"),
-        ("best.safetensors", "photos -o out", "best.safetensors: no such file"),
+        ("best.safetensors", "photos -o out", "best.safetensors: no such file; pass the"),
         ("photos/a.png", "photos -o out", "a.png: not a weights file; pass the semantic."),
         ("semantic", "photos -o out --overlap 9", "--overlap: needs --tile"),
         ("semantic", "photos -o out --tile 256 --overlap 129", "129 is more than half of --tile"),

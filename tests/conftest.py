@@ -11,7 +11,6 @@ import torch
 from pipeline.core.weights import save_weights
 from pipeline.instances.sparseinst import SparseInst
 from pipeline.nets.deeplab import SemanticNet
-from tests.support.defects import DEFECTS
 
 LONGEST = "test_run.py"
 CLASSES = ("cat", "dog, or wolf", "日本")
@@ -20,18 +19,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Check the ids of marker `defect`, and put files with the most slow tests first.
+    """Put files with the most slow tests first.
 
     A process that takes the longest file last lets the others wait for it; pytest-xdist keeps this
     order with --no-loadscope-reorder alone. The file of the longest tests begins with the run of
     the graph that others wait for, so files that need none follow it.
     """
-    for item in items:
-        for mark in item.iter_markers("defect"):
-            if unknown := set(mark.args) - set(DEFECTS):
-                raise pytest.UsageError(
-                    f"{item.nodeid}: {unknown} is not in tests/support/defects.py"
-                )
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     waiting = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
 

@@ -27,7 +27,7 @@ import pytest
 import torch
 import yaml
 
-from tests.support.repository import ENVIRONMENT, ROOT, run, set_parameters
+from tests.support.repository import BY_IMAGE, ENVIRONMENT, ROOT, run, set_parameters
 
 COUNT = int(os.environ.get("WEAKMASK_FAULTS", "0"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 * (1 + COUNT))]
@@ -36,8 +36,7 @@ STAGES = [
     for stage, entry in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
     for item in entry.get("foreach", [""])
 ]
-MERGED = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
-RESUMABLE = (*MERGED, "classifier", "irnet", "semantic", "instance")
+RESUMABLE = (*BY_IMAGE, "classifier", "irnet", "semantic", "instance")
 """Stages with workers and unfinished work."""
 RESUMED = re.compile(r"resumes\D*(\d+)")
 PYTHON = (sys.executable, "-m")
@@ -209,7 +208,7 @@ FAULTS: dict[str, tuple[Fault, str, Sequence[str]]] = {
     "killed": (killed_at_random_moments, "cams", STAGES),
     "killed in a write": (partial(killed_at_exact_moments, "write"), "scores@seeds", STAGES),
     "killed after a rename": (partial(killed_at_exact_moments, "rename"), "irnet", STAGES),
-    "killed in a merge": (partial(killed_at_exact_moments, "merge"), "walk", MERGED),
+    "killed in a merge": (partial(killed_at_exact_moments, "merge"), "walk", BY_IMAGE),
     "worker killed": (worker_killed, "fields", RESUMABLE),
     "data/ full": (partial(full_disk, "data"), "seeds", STAGES),
     ".work/ full": (partial(full_disk, ".work"), "classifier", RESUMABLE),

@@ -18,12 +18,11 @@ import torch
 
 from pipeline.core.artifacts import Reader
 from tests.support.fake_cuda import fake_cuda
-from tests.support.repository import set_parameters
+from tests.support.repository import BY_IMAGE, set_parameters
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 Device = Callable[[], AbstractContextManager[object]]
-BY_IMAGE = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
 TRAININGS: dict[str, dict[str, object]] = {
     "cam": {"classifier.method": "cam"},
     "seenet": {"classifier.method": "seenet"},

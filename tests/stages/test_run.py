@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.repository import ENVIRONMENT, SCORED, run, scores_of, set_parameters, stale
+from pipeline.metrics.steps import STEPS
+from tests.support.repository import ENVIRONMENT, run, scores_of, set_parameters, stale
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -16,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def test_every_artifact_is_there_and_scored(repository: Path) -> None:
     for name in ("cams", "seeds", "fields", "walk", "labels", "predictions"):
         assert (repository / f"data/{name}.h5").is_file()
-    for name in SCORED:
+    for name in STEPS:
         found = scores_of(repository, name)
         assert all(0 <= value <= 100 for value in found.values())
         own = {"cams": "best_miou", "seeds": "coverage", "walk": "best_miou"}.get(name, "AP50")

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
-import cv2
 import numpy as np
 import pytest
 
 from pipeline.core.artifacts import IGNORE, Reader, Record
 from pipeline.core.weights import load_weights
-from tests.support.repository import QUICK, ROOT, SCORED, set_parameters
+from pipeline.metrics.steps import STEPS as SCORED
+from tests.support.repository import BY_IMAGE, QUICK, ROOT, set_parameters
+from tests.support.sources import save
 
 STEPS = (
     *("dataset", "segments", "hints", "guidance", "features", "classifier", "cams", "seeds"),
     *("irnet", "fields", "walk", "labels"),
     *("semantic", "instance", "predictions", *(f"scores {name}" for name in SCORED), "report"),
 )
-PER_IMAGE = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
 TRAINED = ("classifier", "irnet", "semantic", "instance")
 SMALLEST = {
     **QUICK,
@@ -71,9 +71,9 @@ def write_source(root: Path, photos: Sequence[Photo], classes: Sequence[str]) ->
         rows.writerows((photo.id, ";".join([*photo.tags, ""]), photo.split) for photo in photos)
     for number, photo in enumerate(photos):
         image, labels, ids = draw(photo, classes, np.random.default_rng(number))
-        _write(root / "images" / f"{photo.id}.png", image)
-        _write(root / "masks" / "semantic" / f"{photo.id}.png", labels)
-        _write(root / "masks" / "instances" / f"{photo.id}.png", ids)
+        save(root / "images" / f"{photo.id}.png", image)
+        save(root / "masks" / "semantic" / f"{photo.id}.png", labels)
+        save(root / "masks" / "instances" / f"{photo.id}.png", ids)
 
 
 def draw(
@@ -96,20 +96,13 @@ def draw(
     return image, labels, ids
 
 
-def _write(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done, data = cv2.imencode(".png", pixels)
-    assert done
-    path.write_bytes(data.tobytes())
-
-
 def run_graph(
     folder: Path,
     values: Mapping[str, object],
     monkeypatch: pytest.MonkeyPatch,
     last: str = STEPS[-1],
-) -> dict[str, str]:
-    """Run the stages up to `last` in a folder; return the message of the one that stopped."""
+) -> None:
+    """Run the stages up to `last` in a folder; one that stops raises its message."""
     (folder / "params.yaml").write_text(
         (ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8"
     )
@@ -118,11 +111,7 @@ def run_graph(
     for step in STEPS[: STEPS.index(last) + 1]:
         stage, *arguments = step.split()
         command: click.Command = getattr(importlib.import_module(f"stages.{stage}"), stage)
-        try:
-            command.main(arguments, standalone_mode=False)
-        except click.ClickException as stop:
-            return {step: stop.message}
-    return {}
+        command.main(arguments, standalone_mode=False)
 
 
 def check_artifacts(
@@ -136,7 +125,7 @@ def check_artifacts(
     are `empty`, and are finite.
     """
     written = STEPS[: STEPS.index(last) + 1]
-    for name in (name for name in PER_IMAGE if name in written):
+    for name in (name for name in BY_IMAGE if name in written):
         split = "val" if name == "predictions" else "train"
         photos_of = photos if name not in empty else ()
         of_split = {photo.id: photo for photo in photos_of if photo.split == split}

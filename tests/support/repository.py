@@ -49,8 +49,8 @@ QUICK = {
     "report.worst": 1,
 }
 
-SCORED = ("cams", "seeds", "walk", "labels", "predictions")
-"""What is scored, in the order of the pipeline."""
+BY_IMAGE = ("segments", "cams", "seeds", "fields", "walk", "labels", "predictions")
+"""Stages that write a record per image, in the order of the pipeline."""
 
 
 def run(

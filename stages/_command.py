@@ -189,5 +189,4 @@ def save_untrained(stage: str, network: "nn.Module", runtime: Runtime, **header:
 
 def write_empty_curve(stage: str) -> None:
     """Write the loss log of a stage that did not train: DVC expects the file."""
-    CURVES.mkdir(parents=True, exist_ok=True)
     resume.write_atomically(CURVES / f"{stage}.csv", b"step,loss\n")

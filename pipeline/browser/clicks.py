@@ -85,7 +85,6 @@ class Clicks:
                 annotations.append({"id": len(annotations) + 1, **place, **box})
         categories = [{"id": label, "name": name} for label, name in names.items()]
         content = {"images": images, "annotations": annotations, "categories": categories}
-        self.points.parent.mkdir(parents=True, exist_ok=True)
         texts = {
             self.points: table.getvalue() if table.getvalue().count("\n") > 1 else "",
             self.boxes: json.dumps(content, ensure_ascii=False) + "\n" if annotations else "",

@@ -82,22 +82,24 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that replaces `path` when the block succeeds, and is removed otherwise.
+    """Yield a file that replaces `path` when the block succeeds, and is removed otherwise; its
+    folder is created.
 
     Raises:
         UserError: the file cannot be written.
     """
     # always under the same name, so that what a killed process left is overwritten
     part = path.with_name(f"{path.name}.part")
-    try:
-        with writing(path):
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
             with part.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

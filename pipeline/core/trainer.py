@@ -204,7 +204,6 @@ def train(
                 )
     losses.flush()
     if runtime.is_main_process:
-        curve.parent.mkdir(parents=True, exist_ok=True)
         resume.write_atomically(curve, losses.csv())
     return network.eval()
 

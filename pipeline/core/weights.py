@@ -35,7 +35,6 @@ def save_weights(path: Path, network: nn.Module, kind: str, **header: Any) -> No
     text = json.dumps(
         {"kind": kind, "version": VERSION, **header}, ensure_ascii=False, sort_keys=True
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, save(tensors, {KEY: text}))
 
 

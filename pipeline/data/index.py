@@ -123,7 +123,6 @@ class Index(Mapping[str, ImageEntry]):
 
     def save(self, folder: Path) -> None:
         """Write index.json and images.csv into the folder: equal content gives equal bytes."""
-        folder.mkdir(parents=True, exist_ok=True)
         header = {
             "format": FORMAT,
             "version": VERSION,

@@ -38,7 +38,6 @@ def writing_archive(path: Path) -> Iterator[Callable[[str, bytes], None]]:
     The zip replaces `path` when the block ends without an error; equal files in equal order give
     equal bytes. Raises UserError if it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file, ZipFile(file, "w", ZIP_STORED) as archive:
 
         def add(name: str, data: bytes) -> None:

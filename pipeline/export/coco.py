@@ -68,7 +68,6 @@ class Document:
 @contextmanager
 def document(path: Path, classes: Sequence[str]) -> Iterator[Document]:
     """Create a JSON to add images to; it gets its name if the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     categories = [
         {"id": c + 1, "name": name, "supercategory": ""} for c, name in enumerate(classes)
     ]

@@ -60,7 +60,7 @@ class Target:
         """Put the file of an image at `path` of the folder, if it is wanted there."""
         if is_rotated(self.files[name]):
             if self.images == "copy":
-                write(self.folder / path, encode_upright(self.files[name]))
+                write_atomically(self.folder / path, encode_upright(self.files[name]))
                 return
             self.rotated.append(name)
         if self.images != "none":
@@ -156,13 +156,7 @@ def write_tags(folder: Path, tags: Mapping[str, Sequence[str]], splits: Mapping[
     rows |= {name: [name, ";".join(tags[name]), splits[name]] for name in tags}
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows.values()])
-    write(path, stream.getvalue().encode())
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file atomically, creating its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, data)
+    write_atomically(path, stream.getvalue().encode())
 
 
 def _place(source: Path, path: Path, *, copy: bool) -> None:

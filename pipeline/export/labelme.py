@@ -12,8 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pipeline.core.resume import write_atomically
 from pipeline.data.images import DatasetError, error
-from pipeline.export.images import ExportImages, Target, write
+from pipeline.export.images import ExportImages, Target
 from pipeline.readers.outlines import MaskRenderer, Outline, whole
 from pipeline.readers.source import no_class, normalize
 from pipeline.readers.tables import read_json
@@ -44,7 +45,7 @@ def export(images: ExportImages, target: Target) -> None:
             "imageWidth": image.size[1],
         }
         path = target.folder / f"images/{image.name}.json"
-        write(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())
+        write_atomically(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())
 
 
 def _shape(label: str, points: np.ndarray, group: int) -> dict[str, Any]:

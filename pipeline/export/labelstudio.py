@@ -17,8 +17,9 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from pipeline.core.resume import write_atomically
 from pipeline.data.images import DatasetError, error
-from pipeline.export.images import ExportImages, Target, write
+from pipeline.export.images import ExportImages, Target
 from pipeline.readers import outlines
 from pipeline.readers.outlines import MaskRenderer, Outline, whole
 from pipeline.readers.tables import read_json
@@ -53,8 +54,8 @@ def export(images: ExportImages, target: Target) -> None:
     labels = "".join(f"<Label value={quoteattr(name)}/>" for name in target.classes)
     view = f'<BrushLabels name="labels" toName="image">{labels}</BrushLabels>'
     view = f'<View><Image name="image" value="$image" zoom="true"/>{view}</View>\n'
-    write(target.folder / CONFIG, view.encode())
-    write(target.folder / FILE, (json.dumps(tasks, ensure_ascii=False) + "\n").encode())
+    write_atomically(target.folder / CONFIG, view.encode())
+    write_atomically(target.folder / FILE, (json.dumps(tasks, ensure_ascii=False) + "\n").encode())
 
 
 def _region(number: str, mask: np.ndarray, name: str, score: float) -> dict[str, Any]:

@@ -20,12 +20,13 @@ from tqdm import tqdm
 from pipeline.core import engine
 from pipeline.core.artifacts import Record
 from pipeline.core.device import Runtime, stack
+from pipeline.core.resume import write_atomically
 from pipeline.core.workers import reraise_worker_death
 from pipeline.data.images import read_image, read_size
 from pipeline.data.instance_masks import unpack
 from pipeline.errors import UserError
 from pipeline.export import coco
-from pipeline.export.images import keep_out, write
+from pipeline.export.images import keep_out
 from pipeline.export.voc import color_map, palette_png
 from pipeline.labelling.crf import refine_probabilities
 from pipeline.predict import (
@@ -65,7 +66,7 @@ class OutputPaths:
 
     def write_overlay(self, name: str, drawn: np.ndarray) -> None:
         """Write overlays/<name>.jpg."""
-        write(self.folder / OVERLAYS / f"{without_suffix(name)}.jpg", sheets.jpeg(drawn))
+        write_atomically(self.folder / OVERLAYS / f"{without_suffix(name)}.jpg", sheets.jpeg(drawn))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def predict_labels(
         runtime: the machine.
     """
     summary = PredictionSummary()
-    write(output.folder / LABELMAP, labelmap(output.classes))
+    write_atomically(output.folder / LABELMAP, labelmap(output.classes))
     task = engine.Task(
         PartLoader(output, parts),
         partial(_refined, output, parts, crf),
@@ -222,7 +223,7 @@ def _refined(
 
 def _write_label_map(output: OutputPaths, name: str, image: np.ndarray, labels: np.ndarray) -> None:
     """Write the label map and overlay of an image."""
-    write(output.folder / MASKS / f"{without_suffix(name)}.png", palette_png(labels))
+    write_atomically(output.folder / MASKS / f"{without_suffix(name)}.png", palette_png(labels))
     if output.overlays:
         output.write_overlay(name, sheets.labeled(image, labels, output.classes))
 

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from pipeline.core.artifacts import IGNORE
+from pipeline.core.resume import write_atomically
 from pipeline.data.instance_masks import exclusive
 from pipeline.errors import UserError
-from pipeline.export.images import ExportImage, ExportImages, Summary, Target, write
+from pipeline.export.images import ExportImage, ExportImages, Summary, Target
 
 RESERVED = ("background", "ignored")
 """Labels 0 and 255 in labelmap.txt."""
@@ -33,7 +34,7 @@ def export(images: ExportImages, target: Target) -> Summary:
     for image in images:
         classes, objects = image.semantic, object_map(image)
         for folder, values in (("SegmentationClass", classes), ("SegmentationObject", objects)):
-            write(target.folder / folder / f"{image.name}.png", palette_png(values))
+            write_atomically(target.folder / folder / f"{image.name}.png", palette_png(values))
         suffix = target.files[image.name].suffix
         target.place(image.name, f"JPEGImages/{image.name}{suffix}")
         lists[target.splits[image.name]].append(image.name)
@@ -42,8 +43,8 @@ def export(images: ExportImages, target: Target) -> Summary:
         summary.instances += len(image.masks) - losses[0]
     for split, names in lists.items():
         text = "".join(f"{name}\n" for name in names)
-        write(target.folder / "ImageSets" / "Segmentation" / f"{split}.txt", text.encode())
-    write(target.folder / "labelmap.txt", labelmap.encode())
+        write_atomically(target.folder / f"ImageSets/Segmentation/{split}.txt", text.encode())
+    write_atomically(target.folder / "labelmap.txt", labelmap.encode())
     if hidden:
         summary.lost.append(f"instances wholly behind others: {hidden}")
     if mislabeled:

@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 import yaml
 
-from pipeline.export.images import ExportImages, Summary, Target, flatten, write
+from pipeline.core.resume import write_atomically
+from pipeline.export.images import ExportImages, Summary, Target, flatten
 from pipeline.export.polygons import join, trace
 
 INSIDE = 0.25
@@ -39,19 +40,20 @@ def export(
             for c, own in zip(image.classes, polygons, strict=True)
             for polygon in own
         ]
-        write(target.folder / "labels" / f"{names[image.name]}.txt", "".join(lines).encode())
+        path = target.folder / f"labels/{names[image.name]}.txt"
+        write_atomically(path, "".join(lines).encode())
         file = f"images/{names[image.name]}{target.files[image.name].suffix}"
         target.place(image.name, file)
         lists[target.splits[image.name]].append(f"./{file}\n")
         summary.instances += len(image.masks)
     for split, paths in lists.items():
-        write(target.folder / f"{split}.txt", "".join(paths).encode())
+        write_atomically(target.folder / f"{split}.txt", "".join(paths).encode())
     splits = [split for split in dict.fromkeys(["train", "val", *lists]) if _list(target, split)]
     content = {split: f"{split}.txt" for split in splits} | {
         "names": dict(enumerate(target.classes))
     }
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write(target.folder / "data.yaml", text.encode())
+    write_atomically(target.folder / "data.yaml", text.encode())
     if divided:
         how = {"join": "joined by lines", "split": "written as several"}[parts]
         summary.lost.append(f"instances in several parts, {how}: {divided}")

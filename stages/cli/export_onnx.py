@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.core.resume import write_atomically
 from pipeline.errors import UserError
-from pipeline.export.images import write
 
 
 @click.command("export-onnx")
@@ -44,7 +44,7 @@ def export_onnx(model: Path, output: Path, opset: int, force: bool) -> None:
     content = onnx.to_onnx(exported, opset)
     for (count, height, width), iou in onnx.check_agreement(content, exported):
         click.echo(f"  {count} x {width}x{height}: IoU {iou:.6f} between onnxruntime and PyTorch")
-    write(output, content)
+    write_atomically(output, content)
     click.echo(f"wrote {output}, {len(content) / 1e6:.1f} MB")
     for side, ports in (("in", exported.inputs), ("out", exported.outputs)):
         for port in ports:

@@ -298,7 +298,6 @@ def _update(
     if not images:
         path.unlink(missing_ok=True)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = {
         "images": images,
         "annotations": [{**row, "id": k} for k, row in enumerate(annotations, start=1)],

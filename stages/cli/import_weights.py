@@ -47,7 +47,6 @@ def import_weights(file: Path, source: str, output: Path, force: bool) -> None:
     tensors = read_tensors(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     click.echo(f"{file}: SHA-256 {digest}")
-    output.parent.mkdir(parents=True, exist_ok=True)
     if repository.stage is None:
         write_atomically(output, save(as_backbone(tensors, repository, parameters, file)))
         click.echo(f"wrote {output}; next: set classifier.backbone.weights to it")

@@ -186,7 +186,6 @@ def _print_time(parameters: Parameters, survey: Survey) -> None:
     if not seconds:
         click.echo("unknown, as a stage fails on a few images; `weakmask run` will say why")
         return
-    SECONDS.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(SECONDS, json.dumps(seconds, indent=1).encode())
     longest = sorted(seconds, key=seconds.__getitem__)[:-4:-1]
     parts = ", ".join(f"{stage} {_minutes(seconds[stage])}" for stage in longest)

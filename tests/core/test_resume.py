@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from pipeline.core import resume
+from pipeline.errors import UserError
 
 
 def test_a_fingerprint_follows_parameters_and_the_content_of_inputs(tmp_path: Path) -> None:
@@ -67,6 +68,8 @@ def test_a_write_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == [path]
     resume.write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
+    with pytest.raises(UserError, match=r"x\.bin/y: cannot be written \(File exists\)"):
+        resume.write_atomically(path / "y", b"in a file")
 
 
 def test_tidying_up_spares_the_work_of_others(tmp_path: Path) -> None:

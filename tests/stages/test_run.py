@@ -85,20 +85,11 @@ def test_only_what_depends_on_a_change_is_stale(
     assert bool(found) == bool(rerun)
 
 
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("classifier.epochs=abc", ["classifier.epochs", "number", "abc"]),
-        ("cams.scale=1", ["cams.scale", "'scale'"]),
-        ("+cams.scale=1", ["cams.scale", "did you mean 'scales'", "flip"]),
-    ],
-)
-def test_a_wrong_override_ends_at_once_with_help(
-    restored: Path, override: str, words: list[str]
-) -> None:
-    done = run(restored, "dvc", "exp", "run", "-S", override, check=False)
+def test_a_wrong_override_ends_at_once_with_help(restored: Path) -> None:
+    """A name that DVC lets pass; test_params has more messages."""
+    done = run(restored, "dvc", "exp", "run", "-S", "+cams.scale=1", check=False)
     assert done.returncode != 0
-    for word in words:
+    for word in ("cams.scale", "did you mean 'scales'", "flip"):
         assert word in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 

@@ -17,6 +17,7 @@ from pipeline.readers.source import (
     OUTSIDE,
     Entry,
     Files,
+    Names,
     Source,
     leaves,
     no_class,
@@ -62,11 +63,11 @@ def read(root: Path, annotations: Mapping[str, tuple[str, str]]) -> Source:
 
 def _apply_table(source: Source) -> None:
     """Replace tags and splits by those of labels.csv, as an object may be without annotation."""
-    places = {_folded(entry.path): k for k, entry in enumerate(source.entries)}
-    places |= {_folded(entry.id): k for k, entry in enumerate(source.entries)}
+    numbers = {without_suffix(entry.path): k for k, entry in enumerate(source.entries)}
+    places = Names(numbers | {entry.id: k for k, entry in enumerate(source.entries)})
     seen, unlisted = set[int](), list[Row]()
     for row in read_labels(source.root / LABELS):
-        if (k := places.get(_folded(row.image))) is None:
+        if (k := places.find(row.image)) is None:
             unlisted.append(row)
             continue
         if k in seen:
@@ -80,11 +81,6 @@ def _apply_table(source: Source) -> None:
         example, do = unlisted[0].image, "they are left out; check the names if they should be used"
         what = f"rows of images that no annotation file lists: {len(unlisted)}, such as {example!r}"
         source.problems.append(warning(source.root / LABELS, what, do))
-
-
-def _folded(path: str) -> str:
-    """Return the name of an image whatever its case, notation and suffix."""
-    return normalize(without_suffix(path)).casefold()
 
 
 def load(path: Path) -> Json:

@@ -14,7 +14,7 @@ and counted.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from pipeline.data.masks import read_values, to_labels
 from pipeline.errors import count
 from pipeline.readers import coco
 from pipeline.readers.outlines import clean, rasterize
-from pipeline.readers.source import HINTS, Files, no_class, normalize, without_suffix
+from pipeline.readers.source import HINTS, Files, Names, no_class, normalize, without_suffix
 from pipeline.readers.tables import read_rows
 
 MODEL = "model/"
@@ -107,15 +107,18 @@ def check_hints(root: Path, index: Index) -> list[Problem]:
 def _find(root: Path, index: Index, *, trial: bool) -> Hints:
     """Read the hints as far as they can be, with all problems but those of rendering them."""
     hints, folder = Hints(), root / HINTS / (TRIAL if trial else "")
-    names = Names(index, {name for name, image in index.items() if image.split == "train"})
+    names = image_names(index, [name for name, image in index.items() if image.split == "train"])
+    unknown: dict[str, None] = {}
     masks = Files(root, folder.relative_to(root).as_posix(), (".png",))
     hints.problems += masks.problems
     for name, file in masks.found.items():
         if name.startswith(TRIAL):
             continue
         of_model = name not in index and name.startswith(MODEL)
-        found = names.find(name.removeprefix(MODEL) if of_model else name)
-        if found is not None:
+        name = name.removeprefix(MODEL) if of_model else name
+        if (found := names.find(name, anywhere=True)) is None:
+            unknown[name] = None
+        else:
             hints.images[found].masks.append((root / file, not of_model))
             hints.files.append(root / file)
     for path in sorted(folder.rglob("*")):
@@ -126,37 +129,24 @@ def _find(root: Path, index: Index, *, trial: bool) -> Hints:
             hints.files.append(path)
             try:
                 for image, shape in read(path, index.classes, person, hints.problems):
-                    found = names.find(image)
-                    if found is not None:
+                    if (found := names.find(image, anywhere=True)) is None:
+                        unknown[image] = None
+                    else:
                         hints.images[found].shapes.append(shape)
             except DatasetError as problem:
                 hints.problems += problem.problems
-    if names.unknown:
-        images = count(len(names.unknown), "image")
-        what = f"hints on {images}, such as {next(iter(names.unknown))!r}, are not used"
+    if unknown:
+        images = count(len(unknown), "image")
+        what = f"hints on {images}, such as {next(iter(unknown))!r}, are not used"
         do = "hints are used where their image is in split train"
         hints.problems.append(warning(folder, what, do))
     return hints
 
 
-class Names:
-    """Finds images by what files call them: an id, or a path that ends in it."""
-
-    def __init__(self, index: Index, wanted: set[str]) -> None:
-        self.unknown: dict[str, None] = {}
-        self._found = {name: name for name in wanted}
-        self._found |= {normalize(without_suffix(index[name].path)): name for name in wanted}
-
-    def find(self, name: str) -> str | None:
-        """Return the id of an image, or None, which is counted."""
-        parts = normalize(name).replace("\\", "/").split("/")
-        for start in range(len(parts)):
-            tail = "/".join(parts[start:])
-            for candidate in (tail, without_suffix(tail)):
-                if candidate in self._found:
-                    return self._found[candidate]
-        self.unknown[name] = None
-        return None
+def image_names(index: Index, wanted: Collection[str]) -> Names[str]:
+    """Return the wanted images by what files call them: an id, or a path that ends in it."""
+    paths = {without_suffix(index[name].path): name for name in wanted}
+    return Names({name: name for name in wanted} | paths)
 
 
 def _label(name: str, classes: Sequence[str]) -> int | None:

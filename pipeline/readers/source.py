@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -28,6 +29,7 @@ SPLITS |= {split: split for split in ("train", "val", "test")}
 """Usual names of the splits."""
 UNKNOWN, ABSENT = "?", "-"
 """Marks of a tag: perhaps in the image, surely not in it; alone, of all classes without a tag."""
+Named = TypeVar("Named")
 Colors = Mapping[tuple[int, int, int], int]
 """Color -> value of a mask file."""
 Render = Callable[[Mapping[str, int], tuple[int, int]], tuple[np.ndarray, np.ndarray]]
@@ -193,11 +195,40 @@ def require_folder(root: Path, folder: str) -> None:
         raise DatasetError(error(root / folder, OUTSIDE, DO_MOVE))
 
 
+class Names(Generic[Named]):
+    """What is known by some names, found however these are written.
+
+    Unicode normalization and case do not matter, as a disk or an archive may change both, nor do
+    suffixes of images and those given.
+    """
+
+    def __init__(self, known: Mapping[str, Named], suffixes: tuple[str, ...] = ()) -> None:
+        known = {normalize(name): one for name, one in known.items()}
+        count = Counter(map(str.casefold, known))
+        folded = {n.casefold(): one for n, one in known.items() if count[n.casefold()] == 1}
+        self._known = folded | known
+        self._suffixes = (*suffixes, *SUFFIXES, *FOREIGN)
+
+    def find(self, name: str, *, anywhere: bool = False) -> Named | None:
+        """Return what is known by a name, None if nothing is.
+
+        anywhere: also by the end of the name, as exports name files where they were.
+        """
+        whole = normalize(name)
+        parts = whole.replace("\\", "/").split("/") if anywhere else [whole]
+        for start in range(len(parts)):
+            end = "/".join(parts[start:])
+            stem = end.rpartition(".")[0] if end.lower().endswith(self._suffixes) else end
+            for key in (end, stem, end.casefold(), stem.casefold()):
+                if key in self._known:
+                    return self._known[key]
+        return None
+
+
 class Files:
     """The files of some kinds below a folder of the source, found however a name is written.
 
-    Unicode normalization and case do not matter, as a disk or an archive may change both, nor does
-    the suffix. found: id (path below the folder, without suffix) -> path below the root. others:
+    found: id (path below the folder, without suffix) -> path below the root. others:
     images of other kinds. problems: equal ids, linked and unreadable folders, unsupported formats.
     """
 
@@ -221,10 +252,8 @@ class Files:
             folders[:] = sorted(name for name in folders if name[0] != "." and name != hints)
             for name in sorted(name for name in files if not name.startswith(".")):
                 self._add(here / name)
-        spellings = Counter(name.casefold() for name in self.found)
-        self._folded = {
-            name.casefold(): name for name in self.found if spellings[name.casefold()] == 1
-        }
+        known = {f"{folder}/{name}": name for name in self.found}
+        self._names = Names(known | {name: name for name in self.found}, suffixes)
 
     def _unreadable(self, problem: OSError) -> None:
         """Report a folder that cannot be listed."""
@@ -249,24 +278,11 @@ class Files:
             self.found[name] = path
 
     def id(self, name: str, *, anywhere: bool = False) -> str:
-        """Return the id of a file named with or without suffix and folder; else the name itself.
-
-        anywhere: also find a file by the end of its path, as exports name files where they were.
+        """Return the id of a file named with or without suffix and folder, else the name itself;
+        anywhere: see Names.find.
         """
-        whole = normalize(name)
-        parts = whole.replace("\\", "/").split("/") if anywhere else []
-        ends = ["/".join(parts[start:]) for start in range(1, len(parts))]
-        for candidate in (whole, whole.removeprefix(f"{self.folder}/"), *ends):
-            stem = candidate
-            if candidate.lower().endswith((*self.suffixes, *SUFFIXES, *FOREIGN)):
-                stem = candidate.rpartition(".")[0]
-            for exact in (candidate, stem):
-                if exact in self.found:
-                    return exact
-            for folded in (candidate.casefold(), stem.casefold()):
-                if folded in self._folded:
-                    return self._folded[folded]
-        return whole
+        found = self._names.find(name, anywhere=anywhere)
+        return normalize(name) if found is None else found
 
     def path(self, name: str) -> str | None:
         """Return the path below the root of the file that `name` leads to, None without one."""

@@ -32,7 +32,7 @@ from pipeline.labelling.hints import is_corrected
 from pipeline.labelling.pseudo_labels import class_maps
 from pipeline.params import Parameters
 from pipeline.readers.coco import load as load_coco
-from pipeline.readers.hints import TRIAL, Names, read_hints
+from pipeline.readers.hints import TRIAL, image_names, read_hints
 from pipeline.readers.outlines import MaskRenderer
 from pipeline.readers.source import HINTS, no_class
 from stages._command import DATASET, artifact, read_parameters
@@ -323,9 +323,9 @@ def _rendered(
     found: Iterable[tuple[Path, str, MaskRenderer]], index: Index
 ) -> Iterator[tuple[str, Record]]:
     """Yield what _corrected does from files, names of images, and their masks."""
-    names, labels = Names(index, set(index)), {name: c + 1 for c, name in enumerate(index.classes)}
+    names, labels = image_names(index, index), {n: c + 1 for c, n in enumerate(index.classes)}
     for path, file, renderer in found:
-        if (name := names.find(file)) is None:
+        if (name := names.find(file, anywhere=True)) is None:
             raise UserError(f"{path}: {file} is not an image of the dataset; {DO_LEAVE}")
         drawn = {outline.name for outline in renderer.outlines}
         _check_classes({name for name in drawn if no_class(name) is None}, path, index)

@@ -44,7 +44,7 @@ def said(source: Path, name: str = "a", segments: np.ndarray | None = None) -> R
 
 def coco(source: Path, *rows: dict[str, Any], file: str = "x.json", image: str = "a.png") -> None:
     content = {
-        "images": [{"id": 1, "file_name": f"some/where/{image}"}],
+        "images": [{"id": 1, "file_name": f"some/where/{image.upper()}"}],
         "categories": [
             {"id": k, "name": name} for k, name in enumerate(("background", "cat", "dog", "emu"))
         ],

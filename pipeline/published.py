@@ -132,7 +132,7 @@ def translate(
     for name, tensor in state.items():
         for pattern, ours in repository.names:
             name = re.sub(pattern, ours, name)
-        if name in own or not (repository.unused and re.match(repository.unused, name)):
+        if name in own or not re.match(repository.unused, name):
             found[name] = tensor
     return found
 

@@ -114,7 +114,7 @@ def two_halves(images: Sequence[Tensor] | Tensor) -> list[Detections]:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_label_maps_are_palette_images_of_the_upright_image(photos: Path, batch: int) -> None:
     summary = predict_whole(red, output(photos), runtime(photos, batch=batch))
-    assert summary.images == 4
+    assert list(summary.failures) == ["bad.jpg"]
     for name, number in (("a", 0), ("b", 1), ("sub/a", 2)):
         with Image.open(f"out/masks/{name}.png") as mask:
             assert mask.mode == "P"
@@ -139,7 +139,7 @@ def test_failing_network_fails_for_one_image(photos: Path) -> None:
     without = output(photos, overlays=False)
     summary = predict_whole(narrow, without, runtime(photos, batch=2))
     assert summary.failures["b.png"].endswith("photos/b.png: ValueError: too wide")
-    assert summary.images == 3
+    assert len([*Path("out/masks").rglob("*.png")]) == 3
     assert not Path("out/overlays").exists()
 
 
@@ -166,9 +166,10 @@ def test_interrupted_run_leaves_complete_files(photos: Path) -> None:
     files = [path for path in Path("out").iterdir() if path.is_file()]
     assert not files, "no json without all images, and no part of one"
     summary = predict_instances(two_halves, output(photos), runtime(photos))
-    assert (summary.images, summary.instances) == (4, 4)
+    assert (len(summary.failures), summary.instances) == (1, 4)
     content = json.loads(Path("out/instances.json").read_bytes())
     assert [row["name"] for row in content["categories"]] == list(CLASSES)
+    assert len(content["images"]) == 4
 
 
 def test_labelmap_lists_values_and_colors() -> None:

@@ -89,9 +89,8 @@ class Part:
 
 @dataclass(slots=True)
 class PredictionSummary:
-    """Numbers of images and instances written; failed images with their reasons."""
+    """Number of instances written; failed images with their reasons."""
 
-    images: int = 0
     instances: int = 0
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -172,9 +171,7 @@ def predict_labels(
     blended: BlendedLabels | None = None
     for key, refined in _results(task, names, output, runtime, summary):
         part = parts[key]
-        if part.whole:
-            summary.images += 1
-        elif part.name not in summary.failures:
+        if not part.whole and part.name not in summary.failures:
             if part.tile.top == part.tile.left == 0:
                 blended = BlendedLabels(tiling, part.shown, len(refined))
             assert blended is not None
@@ -182,7 +179,6 @@ def predict_labels(
             if (part.tile.bottom, part.tile.right) == part.shown:
                 labels = cv2.resize(blended.labels, part.size[::-1], None, 0, 0, cv2.INTER_NEAREST)
                 _write_label_map(output, part.name, output.load(part.name), labels)
-                summary.images += 1
     return summary
 
 
@@ -240,7 +236,7 @@ def predict_instances(
         names = {name: name for name in output.files}
         for name, (size, annotations) in _results(task, names, output, runtime, summary):
             content.add(name, size, annotations)
-    summary.images, summary.instances = content.images, content.instances
+    summary.instances = content.instances
     return summary
 
 

@@ -180,7 +180,8 @@ def predict(
         prepare(output, force=options["force"])
         summary = predict_instances(detect, paths, runtime)
         results = f"{count(summary.instances, 'instance')} in {output / INSTANCES_JSON}"
-    click.echo(f"wrote the results of {count(summary.images, 'image')}: {results}")
+    done = count(len(inputs.files) - len(summary.failures), "image")
+    click.echo(f"wrote the results of {done}: {results}")
     if options["overlays"]:
         click.echo(f"drew them in {output / OVERLAYS}")
     if inputs.foreign:

@@ -130,7 +130,6 @@ class Pages:
             "tags": [run.index.classes[tag] for tag in image.tags],
             "split": image.split,
             "picked": name in self.selection.picked,
-            "size": [image.width, image.height],
             "image": url("thumbnail", run, name, key="image"),
             "layer": url("thumbnail", run, name, key=show) if show in LAYERS else None,
             "scores": {step: row for step, row in scores.items() if row != [None] * len(row)},

@@ -122,31 +122,24 @@ class Run:
 
     def holds(self, format_: str, name: str) -> bool:
         """Whether there is an intact artifact of this format that has the image."""
-        intact = self.exists(format_) and self.problem(format_) is None
-        return intact and name in self.reader(format_)
-
-    def problem(self, key: str) -> str | None:
-        """Return what is wrong with an artifact or score table; None if it is fine or was never
-        made.
-        """
-        if key in self.paths.missing:
-            return self.paths.missing[key]
-        try:
-            if self.exists(key):
-                self.reader(key)
-        except UserError as error:
-            return str(error)
-        return None
+        with suppress(UserError):
+            return self.exists(format_) and name in self.reader(format_)
+        return False
 
     def problems(self) -> list[str]:
-        """Return what is wrong with artifacts and score tables, a line each."""
-        found = [self.problem(key) for key in (*self.paths.artifacts, *self.paths.missing)]
-        for table in self._tables.values():
+        """Return what is wrong with artifacts and score tables, a line each; none for an artifact
+        that was never made.
+        """
+        readers = self._readers.items()
+        checks: list[Callable[[], object]] = [load for key, load in readers if self.exists(key)]
+        checks += self._tables.values()
+        found = list(self.paths.missing.values())
+        for load in checks:
             try:
-                table()
+                load()
             except UserError as error:
                 found.append(str(error))
-        return list(dict.fromkeys(text for text in found if text))
+        return list(dict.fromkeys(found))
 
     def table(self, step: str, name: str) -> Table:
         """Return a score table by its first column, empty if unreadable (see `problems`)."""

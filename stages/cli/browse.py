@@ -5,7 +5,6 @@ weakmask browse --rev one-scale --rev v1.0 --port 8090 --no-open
 weakmask browse --picked out/correct
 """
 
-import csv
 import os
 import signal
 import sys
@@ -22,6 +21,7 @@ from pipeline.browser.run import FORMATS, TABLES, ReloadingFile, Run, RunPaths
 from pipeline.data.index import HEADER
 from pipeline.errors import UserError
 from pipeline.readers.source import HINTS
+from pipeline.views.report_data import read_rows
 from stages._command import DATA, DATASET, artifact
 from stages.experiments.dvc_cache import (
     LOCK,
@@ -101,10 +101,9 @@ def clicks_of(run: Run) -> "Clicks | None":
 def picked_images(folder: Path) -> list[str]:
     """Return the images that weakmask pick wrote to a folder."""
     try:
-        with (folder / PICKED).open(encoding="utf-8", newline="") as file:
-            return [row["image"] for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        reason = f"{folder / PICKED}: not as weakmask pick writes it ({error!r})"
+        return [row["image"] for row in read_rows(folder / PICKED)]
+    except (UserError, KeyError) as error:
+        reason = f"{folder / PICKED}: not as weakmask pick writes it"
         raise UserError(f"--picked: {reason}; pick again") from error
 
 

@@ -74,7 +74,7 @@ def _queue(overrides: tuple[str, ...]) -> None:
     Raises UserError if the copies in which DVC runs what is queued lack the images.
     """
     check_names(overrides)
-    source = Path(read_parameters(Path(PARAMETERS)).dataset.source)
+    source = Path(read_parameters().dataset.source)
     if not source.is_absolute() and not is_tracked(source):
         raise UserError(
             f"{PARAMETERS}: neither Git nor DVC tracks dataset.source {source}, so the copies of "

@@ -36,7 +36,7 @@ class Experiment:
     code: Mapping[str, str | None]
 
 
-def finished_experiments(revisions: Iterable[str] = ()) -> list[Experiment]:
+def finished_experiments(revisions: Iterable[str]) -> list[Experiment]:
     """Return the finished experiments that started from HEAD or `revisions`, oldest first."""
     command = [sys.executable, "-m", "dvc"]
     command += ["exp", "show", "--json", "--hide-workspace", "--hide-queued", "--hide-failed"]

@@ -16,8 +16,7 @@ from pipeline.errors import UserError
 from pipeline.params import check_names
 from stages._command import read_parameters
 from stages.experiments.dvc_cache import PARAMETERS, is_tracked
-from stages.experiments.finished import differing_code, finished_experiments, variants
-from stages.experiments.table import table
+from stages.experiments.finished import differing_code, finished_experiments, table, variants
 
 
 @click.command()

@@ -24,7 +24,7 @@ from pipeline.views.report_data import (
 )
 from stages._command import DATA
 from stages.experiments.dvc_cache import CachedRun
-from stages.experiments.table import aligned
+from stages.experiments.finished import aligned
 
 REPORT = (DATA / "report").as_posix()
 

@@ -208,9 +208,7 @@ def load(path: Path) -> ReportData:
     try:
         return parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
-        old = path.with_name("index.html").is_file()
-        hint = f"the report next to it is an older one; {REMAKE}" if old else REMAKE
-        raise UserError(f"{path}: no such file; {hint}") from error
+        raise UserError(f"{path}: no such file; {REMAKE}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); {REMAKE}") from error
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
-from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -205,11 +204,6 @@ def jpeg(image: np.ndarray) -> bytes:
 def _encoded(suffix: str, image: np.ndarray, options: Sequence[int]) -> bytes:
     swapped = np.ascontiguousarray(image[..., [2, 1, 0, *range(3, image.shape[2])]])
     return cv2.imencode(suffix, swapped, options)[1].tobytes()
-
-
-def png_name(name: str) -> str:
-    """Return the file name of an image id: in one folder, unique for every id."""
-    return f"{quote(name, safe=' ')}.png"
 
 
 def _blank(height: int, width: int) -> np.ndarray:

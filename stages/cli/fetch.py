@@ -29,11 +29,15 @@ SBD = Path("benchmark_RELEASE/dataset")
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A file to download and unpack: address, file name and hex MD5, as its publishers give it."""
+    """A file to download and unpack: address and hex MD5, as its publishers give it."""
 
     url: str
-    name: str
     md5: str
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.url.rpartition("/")[2]
 
 
 def archives(dataset: str) -> tuple[Archive, ...]:
@@ -42,22 +46,16 @@ def archives(dataset: str) -> tuple[Archive, ...]:
         return (
             Archive(
                 f"{COCO}/annotations/annotations_trainval2014.zip",
-                "annotations_trainval2014.zip",
                 "0a379cfc70b0e71301e0f377548639bd",
             ),
-            Archive(f"{COCO}/zips/val2014.zip", "val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3"),
-            Archive(
-                f"{COCO}/zips/train2014.zip", "train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88"
-            ),
+            Archive(f"{COCO}/zips/val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3"),
+            Archive(f"{COCO}/zips/train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88"),
         )
     from torchvision.datasets.sbd import SBDataset
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
     voc = DATASET_YEAR_DICT["2012"]
-    return (
-        Archive(voc["url"], voc["filename"], voc["md5"]),
-        Archive(SBDataset.url, SBDataset.filename, SBDataset.md5),
-    )
+    return Archive(voc["url"], voc["md5"]), Archive(SBDataset.url, SBDataset.md5)
 
 
 @click.command()

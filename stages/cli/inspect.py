@@ -31,12 +31,12 @@ def inspect(path: Path, name: str | None, output: Path | None) -> None:
     from pipeline.core.resume import write_atomically
     from pipeline.views.gallery import look_up
     from pipeline.views.inspect import describe, unfinished_folders
-    from pipeline.views.sheets import png, png_name
+    from pipeline.views.sheets import png
 
     if name is not None:
         found = look_up(path, name, DATASET)
         if isinstance(found, np.ndarray):
-            target = output or DATA / "inspect" / png_name(name.replace("/", "_"))
+            target = output or DATA / "inspect" / f"{name.replace('/', '_')}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, png(found))
             found = [f"drew {name} to {target}"]

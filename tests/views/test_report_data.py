@@ -98,12 +98,6 @@ def test_what_is_no_report_is_refused_in_one_line(text: str, words: str) -> None
     assert "dvc repro -f report" in str(caught.value)
 
 
-def test_report_of_before_says_so(tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text("")
-    with pytest.raises(UserError, match="an older one"):
-        load(tmp_path / "report.json")
-
-
 def test_every_step_and_kind_that_is_scored_has_a_title() -> None:
     assert list(TITLES) == list(STEPS)
     assert list(KINDS) == list(failures.KINDS)

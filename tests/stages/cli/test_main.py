@@ -47,8 +47,8 @@ def test_inspect_describes_and_draws(runner: CliRunner) -> None:
     assert "2 images" in runner.invoke(main, ["inspect", "data/dataset"]).output
     everything = runner.invoke(main, ["inspect"]).output.splitlines()
     assert [line.split(":")[0] for line in everything] == ["dataset", "seeds.h5"]
-    assert runner.invoke(main, ["inspect", "data/dataset", name, "-o", "truth.png"]).exit_code == 0
-    assert Path("truth.png").stat().st_size > 1000
+    assert runner.invoke(main, ["inspect", "data/dataset", name]).exit_code == 0
+    assert Path(f"data/inspect/{name}.png").stat().st_size > 1000
     described = runner.invoke(main, ["inspect", "data/seeds.h5"])
     assert described.exit_code == 0, described.output
     assert "seeds" in described.output

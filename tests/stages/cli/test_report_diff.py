@@ -64,11 +64,10 @@ def test_two_folders_are_compared(folder: Path) -> None:
 
 def test_what_is_no_report_is_refused_in_one_line(folder: Path) -> None:
     write(folder / "a", made(0.5, 0.25))
-    (folder / "old").mkdir()
-    (folder / "old/index.html").touch()
+    (folder / "none").mkdir()
     for arguments, words in (
         (("a",), "name a Git revision, a tag or an experiment of `dvc exp list`"),
-        (("a", "old"), "an older one"),
+        (("a", "none"), "none/report.json: no such file; make it again with `dvc repro"),
         (("a", "params.yaml"), "is a file"),
     ):
         code, text = invoke(*arguments)

@@ -76,7 +76,7 @@ def instance(parameters: Parameters, runtime: Runtime) -> None:
     train_stage(
         "instance",
         network,
-        InstanceCrops(index, names, instances, resize, section.crop, mean, emphasis),
+        InstanceCrops(index, names, resize, section.crop, mean, instances, emphasis=emphasis),
         network.loss_fn(**of_loss),
         parameters,
         inputs,

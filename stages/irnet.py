@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pipeline.core.artifacts import Reader
+from pipeline.data.augmentation import RandomScale
 from pipeline.data.index import Index
 from pipeline.irnet.network import IRNet
 from pipeline.irnet.training import SeedCrops, mean_shift, show_boundaries, training_loss
@@ -52,7 +53,7 @@ def irnet(parameters: Parameters, runtime: Runtime) -> None:
     train_stage(
         "irnet",
         network,
-        SeedCrops(index, seeds, section.scale, section.crop, mean),
+        SeedCrops(index, seeds.names, RandomScale(*section.scale), section.crop, mean, seeds),
         partial(training_loss, radius=section.radius),
         parameters,
         [DATASET, seeds.path],

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from pipeline.core.artifacts import Reader
-from pipeline.data.augmentation import Emphasis
+from pipeline.data.augmentation import Emphasis, RandomScale
 from pipeline.data.index import Index
 from pipeline.data.masks import read_semantic
 from pipeline.errors import UserError
@@ -76,7 +76,7 @@ def _samples(
     hints, emphasis = Reader(artifact("hints"), "hints"), None
     names, label_map = _supervision(section.supervision, index, labels)
     mean, _ = normalization(section.backbone.name)
-    crops = index, names, section.scale, section.crop, mean
+    crops = index, names, RandomScale(*section.scale), section.crop, mean
     soft = section.targets == "soft" and section.supervision == "labels"
     inputs, inside = [labels.path], None
     if hints.names and parameters.hints.weight > 1 and section.supervision == "labels":

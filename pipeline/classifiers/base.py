@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from pipeline.core.artifacts import Reader
 from pipeline.core.trainer import LossFn, TrainState
-from pipeline.data.augmentation import LongSide, as_image, training_crop
+from pipeline.data.augmentation import Crops, LongSide, as_image
 from pipeline.data.index import Index
 from pipeline.nets.backbones import Backbone
 
@@ -54,23 +53,16 @@ class TrainingData:
     features: Reader | None = None
 
 
-class TaggedCrops(Dataset[tuple[Any, ...]]):
+class TaggedCrops(Crops):
     """Training samples (uint8 crop [3,S,S], tags f4 [C]: 1 present, 0 absent, -1 unknown),
     augmented at each access.
-
-    `outside` fills masks that are augmented along with an image, beyond its border.
     """
 
-    def __init__(self, data: TrainingData, outside: int = 0) -> None:
+    def __init__(self, data: TrainingData) -> None:
         # keeps no reference to data: its prompter may hold a network, which loader processes
         # cannot receive
-        self.index, self.names = data.index, data.names
-        self.augment = training_crop(
-            LongSide(*data.resize), data.crop, data.mean, outside, data.colors
-        )
-
-    def __len__(self) -> int:
-        return len(self.names)
+        resize = LongSide(*data.resize)
+        super().__init__(data.index, data.names, resize, data.crop, data.mean, colors=data.colors)
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
         name = self.names[number]

@@ -7,16 +7,18 @@ random crop.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from pipeline.core.artifacts import IGNORE
+from pipeline.data.index import Index
 
 MAX_SIDE = 16384
 """Longest side in pixels that an image is enlarged to: one of 20000 x 20 pixels would take
@@ -133,9 +135,9 @@ def as_image(image: np.ndarray) -> tv_tensors.Image:
     return tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
 
 
-def as_mask(labels: np.ndarray) -> tv_tensors.Mask:
-    """Convert uint8 [H,W] to torchvision's mask [1,H,W]."""
-    return tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(labels))[None])
+def as_mask(maps: np.ndarray) -> tv_tensors.Mask:
+    """Convert maps [C,H,W] of any type to torchvision's mask [C,H,W]."""
+    return tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(maps)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,30 +151,41 @@ class Emphasis:
     weight: float
 
 
-def augmented(
-    augment: Callable[..., Any],
-    name: str,
-    image: np.ndarray,
-    maps: np.ndarray,
-    emphasis: Emphasis | None,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Return the crops of an image and its maps, and the weights of the pixels, if any differ.
+@dataclass(eq=False)
+class Crops(Dataset[tuple[Any, ...]]):
+    """Training samples that are augmented again at each access.
 
-    Args:
-        augment: see training_crop.
-        name: id of the image.
-        image: uint8 [H,W,3].
-        maps: [C,H,W] of any type.
-        emphasis: the pixels that weigh more; None for none anywhere.
-
-    Returns:
-        image uint8 [3,S,S], maps [C,S,S], and weights f4 [S,S] if there is an emphasis.
+    Attributes:
+        index, names: the dataset and the ids of its images to learn from.
+        resize, crop, mean, colors: see training_crop; OUTSIDE is the padding of maps.
+        emphasis: pixels that weigh more than others.
     """
-    if emphasis is not None:
-        said = emphasis.said(name, (image.shape[0], image.shape[1]))
-        maps = np.concatenate([maps, said[None].astype(maps.dtype)])
-    masks = tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(maps)))
-    cut, found = (part.as_subclass(Tensor) for part in augment(as_image(image), masks))
-    if emphasis is None:
-        return cut, found, []
-    return cut, found[:-1], [1 + (emphasis.weight - 1) * (found[-1] == 1).float()]
+
+    OUTSIDE: ClassVar[int] = IGNORE
+    index: Index
+    names: Sequence[str]
+    resize: v2.Transform
+    crop: int
+    mean: tuple[float, ...]
+    colors: Sequence[v2.Transform] = field(default=(), kw_only=True)
+    emphasis: Emphasis | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.augment = training_crop(self.resize, self.crop, self.mean, self.OUTSIDE, self.colors)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def augmented(self, name: str, maps: np.ndarray) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the crops uint8 [3,S,S] of an image and [C,S,S] of its maps [C,H,W] of any type,
+        and weights f4 [S,S] of the pixels if there is an emphasis.
+        """
+        image, emphasis = self.index.image(name), self.emphasis
+        if emphasis is not None:
+            said = emphasis.said(name, (image.shape[0], image.shape[1]))
+            maps = np.concatenate([maps, said[None].astype(maps.dtype)])
+        sample = self.augment(as_image(image), as_mask(maps))
+        cut, found = (part.as_subclass(Tensor) for part in sample)
+        if emphasis is None:
+            return cut, found, []
+        return cut, found[:-1], [1 + (emphasis.weight - 1) * (found[-1] == 1).float()]

@@ -5,17 +5,15 @@ Stage instance trains on InstanceCrops, stage predictions writes Detections.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.data.augmentation import Emphasis, augmented, training_crop
-from pipeline.data.index import Index
+from pipeline.data.augmentation import Crops
 from pipeline.nets.backbones import resize_by
 
 MAX_INSTANCES = 100
@@ -116,50 +114,27 @@ def select_instances(
     return TrainingInstances(np.where(inside, ids, others).astype(np.int32), classes, weights)
 
 
-class InstanceCrops(Dataset[tuple[Tensor, ...]]):
+@dataclass(eq=False)
+class InstanceCrops(Crops):
     """Training samples of equal shapes, augmented again at each access; a batch is their stack.
 
     A sample is image uint8 [3,S,S]; ids uint8 [S,S], 0 none, 1..M, 255 ignored or outside the
     image; classes uint8 [M], 255 for unused ids; weights float32 [M]; and with an emphasis weights
     float32 [S,S] of pixels. Instances are renumbered per crop; of more than M the smallest are
     ignored.
+
+    Attributes:
+        instances: returns the instances of an id.
     """
 
-    def __init__(
-        self,
-        index: Index,
-        names: Sequence[str],
-        instances: Callable[[str], TrainingInstances],
-        resize: v2.Transform,
-        crop: int,
-        mean: tuple[float, ...],
-        emphasis: Emphasis | None = None,
-    ) -> None:
-        """Create the samples of the images `names`.
-
-        Args:
-            index: the dataset.
-            names: ids of the images.
-            instances: returns the instances of an image.
-            resize: applied before the crop is cut.
-            crop: S in pixels.
-            mean: the color of pixels outside the image, in [0,1].
-            emphasis: pixels that weigh more.
-        """
-        self.emphasis = emphasis
-        self.index, self.names, self.instances = index, list(names), instances
-        self.augment = training_crop(resize, crop, mean, OUTSIDE)
-
-    def __len__(self) -> int:
-        return len(self.names)
+    OUTSIDE: ClassVar[int] = OUTSIDE
+    instances: Callable[[str], TrainingInstances]
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         name = self.names[number]
         instances = self.instances(name)
         ids = instances.ids.astype(np.int32)[None]
-        image, crop, weights = augmented(
-            self.augment, name, self.index.image(name), ids, self.emphasis
-        )
+        image, crop, weights = self.augmented(name, ids)
         return image, *renumber(crop[0], instances), *weights
 
 

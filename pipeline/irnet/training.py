@@ -3,55 +3,45 @@ displacement that is subtracted afterwards (the authors' code).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from pipeline.core import engine
 from pipeline.core.artifacts import IGNORE, Reader
 from pipeline.core.device import Runtime, stack
 from pipeline.core.trainer import TrainState
-from pipeline.data.augmentation import RandomScale, as_image, as_mask, training_crop
+from pipeline.data.augmentation import Crops
 from pipeline.data.index import Index
 from pipeline.irnet.losses import pair_losses, total_loss
 from pipeline.irnet.network import STRIDE, IRNet
 from pipeline.nets.backbones import micro_batches
 
 
-class SeedCrops(Dataset[tuple[Tensor, Tensor]]):
+@dataclass(eq=False)
+class SeedCrops(Crops):
     """Training samples (crop uint8 [3,S,S], label map uint8 [h,w] on the stride-4 grid), augmented
     again at each access; 255 is ignored.
+
+    Attributes:
+        seeds: seeds.h5, with all images.
     """
 
-    def __init__(
-        self,
-        index: Index,
-        seeds: Reader,
-        scale: tuple[float, float],
-        crop: int,
-        mean: tuple[float, ...],
-    ) -> None:
-        self.index, self.seeds = index, seeds
-        self.augment = training_crop(RandomScale(*scale), crop, mean)
-
-    def __len__(self) -> int:
-        return len(self.seeds)
+    seeds: Reader
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        name = self.seeds.names[number]
-        image, labels = self.augment(
-            as_image(self.index.image(name)), as_mask(self.seeds[name]["seeds"])
-        )
+        name = self.names[number]
+        image, labels, _ = self.augmented(name, self.seeds[name]["seeds"][None])
         # the central pixel of each cell; the last cell may be cut short
         centers = [
             torch.arange(0, side, STRIDE).add(STRIDE // 2).clamp(max=side - 1)
             for side in labels.shape[1:]
         ]
-        return image, labels[0][centers[0][:, None], centers[1]].as_subclass(Tensor)
+        return image, labels[0][centers[0][:, None], centers[1]]
 
 
 def show_boundaries(seeds: Reader) -> bool:

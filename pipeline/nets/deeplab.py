@@ -3,8 +3,8 @@ multi-scale prediction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,11 +12,9 @@ from segmentation_models_pytorch.base import SegmentationHead
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.data.augmentation import Emphasis, RandomScale, augmented, training_crop
-from pipeline.data.index import Index
+from pipeline.data.augmentation import Crops
 from pipeline.nets.backbones import (
     OUTPUT_STRIDE,
     Backbone,
@@ -73,34 +71,6 @@ class SemanticNet(nn.Module):
 
 
 @dataclass(eq=False)
-class Crops(Dataset[tuple[Tensor, ...]]):
-    """Training samples that are augmented again at each access.
-
-    Attributes:
-        index, names: The dataset and the ids of its images to learn from.
-        scale: Range of the random resize factor.
-        crop: Side of the square crop in pixels.
-        mean: Color in 0..1 that fills a crop beyond the image.
-        emphasis: Pixels that weigh more; then weights f4 [S,S] end a sample.
-    """
-
-    OUTSIDE: ClassVar[int] = IGNORE
-    """Value that fills maps beyond the image."""
-    index: Index
-    names: Sequence[str]
-    scale: tuple[float, float]
-    crop: int
-    mean: tuple[float, ...]
-    emphasis: Emphasis | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        self.augment = training_crop(RandomScale(*self.scale), self.crop, self.mean, self.OUTSIDE)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-@dataclass(eq=False)
 class LabeledCrops(Crops):
     """Crops uint8 [3,S,S] with label maps uint8 [S,S].
 
@@ -112,9 +82,7 @@ class LabeledCrops(Crops):
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         name = self.names[number]
-        image, labels, weights = augmented(
-            self.augment, name, self.index.image(name), self.labels(name)[None], self.emphasis
-        )
+        image, labels, weights = self.augmented(name, self.labels(name)[None])
         return image, labels[0], *weights
 
 

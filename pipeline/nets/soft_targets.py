@@ -27,8 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.data.augmentation import augmented
-from pipeline.nets.deeplab import Crops
+from pipeline.data.augmentation import Crops
 
 if TYPE_CHECKING:
     from pipeline.core.trainer import TrainState
@@ -84,9 +83,7 @@ class SoftCrops(Crops):
         targets, labels = self.targets(name)
         inside = self.inside(name) if self.inside else np.zeros(targets.shape[1:])
         maps = np.concatenate([targets, inside[None]]).astype(np.float16)
-        image, cut, weights = augmented(
-            self.augment, name, self.index.image(name), maps, self.emphasis
-        )
+        image, cut, weights = self.augmented(name, maps)
         full = cut.new_zeros(len(self.index.classes) + 1, *cut.shape[1:])
         full[torch.from_numpy(labels)] = cut[:-1]
         return image, full, cut[-1] > 0, *weights

@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +13,17 @@ from torchvision.transforms import v2
 
 from pipeline.data.augmentation import (
     MAX_SIDE,
+    Crops,
     Emphasis,
     LongSide,
     RandomScale,
     ShortSide,
     as_image,
     as_mask,
-    augmented,
     color_changes,
     training_crop,
 )
+from tests.support.sources import painted
 
 MEAN = (0.2, 0.4, 0.6)
 JITTER = (0.4, 0.4, 0.4, 0.1)
@@ -82,7 +85,7 @@ def test_labels_stay_labels_and_move_with_the_image(resize: v2.Transform) -> Non
     flipped = set()
     for seed in range(20):
         torch.manual_seed(seed)
-        sample, mask = crop(as_image(image), as_mask(labels))
+        sample, mask = crop(as_image(image), as_mask(labels[None]))
         assert (tuple(sample.shape), tuple(mask.shape)) == ((3, 64, 64), (1, 64, 64))
         assert (sample.dtype, mask.dtype) == (torch.uint8, torch.uint8)
         values, level = mask[0], sample[0].float() / 25
@@ -102,7 +105,7 @@ def test_labels_stay_labels_and_move_with_the_image(resize: v2.Transform) -> Non
 def test_labels_are_resized_about_the_same_centers_as_the_image(scale: float) -> None:
     image = np.zeros((90, 120, 3), np.uint8)
     image[31:62, 40:83] = 255
-    resized, labels = RandomScale(scale, scale)(as_image(image), as_mask(image[..., 0]))
+    resized, labels = RandomScale(scale, scale)(as_image(image), as_mask(image[None, ..., 0]))
     assert ((resized[0] > 127) == (labels[0] > 127)).all()
 
 
@@ -112,7 +115,8 @@ def test_a_small_image_is_placed_anywhere_on_the_mean_color() -> None:
     for seed in range(30):
         torch.manual_seed(seed)
         image, mask = crop(
-            as_image(np.full((40, 50, 3), 255, np.uint8)), as_mask(np.full((40, 50), 7, np.uint8))
+            as_image(np.full((40, 50, 3), 255, np.uint8)),
+            as_mask(np.full((1, 40, 50), 7, np.uint8)),
         )
         inside = mask[0] == 7
         assert (mask[0][~inside] == 255).all()
@@ -148,7 +152,7 @@ def test_colors_change_in_the_image_alone(changes: tuple[float, float]) -> None:
     seen = set()
     for seed in range(20):
         torch.manual_seed(seed)
-        sample, mask = crop(as_image(image.astype(np.uint8)), as_mask(labels))
+        sample, mask = crop(as_image(image.astype(np.uint8)), as_mask(labels[None]))
         assert (sample.dtype, tuple(sample.shape)) == (torch.uint8, (3, 96, 96))
         inside = mask[0] != 255
         assert int(inside.sum()) == labels.size
@@ -174,7 +178,7 @@ def test_only_torchs_generator_is_used() -> None:
         random.seed(other)
         np.random.seed(other)  # noqa: NPY002 - the old global generator is what must not matter
         torch.manual_seed(5)
-        results.append(crop(as_image(image), as_mask(labels)))
+        results.append(crop(as_image(image), as_mask(labels[None])))
     for first, second in zip(*results, strict=True):
         assert torch.equal(first, second)
 
@@ -185,7 +189,7 @@ def test_arrays_of_any_memory_order_become_tensors() -> None:
     tensor = as_image(turned)
     assert isinstance(tensor, tv_tensors.Image)
     assert (tensor.permute(1, 2, 0).numpy() == turned).all()
-    mask = as_mask(turned[..., 0])
+    mask = as_mask(turned[None, ..., 0])
     assert isinstance(mask, tv_tensors.Mask)
     assert (mask[0].numpy() == turned[..., 0]).all()
 
@@ -196,18 +200,22 @@ def test_a_narrow_image_is_not_enlarged_to_gigabytes() -> None:
     assert resize(as_image(np.zeros((4000, 4, 3), np.uint8))).shape == (3, MAX_SIDE, 16)
 
 
-def test_weights_lie_where_the_image_shows_what_was_said() -> None:
+def test_weights_lie_where_the_image_shows_what_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = np.zeros((40, 60), bool)
     said[10:30, 20:45] = True
     image = np.where(said[..., None], np.uint8(250), np.uint8(5)).repeat(3, 2)
+    index = painted(tmp_path, image, ("a",), (0,))
     emphasis = Emphasis(lambda name, size: said if size == (40, 60) else np.zeros(0), 2.5)
     for outside, maps in ((255, said.astype(np.uint8)), (0, said.astype(np.float16))):
-        augment = training_crop(RandomScale(0.7, 1.4), 48, MEAN, outside)
+        monkeypatch.setattr(Crops, "OUTSIDE", outside)
+        samples = Crops(index, ["p"], RandomScale(0.7, 1.4), 48, MEAN, emphasis=emphasis)
         for seed in range(5):
             torch.manual_seed(seed)
-            shown, cut, (weights,) = augmented(augment, "p", image, maps[None], emphasis)
+            shown, cut, (weights,) = samples.augmented("p", maps[None])
             torch.manual_seed(seed)
-            plain = augmented(augment, "p", image, maps[None], None)
+            plain = replace(samples, emphasis=None).augmented("p", maps[None])
             assert torch.equal(plain[0], shown)
             assert torch.equal(plain[1], cut)
             assert plain[2] == []

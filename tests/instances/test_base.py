@@ -82,7 +82,7 @@ def crops(
     folder: Path, given: TrainingInstances, crop: int = 64, scale: float = 1.0
 ) -> InstanceCrops:
     index = painted(folder, COLORS[given.ids], "abcdef", (1, 4))
-    return InstanceCrops(index, ["p"], lambda name: given, RandomScale(scale, scale), crop, MEAN)
+    return InstanceCrops(index, ["p"], RandomScale(scale, scale), crop, MEAN, lambda name: given)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.7, 1.4])

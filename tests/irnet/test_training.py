@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.core.artifacts import Reader, Writer
 from pipeline.core.engine import ImageError
+from pipeline.data.augmentation import RandomScale
 from pipeline.data.index import Index
 from pipeline.irnet.network import IRNet, fields_of
 from pipeline.irnet.training import (
@@ -44,13 +45,18 @@ def sources(tmp_path: Path) -> tuple[Index, Reader]:
     return index, Reader(tmp_path / "seeds.h5", "seeds")
 
 
+def crops_of(sources: tuple[Index, Reader], scale: tuple[float, float], crop: int) -> SeedCrops:
+    index, seeds = sources
+    return SeedCrops(index, seeds.names, RandomScale(*scale), crop, MEAN, seeds)
+
+
 @pytest.mark.parametrize(
     ("scale", "crop"), [((1.0, 1.0), 64), ((0.5, 1.5), 64), ((1.5, 1.5), 48), ((0.4, 0.6), 96)]
 )
 def test_labels_lie_where_the_colors_do(
     sources: tuple[Index, Reader], scale: tuple[float, float], crop: int
 ) -> None:
-    crops = SeedCrops(*sources, scale, crop, MEAN)
+    crops = crops_of(sources, scale, crop)
     assert len(crops) == 1
     seen, flipped = set(), set()
     for seed in range(12):
@@ -78,7 +84,7 @@ def test_labels_lie_where_the_colors_do(
 def test_any_crop_has_a_label_for_every_cell_of_the_network(
     sources: tuple[Index, Reader], crop: int
 ) -> None:
-    image, labels = SeedCrops(*sources, (1.0, 1.0), crop, MEAN)[0]
+    image, labels = crops_of(sources, (1.0, 1.0), crop)[0]
     logits, _ = IRNet(SMALL)(image[None])
     assert logits.shape[2:] == labels.shape
 
@@ -86,7 +92,7 @@ def test_any_crop_has_a_label_for_every_cell_of_the_network(
 def test_training_loss_decreases(sources: tuple[Index, Reader]) -> None:
     torch.manual_seed(0)
     network, step = IRNet(SMALL).train(), single_rank()
-    crops = SeedCrops(*sources, (1.0, 1.0), 64, MEAN)
+    crops = crops_of(sources, (1.0, 1.0), 64)
     pairs = [crops[0] for _ in range(4)]
     batch = (
         torch.stack([image for image, _ in pairs]),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.data.augmentation import RandomScale
 from pipeline.nets.backbones import create_backbone, normalization
 from pipeline.nets.deeplab import LabeledCrops, SemanticNet, probabilities, segmentation_loss
 from tests.support.sources import painted
@@ -130,7 +131,8 @@ def test_crops_and_their_labels_stay_together(tmp_path: Path) -> None:
     labels[10:40, 15:45] = 1
     table = np.array([[10, 40, 10], [220, 30, 40]], np.uint8)
     index = painted(tmp_path, table[labels], ("a",), (0,))
-    crops = LabeledCrops(index, ["p"], (0.75, 1.5), 64, (0.5, 0.5, 0.5), lambda name: labels)
+    resize = RandomScale(0.75, 1.5)
+    crops = LabeledCrops(index, ["p"], resize, 64, (0.5,) * 3, lambda name: labels)
     assert len(crops) == 1
     for seed in range(10):
         torch.manual_seed(seed)

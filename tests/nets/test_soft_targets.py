@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.data.augmentation import RandomScale
 from pipeline.labelling.pseudo_labels import class_maps, pseudo_labels
 from pipeline.nets.deeplab import segmentation_loss
 from pipeline.nets.soft_targets import (
@@ -167,7 +168,7 @@ def test_crops_targets_and_segments_stay_together(tmp_path: Path) -> None:
     crops = SoftCrops(
         painted(tmp_path, table[labels], ("a", "b"), (1,)),
         ["p"],
-        (0.75, 1.5),
+        RandomScale(0.75, 1.5),
         64,
         (0.5,) * 3,
         lambda _: from_labels(labels),

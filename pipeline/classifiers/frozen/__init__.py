@@ -56,7 +56,7 @@ class TaggedFeatures(TaggedCrops):
     def __init__(self, data: TrainingData) -> None:
         super().__init__(data)
         assert data.features is not None
-        self.stored, self.crop = data.features, data.crop
+        self.stored = data.features
         self.names = [name for name in data.names if name in data.features]
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:

@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision import tv_tensors
 
 from pipeline.classifiers.base import Classifier, TaggedCrops, TrainingData
 from pipeline.core.trainer import LossFn
-from pipeline.data.augmentation import as_image
 from pipeline.errors import UserError
 from pipeline.nets.backbones import Backbone
 
@@ -117,22 +115,20 @@ class SegmentedCrops(TaggedCrops):
     each pixel of the crop comes from, -1 outside; number: index of the image in the data's names.
     """
 
+    OUTSIDE: ClassVar[int] = -1
+
     def __init__(self, data: TrainingData) -> None:
-        super().__init__(data, outside=-1)
+        super().__init__(data)
         self.segments = require_segments(data).reader
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
         name = self.names[number]
-        sample = self.index.image(name)
-        places = tv_tensors.Mask(torch.from_numpy(np.indices(sample.shape[:2], np.int32)))
-        image, origins = self.augment(as_image(sample), places)
-        skipped = name in self.segments.skipped
-        ids = np.zeros(sample.shape[:2]) if skipped else self.segments.array(name, "segments")
-        segments = torch.from_numpy(ids.astype(np.int32))
-        y, x = origins.clamp(min=0).as_subclass(Tensor).long()
-        in_crop = segments[y, x] * (origins[0] >= 0)
-        plain = (part.as_subclass(Tensor) for part in (in_crop, origins))
-        return image, torch.from_numpy(self.index.target(name)), *plain, number
+        size, skipped = self.index.size(name), name in self.segments.skipped
+        image, origins, _ = self.augmented(name, np.indices(size, np.int32))
+        ids = np.zeros(size) if skipped else self.segments.array(name, "segments")
+        y, x = origins.clamp(min=0).long()
+        in_crop = torch.from_numpy(ids.astype(np.int32))[y, x] * (origins[0] >= 0)
+        return image, torch.from_numpy(self.index.target(name)), in_crop, origins, number
 
 
 def require_segments(data: TrainingData) -> "PromptableSegments":

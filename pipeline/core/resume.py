@@ -130,6 +130,5 @@ def _content(path: Path) -> bytes:
     )
     for file in files:
         with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(stream, lambda: digest)
     return digest.digest()

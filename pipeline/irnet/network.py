@@ -22,23 +22,12 @@ class Tap(nn.Sequential):
     def __init__(self, channels: int, width: int, groups: int) -> None:
         super().__init__(nn.Conv2d(channels, width, 1, bias=False), nn.GroupNorm(groups, width))
 
-    def at(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:  # type: ignore[override]
         """Return the tap's map [B,width,*size], rectified after resizing."""
-        mapped = self(features)
+        mapped: Tensor = super().forward(features)
         if mapped.shape[2:] != size:
             mapped = F.interpolate(mapped, size, mode="bilinear", align_corners=False)
         return mapped.relu()
-
-
-def _tapped(
-    taps: nn.ModuleList, features: list[Tensor], sizes: list[tuple[int, int]]
-) -> list[Tensor]:
-    """Return the map of each tap at its size."""
-    tapped: list[Tensor] = []
-    for tap, feature, size in zip(taps, features, sizes, strict=True):
-        assert isinstance(tap, Tap)
-        tapped.append(tap.at(feature, size))
-    return tapped
 
 
 class BoundaryHead(nn.Module):
@@ -51,7 +40,8 @@ class BoundaryHead(nn.Module):
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Return logits [B,1,h,w] on a grid of `size` (h,w) from one feature map per tap."""
-        return self.fuse(torch.cat(_tapped(self.taps, features, [size] * len(features)), 1))
+        tapped = [tap(part, size) for tap, part in zip(self.taps, features, strict=True)]
+        return self.fuse(torch.cat(tapped, 1))
 
 
 class DisplacementHead(nn.Module):
@@ -85,8 +75,9 @@ class DisplacementHead(nn.Module):
         """Return displacements on a grid of `size` (h,w) from one feature map per tap."""
         half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
         sizes = [size] * self.fine + [half] * (len(features) - self.fine)
-        mapped = _tapped(self.taps, features, sizes)
-        coarse = self.merge.at(torch.cat(mapped[self.fine :], 1), size)
+        taps = zip(self.taps, features, sizes, strict=True)
+        mapped = [tap(part, at) for tap, part, at in taps]
+        coarse = self.merge(torch.cat(mapped[self.fine :], 1), size)
         return self.fuse(torch.cat([*mapped[: self.fine], coarse], 1))
 
 

@@ -4,7 +4,6 @@ displacement that is subtracted afterwards (the authors' code).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -83,7 +82,12 @@ def mean_shift(network: IRNet, index: Index, names: Sequence[str], runtime: Runt
     """
     row = {name: number for number, name in enumerate(names)}
     mine = names[runtime.rank :: runtime.world_size]
-    compute = partial(_mean_displacements, network, runtime)
+
+    def compute(names: Sequence[str], images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the mean displacements of images of one size."""
+        with runtime.autocast():
+            return list(mean_displacements(network, stack(images, runtime.device)).numpy())
+
     task = engine.Task(index.image, compute=compute, key=index.size)
     found = engine.results(task, mine, stage="irnet", runtime=runtime)
     means = torch.zeros(len(names), 2, dtype=torch.float64)
@@ -101,11 +105,3 @@ def mean_shift(network: IRNet, index: Index, names: Sequence[str], runtime: Runt
         torch.distributed.all_reduce(everywhere)
         means = everywhere.cpu()
     return means.sum(0).div(max(1, len(names))).to(network.mean_shift)
-
-
-def _mean_displacements(
-    network: IRNet, runtime: Runtime, names: Sequence[str], images: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    """Return the mean displacements of images of one size."""
-    with runtime.autocast():
-        return list(mean_displacements(network, stack(images, runtime.device)).numpy())

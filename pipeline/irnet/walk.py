@@ -163,10 +163,8 @@ def _lay_out(shapes: Sequence[Sequence[int]], radius: int) -> _Strip:
 
 
 def _place(stacks: Sequence[Tensor], strip: _Strip, fill: float) -> Tensor:
-    """Return the images' stacks [...,h,w] on a strip [...,cells], filled with `fill` elsewhere."""
-    first = stacks[0]
-    leading = [max(stack.shape[0] for stack in stacks)] if first.dim() == 3 else []
-    canvas = first.new_full((*leading, strip.rows, strip.pitch), fill)
+    """Return the images' stacks [K,h,w] on a strip [K,cells], filled with `fill` elsewhere."""
+    canvas = stacks[0].new_full((max(map(len, stacks)), strip.rows, strip.pitch), fill)
     for stack, cut in zip(stacks, _cuts(stacks, strip), strict=True):
         canvas[cut] = stack
     return canvas.flatten(-2)
@@ -174,8 +172,7 @@ def _place(stacks: Sequence[Tensor], strip: _Strip, fill: float) -> Tensor:
 
 def _cuts(stacks: Sequence[Tensor], strip: _Strip) -> Iterator[tuple[slice, ...]]:
     for stack, top, (height, width) in zip(stacks, strip.tops, strip.sizes, strict=True):
-        box = (slice(top, top + height), slice(0, width))
-        yield (slice(0, stack.shape[0]), *box) if stack.dim() == 3 else box
+        yield slice(0, len(stack)), slice(top, top + height), slice(0, width)
 
 
 def _strip_affinities(boundary: Tensor, strip: _Strip) -> Tensor:
@@ -224,7 +221,8 @@ def _walk_strip(
     coefficients: list[float],
 ) -> list[Tensor]:
     strip = _lay_out([boundary.shape for boundary in boundaries], radius)
-    stencil = _stencil(_place(boundaries, strip, fill=1.0), strip, beta)
+    (boundary,) = _place([wall[None] for wall in boundaries], strip, fill=1.0)
+    stencil = _stencil(boundary, strip, beta)
     start = _place(seeds, strip, fill=0.0)
     with _threads(1 if start.numel() <= ONE_THREAD else torch.get_num_threads()):
         walked = _chebyshev_sum(start * stencil.root, stencil, strip, coefficients) / stencil.root

@@ -1,6 +1,5 @@
 """Puzzle-CAM: tiles, the reconstruction loss and its ramp, and defects of the published code."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -229,5 +228,5 @@ def test_odd_crop_sizes_are_refused_with_one_that_works(
 def test_margin_that_covers_the_tiles_is_refused(data: TrainingData) -> None:
     message = r"puzzlecam\.margin: 3 covers tiles of 3 cells; use 0 to 2$"
     with pytest.raises(GridError, match=message):
-        PuzzleCam.loss_fn(replace(data, crop=96), (2, 1), 4.0, 1.0, "present", "cam", 3)
-    PuzzleCam.loss_fn(replace(data, crop=96), (2, 1), 4.0, 1.0, "present", "cam", 2)
+        TestPuzzleCam().loss_fn(data, grid=(2, 1), margin=3)
+    TestPuzzleCam().loss_fn(data, grid=(2, 1), margin=2)

@@ -26,7 +26,7 @@ the batch may have any size; the momentum parameter takes effect (there it is lo
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,18 +67,11 @@ class PuzzleCam(Classifier):
         return whole, merge(parts, grid)
 
     @staticmethod
-    def loss_fn(
-        data: TrainingData,
-        grid: tuple[int, int],
-        alpha: float,
-        ramp: float,
-        reduction: Reduction,
-        level: Level,
-        margin: int,
-    ) -> LossFn:
+    def loss_fn(data: TrainingData, **options: Any) -> LossFn:
         """Return the PuzzleCamLoss; raises GridError if the crop does not fit grid and margin."""
-        check_grid(data.crop, grid, margin)
-        return PuzzleCamLoss(grid, alpha, ramp, reduction, level, margin)
+        loss = PuzzleCamLoss(**options)
+        check_grid(data.crop, loss.grid, loss.margin)
+        return loss
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ background, of the cells with q > 0.45.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -143,18 +143,9 @@ class SparseInst(InstanceModel):
         return TrainingOutputs(voted(outputs, semantic.detach()), semantic)
 
     @staticmethod
-    def loss_fn(*, loss: Mapping[str, float], target_resize: str, weight_by_score: bool) -> LossFn:
-        """Return the training loss.
-
-        Args:
-            loss: weights of the terms, see `training_loss`.
-            target_resize: how masks are brought to stride 4: `area` or `bilinear`, see
-                `targets_of`.
-            weight_by_score: whether instances count by their scores.
-        """
-        return partial(
-            training_loss, weights=loss, resizing=target_resize, weighted=weight_by_score
-        )
+    def loss_fn(**options: Any) -> LossFn:
+        """Return `training_loss` with its options."""
+        return partial(training_loss, **options)
 
     @torch.inference_mode()
     def predict(

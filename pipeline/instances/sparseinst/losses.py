@@ -90,9 +90,9 @@ def training_loss(
     batch: Sequence[Tensor],
     step: TrainState,
     *,
-    weights: Mapping[str, float],
-    resizing: str,
-    weighted: bool,
+    loss: Mapping[str, float],
+    target_resize: str,
+    weight_by_score: bool,
 ) -> Mapping[str, Tensor]:
     """Return the terms of a batch of InstanceCrops and their weighted sum `loss`, scalars of at
     least float32; normalizers span all ranks.
@@ -102,20 +102,20 @@ def training_loss(
         batch: images [B,3,S,S], ids [B,S,S], classes [B,M], scores [B,M], and weights [B,S,S] of
             pixels or nothing.
         step: gives means over the ranks.
-        weights: of the terms by name (published: 2, 2, 5, 1 and 0; the paper has 2 for mask).
-        resizing: `area` or `bilinear`.
-        weighted: whether instances count by their scores.
+        loss: weights of the terms by name (published: 2, 2, 5, 1 and 0; the paper has 2 for mask).
+        target_resize: how masks are brought to stride 4: `area` or `bilinear`, see `targets_of`.
+        weight_by_score: whether instances count by their scores.
     """
     images, ids, classes, scores, *pixels = batch
     outputs, semantic = network(images)
-    scores = scores if weighted else torch.ones_like(scores)
-    targets = targets_of(ids, classes, scores, resizing, *pixels)
+    scores = scores if weight_by_score else torch.ones_like(scores)
+    targets = targets_of(ids, classes, scores, target_resize, *pixels)
     matches = match(outputs, targets)
     pairs = step.ranks.mean(matches.query.new_full((), len(matches.query)).float()).clamp(min=1)
     terms = loss_terms(outputs, targets, matches, pairs)
     if semantic is not None:
         terms["semantic"] = semantic_loss(semantic, targets, step.ranks.mean(targets.valid.sum()))
-    return {"loss": total_loss(terms, weights), **terms}
+    return {"loss": total_loss(terms, loss), **terms}
 
 
 def targets_of(

@@ -197,8 +197,8 @@ def _edit(change: Callable[[h5py.File], object]) -> Callable[[Path], None]:
         (_edit(lambda file: file.attrs.modify("version", 99)), "version 99, this program reads v"),
         (_edit(lambda file: file.attrs.pop("complete")), "incomplete"),
         (_edit(lambda file: file.pop("seeds/plain")), "10 names but"),
+        (_edit(lambda file: file.attrs.pop("classes")), "damaged, or of another version"),
     ],
-    ids=["missing", "text", "empty", "truncated", "foreign", "format", "version", "part", "fewer"],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(
     tmp_path: Path, spoil: Callable[[Path], object], message: str

@@ -58,15 +58,6 @@ def test_tables_become_numbers() -> None:
     assert made.curves["cams"] == [(0.1, 0.5)]
 
 
-def test_gains_are_over_the_previous_step_at_its_best() -> None:
-    made = example_data()
-    gains = {one.step: made.gain(one) for one in made.steps}
-    assert gains["cams"] is None
-    assert gains["seeds"] == pytest.approx(0.9 - 0.612)
-    assert gains["labels"] is None, "there is no walk to gain over"
-    assert gains["predictions"] == pytest.approx(-0.05)
-
-
 def test_file_holds_it_all(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(example_data().json())

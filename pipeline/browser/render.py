@@ -14,7 +14,6 @@ import numpy as np
 from pipeline.browser.layers import LAYERS, Size, drawn_size
 from pipeline.browser.run import Run
 from pipeline.browser.sample import Sample, WalkSettings
-from pipeline.errors import UserError
 from pipeline.views import overlays, sheets
 
 THUMBNAIL = 240
@@ -48,9 +47,9 @@ class Renderer:
         return self._images(run, name, run.stamp())
 
     def layer(self, run: Run, name: str, key: str, settings: WalkSettings) -> bytes:
-        """Return a layer as PNG (RGBA); raises UserError when a source is damaged or missing."""
-        if key not in LAYERS:
-            raise UserError(f"{key}: no such layer; choose from {', '.join(LAYERS)}")
+        """Return a layer as PNG (RGBA); raises KeyError if there is no such layer, UserError when a
+        source is damaged or missing.
+        """
         return self._layers(run, name, key, _followed(key, settings), run.stamp())
 
     def thumbnail(self, run: Run, name: str, key: str) -> bytes:

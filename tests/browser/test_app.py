@@ -97,7 +97,8 @@ def test_what_is_not_there_is_404_in_words(client: Client, path: str, what: str)
 
 
 def test_other_paths_are_404_and_unknown_ids_propose_others(client: Client) -> None:
-    for path in ("/image/b%2Ftwi", "/static/app.py", "/static/../app.py", "/data/nothing"):
+    layer = "/file/layer?run=workspace&id=f&key=nothing"
+    for path in ("/image/b%2Ftwi", "/static/app.py", "/static/../app.py", "/data/nothing", layer):
         assert client.get(path)[0].status == 404
     answer, content = client.get("/data/image?id=b%2Ftwi")
     assert (answer.status, "similar ids: b/two" in content.decode()) == (404, True)

@@ -18,12 +18,12 @@ from pipeline.errors import count
 from pipeline.views import report_data
 from pipeline.views.gallery import ImageGallery, evenly_spaced
 from pipeline.views.report import render
-from pipeline.views.report_data import FILE, TITLES, read_rows, read_tables
+from pipeline.views.report_data import FILE, SPLITS, TITLES, read_rows, read_tables
 from stages._command import CURVES, DATA, DATASET, Parameters, Runtime, artifact, stage
 
 ARTIFACTS = ("cams", "seeds", "fields", "walk", "labels", "predictions")
-SPLITS = {"labels": "train", "predictions": "val"}
-"""Steps whose images are shown by score and on sheets, with their split."""
+SHOWN = ("labels", "predictions")
+"""Steps whose images are shown by score and on sheets."""
 ON_PAGE = 4
 """Images of each of these steps at equal distances on the page; sheets show more."""
 THUMBNAIL = 300
@@ -38,14 +38,8 @@ def report(parameters: Parameters, runtime: Runtime) -> None:
     index, folder, section = Index.load(DATASET), DATA / "report", parameters.report
     readers = {name: Reader(artifact(name), name) for name in ARTIFACTS}
     tables = {step: read_tables(DATA / "scores" / step) for step in TITLES}
-    splits = {
-        step: ", ".join(
-            sorted({index[name].split for name in readers[step].names if name in index})
-        )
-        for step in TITLES
-    }
     values = parameters.model_dump(mode="json", exclude={"runtime"})
-    data = report_data.collect(tables, splits, values, report_data.package_versions())
+    data = report_data.collect(tables, values, report_data.package_versions())
     normalize = parameters.labels.normalize
     gallery = ImageGallery(index, readers, normalize, THUMBNAIL)
     page = render(
@@ -65,11 +59,11 @@ def report(parameters: Parameters, runtime: Runtime) -> None:
             step: gallery.failures(data, step, tables[step]["failure_places"])
             for step in data.failures
         },
-        found={} if data.steps else {step: gallery.found(step) for step in SPLITS},
-        ranked={step: gallery.ranked(data, step, section.worst) for step in SPLITS},
+        found={} if data.steps else {step: gallery.found(step) for step in SHOWN},
+        ranked={step: gallery.ranked(data, step, section.worst) for step in SHOWN},
         examples=[
             gallery.example(name)
-            for step in SPLITS
+            for step in SHOWN
             for name in evenly_spaced(readers[step].names, min(ON_PAGE, section.images))
         ],
     )
@@ -77,12 +71,12 @@ def report(parameters: Parameters, runtime: Runtime) -> None:
     write_atomically(folder / "index.html", page.encode())
     write_atomically(folder / FILE, data.json().encode())
     # numbered, not named by their images: so the sheets of two runs can be compared
-    for step, split in SPLITS.items():
+    for step in SHOWN:
         sheets = ImageGallery(index, readers, normalize).contact_sheets(
             evenly_spaced(readers[step].names, section.images)
         )
         for number, sheet in enumerate(sheets, start=1):
-            write_atomically(folder / "sheets" / f"{split}-{number}.png", sheet)
+            write_atomically(folder / "sheets" / f"{SPLITS[step]}-{number}.png", sheet)
 
 
 def _counts(index: Index) -> str:

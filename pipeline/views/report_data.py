@@ -26,6 +26,8 @@ TITLES = {
     "predictions": "final models",
 }
 """The scored steps, in the order of the pipeline, and what they are."""
+SPLITS = {step: "val" if step == "predictions" else "train" for step in TITLES}
+"""Step -> split of its images."""
 PREVIOUS = {"seeds": "cams", "walk": "cams", "labels": "walk", "predictions": "labels"}
 """The step each step's gain is measured against: the previous step that labels every pixel."""
 KINDS = {
@@ -114,20 +116,18 @@ class ReportData:
 
 def collect(
     tables: Mapping[str, Mapping[str, Table]],
-    splits: Mapping[str, str],
     parameters: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> ReportData:
     """Collect the numbers of a run; steps without a scored image are left out.
 
-    tables: step -> table -> rows as stage scores wrote them (see metrics.steps); splits: step ->
-    split of its images.
+    tables: step -> table -> rows as stage scores wrote them (see metrics.steps).
     """
     steps, rows = [], {step: tables[step] for step in TITLES if step in tables}
     for step in list(rows):
         scores = {row["score"]: _number(row["value"]) for row in rows[step]["summary"]}
         if images := scores.pop("images", None):
-            steps.append(StepScores(step, splits.get(step, ""), int(images), scores))
+            steps.append(StepScores(step, SPLITS[step], int(images), scores))
         else:
             del rows[step]
     return ReportData(
@@ -232,7 +232,7 @@ def parse(text: str, name: str) -> ReportData:
 
 
 COMPARED = {"best_miou": ", best threshold", "miou": "", "coverage": ", coverage", "AP50": ", AP50"}
-"""Scores of a step that two reports are compared by, with what follows the step's name."""
+"""Scores of a step that two reports are compared by -> what follows the step's name in titles."""
 MOST_CHANGED = 10
 """Images listed that gained most, and as many that lost most."""
 

@@ -121,24 +121,25 @@ def main() -> None:
 
 
 SCORES = (
-    ("cams", "best_miou", "train", "cams, best threshold"),
-    ("cams", "miou", "train", "cams"),
-    ("seeds", "miou", "train", "seeds"),
-    ("walk", "best_miou", "train", "walk, best threshold"),
-    ("labels", "miou", "train", "labels"),
-    ("predictions", "miou", "val", "predictions"),
+    ("cams", "best_miou"),
+    ("cams", "miou"),
+    ("seeds", "miou"),
+    ("walk", "best_miou"),
+    ("labels", "miou"),
+    ("predictions", "miou"),
 )
-"""The rows of `weakmask scores`: step, score, split and title."""
+"""The rows of `weakmask scores`: step and score."""
 
 
 @main.command()
 def scores() -> None:
     """Print the scores of all steps and the path of the report."""
     from pipeline.views.report import percent
+    from pipeline.views.report_data import COMPARED, SPLITS
     from stages._command import DATA, artifact
 
     rows = [("step", "split", "mIoU", "instance AP50")]
-    files = {name: artifact(f"scores/{name}", ".json") for name, *_ in SCORES}
+    files = {name: artifact(f"scores/{name}", ".json") for name, _ in SCORES}
     found = {name: _scores_of(path, name) for name, path in files.items() if path.is_file()}
     if not found:
         raise UserError(f"{DATA / 'scores'}: there are no scores yet; make them with `dvc repro`")
@@ -147,13 +148,13 @@ def scores() -> None:
             f"{DATA / 'scores'}: no image has a ground-truth mask, so nothing is scored; look at "
             "the results with `weakmask browse`"
         )
-    for name, key, split, title in SCORES:
+    for name, key in SCORES:
         values = found.get(name, {})
         note = f"  of {percent(values['coverage'])} % of the pixels" if "coverage" in values else ""
         if key == "miou" and "miou_low" in values:
             note = f" ({percent(values['miou_low'])} to {percent(values['miou_high'])}){note}"
         ap50 = percent(values.get("AP50")) if name in ("labels", "predictions") else ""
-        rows.append((title, split, percent(values.get(key)) + note, ap50))
+        rows.append((f"{name}{COMPARED[key]}", SPLITS[name], percent(values.get(key)) + note, ap50))
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         click.echo(

@@ -86,4 +86,4 @@ def read(source: str) -> ReportData:
         for step, out in own.items()
     }
     parameters = {name: values for name, values in run.parameters.items() if name != "runtime"}
-    return collect(tables, {}, parameters, {})
+    return collect(tables, parameters, {})

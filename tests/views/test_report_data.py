@@ -42,7 +42,6 @@ def tables(images: str = "2") -> dict[str, list[dict[str, str]]]:
 def test_tables_become_numbers() -> None:
     made = collect(
         {"predictions": tables("0"), "labels": tables(), "cams": tables()},
-        {"labels": "train"},
         {"base": {"seed": 3}},
         {"python": "3"},
     )

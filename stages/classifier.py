@@ -53,7 +53,7 @@ def classifier(parameters: Parameters, runtime: Runtime) -> None:
         [DATASET, artifact("guidance"), features.path],
         runtime,
         new=network.new_parameters(),
-        prepare=fix_batch_norm if section.batch_norm != "learned" else lambda network: None,
+        prepare=fix_batch_norm if section.batch_norm != "learned" else None,
     )
     save_stage("classifier", network, runtime, **header)
 

@@ -16,16 +16,14 @@ from pipeline.core.resume import write_atomically
 from pipeline.data.index import Index
 from pipeline.errors import count
 from pipeline.views import report_data
-from pipeline.views.gallery import ImageGallery, evenly_spaced
+from pipeline.views.gallery import RANKED, ImageGallery, evenly_spaced
 from pipeline.views.report import render
 from pipeline.views.report_data import FILE, SPLITS, TITLES, read_rows, read_tables
 from stages._command import CURVES, DATA, DATASET, Parameters, Runtime, artifact, stage
 
 ARTIFACTS = ("cams", "seeds", "fields", "walk", "labels", "predictions")
-SHOWN = ("labels", "predictions")
-"""Steps whose images are shown by score and on sheets."""
 ON_PAGE = 4
-"""Images of each of these steps at equal distances on the page; sheets show more."""
+"""Images of each ranked step at equal distances on the page; sheets show more."""
 THUMBNAIL = 300
 """Longer side of the page's panels in pixels."""
 
@@ -59,11 +57,11 @@ def report(parameters: Parameters, runtime: Runtime) -> None:
             step: gallery.failures(data, step, tables[step]["failure_places"])
             for step in data.failures
         },
-        found={} if data.steps else {step: gallery.found(step) for step in SHOWN},
-        ranked={step: gallery.ranked(data, step, section.worst) for step in SHOWN},
+        found={} if data.steps else {step: gallery.found(step) for step in RANKED},
+        ranked={step: gallery.ranked(data, step, section.worst) for step in RANKED},
         examples=[
             gallery.example(name)
-            for step in SHOWN
+            for step in RANKED
             for name in evenly_spaced(readers[step].names, min(ON_PAGE, section.images))
         ],
     )
@@ -71,7 +69,7 @@ def report(parameters: Parameters, runtime: Runtime) -> None:
     write_atomically(folder / "index.html", page.encode())
     write_atomically(folder / FILE, data.json().encode())
     # numbered, not named by their images: so the sheets of two runs can be compared
-    for step in SHOWN:
+    for step in RANKED:
         sheets = ImageGallery(index, readers, normalize).contact_sheets(
             evenly_spaced(readers[step].names, section.images)
         )

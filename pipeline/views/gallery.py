@@ -26,7 +26,7 @@ RANKED = {
     "labels": ("image", "cams", "seeds", "boundary", "walk", "labels", "instances"),
     "predictions": ("image", "predictions", "predicted instances"),
 }
-"""Steps whose images are ranked by score -> their panels."""
+"""Steps whose images are ranked by score and shown on sheets -> their panels."""
 TRUTH = ("ground truth", "ground-truth instances")
 WORST = 0.1
 """Share of the images that count as the worst of a step."""

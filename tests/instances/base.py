@@ -106,6 +106,27 @@ class InstanceModelTester:
             losses.append(float(loss.detach()))
         assert losses[-1] < 0.8 * losses[0]
 
+    @pytest.mark.parametrize(
+        ("size", "sides", "seen"),
+        [
+            ((64, 96), None, (64, 96)),
+            ((64, 96), (128, 400), (128, 192)),
+            ((64, 96), (128, 160), (128, 160)),
+            ((150, 64), (128, 180), (192, 96)),
+        ],
+    )
+    def test_network_sees_images_at_the_given_sides(
+        self, size: tuple[int, int], sides: tuple[int, int] | None, seen: tuple[int, int]
+    ) -> None:
+        """Padded to multiples of 32, and not resized by torchvision."""
+        model, shapes = self.detecting(), list[tuple[int, ...]]()
+        network: Any = model.backbone
+        network.register_forward_pre_hook(
+            lambda module, inputs: shapes.append(tuple(inputs[0].shape[2:]))
+        )
+        model.predict([torch.zeros(3, *size)], score=0.5, sides=sides)
+        assert shapes == [seen]
+
     @pytest.mark.defect("sparseinst-9.12")
     @pytest.mark.parametrize("sides", [None, (48, 80)])
     def test_detections_fit_and_do_not_depend_on_other_images(

@@ -35,20 +35,6 @@ class TestMaskRCNN(InstanceModelTester):
         assert seen["box_head"] == 2 * proposals
         assert seen["mask_head"] <= 2 * proposals // 4
 
-    @pytest.mark.parametrize(
-        ("sides", "size"), [(None, (64, 96)), ((128, 400), (128, 192)), ((128, 160), (128, 160))]
-    )
-    def test_network_sees_images_at_the_given_sides(
-        self, sides: tuple[int, int] | None, size: tuple[int, int]
-    ) -> None:
-        """Padded to multiples of 32, and not resized by torchvision."""
-        model, seen = self.detecting(), []
-        model.net.backbone.register_forward_pre_hook(
-            lambda module, inputs: seen.append(tuple(inputs[0].shape[2:]))
-        )
-        model.predict([torch.zeros(3, 64, 96)], score=0.5, sides=sides)
-        assert seen == [size]
-
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_boxes_are_exact_in_half_precision(dtype: torch.dtype) -> None:

@@ -169,19 +169,6 @@ def test_half_is_the_argmax_over_classes_and_background() -> None:
     assert np.array_equal(found > 0, total > rest[0])
 
 
-def test_walls_keep_masks_inside() -> None:
-    wall = np.full((20, 24), 0.02)
-    wall[4:17, [5, 18]] = wall[[4, 16], 5:19] = 1
-    cams = np.zeros((1, 20, 24))
-    cams[0, 9:11, 10:12] = 1
-    (pieces,) = walked(item(cams, [3], wall))
-    semantic = labels(pieces, background=0.02)["semantic"]
-    inside = np.zeros((80, 96), bool)
-    inside[4 * 4 : 4 * 17, 4 * 5 : 4 * 19] = True
-    assert (semantic[~inside] == 0).all()
-    assert (semantic[4 * 6 : 4 * 15, 4 * 7 : 4 * 17] == 4).all()
-
-
 @pytest.mark.defect("irn-11", "irn-7")
 @pytest.mark.parametrize("ids", [[], [2], [2, 7]])
 def test_without_maps_all_is_background(ids: list[int]) -> None:
@@ -193,16 +180,6 @@ def test_without_maps_all_is_background(ids: list[int]) -> None:
         assert not record["instances"].any()
         assert len(record["classes"]) == len(record["scores"]) == 0
         validate_record("labels", record)
-
-
-def test_class_without_mass_is_left_out() -> None:
-    cams = np.zeros((2, 12, 12))
-    cams[1, 4:8, 4:8] = 1
-    (pieces,) = walked(item(cams, [6, 8]))
-    record = labels(pieces)
-    assert set(np.unique(record["semantic"]).tolist()) <= {0, 9}
-    assert record["semantic"].any()
-    assert record["classes"].tolist() == [8]
 
 
 def touching_pair() -> tuple[np.ndarray, np.ndarray]:

@@ -102,25 +102,6 @@ def test_dilation_is_kept_or_removed_and_the_weights_fit_both(
     assert {p.sum().item() for p in body.parameters()} <= expected
 
 
-@pytest.mark.parametrize(
-    ("name", "stages", "still", "moving"),
-    [
-        ("resnet18", 3, {"conv1", "bn1", "layer1", "layer2"}, {"layer3", "layer4"}),
-        ("convnext_atto", 1, {"stem_0", "stem_1", "stages_0"}, {f"stages_{n}" for n in (1, 2, 3)}),
-    ],
-)
-def test_freezing_stops_at_the_stage(
-    name: str, stages: int, still: set[str], moving: set[str]
-) -> None:
-    backbone = Backbone(name)
-    backbone.freeze(stages)
-    for names, learns in ((still, False), (moving, True)):
-        found = {
-            n.split(".")[1] for n, p in backbone.named_parameters() if p.requires_grad == learns
-        }
-        assert found == names
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("stages", [1, 2, 3])
 def test_frozen_stages_are_those_before_the_feature_map(name: str, stages: int) -> None:
@@ -141,21 +122,11 @@ def test_stages_of_a_pyramid_are_those_of_the_backbone() -> None:
     assert still == {"conv1", "bn1", "layer1"}
 
 
-def test_more_stages_than_there_are_freeze_all() -> None:
-    backbone = Backbone("test_convnext")
-    backbone.freeze(5)
-    assert not any(parameter.requires_grad for parameter in backbone.parameters())
-
-
 def test_mean_color_becomes_zero_and_one_deviation_one() -> None:
     backbone = Backbone(SMALL)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1).expand(1, 3, 4, 5) for v in normalization(SMALL))
     assert backbone.normalize(mean * 255).abs().max() < 1e-5
     assert torch.allclose(backbone.normalize((mean + std) * 255), torch.ones(1, 3, 4, 5), atol=1e-5)
-
-
-def test_constants_of_normalization_are_not_weights() -> None:
-    assert not {"mean", "std"} & set(Backbone(SMALL).state_dict())
 
 
 def test_fixed_batch_norm_keeps_its_statistics_and_learns_its_scale() -> None:
@@ -227,15 +198,6 @@ def test_tensor_that_does_not_fit_is_named(tmp_path: Path, value: Tensor | None)
     message = rf"(?s)backbone\.weights: {weights} does not fit {SMALL}.*layer1\.0\.conv1\.weight"
     with pytest.raises(BackboneError, match=message):
         Backbone(SMALL, weights)
-
-
-def test_tensors_of_the_classification_head_are_ignored(tmp_path: Path) -> None:
-    body = create_backbone(
-        SMALL,
-        stored(tmp_path, {"fc.weight": torch.zeros(1), "extra": torch.zeros(1)}),
-        dilated=False,
-    )
-    assert not any(key.startswith("fc") for key in body.state_dict())
 
 
 def test_counters_of_batch_norm_may_be_missing(tmp_path: Path) -> None:

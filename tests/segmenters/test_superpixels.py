@@ -71,13 +71,6 @@ def test_image_of_one_color_is_one_segment() -> None:
     assert record["stability"].tolist() == [1.0], "no neighbor that it could be one with"
 
 
-def test_two_colors_are_separated_where_they_meet() -> None:
-    image = np.full((80, 100, 3), GRASS, np.uint8)
-    image[:, 37:] = COAT
-    segments = SEGMENTER.segment(image)["segments"]
-    assert not set(segments[:, :35].ravel()) & set(segments[:, 39:].ravel())
-
-
 def test_large_image_is_divided_at_its_longer_side() -> None:
     """As many segments as at the smaller size, so u2 holds them, with the same borders."""
     image, _ = meadow((60, 80))

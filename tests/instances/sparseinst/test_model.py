@@ -35,34 +35,6 @@ class TestSparseInst(InstanceModelTester):
             nn.init.normal_(layer.weight, std=0.5)
         return model
 
-    @pytest.mark.parametrize(
-        ("size", "sides", "expected"),
-        [
-            ((50, 70), (64, 999), (64, 90)),
-            ((50, 100), (64, 96), (48, 96)),
-            ((90, 40), (40, 90), (90, 40)),
-        ],
-    )
-    def test_shorter_side_is_set_unless_the_longer_one_exceeds_its_limit(
-        self,
-        size: tuple[int, int],
-        sides: tuple[int, int],
-        expected: tuple[int, int],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        model, seen = self.detecting(), list[tuple[int, ...]]()
-        normalize = model.backbone.normalize
-
-        def record(images: Tensor) -> Tensor:
-            seen.append(tuple(images.shape[2:]))
-            return normalize(images)
-
-        monkeypatch.setattr(model.backbone, "normalize", record)
-        image = torch.zeros(3, *size, dtype=torch.uint8)
-        (found,) = model.predict([image], score=0.0, sides=sides)
-        assert seen == [expected]
-        assert found.masks.shape[1:] == size
-
 
 @pytest.fixture(scope="module")
 def network() -> SparseInst:
@@ -96,15 +68,6 @@ def test_classes_of_cells_are_predicted_in_training_alone() -> None:
     assert learning.semantic.shape == (2, 4, 8, 12)
     assert isinstance(network.eval()(images(2, 64, 96)), Outputs)
     assert SparseInst(3, SMALL, **SIZES).train()(images(2, 64, 96)).semantic is None
-
-
-@pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 71), (5, 9)])
-def test_masks_span_the_padded_image(network: SparseInst, height: int, width: int) -> None:
-    logits, masks, objectness = network(images(2, height, width))
-    assert logits.shape == (2, 8, 3)
-    assert objectness.shape == (2, 8)
-    assert masks.shape == (2, 8, -(-height // 32) * 8, -(-width // 32) * 8)
-    assert all(part.isfinite().all() for part in (logits, masks, objectness))
 
 
 def test_padding_follows_normalization(network: SparseInst) -> None:

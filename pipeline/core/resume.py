@@ -130,5 +130,6 @@ def _content(path: Path) -> bytes:
     )
     for file in files:
         with file.open("rb") as stream:
-            hashlib.file_digest(stream, lambda: digest)
+            while block := stream.read(1 << 20):
+                digest.update(block)
     return digest.digest()

@@ -37,7 +37,6 @@ def inspect(path: Path, name: str | None, output: Path | None) -> None:
         found = look_up(path, name, DATASET)
         if isinstance(found, np.ndarray):
             target = output or DATA / "inspect" / f"{name.replace('/', '_')}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, png(found))
             found = [f"drew {name} to {target}"]
         click.echo("\n".join(found))

@@ -136,6 +136,7 @@ def test_coefficients_of_the_longest_walk_are_those_of_the_binomial() -> None:
     expected = [0.0 if j % 2 else 2 * exp(log_share(65536, j)) for j in range(len(found))]
     expected[0] /= 2
     np.testing.assert_allclose(found, expected, rtol=2e-6)
+    assert sum(found) == pytest.approx(1, abs=1e-9), "constant maps stay as they are"
 
 
 def log_share(steps: int, degree: int) -> float:

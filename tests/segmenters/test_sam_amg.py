@@ -220,6 +220,17 @@ def test_image_without_any_mask_has_an_empty_map(filters: Filters) -> None:
     assert len(found.stability) == len(found.iou) == 0
 
 
+def test_points_per_batch_change_nothing() -> None:
+    net, image = local_sam(3), sample_image()
+    one, *others = (
+        ours(PackageDecoder(net), net, image, FILTERED, points_per_batch=count)
+        for count in (10, 1, 7, 1000)
+    )
+    for other in others:
+        assert (one.segments != other.segments).float().mean() < 1e-3
+        torch.testing.assert_close(one.iou, other.iou, atol=1e-4, rtol=1e-4)
+
+
 class FixedMasks(Decoder):
     """A decoder that answers the prompts of a grid with these masks [N,H,W], three a prompt, and
     their predicted IoU.

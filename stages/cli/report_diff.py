@@ -85,5 +85,4 @@ def read(source: str) -> ReportData:
         step: {Path(name).stem: read_rows(run.file(name)) for name in run.files(out)}
         for step, out in own.items()
     }
-    parameters = {name: values for name, values in run.parameters.items() if name != "runtime"}
-    return collect(tables, parameters, {})
+    return collect(tables, run.parameters, {})

@@ -149,9 +149,11 @@ def locked_stages(text: str, where: str = "") -> Stages:
 
 def run_parameters(text: str, stages: Stages, where: str = "") -> dict[str, Any]:
     """Return the parameters of a run by section: those of params.yaml (`text`), but of a stage's
-    own section those that it last ran with. Raise UserError that begins with `where`.
+    own section those that it last ran with, and without section runtime, on which no result
+    depends. Raise UserError that begins with `where`.
     """
     values = _yaml(text, f"{where}{PARAMETERS}")
+    values.pop("runtime", None)
     for name, stage in stages.items():
         for key, value in stage.get("params", {}).get(PARAMETERS, {}).items():
             *sections, last = key.split(".")

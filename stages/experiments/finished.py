@@ -38,8 +38,8 @@ FILES = {step: (DATA / "scores" / f"{step}.json").as_posix() for step, _ in MEAS
 class Experiment:
     """A finished experiment.
 
-    parameters: by dotted name, without section runtime; stale: steps without scores, as another run
-    scored them; code: path -> digest of what the scores depend on besides data.
+    parameters: by dotted name; stale: steps without scores, as another run scored them; code: path
+    -> digest of what the scores depend on besides data.
     """
 
     name: str
@@ -80,7 +80,7 @@ def _experiment(name: str, commit: str, metrics: Mapping[str, Any]) -> Experimen
     deps = [dep for stage in fresh for dep in stage.get("deps", ())]
     return Experiment(
         name,
-        flat({name: section for name, section in run.parameters.items() if name != "runtime"}),
+        flat(run.parameters),
         scores,
         [step for step, file in FILES.items() if file in run.stale],
         {dep["path"]: dep.get("md5") for dep in deps if not is_in(dep["path"], {DATA.name})},

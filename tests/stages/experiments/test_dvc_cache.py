@@ -105,6 +105,7 @@ def test_parameters_are_those_each_stage_ran_with() -> None:
         "report": {"params": {"params.yaml": {"labels": {"background": 0.1}, "scores": {}}}},
     }
     text = "labels: {background: 0.3}\nclassifier: {epochs: 3, lr: 1e-05}\nscores: {a: 1}\n"
+    text += "runtime: {device: cpu}\n"
     assert run_parameters(text, lock) == {
         "labels": {"background": 0.5},
         "scores": {"a": 1},

@@ -16,7 +16,7 @@ from pipeline.browser.sample import (
 )
 from pipeline.core.artifacts import IGNORE
 from pipeline.irnet.instances import centroid_regions, centroids, clusters
-from pipeline.metrics.semantic import assign
+from pipeline.labelling import assign
 from pipeline.views import overlays, sheets
 
 Size = tuple[int, int]

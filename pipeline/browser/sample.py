@@ -17,9 +17,9 @@ from pipeline.data.masks import read_instances, read_semantic
 from pipeline.errors import UserError
 from pipeline.irnet.instances import walk_input, walk_instances
 from pipeline.irnet.similarity import similarity_input, walk_by_similarity
-from pipeline.labelling import upsample
+from pipeline.labelling import assign, upsample
 from pipeline.labelling.pseudo_labels import class_maps, pseudo_labels, vote_record
-from pipeline.metrics.semantic import Confusion, assign
+from pipeline.metrics.semantic import Confusion
 
 Value = TypeVar("Value")
 LABEL_MAPS = ("seeds", "labels", "predictions", "truth")

@@ -25,7 +25,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
 from pipeline.core.artifacts import Record
-from pipeline.labelling import upsample
+from pipeline.labelling import assign, upsample
 from pipeline.labelling.hints import Hint
 
 Normalize = Literal["background", "class", "image"]
@@ -71,7 +71,7 @@ def pseudo_labels(
     if boundary_threshold < 1:
         edges = upsample(boundary[None], rest.shape)[0]
         instances = split_at_boundaries(instances, edges, boundary_threshold, min_area)
-    return {"semantic": _semantic(scores, present, background), **instances._asdict()}
+    return {"semantic": assign(scores, present, background), **instances._asdict()}
 
 
 def class_maps(walk: Record, normalize: Normalize) -> tuple[np.ndarray, np.ndarray]:
@@ -103,13 +103,6 @@ def _class_scores(
 def _sums(maps: np.ndarray, classes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the sums [K,H,W] of the maps [M,H,W] of each wanted class [K]."""
     return np.stack([maps[classes == c].sum(0) for c in wanted]) if len(wanted) else maps
-
-
-def _semantic(scores: np.ndarray, classes: np.ndarray, background: float) -> np.ndarray:
-    """Return the argmax over [background, scores] as a label map."""
-    if len(scores) == 0:
-        return np.zeros(scores.shape[1:], np.uint8)
-    return np.where(scores.max(0) > background, classes[scores.argmax(0)] + 1, 0).astype(np.uint8)
 
 
 def _divided(

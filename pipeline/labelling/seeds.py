@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.core.artifacts import IGNORE
-from pipeline.labelling import upsample
+from pipeline.labelling import assign, upsample
 from pipeline.labelling.crf import label_refiner
 from pipeline.labelling.hints import Hint
 
@@ -45,12 +45,8 @@ def seed_map(
     if hint is not None:
         full = hint.applied(full, labels)
     refine = label_refiner(image, len(labels) + 1, crf)
-    sure, possible = (refine(_argmax(full, threshold)) for threshold in (foreground, background))
+    rows = np.arange(len(labels))
+    sure, possible = (refine(assign(full, rows, value)) for value in (foreground, background))
     keys = np.concatenate([[0], labels.astype(np.int64) + 1])
     seeds = np.where(sure > 0, keys[sure], np.where(possible == 0, 0, IGNORE)).astype(np.uint8)
     return seeds if hint is None else hint.settled(seeds)
-
-
-def _argmax(full: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the argmax over [threshold, maps]: 0 where no map exceeds it, k + 1 for map k."""
-    return np.where(full.max(0) > threshold, full.argmax(0) + 1, 0)

@@ -155,23 +155,6 @@ def threshold_grid(*extra: float) -> tuple[float, ...]:
     return tuple(sorted({round(0.01 * i, 2) for i in range(1, 100)} | set(extra)))
 
 
-def assign(cams: np.ndarray, labels: Iterable[int], threshold: float) -> np.ndarray:
-    """Return the label map uint8 [H,W] of class maps: the argmax over [threshold, cams].
-
-    On a tie the background wins, then the class that comes first (the authors' eval_cam).
-
-    Args:
-        cams: float [K,H,W].
-        labels: their class ids [K].
-        threshold: score of the background.
-    """
-    winner, value = _winners(cams)
-    table = np.asarray([*labels], np.uint8) + np.uint8(1)
-    if not len(table):
-        return np.zeros(cams.shape[1:], np.uint8)
-    return np.where(value > np.float32(threshold), table[winner], np.uint8(0))
-
-
 class ThresholdCurve:
     """The confusion matrices of class maps at all background thresholds, in one pass per image.
 

@@ -22,14 +22,13 @@ import numpy as np
 
 from pipeline.core.artifacts import IGNORE, Record
 from pipeline.data.instance_masks import exclusive_record, masks_of
-from pipeline.labelling import upsample
+from pipeline.labelling import assign, upsample
 from pipeline.labelling.pseudo_labels import Normalize, class_maps
 from pipeline.metrics.failures import KINDS, ImageFailures, find_failures, totals
 from pipeline.metrics.instance import InstanceScores
 from pipeline.metrics.semantic import (
     Confusion,
     ThresholdCurve,
-    assign,
     image_row,
     miou_interval,
     ratio,

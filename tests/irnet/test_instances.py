@@ -6,7 +6,6 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from pipeline.core.artifacts import validate_record
 from pipeline.irnet import instances, walk
 from pipeline.irnet.instances import centroid_regions, centroids, clusters, instance_maps
 from pipeline.irnet.walk import random_walk
@@ -131,14 +130,6 @@ def test_walked_pieces_of_a_class_sum_to_its_walked_map() -> None:
     for k, class_id in enumerate((4, 11)):
         summed = record["maps"][record["classes"] == class_id].astype(np.float32).sum(0)
         assert np.abs(summed - direct[k].numpy()).max() < 1e-3
-
-
-@pytest.mark.parametrize("ids", [[], [2], [2, 7]])
-def test_cams_without_mass_give_a_record_without_maps(ids: list[int]) -> None:
-    (record,) = walked(item(np.zeros((len(ids), 9, 13)), ids, size=(33, 50)))
-    assert record["maps"].shape == (0, 9, 13)
-    assert record["size"].tolist() == [33, 50]
-    validate_record("walk", record)
 
 
 def test_batched_equals_single_for_unequal_sizes() -> None:

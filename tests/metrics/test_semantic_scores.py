@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.labelling import assign
 from pipeline.metrics.semantic import (
     Confusion,
     ThresholdCurve,
-    assign,
     image_row,
     intersection_over_union,
     mean_iou,

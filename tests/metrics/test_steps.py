@@ -18,9 +18,9 @@ from pipeline.core.artifacts import Record
 from pipeline.data.index import Index
 from pipeline.data.instance_masks import masks_of, pack
 from pipeline.data.masks import read_instances, read_semantic
-from pipeline.labelling import upsample
+from pipeline.labelling import assign, upsample
 from pipeline.labelling.pseudo_labels import Normalize, pseudo_labels
-from pipeline.metrics.semantic import Confusion, assign
+from pipeline.metrics.semantic import Confusion
 from pipeline.metrics.steps import COLUMNS, OWN, STEPS, Options, Tables, evaluate
 from pipeline.metrics.truth import Truth
 from pipeline.readers.build import build

@@ -2,6 +2,7 @@
 a few points.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,10 +66,14 @@ def test_segments_are_a_partition_numbered_from_1(size: tuple[int, int]) -> None
     }
 
 
-def test_image_of_one_color_is_one_segment() -> None:
-    record = SEGMENTER.segment(np.full((90, 120, 3), 77, np.uint8))
+def test_image_of_one_color_is_one_segment_and_one_object() -> None:
+    image = np.full((90, 120, 3), 77, np.uint8)
+    record = SEGMENTER.segment(image)
     assert record["segments"].max() == 1
     assert record["stability"].tolist() == [1.0], "no neighbor that it could be one with"
+    mask, stability = ask(image, (20, 20))
+    assert mask.all()
+    assert stability == 1
 
 
 def test_large_image_is_divided_at_its_longer_side() -> None:
@@ -92,10 +97,7 @@ def test_segments_of_a_reduced_image_are_not_shifted() -> None:
 
 
 def test_embeddings_are_stored_on_request_alone() -> None:
-    image, _ = meadow((60, 80))
-    record = Superpixels(embeddings=False, side=320, scale=150, sigma=0.8, min_size=60).segment(
-        image
-    )
+    record = replace(SEGMENTER, embeddings=False).segment(meadow((60, 80))[0])
     assert record["embeddings"].size == 0
 
 
@@ -164,12 +166,6 @@ def test_flipped_image_gives_the_flipped_mask() -> None:
     mask, _ = ask(image, (46, 60))
     flipped, _ = ask(np.ascontiguousarray(image[:, ::-1]), (160 - 46, 60))
     assert iou(mask, flipped[:, ::-1]) > 0.95
-
-
-def test_object_that_fills_the_image_is_selected_whole() -> None:
-    mask, stability = ask(np.full((40, 50, 3), 90, np.uint8), (20, 20))
-    assert mask.all()
-    assert stability == 1
 
 
 def test_more_than_2048_regions_keep_their_own_colors() -> None:

@@ -169,7 +169,7 @@ class InstanceModule(nn.Module):
         [M], score [M] and mask bool [M,H,W].
         """
         height, width = images.shape[2:]
-        outputs = self.network.decode(self.network.prepare(images))
+        outputs = self.network.decode(self.network.prepare(images)).outputs
         number = outputs.logits.shape[1]
         queries, cells, classes, scores = select_queries(
             Outputs(*(part.flatten(0, 1) for part in outputs)), score

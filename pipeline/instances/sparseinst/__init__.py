@@ -111,7 +111,7 @@ class SparseInst(InstanceModel):
         """Return Outputs, in training mode TrainingOutputs, of images [B,3,H,W] in 0..255 of any
         size; the masks span the images as `prepare` pads them.
         """
-        found = self._outputs(self.prepare(images))
+        found = self.decode(self.prepare(images))
         return found if self.training else found.outputs
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -127,13 +127,10 @@ class SparseInst(InstanceModel):
         encoded: Tensor = self.encoder([norm(features) for norm, features in maps])
         return encoded
 
-    def decode(self, prepared: Tensor) -> Outputs:
-        """Return the outputs of prepared images [B,3,H,W], with masks [B,N,H/4,W/4]."""
-        return self._outputs(prepared).outputs
-
-    def _outputs(self, prepared: Tensor) -> TrainingOutputs:
-        """Return the outputs after the vote, through which the semantic layer learns nothing: the
-        queries learn what it leaves open.
+    def decode(self, prepared: Tensor) -> TrainingOutputs:
+        """Return the outputs of prepared images [B,3,H,W], with masks [B,N,H/4,W/4], after the
+        vote, through which the semantic layer learns nothing: the queries learn what it leaves
+        open.
         """
         features = self.encode(prepared)
         outputs: Outputs = self.decoder(features)
@@ -162,7 +159,7 @@ class SparseInst(InstanceModel):
         found: dict[int, Detections] = {}
         for numbers in groups.values():
             batches = micro_batches(torch.cat([prepared[number] for number in numbers]))
-            parts = [self.decode(batch) for batch in batches]
+            parts = [self.decode(batch).outputs for batch in batches]
             joined = Outputs(*map(torch.cat, zip(*parts, strict=True)))
             for number, *outputs in zip(numbers, *joined, strict=True):
                 inner, size = resized[number].shape[2:], images[number].shape[1:]

@@ -191,9 +191,11 @@ def test_network_lets_its_semantic_layer_vote() -> None:
     with torch.no_grad():
         features = network.encode(prepared)
         expected = voted(network.decoder(features), layer(features))
-        assert torch.equal(network.decode(prepared).logits, expected.logits)
+        assert torch.equal(network.decode(prepared).outputs.logits, expected.logits)
         network.semantic = None
-        assert torch.equal(network.decode(prepared).logits, network.decoder(features).logits)
+        assert torch.equal(
+            network.decode(prepared).outputs.logits, network.decoder(features).logits
+        )
 
 
 def test_semantic_layer_does_not_learn_from_its_vote() -> None:

@@ -177,9 +177,6 @@ class ThresholdCurve:
             truth: uint8 [H,W].
             cams: float [K,H,W] at the size of the image, compared in float32; K may be 0.
             labels: their class ids [K], all different.
-
-        Raises:
-            ValueError: for NaN.
         """
         ids = np.asarray([*labels], np.intp)
         C, L = len(self.classes), len(self._levels) + 1
@@ -226,10 +223,7 @@ def _winners(cams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not len(cams):
         return np.zeros(cams.shape[1:], np.intp), np.full(cams.shape[1:], -np.inf, np.float32)
     maps = cams.astype(np.float32, copy=False)
-    value = maps.max(0)
-    if np.isnan(value).any():
-        raise ValueError("cams have NaN; compute them again")
-    return maps.argmax(0), value
+    return maps.argmax(0), maps.max(0)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

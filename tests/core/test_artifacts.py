@@ -21,6 +21,7 @@ from pipeline.core.artifacts import (
     Reader,
     Writer,
     merge,
+    validate_record,
 )
 
 CLASSES = ("cat", "dog", "Hündin")
@@ -256,6 +257,14 @@ def test_a_record_that_does_not_fit_is_refused_and_leaves_the_old_file(
     assert "the bad one" in str(caught.value)
     assert list(tmp_path.iterdir()) == [tmp_path / "x.h5"]
     assert (tmp_path / "x.h5").read_bytes() == before
+
+
+@pytest.mark.defect("irn-10")
+def test_a_displacement_that_is_not_finite_is_refused_before_the_walk() -> None:
+    field = record("fields", 0)
+    field["displacement"][1, 2, 1] = np.nan
+    with pytest.raises(ArtifactError, match="displacement has values that are not finite"):
+        validate_record("fields", field)
 
 
 @pytest.mark.parametrize("names", [("b", "a"), ("a", "a")], ids=["unsorted", "twice"])

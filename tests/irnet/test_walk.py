@@ -145,19 +145,6 @@ def log_share(steps: int, degree: int) -> float:
     return ways - steps * log(2)
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, 5])
-def test_boundary_outside_0_to_1_is_named(value: float) -> None:
-    boundary, maps = random_image(6, 6)
-    broken = boundary.clone()
-    broken[2, 3] = value
-    with pytest.raises(
-        ValueError, match=r"image 1: the boundary map .* expected probabilities in \[0,1\]"
-    ):
-        random_walk([boundary, broken], [maps, maps])
-    with pytest.raises(ValueError, match="maps to walk have values that are not finite"):
-        single(boundary, maps / 0)
-
-
 @pytest.mark.parametrize("limit", [0, 2**30])
 def test_threads_change_no_bit_and_are_left_as_they_were(
     limit: int, monkeypatch: pytest.MonkeyPatch

@@ -127,9 +127,6 @@ def test_bad_input_says_what_is_wrong() -> None:
         Confusion(CLASSES).add(np.full((2, 2), 9, np.uint8), good)
     with pytest.raises(ValueError, match="differ in size"):
         Confusion(CLASSES).add(good, np.zeros((2, 3), np.uint8))
-    curve = ThresholdCurve(CLASSES, threshold_grid())
-    with pytest.raises(ValueError, match="NaN"):
-        curve.add(good, np.full((1, 2, 2), np.nan, np.float32), [0])
 
 
 def test_the_interval_is_that_of_the_mean_where_all_images_weigh_the_same() -> None:

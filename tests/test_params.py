@@ -127,6 +127,7 @@ def test_names_of_settings_are_checked(setting: str, text: str) -> None:
         ("classifier__optimizer__name", "adam", "optimizer.name: Input should be 'adamw' or 'sgd'"),
         ("fields__flip", "maybe", r"fields\.flip: .*boolean"),
         ("fields__flip", None, r"fields\.flip: .*boolean"),
+        ("segments__sam__points_per_side", 148, "less than or equal to 147"),
         ("classifier__batch", 0, "greater than or equal to 1"),
         ("classifier__batch", 1.5, "integer"),
         ("classifier__optimizer__lr", float("inf"), "finite"),

@@ -99,8 +99,8 @@ class Sam(Section):
 
     model: Literal["vit_h", "vit_l", "vit_b"]
     """Size of the image encoder of backend `sam`; a folder of `transformers` says its own."""
-    points_per_side: Count
-    """Point prompts per side of the grid (32)."""
+    points_per_side: Annotated[int, Field(ge=1, le=147)]
+    """Point prompts per side of the grid (32), three masks each; a map numbers 65,535 masks."""
     pred_iou: Fraction
     """Masks of a lower predicted IoU are dropped (0.88)."""
     stability: Fraction

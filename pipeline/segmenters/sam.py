@@ -31,8 +31,6 @@ BATCH = {"cpu": 8, "cuda": 64}
 """Prompts decoded together; on a CPU larger batches fall out of the cache."""
 RULES = ("whole", "best")
 """Which of a prompt's masks is taken: the whole object's, or that of highest predicted IoU."""
-MAX_MASKS = 2**16 - 1
-"""Most masks that a map of u2 can number."""
 
 
 class SamError(UserError):
@@ -157,11 +155,6 @@ class AutomaticMaskGenerator:
     def __init__(
         self, sam: Sam, *, points_per_side: int = 32, embeddings: bool = False, **filters: Any
     ) -> None:
-        if MASKS * points_per_side**2 > MAX_MASKS:
-            raise SamError(
-                f"segments.sam.points_per_side: {points_per_side} gives more than {MAX_MASKS} "
-                "masks, the most that a map can number; use 147 or less"
-            )
         self.sam, self.filters = sam, Filters(**filters)
         self.points_per_side, self.embeddings = points_per_side, embeddings
 

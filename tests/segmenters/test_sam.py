@@ -101,12 +101,6 @@ def test_segments_in_half_precision_are_nearly_the_same(net: Any, records: list[
     )  # it did compute in another precision
 
 
-def test_too_fine_a_grid_is_refused(net: Any) -> None:
-    AutomaticMaskGenerator(Sam(net), points_per_side=147)
-    with pytest.raises(SamError, match="points_per_side: 148"):
-        AutomaticMaskGenerator(Sam(net), points_per_side=148)
-
-
 def predicted(net: Any, query: Query) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits and low-resolution logits of SamPredictor's three masks of a query, and their
     predicted IoU.

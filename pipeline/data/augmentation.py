@@ -157,11 +157,12 @@ class Crops(Dataset[tuple[Any, ...]]):
 
     Attributes:
         index, names: the dataset and the ids of its images to learn from.
-        resize, crop, mean, colors: see training_crop; OUTSIDE is the padding of maps.
-        emphasis: pixels that weigh more than others.
+        resize, crop, mean, colors: see training_crop.
+        emphasis: pixels that weigh more than others; then samples end with their weights.
     """
 
     OUTSIDE: ClassVar[int] = IGNORE
+    """Value of the maps' padding beyond the image."""
     index: Index
     names: Sequence[str]
     resize: v2.Transform

@@ -196,10 +196,14 @@ def require_folder(root: Path, folder: str) -> None:
 
 
 class Names(Generic[Named]):
-    """What is known by some names, found however these are written.
+    """A lookup by name, whatever the Unicode normalization, case and suffix of the name.
 
-    Unicode normalization and case do not matter, as a disk or an archive may change both, nor do
-    suffixes of images and those given.
+    A disk or an archive may change all three. Where two known names differ only in case, case
+    counts.
+
+    Args:
+        known: name -> what it stands for.
+        suffixes: ignored like those of images.
     """
 
     def __init__(self, known: Mapping[str, Named], suffixes: tuple[str, ...] = ()) -> None:
@@ -228,8 +232,8 @@ class Names(Generic[Named]):
 class Files:
     """The files of some kinds below a folder of the source, found however a name is written.
 
-    found: id (path below the folder, without suffix) -> path below the root. others:
-    images of other kinds. problems: equal ids, linked and unreadable folders, unsupported formats.
+    found: id (path below the folder, without suffix) -> path below the root. others: images of
+    other kinds. problems: equal ids, linked and unreadable folders, unsupported formats.
     """
 
     def __init__(self, root: Path, folder: str, suffixes: tuple[str, ...] = SUFFIXES) -> None:

@@ -49,7 +49,7 @@ dvc() {{
 }}
 """
 """Commands that end: what serves is interrupted, trainings are short, a queue is waited for.
-ONNX files take a minute each, so that they are made with `DOCS=minutes`; test_export_onnx has more.
+ONNX exports take a minute each and run only with `DOCS=minutes`; test_export_onnx makes small ones.
 """
 
 
